@@ -1,0 +1,198 @@
+"""What is measured for every answer: its probability untouched, suppressed, under controls, amplified."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxinterp.attribution import integrated_gradients, neuron_ablation
+from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.transformer import Edit, Forward, forward
+from jaxinterp.quadrature import Quadrature, quadrature
+from jaxinterp.readout import CAPTURE, Readout, Rows, answer_log_probability, causal_readout
+from jaxinterp.selection import top_k
+from jaxinterp.suppression import amplify, control_mask, random_mask, suppress
+
+PATH = "per_layer"  # of the attribution that measures, whatever the training used
+RULE = "midpoint"  # its quadrature rule
+POINTS = 20  # its points
+
+
+class Answers(NamedTuple):
+    """Measured columns of N queries, and each query's knowledge neurons."""
+
+    columns: Mapping[str, Float[np.ndarray, " N"]]
+    # How often each neuron was selected, by relation index: [relations, L, F], in answer tokens.
+    selected: Float[np.ndarray, "relations L F"]
+
+
+def measured_answers(
+    config: ModelConfig,
+    params: Mapping,
+    queries: EncodedQueries,
+    *,
+    k: int,
+    n_relations: int,
+    rows: int = 64,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Answers:
+    """Measures every query with per-layer integrated gradients and a fixed budget of k neurons an answer token.
+
+    Columns: probability, suppressed, control, random, amplified (probabilities of whole answers, the last four under the
+    edits of `jaxinterp.suppression`); log_probability and suppressed_log_probability (nats); log_odds and
+    suppressed_log_odds; suppressed_ratio; correct (0 or 1); sentence_nll (nats) and sentence_tokens; residual (mean
+    absolute completeness residual). A query without a possible control in its batch has NaN there.
+
+    Args:
+      config, params: the model.
+      queries: what to measure.
+      k: neurons an answer token, out of all layers.
+      n_relations: number of relations that `queries.relation_N` indexes.
+      rows: answer tokens at once; memory grows with rows · 20 · vocabulary.
+      seed: of controls and random neurons.
+      progress: called with the number of queries done in each batch.
+    """
+    step = _jitted(config, k, POINTS)
+    columns: dict[str, np.ndarray] = {}
+    selected = np.zeros((n_relations, config.n_layers, config.d_mlp))
+    key = jax.random.key(seed)
+    for number, (batch, taken) in enumerate(batches_of_all(queries, n_rows=rows, seed=seed)):
+        values, mask = jax.device_get(step(params, batch, jax.random.fold_in(key, number)))
+        for name, value in values.items():
+            columns.setdefault(name, np.full(len(queries), np.nan))[taken] = value[: len(taken)]
+        real = batch.weight_R > 0
+        np.add.at(selected, queries.relation_N[taken][batch.answer_R[real]], mask.transpose(1, 0, 2)[real])
+        progress(len(taken))
+    return Answers(columns, selected)
+
+
+def measured_by_ablation(
+    config: ModelConfig,
+    params: Mapping,
+    queries: EncodedQueries,
+    *,
+    k: int,
+    rows: int = 32,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Float[np.ndarray, " N"]]:
+    """The second opinion: columns ablation_suppressed, ablation_control and ablation_overlap.
+
+    The same as `measured_answers`, with the k neurons whose exact single ablation costs the answer token most. L·F
+    evaluations a token: measure a sample.
+    """
+    step = _jitted_ablation(config, k, POINTS)
+    columns: dict[str, np.ndarray] = {}
+    for batch, taken in batches_of_all(queries, n_rows=rows, seed=seed):
+        values = jax.device_get(step(params, batch))
+        for name, value in values.items():
+            columns.setdefault(name, np.full(len(queries), np.nan))[taken] = value[: len(taken)]
+        progress(len(taken))
+    return columns
+
+
+class _Measured(NamedTuple):
+    """A readout at the rows of a batch, with the sums over answers."""
+
+    batch: QueryBatch
+    forward: Forward
+    readout: Readout
+
+    def log_probability(self, probability_R: Array) -> Array:
+        n_answers = self.batch.answer_weight_N.shape[0]
+        return answer_log_probability(probability_R, self.batch.answer_R, self.batch.weight_R, n_answers)
+
+    def probability(self, edit: Edit) -> Array:
+        return jnp.exp(self.log_probability(self.readout(*edit)))
+
+    def control(self, mask_LRF: Array) -> Array:
+        value = self.probability(suppress(control_mask(mask_LRF, self.batch.control_R)))
+        return jnp.where(self.batch.control_weight_N > 0, value, jnp.nan)
+
+    def answer_mean(self, value_R: Array) -> Array:
+        n_answers = self.batch.answer_weight_N.shape[0]
+        total = jax.ops.segment_sum(value_R * self.batch.weight_R, self.batch.answer_R, n_answers)
+        return total / jnp.maximum(jax.ops.segment_sum(self.batch.weight_R, self.batch.answer_R, n_answers), 1)
+
+
+def _measured(config: ModelConfig, params: Mapping, batch: QueryBatch) -> _Measured:
+    result = forward(config, params, batch.tokens_BT, capture=CAPTURE)
+    rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+    return _Measured(batch, result, causal_readout(config, params, result, rows))
+
+
+@functools.lru_cache(maxsize=8)
+def _jitted(config: ModelConfig, k: int, points: int) -> Callable:
+    rule = quadrature(RULE, points)
+
+    @jax.jit
+    def step(params: Mapping, batch: QueryBatch, key: PRNGKeyArray) -> tuple[dict[str, Array], Array]:
+        measured = _measured(config, params, batch)
+        attribution = integrated_gradients(measured.readout, rule, path=PATH)
+        mask = top_k(attribution.scores_LRF, k)
+        log_p = measured.log_probability(measured.readout.untouched())
+        log_suppressed = measured.log_probability(measured.readout(*suppress(mask)))
+        columns = {
+            "probability": jnp.exp(log_p),
+            "suppressed": jnp.exp(log_suppressed),
+            "control": measured.control(mask),
+            "random": measured.probability(suppress(random_mask(key, mask))),
+            "amplified": measured.probability(amplify(mask)),
+            "log_probability": log_p,
+            "suppressed_log_probability": log_suppressed,
+            "log_odds": log_odds(log_p),
+            "suppressed_log_odds": log_odds(log_suppressed),
+            "suppressed_ratio": jnp.exp(log_suppressed - log_p),
+            "residual": measured.answer_mean(jnp.abs(attribution.residual_PR).mean(0)),
+            **_ability(measured),
+        }
+        return columns, mask
+
+    return step
+
+
+def _ability(measured: _Measured) -> dict[str, Array]:
+    batch, logits_BTV = measured.batch, measured.forward.logits_BTV
+    wrong_R = logits_BTV[batch.sequence_R, batch.position_R].argmax(-1) != batch.target_R
+    log_p = jax.nn.log_softmax(logits_BTV[:, :-1])
+    nll_BT = -jnp.take_along_axis(log_p, batch.tokens_BT[:, 1:, None], axis=-1)[..., 0]
+    weight_BT = batch.token_weight_BT[:, 1:]
+    n_answers = batch.answer_weight_N.shape[0]
+    errors = jax.ops.segment_sum(wrong_R * batch.weight_R, batch.answer_R, n_answers)
+    # An answer's sentence is that of its first row.
+    first_R = jnp.concatenate([jnp.ones(1, bool), batch.answer_R[1:] != batch.answer_R[:-1]]) * batch.weight_R
+    sentence_N = jax.ops.segment_sum(first_R * batch.sequence_R, batch.answer_R, n_answers).astype(jnp.int32)
+    return {
+        "correct": (errors == 0).astype(logits_BTV.dtype),
+        "sentence_nll": (nll_BT * weight_BT).sum(1)[sentence_N],
+        "sentence_tokens": weight_BT.sum(1)[sentence_N],
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _jitted_ablation(config: ModelConfig, k: int, points: int) -> Callable:
+    rule = quadrature(RULE, points)
+
+    @jax.jit
+    def step(params: Mapping, batch: QueryBatch) -> dict[str, Array]:
+        measured = _measured(config, params, batch)
+        mask = top_k(neuron_ablation(measured.readout), k)
+        by_gradients = top_k(integrated_gradients(measured.readout, rule, path=PATH).scores_LRF, k)
+        return {
+            "ablation_suppressed": measured.probability(suppress(mask)),
+            "ablation_control": measured.control(mask),
+            "ablation_overlap": measured.answer_mean((mask * by_gradients).sum((0, 2)) / k),
+        }
+
+    return step
+
+
+def log_odds(log_p: Float[Array, " N"]) -> Float[Array, " N"]:
+    """log P/(1 − P), in nats, kept finite where P rounds to 1."""
+    return log_p - jnp.log(jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).eps))

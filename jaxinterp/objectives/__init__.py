@@ -1,0 +1,1 @@
+"""Training objectives. Kept empty, so that configs import without JAX."""

@@ -1,0 +1,59 @@
+"""What the terms of an objective share: one forward, its readout, the attribution and the masks, each computed once."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxinterp.attribution import Attribution, integrated_gradients
+from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.models.transformer import Edit, Forward
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.quadrature import random_offset
+from jaxinterp.readout import Readout, answer_log_probability
+from jaxinterp.selection import select
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """One batch under the current parameters; every property is differentiable with respect to them."""
+
+    config: ObjectiveConfig
+    batch: QueryBatch
+    forward: Forward
+    readout: Readout
+    key: PRNGKeyArray  # consumed by the attribution's random offset
+
+    @functools.cached_property
+    def attribution(self) -> Attribution:
+        """Integrated gradients of every row."""
+        rule = random_offset(self.key, self.config.points)
+        return integrated_gradients(self.readout, rule, path=self.config.path)
+
+    @functools.cached_property
+    def mask_LRF(self) -> Float[Array, "L R F"]:
+        """Each row's knowledge neurons."""
+        return select(self.config.select, self.attribution.scores_LRF, self.config.k, self.config.temperature)
+
+    @functools.cached_property
+    def log_p_N(self) -> Float[Array, " N"]:
+        """log P of the answers, untouched, in nats."""
+        return self.log_probability(self.readout.untouched())
+
+    def ratio(self, edit: Edit) -> Float[Array, " N"]:
+        """P(edited) / sg(P) of every answer."""
+        edited = self.log_probability(self.readout(*edit))
+        return jnp.exp(edited - jax.lax.stop_gradient(self.log_p_N))
+
+    def log_probability(self, probability_R: Float[Array, " R"]) -> Float[Array, " N"]:
+        """log P of the answers from their rows' probabilities, in nats."""
+        batch = self.batch
+        n_answers = batch.answer_weight_N.shape[0]
+        return answer_log_probability(probability_R, batch.answer_R, batch.weight_R, n_answers)
+
+
+def mean(values_N: Float[Array, " N"], weight_N: Float[Array, " N"]) -> Float[Array, ""]:
+    """Weighted mean; 0 if all weights are 0."""
+    return (values_N * weight_N).sum() / jnp.maximum(weight_N.sum(), 1)

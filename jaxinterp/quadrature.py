@@ -1,0 +1,50 @@
+"""Quadrature rules on [0, 1] for the integral of integrated gradients."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxinterp.errors import UserError, unknown
+
+RULES = ("left", "right", "midpoint", "gauss_legendre")
+
+
+class Quadrature(NamedTuple):
+    """∫₀¹ f(α) dα ≈ Σ_m weights[m] f(points[m])."""
+
+    points_M: Float[Array, " M"] | Float[np.ndarray, " M"]  # in [0, 1]
+    weights_M: Float[Array, " M"] | Float[np.ndarray, " M"]  # sum to 1
+
+
+def quadrature(rule: str, n_points: int) -> Quadrature:
+    """A fixed rule of `n_points` points.
+
+    "left" is Σ f(m/M)/M, the sum in the code of Dai et al. 2021; "right" is Σ f((m+1)/M)/M, the sum in their text;
+    "midpoint" is Σ f((m+½)/M)/M; "gauss_legendre" is exact for polynomials of degree 2M − 1.
+
+    Raises:
+      UserError: if the rule is unknown or has no points.
+    """
+    if n_points < 1:
+        raise UserError(f"a quadrature rule needs at least 1 point, got {n_points}")
+    if rule == "gauss_legendre":
+        points, weights = np.polynomial.legendre.leggauss(n_points)
+        return Quadrature((points + 1) / 2, weights / 2)
+    if rule not in RULES:
+        raise unknown("quadrature rule", rule, RULES)
+    offset = {"left": 0.0, "midpoint": 0.5, "right": 1.0}[rule]
+    return Quadrature((np.arange(n_points) + offset) / n_points, np.full(n_points, 1 / n_points))
+
+
+def random_offset(key: PRNGKeyArray, n_points: int) -> Quadrature:
+    """Equally spaced points with one uniform offset: an unbiased estimate of the integral, for training.
+
+    Consumes `key`. Cranley and Patterson 1976.
+    """
+    if n_points < 1:
+        raise UserError(f"a quadrature rule needs at least 1 point, got {n_points}")
+    points = (jnp.arange(n_points) + jax.random.uniform(key)) / n_points
+    return Quadrature(points, jnp.full(n_points, 1 / n_points))

@@ -1,0 +1,34 @@
+"""From masks to edits of neurons, and the masks that a suppression is compared with."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxinterp.models.transformer import Edit
+
+
+def suppress(mask_LRF: Float[Array, "L R F"]) -> Edit:
+    """Gates 1 − mask: the selected neurons are switched off."""
+    return Edit(1 - mask_LRF)
+
+
+def amplify(mask_LRF: Float[Array, "L R F"]) -> Edit:
+    """Gates 1 + mask: the selected neurons are doubled (Dai et al. 2021)."""
+    return Edit(1 + mask_LRF)
+
+
+def set_value(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | float) -> Edit:
+    """The selected neurons' activations become `value` (a number, or an activation for each)."""
+    return Edit(1 - mask_LRF, mask_LRF * value)
+
+
+def control_mask(mask_LRF: Float[Array, "L R F"], control_R: Int[Array, " R"]) -> Float[Array, "L R F"]:
+    """Each row gets the mask of row `control_R[r]`: another fact's neurons."""
+    return mask_LRF[:, control_R]
+
+
+def random_mask(key: PRNGKeyArray, mask_LRF: Float[Array, "L R F"]) -> Float[Array, "L R F"]:
+    """As many neurons of each row and layer as the mask has there, at random. For 0/1 masks; consumes `key`."""
+    draw = jax.random.uniform(key, mask_LRF.shape)
+    rank = jnp.argsort(jnp.argsort(draw, axis=-1), axis=-1)
+    return (rank < jnp.round(mask_LRF.sum(-1, keepdims=True))).astype(mask_LRF.dtype)

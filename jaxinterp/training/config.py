@@ -1,0 +1,67 @@
+"""Everything that determines a training run; imports no JAX."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from jaxinterp.errors import UserError, unknown
+from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.models.config import PRESETS
+from jaxinterp.objectives.config import ObjectiveConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which facts, and how they become tokens."""
+
+    domains: tuple[str, ...] = ("countries",)  # of WorldFacts; () is all of them
+    relations: tuple[str, ...] = ()  # of those domains; () is all of them
+    tokenizer: Literal["word", "bpe"] = "word"  # trained on the facts' sentences
+    vocab_size: int = 32_768  # most tokens of the tokenizer
+    split: SplitConfig = SplitConfig()  # which facts and prompts the objective may use
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    learning_rate: float = 3e-3  # peak
+    warmup_steps: int = 100  # steps of linear warm-up from 0
+    final: float = 0.05  # last learning rate, as a share of the peak
+    weight_decay: float = 0.01  # on matrices alone, per step and unit of learning rate
+    beta1: float = 0.9  # decay of the gradient's mean
+    beta2: float = 0.98  # decay of the gradient's square
+    clip_norm: float = 1.0  # largest global norm of a gradient
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise UserError(f"optimiser.learning_rate must be above 0, got {self.learning_rate}")
+        if self.clip_norm <= 0:
+            raise UserError(f"optimiser.clip_norm must be above 0, got {self.clip_norm}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Two runs with equal configs on one machine give equal parameters."""
+
+    preset: str = "0.7m"  # architecture and size; see jaxinterp.models.config.PRESETS
+    model: Mapping[str, str] = dataclasses.field(default_factory=dict)  # fields of the preset to change, e.g. ffn relu
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    seed: int = 0  # of initialisation, data order, controls and quadrature offsets
+    steps: int = 1500  # optimiser steps
+    batch_size: int = 64  # sentences a step
+    rows: int = 48  # answer tokens read for the objective a step, out of the batch's
+    log_every: int = 10  # steps between lines of metrics.jsonl
+    evaluate_every: int = 500  # steps between evaluations on the four sets; the last step is always evaluated
+    checkpoint_every: int = 250  # steps between checkpoints; the last step is always saved
+    keep_checkpoints: int = 2  # newest checkpoints kept
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise unknown("preset", self.preset, PRESETS)
+        positive = ("steps", "batch_size", "rows", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+        for field in positive:
+            if getattr(self, field) < 1:
+                raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")

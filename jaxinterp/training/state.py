@@ -1,0 +1,50 @@
+"""The state of a run: everything that a step changes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from jaxinterp.models import transformer
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.training.config import OptimiserConfig
+
+
+class TrainState(NamedTuple):
+    """Parameters, optimiser, step (which fixes the position in the data) and key."""
+
+    params: dict
+    opt_state: optax.OptState
+    step: Int[Array, ""]  # steps done
+    key: PRNGKeyArray  # never consumed; each step folds its number into it
+
+
+def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformation:
+    """Global-norm clipping, then AdamW with warm-up and cosine decay over `steps` steps."""
+    rate = learning_rate(config, steps)
+
+    def matrices(params: dict) -> dict:
+        # Stacked layers give every parameter an axis more, so that rank does not tell a matrix from a bias: names do.
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.startswith(("w_", "emb", "unemb")), params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(rate, b1=config.beta1, b2=config.beta2, weight_decay=config.weight_decay, mask=matrices),
+    )
+
+
+def learning_rate(config: OptimiserConfig, steps: int) -> optax.Schedule:
+    """The learning rate by step."""
+    warmup = min(config.warmup_steps, steps)
+    return optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, warmup, max(steps, warmup + 1), config.learning_rate * config.final
+    )
+
+
+def initial_state(model: ModelConfig, config: OptimiserConfig, steps: int, seed: int) -> TrainState:
+    """The state before the first step."""
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    params = transformer.init(model, init_key)
+    return TrainState(params, optimiser(config, steps).init(params), jnp.zeros((), jnp.int32), step_key)

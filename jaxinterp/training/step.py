@@ -1,0 +1,131 @@
+"""One training step: a pure function of state and batch."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxinterp.objectives import control, suppression  # noqa: F401  (registers the terms)
+from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.transformer import forward
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.context import Context, mean
+from jaxinterp.objectives.registry import objective_term
+from jaxinterp.readout import CAPTURE, Rows, causal_readout
+from jaxinterp.schedule import parse_schedule
+from jaxinterp.selection import check_k
+from jaxinterp.suppression import control_mask, suppress
+from jaxinterp.training.config import OptimiserConfig
+from jaxinterp.training.state import TrainState, learning_rate, optimiser
+
+Metrics = Mapping[str, Float[Array, ""]]
+
+
+def next_token_loss(logits_BTV: Float[Array, "B T V"], batch: QueryBatch) -> Float[Array, ""]:
+    """Mean cross-entropy over the batch's tokens, in nats a token."""
+    log_p = jax.nn.log_softmax(logits_BTV[:, :-1])
+    nll_BT = -jnp.take_along_axis(log_p, batch.tokens_BT[:, 1:, None], axis=-1)[..., 0]
+    weight_BT = batch.token_weight_BT[:, 1:].astype(nll_BT.dtype)
+    return (nll_BT * weight_BT).sum() / jnp.maximum(weight_BT.sum(), 1)
+
+
+def loss(
+    model: ModelConfig,
+    objective: ObjectiveConfig,
+    params: Mapping,
+    batch: QueryBatch,
+    weights: Mapping[str, Float[Array, ""]],
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, ""], Metrics]:
+    """LM + Σ weight · term.
+
+    Args:
+      model, objective: configs.
+      params: parameters.
+      batch: sentences and the answers to read.
+      weights: the terms' weights at this step; if all are 0 the terms are not computed, and their metrics are NaN.
+      key: consumed.
+    Returns:
+      The loss in nats, and metrics: every term, and the batch's suppressability and control drop (ratios of means over
+      the batch), mean answer probability and mean absolute completeness residual.
+    """
+    wanted = CAPTURE if weights else ()
+    result = forward(model, params, batch.tokens_BT, capture=wanted)
+    lm = next_token_loss(result.logits_BTV, batch)
+    if not weights:
+        return lm, {"lm": lm}
+    readout = causal_readout(model, params, result, Rows(batch.sequence_R, batch.position_R, batch.target_R))
+
+    def terms() -> Metrics:
+        context = Context(objective, batch, result, readout, key)
+        return {name: objective_term(name)(context) for name in weights} | batch_metrics(context)
+
+    shapes = jax.eval_shape(terms)
+    active = jnp.stack([jnp.asarray(weight) != 0 for weight in weights.values()]).any()
+    values = jax.lax.cond(active, terms, lambda: jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes))
+    # `where` on the weight as well: 0 · NaN is NaN.
+    total = lm + sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items())
+    return total, {"lm": lm, **values}
+
+
+def batch_metrics(context: Context) -> Metrics:
+    """Suppressability and control drop of the batch and their companions, detached."""
+    batch = context.batch
+    hard = jax.lax.stop_gradient(context.mask_LRF)
+    p = jnp.exp(context.log_p_N)
+    suppressed = p * context.ratio(suppress(hard))
+    controlled = p * context.ratio(suppress(control_mask(hard, batch.control_R)))
+    metrics = {
+        "suppressability": 1 - mean(suppressed, batch.answer_weight_N) / mean(p, batch.answer_weight_N),
+        "control_drop": 1 - mean(controlled, batch.control_weight_N) / mean(p, batch.control_weight_N),
+        "probability": mean(p, batch.answer_weight_N),
+        "completeness_residual": mean(jnp.abs(context.attribution.residual_PR).mean(0), batch.weight_R),
+    }
+    return jax.lax.stop_gradient(metrics)
+
+
+def train_step(
+    model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
+) -> Callable[[TrainState, QueryBatch], tuple[TrainState, Metrics]]:
+    """The jitted step `(state, batch) -> (state, metrics)`; the state passed in is donated.
+
+    A step whose loss or gradient is not finite leaves the state as it was, so that the cause can be looked for; its
+    metric "finite" is 0.
+
+    Raises:
+      UserError: if a term is unknown, or k does not fit the model.
+    """
+    for name in objective.weights:
+        objective_term(name)
+    check_k(objective.k, model.n_neurons)
+    schedules = {name: parse_schedule(text) for name, text in objective.weights.items()}
+    schedules = {name: schedule for name, schedule in schedules.items() if any(schedule.values)}
+    rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
+
+    def step(state: TrainState, batch: QueryBatch) -> tuple[TrainState, Metrics]:
+        weights = {
+            name: jnp.interp(state.step.astype(jnp.float32), jnp.array(s.steps), jnp.array(s.values))
+            for name, s in schedules.items()
+        }
+        key = jax.random.fold_in(state.key, state.step)
+        value_and_grad = jax.value_and_grad(lambda params: loss(model, objective, params, batch, weights, key), has_aux=True)
+        (total, metrics), grads = value_and_grad(state.params)
+        norm = optax.global_norm(grads)
+        updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        new = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, state.key)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new[:3], state[:3])
+        metrics = {
+            "loss": total,
+            **metrics,
+            **{f"{name}_weight": weight for name, weight in weights.items()},
+            "gradient_norm": norm,
+            "learning_rate": jnp.asarray(rate(state.step), total.dtype),
+            "finite": finite,
+        }
+        return TrainState(*kept, state.key), metrics
+
+    return jax.jit(step, donate_argnums=0)
