@@ -32,7 +32,7 @@ def integrated_gradients(readout: Readout, rule: Quadrature, *, path: Path) -> A
 
     Args:
       readout: P, gates [L, R, F] -> probability [R].
-      rule: points and weights on [0, 1]; their number is the cost, and on the joint path all are held in memory at once.
+      rule: points and weights on [0, 1]; time and memory grow with their number.
       path: "per_layer" or "joint".
     Returns:
       Scores [L, R, F] and the completeness residual, [L, R] on the per-layer path and [1, R] on the joint path.

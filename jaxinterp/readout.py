@@ -1,7 +1,7 @@
 """Readouts: pure functions from gates to the probability of the thing of interest.
 
-Everything downstream (attribution, selection, suppression, metrics, objectives) knows only the interface `Readout`. A row
-is one place where something is read: for a language model, one token of an answer at its own query position. An answer
+Everything downstream (attribution, selection, suppression, metrics, objectives) knows only the interface `Readout`. A
+row is one place where something is read: for a language model, one token of an answer at its own query position. An answer
 of several tokens has several rows; each row's edit acts at that row's position alone, earlier answer tokens are the
 reference text and untouched, and the answer's probability is the product over its rows (`answer_log_probability`).
 """
@@ -117,9 +117,7 @@ class CausalReadout(Readout):
 
     def _branch(self, layer: int, mlp_out_RD: Array, deeper: Edit | None) -> Array:
         resid = self.resid_mid_LRD[layer] + mlp_out_RD
-        logits = decode(
-            self.config, self.params, resid, self.rows.position_R, self.cache, deeper, start=layer + 1
-        )
+        logits = decode(self.config, self.params, resid, self.rows.position_R, self.cache, deeper, start=layer + 1)
         return _target_probability(logits, self.rows.target_R)
 
 

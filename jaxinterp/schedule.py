@@ -14,7 +14,7 @@ class Schedule:
 
 
 def parse_schedule(text: str) -> Schedule:
-    """"0@300,1@500" is 0 until step 300, linear to 1 at step 500, then 1; "1" is the constant 1.
+    """ "0@300,1@500" is 0 until step 300, linear to 1 at step 500, then 1; "1" is the constant 1.
 
     Raises:
       UserError: if the text is not of that form, or the steps do not increase.

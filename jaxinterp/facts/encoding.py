@@ -75,7 +75,9 @@ def encode(
     tokens[:, 0] = bos
     for row, (text, prompt) in enumerate(zip(whole, prompts, strict=True)):
         if text.ids[: len(prompt.ids)] != prompt.ids or len(text.ids) <= len(prompt.ids) + dots:
-            raise UserError(f"the answer of {sentence(facts, *queries[row])!r} cannot be told from its prompt in tokens")
+            raise UserError(
+                f"the answer of {sentence(facts, *queries[row])!r} cannot be told from its prompt in tokens"
+            )
         if unk in text.ids:
             word = _unknown_word(tokenizer, sentence(facts, *queries[row]))
             raise UserError(f"the tokenizer does not know {word!r} in {sentence(facts, *queries[row])!r}")
@@ -159,7 +161,7 @@ def query_batch(
     # A control with fewer tokens lends its rows in turn.
     control = np.where(has_control[answer], first[partner[answer]] + step % lengths[partner[answer]], np.arange(n_used))
 
-    def padded(values: np.ndarray, fill: float, dtype: type) -> np.ndarray:
+    def padded(values: np.ndarray, fill: int, dtype: type) -> np.ndarray:
         return np.concatenate([values, np.full(n_rows - len(values), fill)]).astype(dtype)
 
     last = max(len(taken) - 1, 0)

@@ -76,7 +76,9 @@ class FactSet:
 
     def __post_init__(self) -> None:
         if not self.facts:
-            raise UserError("the fact set is empty: no fact is left; check the relations and filters that were asked for")
+            raise UserError(
+                "the fact set is empty: no fact is left; check the relations and filters that were asked for"
+            )
         known = {relation.name for relation in self.relations}
         if missing := {fact.relation for fact in self.facts} - known:
             raise unknown("relation", min(missing), known)
@@ -176,8 +178,8 @@ def checked(
 ) -> FactSet:
     """A FactSet of the candidates that can be asked and answered without ambiguity; the rest is counted by reason.
 
-    Dropped: "empty" (no subject or answer), "duplicate" (the same fact again), "ambiguous subject" (one subject, several
-    answers in one relation: all of them go), "answer inside its prompt" (as whole words, without case, in any of the
+    Dropped: "empty" (no subject or answer), "duplicate" (the same fact again), "ambiguous subject" (one subject,
+    several answers in one relation: all of them go), "answer inside its prompt" (as whole words, without case, in any of the
     relation's prompts).
 
     Args:

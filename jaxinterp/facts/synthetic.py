@@ -74,7 +74,8 @@ class SyntheticFacts:
     @functools.cached_property
     def relations(self) -> tuple[Relation, ...]:
         """All relations; a relation's name is the made-up noun in its prompts."""
-        names = [_word("relation", index, self.config.n_relations, self.config.seed) for index in self._all_relations]
+        n_relations = self.config.n_relations
+        names = [_word("relation", index, n_relations, self.config.seed) for index in range(n_relations)]
         return tuple(
             Relation(
                 name=name,
@@ -107,10 +108,6 @@ class SyntheticFacts:
         if limit is not None and not 1 <= limit <= len(self):
             raise UserError(f"limit must lie between 1 and the number of facts {len(self)}, got {limit}")
         return FactSet(self.relations, tuple(itertools.islice(self, limit)))
-
-    @property
-    def _all_relations(self) -> range:
-        return range(self.config.n_relations)
 
     @functools.cached_property
     def _cumulative(self) -> Float[np.ndarray, " A"]:

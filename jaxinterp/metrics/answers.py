@@ -7,13 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxinterp.attribution import integrated_gradients, neuron_ablation
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit, Forward, forward
-from jaxinterp.quadrature import Quadrature, quadrature
+from jaxinterp.quadrature import quadrature
 from jaxinterp.readout import CAPTURE, Readout, Rows, answer_log_probability, causal_readout
 from jaxinterp.selection import top_k
 from jaxinterp.suppression import amplify, control_mask, random_mask, suppress
@@ -44,8 +44,8 @@ def measured_answers(
 ) -> Answers:
     """Measures every query with per-layer integrated gradients and a fixed budget of k neurons an answer token.
 
-    Columns: probability, suppressed, control, random, amplified (probabilities of whole answers, the last four under the
-    edits of `jaxinterp.suppression`); log_probability and suppressed_log_probability (nats); log_odds and
+    Columns: probability, suppressed, control, random, amplified (probabilities of whole answers, the last four under
+    the edits of `jaxinterp.suppression`); log_probability and suppressed_log_probability (nats); log_odds and
     suppressed_log_odds; suppressed_ratio; correct (0 or 1); sentence_nll (nats) and sentence_tokens; residual (mean
     absolute completeness residual). A query without a possible control in its batch has NaN there.
 

@@ -61,14 +61,20 @@ def estimate(
     for name in names:
         metric = get_metric(name)
         if missing := [column for column in metric.needs if column not in columns]:
-            raise UserError(f"metric {name!r} needs the column {missing[0]!r}, which was not measured; measured: {sorted(columns)}")
+            raise UserError(
+                f"metric {name!r} needs the column {missing[0]!r}, which was not measured; measured: {sorted(columns)}"
+            )
         known = ~np.any([np.isnan(columns[column]) for column in metric.needs], axis=0)
         per_relation, counts = [], []
         for relation in relations:
             rows = np.flatnonzero((relation_N == relation) & known)
             facts, cluster = np.unique(fact_N[rows], return_inverse=True)
             rng = np.random.default_rng([seed, *relation.encode()])
-            draws = rng.multinomial(len(facts), np.full(len(facts), 1 / max(len(facts), 1)), replicates) if len(facts) else np.zeros((replicates, 0))
+            draws = (
+                rng.multinomial(len(facts), np.full(len(facts), 1 / max(len(facts), 1)), replicates)
+                if len(facts)
+                else np.zeros((replicates, 0))
+            )
             weights = np.concatenate([np.ones((1, len(facts))), draws])[:, cluster]
 
             def mean(column: str, weights: np.ndarray = weights, rows: np.ndarray = rows) -> np.ndarray:
@@ -82,9 +88,7 @@ def estimate(
         if not measured:
             raise UserError(f"metric {name!r} was measured on no fact")
         tail = 50 * (1 - level)
-        by_relation = {
-            relations[index]: _interval(values[:, index], tail, counts[index]) for index in measured
-        }
+        by_relation = {relations[index]: _interval(values[:, index], tail, counts[index]) for index in measured}
         overall = _interval(values[:, measured].mean(1), tail, sum(counts))
         results[name] = Estimates(overall, by_relation)
     return results

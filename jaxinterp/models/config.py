@@ -36,7 +36,9 @@ class ModelConfig:
             if choices and getattr(self, field.name) not in choices:
                 raise unknown(f"model.{field.name}", getattr(self, field.name), choices)
         if self.n_heads % self.n_kv_heads:
-            raise UserError(f"model.n_heads ({self.n_heads}) must be a multiple of model.n_kv_heads ({self.n_kv_heads})")
+            raise UserError(
+                f"model.n_heads ({self.n_heads}) must be a multiple of model.n_kv_heads ({self.n_kv_heads})"
+            )
         if self.position == "rotary" and self.d_head % 2:
             raise UserError(f"rotary positions need an even model.d_head, got {self.d_head}")
 

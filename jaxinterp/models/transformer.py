@@ -1,7 +1,7 @@
 """The one transformer: pure functions over explicit parameters, gates and K/V caches.
 
-`Block` is written once, for any number of new positions against an optional past: with no past it is the layer of a full
-forward, with one position and a past it is a decoding step. `Transformer` stacks it with `nn.scan`.
+`Block` is written once, for any number of new positions against an optional past: with no past it is the layer of a
+full forward, with one position and a past it is a decoding step. `Transformer` stacks it with `nn.scan`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -343,7 +343,9 @@ def decode(
     return Transformer(config).apply({"params": params}, resid[:, 0], method="unembed")
 
 
-def ffn_output(config: ModelConfig, params: Mapping, layer: int, mlp_post: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
+def ffn_output(
+    config: ModelConfig, params: Mapping, layer: int, mlp_post: Float[Array, "*B F"]
+) -> Float[Array, "*B D"]:
     """What the FFN of one layer adds to the residual stream for given neurons."""
     weights = jax.tree.map(lambda x: x[layer], params["layers"])
     return Block(config).apply({"params": weights}, mlp_post, method="ffn_output")

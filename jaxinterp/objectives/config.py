@@ -12,7 +12,7 @@ from jaxinterp.schedule import parse_schedule
 class ObjectiveConfig:
     """loss = LM + Σ weight · term, and how the terms find a fact's neurons."""
 
-    # Weight of each term by step, e.g. "1" or "0@300,1@500". "suppression" is λ, "control" is μ; none is plain training.
+    # Weight of each term by step, e.g. "1" or "0@300,1@500": "suppression" is λ, "control" is μ; none is plain training
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     k: int = 8  # neurons suppressed for each answer token, out of all layers
     select: Literal["straight_through", "soft", "stop_gradient"] = "straight_through"  # how the k neurons are selected

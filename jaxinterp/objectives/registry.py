@@ -1,7 +1,7 @@
 """The terms of a training objective, by name.
 
-A term is one file with one decorated function, `Context -> scalar`; importing it in `jaxinterp.objectives` registers it,
-and a weight for its name in `ObjectiveConfig.weights` adds it to the loss.
+A term is one file with one decorated function, `Context -> scalar`; importing it in `jaxinterp.training.step` registers
+it, and a weight for its name in `ObjectiveConfig.weights` adds it to the loss.
 """
 
 from collections.abc import Callable

@@ -61,7 +61,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
-        positive = ("steps", "batch_size", "rows", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints")
+        positive = (
+            "steps",
+            "batch_size",
+            "rows",
+            "log_every",
+            "evaluate_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        )
         for field in positive:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxinterp.objectives import control, suppression  # noqa: F401  (registers the terms)
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import forward
+from jaxinterp.objectives import control, suppression  # noqa: F401  (registers the terms)
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
 from jaxinterp.objectives.registry import objective_term
@@ -87,13 +87,28 @@ def batch_metrics(context: Context) -> Metrics:
     return jax.lax.stop_gradient(metrics)
 
 
+def term_weights(objective: ObjectiveConfig, step: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
+    """The weight of every term at a step, without those that are 0 at all steps."""
+    schedules = {name: parse_schedule(text) for name, text in objective.weights.items()}
+    return {
+        name: jnp.interp(step.astype(jnp.float32), jnp.array(schedule.steps), jnp.array(schedule.values))
+        for name, schedule in schedules.items()
+        if any(schedule.values)
+    }
+
+
+def step_key(state: TrainState) -> PRNGKeyArray:
+    """The key of the step that comes next."""
+    return jax.random.fold_in(state.key, state.step)
+
+
 def train_step(
     model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
-) -> Callable[[TrainState, QueryBatch], tuple[TrainState, Metrics]]:
-    """The jitted step `(state, batch) -> (state, metrics)`; the state passed in is donated.
+) -> Callable[[TrainState, QueryBatch, int], tuple[TrainState, Metrics]]:
+    """The jitted step `(state, batch, number) -> (state, metrics)`; the state passed in is donated.
 
-    A step whose loss or gradient is not finite leaves the state as it was, so that the cause can be looked for; its
-    metric "finite" is 0.
+    A step whose loss or gradient is not finite leaves the state as it was, and so does every step whose number is not
+    the state's next: the steps that were under way when the first bad one is noticed. Metric "finite" is 0 for both.
 
     Raises:
       UserError: if a term is unknown, or k does not fit the model.
@@ -101,22 +116,18 @@ def train_step(
     for name in objective.weights:
         objective_term(name)
     check_k(objective.k, model.n_neurons)
-    schedules = {name: parse_schedule(text) for name, text in objective.weights.items()}
-    schedules = {name: schedule for name, schedule in schedules.items() if any(schedule.values)}
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
 
-    def step(state: TrainState, batch: QueryBatch) -> tuple[TrainState, Metrics]:
-        weights = {
-            name: jnp.interp(state.step.astype(jnp.float32), jnp.array(s.steps), jnp.array(s.values))
-            for name, s in schedules.items()
-        }
-        key = jax.random.fold_in(state.key, state.step)
-        value_and_grad = jax.value_and_grad(lambda params: loss(model, objective, params, batch, weights, key), has_aux=True)
+    def step(state: TrainState, batch: QueryBatch, number: Int[Array, ""]) -> tuple[TrainState, Metrics]:
+        weights, key = term_weights(objective, state.step), step_key(state)
+        value_and_grad = jax.value_and_grad(
+            lambda params: loss(model, objective, params, batch, weights, key), has_aux=True
+        )
         (total, metrics), grads = value_and_grad(state.params)
         norm = optax.global_norm(grads)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         new = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, state.key)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm) & (number == state.step)
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new[:3], state[:3])
         metrics = {
             "loss": total,

@@ -187,10 +187,15 @@ def candidates() -> Candidates:
     import pycountry
     from countryinfo import CountryInfo
 
+    # A code that ISO has withdrawn has no name; the empty answer is counted and dropped with the other empty ones.
     spell: Mapping[str, Callable[[str], str]] = {
         "capital": lambda name: re.sub(r"\bSt\b\.?", "Saint", plain(name)),
-        "currency": lambda code: _CURRENCIES.get(code) or plain(pycountry.currencies.get(alpha_3=code).name),
-        "official_language": lambda code: _LANGUAGES.get(code) or plain(pycountry.languages.get(alpha_2=code).name),
+        "currency": lambda code: (
+            _CURRENCIES.get(code) or plain(getattr(pycountry.currencies.get(alpha_3=code), "name", ""))
+        ),
+        "official_language": lambda code: (
+            _LANGUAGES.get(code) or plain(getattr(pycountry.languages.get(alpha_2=code), "name", ""))
+        ),
         "internet_domain": lambda domain: f".{plain(domain)}",
     }
     names = country_names()

@@ -121,9 +121,7 @@ def cities() -> Candidates:
             other["population"] * _DOMINANCE > largest["population"] for other in others
         ):
             dropped["name of several places"] += len(CITIES)
-        elif (
-            largest["timezone"] in _DISPUTED_ZONES or name in _DISPUTED_CITIES or largest["countrycode"] not in names
-        ):
+        elif largest["timezone"] in _DISPUTED_ZONES or name in _DISPUTED_CITIES or largest["countrycode"] not in names:
             dropped["disputed"] += len(CITIES)
         else:
             facts.append(Fact("city_country", name, names[largest["countrycode"]]))
@@ -170,11 +168,7 @@ def us_states() -> Candidates:
         facts.append(Fact("state_number", name, state["fips"]))
     counties = geonames.get_us_counties()
     counts = Counter(county["name"] for county in counties)
-    unique = [
-        county
-        for county in counties
-        if counts[county["name"]] == 1 and county["name"].endswith(_COUNTY_WORDS)
-    ]
+    unique = [county for county in counties if counts[county["name"]] == 1 and county["name"].endswith(_COUNTY_WORDS)]
     kept = [county for county in unique if county["state"] in states]  # not those of Puerto Rico and the like
     facts += [Fact("county_state", plain(county["name"]), plain(states[county["state"]]["name"])) for county in kept]
     return facts, Counter({

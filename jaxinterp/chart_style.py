@@ -1,0 +1,78 @@
+"""How charts look: size, colours that any eye can tell apart, scales, axes, and the Vega-Lite config."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+
+WIDTH = 1060  # pixels, about, of a chart with its axes
+NARROW = 800  # below it, panels stand in two columns
+INK = "#24292f"
+FONT = "Helvetica Neue, Arial, Liberation Sans, sans-serif"
+# Okabe and Ito's colours, which stay apart for colour-blind eyes.
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#999999"
+LIGHT_BLUE, AMBER, GREEN, PURPLE = "#56B4E9", "#E69F00", "#009E73", "#CC79A7"
+MODEL_COLOURS = (AMBER, GREEN, PURPLE, LIGHT_BLUE, "#8C6D31", "#5F6FB8", "#7F7F7F")
+MODEL_DASHES = ([1, 0], [1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
+LABEL_LIMIT = 200  # pixels; a longer name is cut by the axis and whole in the tooltip
+_STRONG_ZERO = {"condition": {"test": "datum.value === 0", "value": 0.45}, "value": 0.12}
+
+
+def chart_config(ink: str = INK, background: str | None = "white") -> dict:
+    """The Vega-Lite config of every chart; with ink "currentColor" an SVG in a page follows the page's text colour."""
+    small, normal = 11, 12
+    return {
+        "background": background,
+        "font": FONT,
+        "view": {"stroke": None},
+        "bar": {"fillOpacity": 0.9},
+        "rule": {"color": ink},
+        "text": {"color": ink, "fontSize": small},
+        "title": {"color": ink, "fontSize": 13, "fontWeight": 600, "anchor": "start", "frame": "group", "offset": 8},
+        "header": {
+            "labelColor": ink,
+            "labelFontSize": 13,
+            "labelFontWeight": 600,
+            "labelLimit": 260,
+            "labelPadding": 4,
+        },
+        "axis": {
+            **{"labelColor": ink, "titleColor": ink, "labelFontSize": small, "titleFontSize": small},
+            **{"titleFontWeight": "normal", "titleOpacity": 0.75, "labelOpacity": 0.9},
+            **{"gridColor": ink, "gridOpacity": 0.12, "domainColor": ink, "domainOpacity": 0.4},
+            **{"tickColor": ink, "tickOpacity": 0.4, "titlePadding": 6},
+        },
+        "legend": {
+            **{"orient": "top", "labelColor": ink, "labelFontSize": normal, "labelLimit": 400, "symbolSize": 120},
+            **{"columnPadding": 18, "offset": 10, "padding": 0},
+        },
+    }
+
+
+def share_axis(scale: alt.Scale) -> alt.Axis:
+    """Labels at quarters up to the last one that is at most 100%, or at vega's own places on a scale much longer."""
+    low, high = scale.domain
+    quarters = [0.25 * i for i in range(math.ceil(4 * low), 5)]
+    places = {"values": quarters} if high - low < 2 else {"tickCount": 5}
+    return alt.Axis(format="~%", domain=False, labelFlush=False, gridOpacity=_STRONG_ZERO, **places)
+
+
+def share_scale(rows: Sequence[Mapping], room: float = 0.0) -> alt.Scale:
+    """From 0 to 100%, or as far as intervals reach, and room for text."""
+    low = min(0.0, min(row["low"] for row in rows))
+    high = max(1.0, max(row["high"] for row in rows))
+    return alt.Scale(domain=[low, high + room * (high - low)], nice=False)
+
+
+def zero_to(high: float) -> alt.Scale:
+    return alt.Scale(domain=[0, high or 1], nice=4)
+
+
+def panel_width(width: int, columns: int, labels: Sequence[str]) -> int:
+    """What the longest row label leaves for each of the panels."""
+    label = min(LABEL_LIMIT, 6.6 * max(len(name) for name in labels)) + 14
+    return max(90, int((width - label) / columns) - 20)
+
+
+def cycle(values: Sequence, names: Sequence[str]) -> list:
+    return [values[index % len(values)] for index in range(len(names))]

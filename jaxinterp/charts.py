@@ -1,0 +1,342 @@
+"""Charts of measurements and training curves, as pure functions of results; altair only, readable by any eye.
+
+`results` is what experiments write to results.json: {"models": {name: model}}, and a model holds "sets", "by_relation",
+"neurons" and "layers"; every number with an interval is {"value", "low", "high", "n"}. Numbers that a run did not
+measure are left out of its charts, and a chart with nothing to show is None.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import altair as alt
+import vl_convert
+
+from jaxinterp.chart_style import (
+    AMBER,
+    BLUE,
+    GREY,
+    LABEL_LIMIT,
+    LIGHT_BLUE,
+    MODEL_COLOURS,
+    MODEL_DASHES,
+    NARROW,
+    VERMILLION,
+    WIDTH,
+    chart_config,
+    cycle,
+    panel_width,
+    share_axis,
+    share_scale,
+    zero_to,
+)
+from jaxinterp.errors import unknown
+from jaxinterp.files import writable_folder
+from jaxinterp.terms import SETS, term
+
+Results = Mapping
+Chart = alt.Chart | alt.FacetChart | alt.ConcatChart | alt.HConcatChart | alt.VConcatChart | alt.LayerChart
+
+_DROPS = {
+    "suppressability": ("S: own neurons off", BLUE),
+    "control_drop": ("C: another fact's neurons off", VERMILLION),
+    "random_drop": ("random neurons off", GREY),
+}
+_OPINIONS = {
+    "suppressability": ("S, by integrated gradients", BLUE),
+    "ablation_suppressability": ("S, by exact ablation", LIGHT_BLUE),
+    "control_drop": ("C, by integrated gradients", VERMILLION),
+    "ablation_control_drop": ("C, by exact ablation", AMBER),
+}
+# Column of a history -> title of its panel, title and format of its axis.
+_CURVES = {
+    "lm": ("Language modelling", "cross-entropy, nats per token", "~g"),
+    "suppression": ("Suppression term", "P(own off) / P", "~g"),
+    "control": ("Control term", "P lost to another's", "~g"),
+    "suppressability": ("Suppressability S of the batch", "share of P", ".0%"),
+    "control_drop": ("Control drop C of the batch", "share of P", ".0%"),
+    "gradient_norm": ("Gradient norm", "norm, before clipping", "~g"),
+}
+_POINTS = 300  # at most, of a training curve; longer ones are averaged over equal bins
+
+
+def overview(results: Results, *, width: int = WIDTH) -> Chart | None:
+    """Suppressability, control drop and random drop of every model on every set, with 95% intervals.
+
+    Args:
+      results: see the module.
+      width: of the whole chart, pixels, about.
+    """
+    return _bars_by_set(results, _DROPS, width, "Share of the answers' probability lost, by set and model")
+
+
+def second_opinion(results: Results, *, width: int = WIDTH) -> Chart | None:
+    """S and C with neurons chosen by integrated gradients against exact ablation; None if no model has the latter."""
+    measured = {
+        name: model
+        for name, model in results["models"].items()
+        if any("ablation_suppressability" in metrics for metrics in model["sets"].values())
+    }
+    if not measured:
+        return None
+    return _bars_by_set({"models": measured}, _OPINIONS, width, "S and C by two ways to choose the neurons")
+
+
+def relation_bars(results: Results, set_name: str, *, width: int = WIDTH) -> Chart | None:
+    """Drops relation by relation, a column of panels a model: S with its 95% interval, C and random drop.
+
+    Raises:
+      UserError: if no model has the set.
+    """
+    models = results["models"]
+    known = {name for model in models.values() for name in model["by_relation"]}
+    if set_name not in known:
+        raise unknown("set", set_name, known)
+    by_model = {name: model["by_relation"].get(set_name, {}) for name, model in models.items()}
+    rows = [
+        {"model": model, "relation": relation, **row}
+        for model, relations in by_model.items()
+        for relation, metrics in relations.items()
+        for row in _rows(metrics, _DROPS)
+    ]
+    if not rows:
+        return None
+    shown = [name for name in models if any(row["model"] == name for row in rows)]
+    relations = list(dict.fromkeys(row["relation"] for row in rows))
+    columns = min(len(shown), 4 if width >= NARROW else 2)
+    scale = share_scale(rows)
+    x = alt.X("value:Q", title="share of P lost", axis=share_axis(scale), scale=scale)
+    y = alt.Y("relation:N", title=None, sort=relations, axis=alt.Axis(labelLimit=LABEL_LIMIT, tickSize=0, domain=False))
+    offset = alt.YOffset("drop:N", sort=_labels(_DROPS))
+    base = alt.Chart().encode(y=y, yOffset=offset)
+    bars = base.mark_bar().encode(x=x, color=_colour(_DROPS, "drop"), tooltip=_tooltip("relation", "model"))
+    interval = (
+        base.mark_rule(strokeWidth=1.2)
+        .transform_filter(alt.datum.metric == "suppressability")
+        .encode(x=alt.X("low:Q", title="share of P lost"), x2="high:Q")
+    )
+    chart = alt.layer(bars, interval).properties(
+        width=panel_width(width, columns, relations), height=alt.Step(8, **{"for": "offset"})
+    )
+    return _finished(_faceted(chart, rows, "model", shown, columns), f"Drops by relation, {set_name}")
+
+
+def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = WIDTH) -> Chart | None:
+    """Loss, objective terms and the batch's S and C against the step, a line a model; panels without values left out.
+
+    Args:
+      histories: model -> records with "step" and values that may be missing or None. Above 300 records, equal bins of
+        them are averaged.
+      width: of the whole chart, pixels, about.
+    """
+    rows = [{"model": name, **row} for name, history in histories.items() for row in _binned(history, _CURVES)]
+    shown = [curve for curve in _CURVES if any(row[curve] is not None for row in rows)]
+    if not shown:
+        return None
+    columns = min(len(shown), 3 if width >= NARROW else 2)
+    models = list(histories)
+    look = {
+        "color": alt.Color("model:N", title=None, scale=alt.Scale(domain=models, range=cycle(MODEL_COLOURS, models))),
+        "strokeDash": alt.StrokeDash(
+            "model:N", title=None, scale=alt.Scale(domain=models, range=cycle(MODEL_DASHES, models))
+        ),
+    }
+    data = alt.Data(values=rows)
+    steps = alt.X(
+        "step:Q",
+        title="training step",
+        axis=alt.Axis(tickCount=5, format=",d", grid=False),
+        scale=alt.Scale(domain=[0, max(row["step"] for row in rows)], nice=5),
+    )
+    panels = []
+    for curve in shown:
+        title, unit, form = _CURVES[curve]
+        panels.append(
+            alt.Chart(data, title=title)
+            .mark_line(strokeWidth=1.6)
+            .transform_filter(f"isValid(datum.{curve})")
+            .encode(
+                x=steps,
+                y=alt.Y(
+                    f"{curve}:Q",
+                    title=unit,
+                    axis=alt.Axis(format=form, tickCount=5, minExtent=36),
+                    scale=alt.Scale(nice=5),
+                ),
+                tooltip=["model:N", "step:Q", alt.Tooltip(f"{curve}:Q", title=title, format=".4g")],
+                **look,
+            )
+            .properties(width=(width - 30) // columns - 62, height=150)
+        )
+    return _finished(alt.concat(*panels, columns=columns, spacing=24), "Training curves")
+
+
+def neuron_use(results: Results, *, width: int = WIDTH) -> Chart | None:
+    """The most used neurons of every model, named layer.neuron, and how selections spread over layers."""
+    models = results["models"]
+    columns = min(len(models), 4 if width >= NARROW else 2)
+    room = (width - 20) // columns - 76
+    axis = alt.Axis(format="~%", tickCount=4, labelFlush=False)
+    top_share = max((neuron["share"] for model in models.values() for neuron in model["neurons"]), default=0)
+    top_layer = max((share for model in models.values() for share in model["layers"]), default=0)
+    most = max(len(model["neurons"]) for model in models.values())
+    panels = []
+    for name, model in models.items():
+        parts = []
+        if model["neurons"]:
+            rows = [
+                {
+                    "neuron": f"{neuron['layer']}.{neuron['neuron']}",
+                    "share": neuron["share"],
+                    "facts": neuron["facts"],
+                    "relations": ", ".join(sorted(neuron["relations"], key=neuron["relations"].get, reverse=True)[:3]),
+                }
+                for neuron in model["neurons"]
+            ]
+            parts.append(
+                alt.Chart(alt.Data(values=rows), title=name)
+                .mark_bar(color=BLUE, height={"band": 0.7})
+                .encode(
+                    x=alt.X("share:Q", title="share of all selections", axis=axis, scale=zero_to(top_share)),
+                    y=alt.Y("neuron:N", title="layer.neuron", sort=[row["neuron"] for row in rows]),
+                    tooltip=["neuron:N", alt.Tooltip("share:Q", format=".2%"), "facts:Q", "relations:N"],
+                )
+                .properties(width=room, height=14 * most)
+            )
+        if model["layers"]:
+            rows = [{"layer": layer, "share": share} for layer, share in enumerate(model["layers"])]
+            layers = (
+                alt.Chart(alt.Data(values=rows))
+                .mark_bar(color=GREY)
+                .encode(
+                    x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+                    y=alt.Y("share:Q", title="share of selections", axis=axis, scale=zero_to(top_layer)),
+                    tooltip=["layer:O", alt.Tooltip("share:Q", format=".1%")],
+                )
+                .properties(width=room, height=110)
+            )
+            parts.append(layers if parts else layers.properties(title=name))
+        if parts:
+            panels.append(alt.vconcat(*parts, spacing=14))
+    if not panels:
+        return None
+    return _finished(alt.concat(*panels, columns=columns, spacing=24), "The most used neurons and layers")
+
+
+def save_chart(chart: Chart, folder: Path, name: str) -> list[Path]:
+    """Writes folder/name.svg and folder/name.png (two pixels a point), each whole or not at all.
+
+    Raises:
+      UserError: if the folder cannot be written to.
+    """
+    spec = chart.to_dict()
+    contents = {
+        "svg": vl_convert.vegalite_to_svg(spec).encode(),
+        "png": vl_convert.vegalite_to_png(spec, scale=2),
+    }
+    writable_folder(folder)
+    paths = []
+    for suffix, content in contents.items():
+        path = folder / f"{name}.{suffix}"
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        paths.append(path)
+    return paths
+
+
+def _bars_by_set(results: Results, drops: Mapping[str, tuple[str, str]], width: int, description: str) -> Chart | None:
+    """A panel a set, a group of rows a model, a bar a drop: with interval and value."""
+    rows = [
+        {"model": name, "set": term(SETS, set_name).title, **row}
+        for name, model in results["models"].items()
+        for set_name, metrics in model["sets"].items()
+        for row in _rows(metrics, drops)
+    ]
+    if not rows:
+        return None
+    for row in rows:
+        row["text_at"] = max(row["value"], row["high"], 0)
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    columns = min(len(sets), 4 if width >= NARROW else 2)
+    title = "share of P lost, with 95% interval"
+    base = alt.Chart().encode(
+        y=alt.Y(
+            "model:N",
+            title=None,
+            sort=models,
+            axis=alt.Axis(labelFontSize=12, labelLimit=LABEL_LIMIT, tickSize=0, domain=False),
+            scale=alt.Scale(paddingInner=0.22, paddingOuter=0.1),
+        ),
+        yOffset=alt.YOffset("drop:N", sort=_labels(drops)),
+    )
+    scale = share_scale(rows, room=0.3)
+    x = alt.X("value:Q", title=title, axis=share_axis(scale), scale=scale)
+    bars = base.mark_bar().encode(x=x, color=_colour(drops, "drop"), tooltip=_tooltip("set", "model"))
+    intervals = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    texts = base.mark_text(align="left", dx=4).encode(
+        x=alt.X("text_at:Q", title=title), text=alt.Text("value:Q", format=".1%")
+    )
+    chart = alt.layer(bars, intervals, texts).properties(
+        width=panel_width(width, columns, models), height=alt.Step(15, **{"for": "offset"})
+    )
+    return _finished(_faceted(chart, rows, "set", sets, columns), description)
+
+
+def _rows(metrics: Mapping[str, Mapping], drops: Mapping[str, tuple[str, str]]) -> list[dict]:
+    """The drops that were measured and are finite, in the order of `drops`."""
+    return [
+        {"metric": name, "drop": label, **{key: metrics[name][key] for key in ("value", "low", "high", "n")}}
+        for name, (label, _) in drops.items()
+        if name in metrics and all(_finite(metrics[name][key]) for key in ("value", "low", "high"))
+    ]
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _binned(history: Sequence[Mapping], names: Iterable[str]) -> list[dict]:
+    """Records with exactly these columns (None: no value), averaged over equal bins where there are too many."""
+    size = math.ceil(len(history) / _POINTS) or 1
+    bins = [history[start : start + size] for start in range(0, len(history), size)]
+    return [
+        {
+            "step": sum(record["step"] for record in part) / len(part),
+            **{name: _mean(record.get(name) for record in part) for name in names},
+        }
+        for part in bins
+    ]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if _finite(value)]
+    return float(f"{sum(known) / len(known):.5g}") if known else None
+
+
+def _faceted(chart: alt.LayerChart, rows: list[dict], field: str, names: Sequence[str], columns: int) -> Chart:
+    facet = alt.Facet(f"{field}:N", title=None, sort=names, header=alt.Header(labelAnchor="start"))
+    return chart.properties(data=alt.Data(values=rows)).facet(facet=facet, columns=columns, spacing=18)
+
+
+def _finished(chart: Chart, description: str) -> Chart:
+    return chart.properties(description=description, config=chart_config())
+
+
+def _labels(drops: Mapping[str, tuple[str, str]]) -> list[str]:
+    return [label for label, _ in drops.values()]
+
+
+def _colour(drops: Mapping[str, tuple[str, str]], field: str) -> alt.Color:
+    scale = alt.Scale(domain=_labels(drops), range=[colour for _, colour in drops.values()])
+    return alt.Color(f"{field}:N", title=None, sort=_labels(drops), scale=scale)
+
+
+def _tooltip(*fields: str) -> list[alt.Tooltip]:
+    shares = [alt.Tooltip(f"{name}:Q", format=".2%") for name in ("value", "low", "high")]
+    return [*(alt.Tooltip(f"{field}:N") for field in (*fields, "drop")), *shares, alt.Tooltip("n:Q", title="facts")]

@@ -1,0 +1,136 @@
+"""The measurement of a model on the four sets of a split."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxinterp.errors import UserError
+from jaxinterp.facts.encoding import EncodedQueries, encode
+from jaxinterp.facts.facts import SETS, FactSet, Split
+from jaxinterp.metrics import ability, suppression  # noqa: F401  (registers the metrics)
+from jaxinterp.metrics.answers import Answers, measured_answers, measured_by_ablation
+from jaxinterp.metrics.estimates import Estimates, estimate
+from jaxinterp.metrics.registry import get_metric, metric_names
+from jaxinterp.models.bundle import LanguageModel
+from jaxinterp.selection import check_k
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+    """How much is measured, and how sure the intervals are."""
+
+    k: int = 8  # neurons an answer token, out of all layers
+    queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
+    ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
+    rows: int = 64  # answer tokens at once
+    replicates: int = 1000  # bootstrap replicates
+    seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap
+    metrics: tuple[str, ...] = ()  # names; () is all that were measured
+
+    def __post_init__(self) -> None:
+        for field in ("queries", "ablation_queries"):
+            if getattr(self, field) < 0:
+                raise UserError(f"measure.{field} must be at least 0 (0 is all, or none), got {getattr(self, field)}")
+        for field in ("rows", "replicates"):
+            if getattr(self, field) < 1:
+                raise UserError(f"measure.{field} must be at least 1, got {getattr(self, field)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Metrics on each set, and how often each neuron was selected in the objective's set, [relations, L, F]."""
+
+    sets: Mapping[str, Mapping[str, Estimates]]
+    selected: Float[np.ndarray, "relations L F"]
+
+
+def sample(queries: EncodedQueries, n: int, seed: int) -> Int[np.ndarray, " n"]:
+    """Indices of at most n queries, one a fact before any fact has two, spread evenly over relations; n = 0 is all."""
+    if not n or n >= len(queries):
+        return np.arange(len(queries))
+    order = np.random.default_rng(seed).permutation(len(queries))
+    level = _earlier(queries.fact_N[order])
+    within = _earlier(queries.relation_N[order] * (level.max() + 1) + level)
+    return np.sort(order[np.lexsort((within, level))[:n]])
+
+
+def _earlier(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """For each element, how many equal ones stand before it."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    counts = np.empty(len(labels), int)
+    counts[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return counts
+
+
+def measure(
+    model: LanguageModel,
+    facts: FactSet,
+    split: Split,
+    config: MeasureConfig,
+    *,
+    progress: Progress = lambda *_: None,
+) -> Measurement:
+    """Measures the model on the four sets with per-layer integrated gradients (20 points) and a fixed k.
+
+    Args:
+      model: a causal language model.
+      facts, split: what it knows, and which of it an objective saw.
+      config: see `MeasureConfig`.
+      progress: called with (set, queries done, queries in all).
+    Raises:
+      UserError: if k does not fit the model, a metric is unknown or was not measured, or a sentence cannot be encoded.
+    """
+    check_k(config.k, model.config.n_neurons)
+    for name in config.metrics:
+        get_metric(name)
+    sets, selected = {}, None
+    for set_name in SETS:
+        queries = encode(facts, getattr(split, set_name), model.tokenizer, n_ctx=model.config.n_ctx)
+        queries = queries[sample(queries, config.queries, config.seed)]
+        answers = _columns(model, facts, queries, config, functools.partial(progress, set_name))
+        names = config.metrics or [
+            name for name in metric_names() if not set(get_metric(name).needs) - set(answers.columns)
+        ]
+        relations = [facts.relations[index].name for index in queries.relation_N]
+        sets[set_name] = estimate(
+            names, answers.columns, queries.fact_N, relations, replicates=config.replicates, seed=config.seed
+        )
+        if set_name == "objective":
+            selected = answers.selected
+    return Measurement(sets, selected)
+
+
+def _columns(
+    model: LanguageModel,
+    facts: FactSet,
+    queries: EncodedQueries,
+    config: MeasureConfig,
+    progress: Callable[[int, int], None],
+) -> Answers:
+    """All columns of the queries; those of exact ablation are NaN outside its sample."""
+    second = sample(queries, config.ablation_queries, config.seed) if config.ablation_queries else np.zeros(0, int)
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress(done, len(queries) + len(second))
+
+    common = {"k": config.k, "seed": config.seed, "progress": advance}
+    answers = measured_answers(
+        model.config, model.params, queries, n_relations=len(facts.relations), rows=config.rows, **common
+    )
+    if not len(second):
+        return answers
+    by_ablation = measured_by_ablation(model.config, model.params, queries[second], **common)
+    columns = dict(answers.columns)
+    for name, values in by_ablation.items():
+        columns[name] = np.full(len(queries), np.nan)
+        columns[name][second] = values
+    return answers._replace(columns=columns)

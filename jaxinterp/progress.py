@@ -1,0 +1,50 @@
+"""Progress with an estimate of the time left: a bar on a terminal, a line now and then elsewhere."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Report = Callable[[int, str], None]  # (units done so far, a few words)
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int, *, done: int = 0) -> Iterator[Report]:
+    """Yields a function that is told how much is done.
+
+    Args:
+      title: what is going on.
+      total: units in all.
+      done: units done before, which do not count for the estimate.
+    """
+    console = Console()
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total, completed=done, words="")
+            yield lambda now, words="": bar.update(task, completed=now, words=words)
+        return
+    print(f"{title}: {done}/{total}", flush=True)
+    start = last = time.monotonic()
+
+    def report(now: int, words: str = "") -> None:
+        nonlocal last
+        clock = time.monotonic()
+        if clock - last < SECONDS_BETWEEN_LINES and now < total:
+            return
+        last = clock
+        left = (clock - start) / max(now - done, 1) * (total - now)
+        print(f"{title}: {now}/{total}, {clock - start:.0f} s, {left:.0f} s left  {words}", flush=True)
+
+    yield report

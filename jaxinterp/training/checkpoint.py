@@ -1,0 +1,93 @@
+"""Checkpoints of a run: the only place that knows orbax.
+
+Orbax restores damaged arrays, and arrays of another dtype, without a word; so each checkpoint carries the SHA-256, shape
+and dtype of every array, and nothing that differs is restored.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxinterp.errors import UserError
+from jaxinterp.files import writable_folder
+from jaxinterp.training.state import TrainState
+
+_MARKER = "_CHECKPOINT_METADATA"  # orbax writes it last, so that a step without it was never finished
+
+
+class Checkpoints:
+    """The checkpoints of one folder, a subfolder a step; each is written beside its place and moved there when done."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = writable_folder(folder.resolve())
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        for step in self.folder.glob("[0-9]*"):
+            if not (step / _MARKER).exists():
+                raise UserError(f"the checkpoint {step} is not complete; remove that folder and resume again")
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Saved steps, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState) -> None:
+        """Saves the state under its step; a step that is there already is left alone."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        tree = _as_arrays(state)
+        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), digests=ocp.args.JsonSave(_digests(tree)))
+        self._manager.save(step, args=items, force=True)
+        self._manager.wait_until_finished()
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The newest state.
+
+        Args:
+          like: a state of the same structure, whose values are not used.
+        Raises:
+          UserError: if there is none, or an array is damaged, or is not what `like` says.
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"no checkpoint in {self.folder} to resume from; start the run without --resume")
+        step = steps[-1]
+        earlier = f"remove {self.folder / str(step)} to resume from " + (
+            f"step {steps[-2]}" if steps[1:] else "the start"
+        )
+        template = _as_arrays(like)
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), template)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore())
+        try:
+            restored = self._manager.restore(step, args=items)
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged or foreign checkpoint
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"the checkpoint of step {step} cannot be read ({line}); {earlier}") from None
+        expected, found = _digests(restored.state), restored.digests
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                raise UserError(f"array {name} of the checkpoint of step {step} is damaged; {earlier}")
+        tree = restored.state
+        return TrainState(tree["params"], tree["opt_state"], tree["step"], jax.random.wrap_key_data(tree["key"]))
+
+    def close(self) -> None:
+        """Releases orbax's threads."""
+        self._manager.close()
+
+
+def _as_arrays(state: TrainState) -> dict:
+    return {**state._asdict(), "key": jax.random.key_data(state.key)}
+
+
+def _digests(tree: dict) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): _digest(np.asarray(leaf)) for path, leaf in leaves}
+
+
+def _digest(array: np.ndarray) -> str:
+    return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"

@@ -1,0 +1,236 @@
+"""The training loop: everything around the step that touches files, clocks and the terminal."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxinterp.errors import UserError
+from jaxinterp.files import read_json, writable_folder, write_json
+from jaxinterp.metrics.measure import MeasureConfig, Measurement, measure
+from jaxinterp.models.bundle import LanguageModel, save_model
+from jaxinterp.models.config import ModelConfig, preset
+from jaxinterp.progress import progress
+from jaxinterp.provenance import provenance
+from jaxinterp.selection import check_k
+from jaxinterp.training.checkpoint import Checkpoints
+from jaxinterp.training.config import TrainConfig
+from jaxinterp.training.data import TrainingData, batch_at
+from jaxinterp.training.diagnosis import first_non_finite
+from jaxinterp.training.state import TrainState, initial_state
+from jaxinterp.training.step import step_key, term_weights, train_step
+
+EVALUATION = MeasureConfig(queries=96, ablation_queries=0, replicates=200)  # the periodic one: small
+
+
+def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
+    """The model that the config asks for, with the data's vocabulary and room for its longest sentence.
+
+    Raises:
+      UserError: if a field is unknown or does not fit.
+    """
+    fields = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+    changes: dict[str, object] = {}
+    for name, text in config.model.items():
+        kind = fields.get(name)
+        try:
+            changes[name] = {int: int, float: float, bool: _boolean}.get(kind, str)(text)
+        except ValueError:
+            raise UserError(f"model.{name} must be of type {kind.__name__}, got {text!r}") from None
+    longest = data.queries.tokens_NT.shape[1]
+    n_ctx = changes.pop("n_ctx", longest)
+    if n_ctx < longest:
+        raise UserError(
+            f"model.n_ctx is {n_ctx}, but the longest sentence has {longest} tokens; use at least {longest}"
+        )
+    return preset(config.preset, d_vocab=data.tokenizer.get_vocab_size(), n_ctx=n_ctx, **changes)
+
+
+def train(
+    config: TrainConfig, data: TrainingData, out: Path, *, resume: bool = False, title: str = "train"
+) -> LanguageModel:
+    """Trains a model; what it leaves behind stands in `out`.
+
+    `config.json` (config and provenance), `metrics.jsonl` (a line every `log_every` steps), `evaluations.jsonl`,
+    `checkpoints/`, and at the end `model/` (see `jaxinterp.models.bundle`). Ctrl-C and SIGTERM save a checkpoint first.
+
+    Args:
+      config: the run.
+      data: as from `training_data(config.data)`.
+      out: the run's folder.
+      resume: continue from the newest checkpoint in `out`; the result is that of an uninterrupted run, bit for bit.
+      title: of the progress bar.
+    Raises:
+      UserError: if `out` cannot be written, holds a run already (without `resume`), or another run (with it); or if
+        the loss stops being finite, with the name of the first bad array.
+    """
+    model = model_config(config, data)
+    check_k(config.objective.k, model.n_neurons)
+    step_fn = train_step(model, config.objective, config.optimiser, config.steps)
+    _claim(config, out, resume)
+    state = initial_state(model, config.optimiser, config.steps, config.seed)
+    checkpoints = Checkpoints(out / "checkpoints", config.keep_checkpoints)
+    try:
+        if resume and checkpoints.steps():
+            state = checkpoints.restore(state)
+        done = int(state.step)
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            _truncate(out / name, done)
+        with (
+            progress(title, config.steps, done=done) as report,
+            _interruptible() as interrupted,
+            (out / "metrics.jsonl").open("a", encoding="utf-8") as log,
+        ):
+            pending: list[Mapping] = []
+            for number in range(done, config.steps):
+                batch = _batch(config, data, number)
+                state, metrics = step_fn(state, batch, number)
+                pending.append(metrics)
+                last = number + 1 == config.steps
+                save = last or (number + 1) % config.checkpoint_every == 0 or interrupted.is_set()
+                if save or (number + 1) % config.log_every == 0:
+                    line = _checked(pending, number + 1, model, config, data, state, checkpoints)
+                    pending = []
+                    log.write(json.dumps(line) + "\n")
+                    log.flush()
+                    report(number + 1, _words(line))
+                if save:
+                    checkpoints.save(state)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt(f"stopped at step {number + 1}; continue with --resume and the same folder")
+                if not last and (number + 1) % config.evaluate_every == 0:
+                    _evaluate(LanguageModel(model, state.params, data.tokenizer, {}), data, config, out, number + 1)
+        result = LanguageModel(model, jax.device_get(state.params), data.tokenizer, _provenance(config, data))
+        _evaluate(result, data, config, out, config.steps)
+        save_model(out / "model", result)
+        return result
+    finally:
+        checkpoints.close()
+
+
+def _batch(config: TrainConfig, data: TrainingData, step: int):
+    return batch_at(data, seed=config.seed, step=step, n_sequences=config.batch_size, n_rows=config.rows)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def _provenance(config: TrainConfig, data: TrainingData) -> dict:
+    facts = {"facts": len(data.facts), "dropped": dict(data.facts.dropped)}
+    return {"config": dataclasses.asdict(config), "data": facts, **provenance()}
+
+
+def _claim(config: TrainConfig, out: Path, resume: bool) -> None:
+    """Makes `out` this run's folder, or checks that it is."""
+    path = out / "config.json"
+    mine = json.loads(json.dumps(dataclasses.asdict(config)))
+    if not resume:
+        if path.exists() or (out / "checkpoints").exists():
+            raise UserError(f"{out} holds a run already; continue it with --resume, or choose another folder")
+        writable_folder(out)
+        write_json(path, {"config": mine, **provenance()})
+        return
+    if not path.exists():
+        raise UserError(f"{out} holds no run to resume (config.json is missing); start it without --resume")
+    theirs = read_json(path).get("config", {})
+    for name, given in _flat(mine).items():
+        if (saved := _flat(theirs).get(name)) != given:
+            raise UserError(
+                f"{out} holds a run of another config: {name} is {saved!r} there and {given!r} here; "
+                "resume with the same config, or choose another folder"
+            )
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        name: leaf for key, child in value.items() for name, leaf in _flat(child, f"{prefix}.{key}".strip(".")).items()
+    }
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Drops lines of steps that will be done again, and a line that was cut off."""
+    kept = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in two. Works in the main thread alone."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: event.set()) for number in signals]
+    try:
+        yield event
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _checked(
+    pending: list[Mapping],
+    number: int,
+    model: ModelConfig,
+    config: TrainConfig,
+    data: TrainingData,
+    state: TrainState,
+    checkpoints: Checkpoints,
+) -> dict:
+    """The last step's metrics as a line of the log; UserError if any of the steps was not finite."""
+    for offset, metrics in enumerate(jax.device_get(pending)):
+        if metrics["finite"]:
+            continue
+        bad = number - len(pending) + offset
+        batch, weights = _batch(config, data, bad), term_weights(config.objective, state.step)
+        name = first_non_finite(model, config.objective, state.params, batch, weights, step_key(state))
+        steps = checkpoints.steps()
+        good = (
+            f"the last good checkpoint is {checkpoints.folder / str(steps[-1])}" if steps else "there is no checkpoint"
+        )
+        raise UserError(f"step {bad + 1} is not finite; the first bad array is {name}; {good}")
+    values = {name: float(value) for name, value in metrics.items() if name != "finite"}
+    return {"step": number, **{name: value if np.isfinite(value) else None for name, value in values.items()}}
+
+
+def _words(line: Mapping) -> str:
+    parts = [f"loss {line['loss']:.3f}"]
+    for name, letter in (("suppressability", "S"), ("control_drop", "C")):
+        if line.get(name) is not None:
+            parts.append(f"{letter} {line[name]:.0%}")
+    return "  ".join(parts)
+
+
+def _evaluate(bundle: LanguageModel, data: TrainingData, config: TrainConfig, out: Path, step: int) -> None:
+    measurement = measure(bundle, data.facts, data.split, dataclasses.replace(EVALUATION, k=config.objective.k))
+    line = {"step": step, "sets": overall(measurement)}
+    with (out / "evaluations.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def overall(measurement: Measurement) -> dict[str, dict[str, dict]]:
+    """Set -> metric -> {"value", "low", "high", "n"}."""
+    return {
+        set_name: {name: dataclasses.asdict(values.overall) for name, values in metrics.items()}
+        for set_name, metrics in measurement.sets.items()
+    }

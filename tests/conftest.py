@@ -1,0 +1,25 @@
+"""Test set-up: several virtual devices, shapes checked, rank promotion and key reuse are errors."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+# Checks the shapes that public signatures promise, at every call.
+install_import_hook("jaxinterp", "beartype.beartype")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture
+def float64():
+    """Arithmetic in float64 for one test."""
+    jax.config.update("jax_enable_x64", True)
+    yield "float64"
+    jax.config.update("jax_enable_x64", False)

@@ -1,0 +1,59 @@
+"""Tiny models and batches with answers of one and several tokens, shared by the tests."""
+
+import jax
+import numpy as np
+
+from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.transformer import forward, init
+from jaxinterp.readout import CAPTURE, CausalReadout, FullForwardReadout, Rows, causal_readout
+
+ARCHITECTURES = {
+    "gpt": {},
+    "llama": {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "n_kv_heads": 1, "tied": False, "bias": False},
+    "relu": {"ffn": "relu", "norm": "layernorm", "bias": False},
+}
+
+
+def tiny_config(**changes) -> ModelConfig:
+    fields = {"d_vocab": 11, "n_ctx": 8, "n_layers": 3, "d_model": 8, "d_mlp": 6, "n_heads": 2, "n_kv_heads": 2}
+    return ModelConfig(**{**fields, "d_head": 4, **changes})
+
+
+def tiny_params(config: ModelConfig, seed: int = 0) -> dict:
+    """Parameters far from the uniform distribution, so that attributions are not all near zero."""
+    params = init(config, jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noise = [0.5 * jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, [leaf + extra for leaf, extra in zip(leaves, noise, strict=True)])
+
+
+def tiny_queries(n: int = 6, seed: int = 0) -> EncodedQueries:
+    """Queries with subjects 0 … n−1, relations in turn out of 3, answers of 1 and 2 tokens, lengths 6 to 8."""
+    rng = np.random.default_rng(seed)
+    index = np.arange(n)
+    length = 6 + index % 3
+    answer_length = 1 + index % 2
+    tokens = rng.integers(1, 11, (n, 8)) * (np.arange(8)[None] < length[:, None])
+    start = length - 1 - answer_length
+    return EncodedQueries(tokens.astype(np.int32), length, start, answer_length, index, index * 0, index % 3, index)
+
+
+def tiny_batch(n: int = 6, n_rows: int = 10, seed: int = 0) -> QueryBatch:
+    queries = tiny_queries(n, seed)
+    rng = np.random.default_rng(seed)
+    return query_batch(queries, n_sequences=n, n_rows=n_rows, answered=range(n), rng=rng)[0]
+
+
+def rows_of(batch: QueryBatch) -> Rows:
+    return Rows(*(jax.numpy.asarray(x) for x in (batch.sequence_R, batch.position_R, batch.target_R)))
+
+
+def fast_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> CausalReadout:
+    result = forward(config, params, jax.numpy.asarray(batch.tokens_BT), capture=CAPTURE)
+    return causal_readout(config, params, result, rows_of(batch))
+
+
+def slow_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> FullForwardReadout:
+    return FullForwardReadout(config, params, jax.numpy.asarray(batch.tokens_BT), rows_of(batch))
