@@ -14,8 +14,8 @@ BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#999999"
 LIGHT_BLUE, AMBER, GREEN, PURPLE = "#56B4E9", "#E69F00", "#009E73", "#CC79A7"
 MODEL_COLOURS = (AMBER, GREEN, PURPLE, LIGHT_BLUE, "#8C6D31", "#5F6FB8", "#7F7F7F")
 MODEL_DASHES = ([1, 0], [1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
+GAP = 36  # pixels between panels, so that 100% of one and 0% of the next do not touch
 LABEL_LIMIT = 200  # pixels; a longer name is cut by the axis and whole in the tooltip
-_STRONG_ZERO = {"condition": {"test": "datum.value === 0", "value": 0.45}, "value": 0.12}
 
 
 def chart_config(ink: str = INK, background: str | None = "white") -> dict:
@@ -54,7 +54,7 @@ def share_axis(scale: alt.Scale) -> alt.Axis:
     low, high = scale.domain
     quarters = [0.25 * i for i in range(math.ceil(4 * low), 5)]
     places = {"values": quarters} if high - low < 2 else {"tickCount": 5}
-    return alt.Axis(format="~%", domain=False, labelFlush=False, gridOpacity=_STRONG_ZERO, **places)
+    return alt.Axis(format="~%", domain=False, labelFlush=False, **places)
 
 
 def share_scale(rows: Sequence[Mapping], room: float = 0.0) -> alt.Scale:
@@ -64,15 +64,17 @@ def share_scale(rows: Sequence[Mapping], room: float = 0.0) -> alt.Scale:
     return alt.Scale(domain=[low, high + room * (high - low)], nice=False)
 
 
-def zero_to(high: float) -> alt.Scale:
+def zero_to(high: float | int) -> alt.Scale:
+    """From 0 to the labelled value at or above `high`."""
     return alt.Scale(domain=[0, high or 1], nice=4)
 
 
 def panel_width(width: int, columns: int, labels: Sequence[str]) -> int:
     """What the longest row label leaves for each of the panels."""
     label = min(LABEL_LIMIT, 6.6 * max(len(name) for name in labels)) + 14
-    return max(90, int((width - label) / columns) - 20)
+    return max(90, int((width - label) / columns) - GAP)
 
 
 def cycle(values: Sequence, names: Sequence[str]) -> list:
+    """A value for each name, from the beginning again where there are more names."""
     return [values[index % len(values)] for index in range(len(names))]

@@ -13,24 +13,7 @@ from pathlib import Path
 import altair as alt
 import vl_convert
 
-from jaxinterp.chart_style import (
-    AMBER,
-    BLUE,
-    GREY,
-    LABEL_LIMIT,
-    LIGHT_BLUE,
-    MODEL_COLOURS,
-    MODEL_DASHES,
-    NARROW,
-    VERMILLION,
-    WIDTH,
-    chart_config,
-    cycle,
-    panel_width,
-    share_axis,
-    share_scale,
-    zero_to,
-)
+from jaxinterp import chart_style as style
 from jaxinterp.errors import unknown
 from jaxinterp.files import writable_folder
 from jaxinterp.terms import SETS, term
@@ -39,29 +22,29 @@ Results = Mapping
 Chart = alt.Chart | alt.FacetChart | alt.ConcatChart | alt.HConcatChart | alt.VConcatChart | alt.LayerChart
 
 _DROPS = {
-    "suppressability": ("S: own neurons off", BLUE),
-    "control_drop": ("C: another fact's neurons off", VERMILLION),
-    "random_drop": ("random neurons off", GREY),
+    "suppressability": ("S: own neurons off", style.BLUE),
+    "control_drop": ("C: another fact's neurons off", style.VERMILLION),
+    "random_drop": ("random neurons off", style.GREY),
 }
 _OPINIONS = {
-    "suppressability": ("S, by integrated gradients", BLUE),
-    "ablation_suppressability": ("S, by exact ablation", LIGHT_BLUE),
-    "control_drop": ("C, by integrated gradients", VERMILLION),
-    "ablation_control_drop": ("C, by exact ablation", AMBER),
+    "suppressability": ("S, by integrated gradients", style.BLUE),
+    "ablation_suppressability": ("S, by exact ablation", style.LIGHT_BLUE),
+    "control_drop": ("C, by integrated gradients", style.VERMILLION),
+    "ablation_control_drop": ("C, by exact ablation", style.AMBER),
 }
 # Column of a history -> title of its panel, title and format of its axis.
 _CURVES = {
-    "lm": ("Language modelling", "cross-entropy, nats per token", "~g"),
-    "suppression": ("Suppression term", "P(own off) / P", "~g"),
-    "control": ("Control term", "P lost to another's", "~g"),
+    "lm": ("Language modelling", "cross-entropy, nats per token", ""),
+    "suppression": ("Suppression term", "P(own off) / P", ""),
+    "control": ("Control term", "P lost to another's", ""),
     "suppressability": ("Suppressability S of the batch", "share of P", ".0%"),
     "control_drop": ("Control drop C of the batch", "share of P", ".0%"),
-    "gradient_norm": ("Gradient norm", "norm, before clipping", "~g"),
+    "gradient_norm": ("Gradient norm", "norm, before clipping", ""),
 }
-_POINTS = 300  # at most, of a training curve; longer ones are averaged over equal bins
+POINTS = 300  # at most, of a training curve; longer ones are averaged over equal bins
 
 
-def overview(results: Results, *, width: int = WIDTH) -> Chart | None:
+def overview(results: Results, *, width: int = style.WIDTH) -> Chart | None:
     """Suppressability, control drop and random drop of every model on every set, with 95% intervals.
 
     Args:
@@ -71,7 +54,7 @@ def overview(results: Results, *, width: int = WIDTH) -> Chart | None:
     return _bars_by_set(results, _DROPS, width, "Share of the answers' probability lost, by set and model")
 
 
-def second_opinion(results: Results, *, width: int = WIDTH) -> Chart | None:
+def second_opinion(results: Results, *, width: int = style.WIDTH) -> Chart | None:
     """S and C with neurons chosen by integrated gradients against exact ablation; None if no model has the latter."""
     measured = {
         name: model
@@ -83,7 +66,7 @@ def second_opinion(results: Results, *, width: int = WIDTH) -> Chart | None:
     return _bars_by_set({"models": measured}, _OPINIONS, width, "S and C by two ways to choose the neurons")
 
 
-def relation_bars(results: Results, set_name: str, *, width: int = WIDTH) -> Chart | None:
+def relation_bars(results: Results, set_name: str, *, width: int = style.WIDTH) -> Chart | None:
     """Drops relation by relation, a column of panels a model: S with its 95% interval, C and random drop.
 
     Raises:
@@ -104,10 +87,12 @@ def relation_bars(results: Results, set_name: str, *, width: int = WIDTH) -> Cha
         return None
     shown = [name for name in models if any(row["model"] == name for row in rows)]
     relations = list(dict.fromkeys(row["relation"] for row in rows))
-    columns = min(len(shown), 4 if width >= NARROW else 2)
-    scale = share_scale(rows)
-    x = alt.X("value:Q", title="share of P lost", axis=share_axis(scale), scale=scale)
-    y = alt.Y("relation:N", title=None, sort=relations, axis=alt.Axis(labelLimit=LABEL_LIMIT, tickSize=0, domain=False))
+    columns = min(len(shown), 4 if width >= style.NARROW else 2)
+    scale = style.share_scale(rows)
+    x = alt.X("value:Q", title="share of P lost", axis=style.share_axis(scale), scale=scale)
+    y = alt.Y(
+        "relation:N", title=None, sort=relations, axis=alt.Axis(labelLimit=style.LABEL_LIMIT, tickSize=0, domain=False)
+    )
     offset = alt.YOffset("drop:N", sort=_labels(_DROPS))
     base = alt.Chart().encode(y=y, yOffset=offset)
     bars = base.mark_bar().encode(x=x, color=_colour(_DROPS, "drop"), tooltip=_tooltip("relation", "model"))
@@ -117,12 +102,12 @@ def relation_bars(results: Results, set_name: str, *, width: int = WIDTH) -> Cha
         .encode(x=alt.X("low:Q", title="share of P lost"), x2="high:Q")
     )
     chart = alt.layer(bars, interval).properties(
-        width=panel_width(width, columns, relations), height=alt.Step(8, **{"for": "offset"})
+        width=style.panel_width(width, columns, relations), height=alt.Step(8, **{"for": "offset"})
     )
     return _finished(_faceted(chart, rows, "model", shown, columns), f"Drops by relation, {set_name}")
 
 
-def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = WIDTH) -> Chart | None:
+def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = style.WIDTH) -> Chart | None:
     """Loss, objective terms and the batch's S and C against the step, a line a model; panels without values left out.
 
     Args:
@@ -134,20 +119,22 @@ def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = 
     shown = [curve for curve in _CURVES if any(row[curve] is not None for row in rows)]
     if not shown:
         return None
-    columns = min(len(shown), 3 if width >= NARROW else 2)
+    columns = min(len(shown), 3 if width >= style.NARROW else 2)
     models = list(histories)
     look = {
-        "color": alt.Color("model:N", title=None, scale=alt.Scale(domain=models, range=cycle(MODEL_COLOURS, models))),
+        "color": alt.Color(
+            "model:N", title=None, scale=alt.Scale(domain=models, range=style.cycle(style.MODEL_COLOURS, models))
+        ),
         "strokeDash": alt.StrokeDash(
-            "model:N", title=None, scale=alt.Scale(domain=models, range=cycle(MODEL_DASHES, models))
+            "model:N", title=None, scale=alt.Scale(domain=models, range=style.cycle(style.MODEL_DASHES, models))
         ),
     }
     data = alt.Data(values=rows)
     steps = alt.X(
         "step:Q",
         title="training step",
-        axis=alt.Axis(tickCount=5, format=",d", grid=False),
-        scale=alt.Scale(domain=[0, max(row["step"] for row in rows)], nice=5),
+        axis=alt.Axis(tickCount=5, format=",d", grid=False, labelFlush=False),
+        scale=alt.Scale(domain=[0, max(row["step"] for row in rows)], nice=False),
     )
     panels = []
     for curve in shown:
@@ -161,7 +148,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = 
                 y=alt.Y(
                     f"{curve}:Q",
                     title=unit,
-                    axis=alt.Axis(format=form, tickCount=5, minExtent=36),
+                    axis=alt.Axis(format=form or alt.Undefined, tickCount=5, minExtent=36),
                     scale=alt.Scale(nice=5),
                 ),
                 tooltip=["model:N", "step:Q", alt.Tooltip(f"{curve}:Q", title=title, format=".4g")],
@@ -172,10 +159,10 @@ def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = 
     return _finished(alt.concat(*panels, columns=columns, spacing=24), "Training curves")
 
 
-def neuron_use(results: Results, *, width: int = WIDTH) -> Chart | None:
+def neuron_use(results: Results, *, width: int = style.WIDTH) -> Chart | None:
     """The most used neurons of every model, named layer.neuron, and how selections spread over layers."""
     models = results["models"]
-    columns = min(len(models), 4 if width >= NARROW else 2)
+    columns = min(len(models), 4 if width >= style.NARROW else 2)
     room = (width - 20) // columns - 76
     axis = alt.Axis(format="~%", tickCount=4, labelFlush=False)
     top_share = max((neuron["share"] for model in models.values() for neuron in model["neurons"]), default=0)
@@ -196,11 +183,16 @@ def neuron_use(results: Results, *, width: int = WIDTH) -> Chart | None:
             ]
             parts.append(
                 alt.Chart(alt.Data(values=rows), title=name)
-                .mark_bar(color=BLUE, height={"band": 0.7})
+                .mark_bar(color=style.BLUE, height={"band": 0.7})
                 .encode(
-                    x=alt.X("share:Q", title="share of all selections", axis=axis, scale=zero_to(top_share)),
+                    x=alt.X("share:Q", title="share of all selections", axis=axis, scale=style.zero_to(top_share)),
                     y=alt.Y("neuron:N", title="layer.neuron", sort=[row["neuron"] for row in rows]),
-                    tooltip=["neuron:N", alt.Tooltip("share:Q", format=".2%"), "facts:Q", "relations:N"],
+                    tooltip=[
+                        "neuron:N",
+                        alt.Tooltip("share:Q", format=".2%"),
+                        alt.Tooltip("facts:Q", title="selections"),
+                        "relations:N",
+                    ],
                 )
                 .properties(width=room, height=14 * most)
             )
@@ -208,10 +200,10 @@ def neuron_use(results: Results, *, width: int = WIDTH) -> Chart | None:
             rows = [{"layer": layer, "share": share} for layer, share in enumerate(model["layers"])]
             layers = (
                 alt.Chart(alt.Data(values=rows))
-                .mark_bar(color=GREY)
+                .mark_bar(color=style.GREY)
                 .encode(
                     x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
-                    y=alt.Y("share:Q", title="share of selections", axis=axis, scale=zero_to(top_layer)),
+                    y=alt.Y("share:Q", title="share of selections", axis=axis, scale=style.zero_to(top_layer)),
                     tooltip=["layer:O", alt.Tooltip("share:Q", format=".1%")],
                 )
                 .properties(width=room, height=110)
@@ -263,27 +255,27 @@ def _bars_by_set(results: Results, drops: Mapping[str, tuple[str, str]], width: 
         row["text_at"] = max(row["value"], row["high"], 0)
     models = list(dict.fromkeys(row["model"] for row in rows))
     sets = list(dict.fromkeys(row["set"] for row in rows))
-    columns = min(len(sets), 4 if width >= NARROW else 2)
+    columns = min(len(sets), 4 if width >= style.NARROW else 2)
     title = "share of P lost, with 95% interval"
     base = alt.Chart().encode(
         y=alt.Y(
             "model:N",
             title=None,
             sort=models,
-            axis=alt.Axis(labelFontSize=12, labelLimit=LABEL_LIMIT, tickSize=0, domain=False),
+            axis=alt.Axis(labelFontSize=12, labelLimit=style.LABEL_LIMIT, tickSize=0, domain=False),
             scale=alt.Scale(paddingInner=0.22, paddingOuter=0.1),
         ),
         yOffset=alt.YOffset("drop:N", sort=_labels(drops)),
     )
-    scale = share_scale(rows, room=0.3)
-    x = alt.X("value:Q", title=title, axis=share_axis(scale), scale=scale)
+    scale = style.share_scale(rows, room=0.3)
+    x = alt.X("value:Q", title=title, axis=style.share_axis(scale), scale=scale)
     bars = base.mark_bar().encode(x=x, color=_colour(drops, "drop"), tooltip=_tooltip("set", "model"))
     intervals = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q")
     texts = base.mark_text(align="left", dx=4).encode(
         x=alt.X("text_at:Q", title=title), text=alt.Text("value:Q", format=".1%")
     )
     chart = alt.layer(bars, intervals, texts).properties(
-        width=panel_width(width, columns, models), height=alt.Step(15, **{"for": "offset"})
+        width=style.panel_width(width, columns, models), height=alt.Step(15, **{"for": "offset"})
     )
     return _finished(_faceted(chart, rows, "set", sets, columns), description)
 
@@ -297,13 +289,13 @@ def _rows(metrics: Mapping[str, Mapping], drops: Mapping[str, tuple[str, str]]) 
     ]
 
 
-def _finite(value: float | None) -> bool:
+def _finite(value: float | int | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
 def _binned(history: Sequence[Mapping], names: Iterable[str]) -> list[dict]:
     """Records with exactly these columns (None: no value), averaged over equal bins where there are too many."""
-    size = math.ceil(len(history) / _POINTS) or 1
+    size = math.ceil(len(history) / POINTS) or 1
     bins = [history[start : start + size] for start in range(0, len(history), size)]
     return [
         {
@@ -314,18 +306,20 @@ def _binned(history: Sequence[Mapping], names: Iterable[str]) -> list[dict]:
     ]
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _mean(values: Iterable[float | int | None]) -> float | None:
     known = [value for value in values if _finite(value)]
     return float(f"{sum(known) / len(known):.5g}") if known else None
 
 
 def _faceted(chart: alt.LayerChart, rows: list[dict], field: str, names: Sequence[str], columns: int) -> Chart:
     facet = alt.Facet(f"{field}:N", title=None, sort=names, header=alt.Header(labelAnchor="start"))
-    return chart.properties(data=alt.Data(values=rows)).facet(facet=facet, columns=columns, spacing=18)
+    return chart.properties(data=alt.Data(values=rows)).facet(
+        facet=facet, columns=columns, spacing={"column": style.GAP, "row": 18}
+    )
 
 
 def _finished(chart: Chart, description: str) -> Chart:
-    return chart.properties(description=description, config=chart_config())
+    return chart.properties(description=description, config=style.chart_config())
 
 
 def _labels(drops: Mapping[str, tuple[str, str]]) -> list[str]:

@@ -42,6 +42,11 @@ def run(command: Callable[[], None]) -> int:
     return 0
 
 
+def experiment(command: type[Callable[[], None]]) -> None:
+    """Entry point of an experiment script: parses a config dataclass and runs it."""
+    sys.exit(run(tyro.cli(command)))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
     commands = Annotated[Train, tyro.conf.subcommand("train")]

@@ -49,7 +49,7 @@ def _threshold(x_RN: Float[Array, "R N"], k: Float[Array, ""]) -> Float[Array, "
     logit = jnp.log(k) - jnp.log(n - k)
     low, high = x_RN.min(-1) - logit, x_RN.max(-1) - logit
 
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
         too_many = jax.nn.sigmoid(x_RN - middle[:, None]).sum(-1) > k

@@ -92,7 +92,7 @@ METRICS: Mapping[str, Term] = {
     "ablation_suppressability": Term(
         "S by exact ablation",
         "Suppressability when the neurons are chosen by switching off one neuron at a time instead of by integrated "
-        "gradients: a second opinion that shares nothing with the training objective.",
+        "gradients: a second opinion on which neurons matter.",
         unit="%",
     ),
     "ablation_control_drop": Term(

@@ -160,5 +160,6 @@ def _record(model: str, step: int, steps: int) -> dict:
         return record | dict.fromkeys(names)
     s = MODELS[model][0][0] * (1 - math.exp(-(step - 300) / 90)) + 0.01 * jitter(model, "bs", step)
     c = MODELS[model][1] + 0.3 * math.exp(-(step - 300) / 150) + 0.01 * jitter(model, "bc", step)
-    values = (1 - s, max(c, 0.0), s, c, 0.98, 0.0004)
+    s, c = min(s, 1.0), max(c, 0.0)
+    values = (1 - s, c, s, c, 0.98, 0.0004)
     return record | {"loss": lm + 1 - s + c} | dict(zip(names, values, strict=True))

@@ -29,62 +29,64 @@ def setting(request, dtype):
     return config, tiny_params(config), tiny_batch()
 
 
-def close(a, b, dtype):
-    chex_max = max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert chex_max <= TOLERANCE[dtype], chex_max
+def assert_close(function, config, params, batch, *arguments):
+    """`function(readout, *arguments)` is the same for both readouts, and its gradient in the parameters not zero."""
+
+    def both(params):
+        return tuple(function(make(config, params, batch), *arguments) for make in (fast_readout, slow_readout))
+
+    fast, slow = jax.jit(both)(params)
+    scale = max(1.0, *(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slow)))
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
+        assert float(jnp.abs(a - b).max()) <= TOLERANCE[config.dtype] * scale
+    return fast
 
 
-def gates_like(readout, seed, dtype):
-    return jax.random.uniform(jax.random.key(seed), readout.shape, dtype, 0.0, 2.0)
+def gates_like(config, batch, seed):
+    shape = (config.n_layers, len(batch.target_R), config.d_mlp)
+    return jax.random.uniform(jax.random.key(seed), shape, config.dtype, 0.0, 2.0)
 
 
-def test_values_and_gate_gradients(setting, dtype):
-    fast, slow = (make(*setting) for make in (fast_readout, slow_readout))
-    assert fast.shape == slow.shape == (3, 10, 6)
-    gates, shift = gates_like(fast, 0, dtype), gates_like(fast, 1, dtype)
-    close(fast(gates), slow(gates), dtype)
-    close(fast(gates, shift), slow(gates, shift), dtype)
-    close(fast.untouched(), slow.untouched(), dtype)
-    close(fast.neurons_LRF, slow.neurons_LRF, dtype)
-    close(*(jax.grad(lambda g, r=r: r(g).sum())(gates) for r in (fast, slow)), dtype)
+def test_values_and_gate_gradients(setting):
+    config, _, batch = setting
+    gates, shift = gates_like(config, batch, 0), gates_like(config, batch, 1)
 
+    def everything(readout, gates, shift):
+        branches = [readout.scaled_layer(layer, gates[0, 0, 0], shift[layer]) for layer in range(config.n_layers)]
+        gradient = jax.grad(lambda g: readout(g).sum())(gates)
+        return readout(gates), readout(gates, shift), readout.untouched(), readout.neurons_LRF, branches, gradient
 
-def test_per_layer_branches(setting, dtype):
-    fast, slow = (make(*setting) for make in (fast_readout, slow_readout))
-    alpha, delta = jnp.asarray(0.3, dtype), gates_like(fast, 2, dtype)[0]
-    for layer in range(3):
-        close(fast.scaled_layer(layer, alpha, delta), slow.scaled_layer(layer, alpha, delta), dtype)
-
-
-def objective(make, config, batch, path):
-    def value(params):
-        readout = make(config, params, batch)
-        rule = quadrature("midpoint", 3)
-        scores = integrated_gradients(readout, rule, path=path).scores_LRF
-        return readout(*suppress(soft_top_k(scores, 3, 1.0))).sum()
-
-    return value
+    assert_close(everything, *setting, gates, shift)
 
 
 @pytest.mark.parametrize("path", ["joint", "per_layer"])
-def test_attributions_and_meta_gradients(setting, dtype, path):
+def test_attributions_and_meta_gradients(setting, path):
     config, params, batch = setting
-    rule = quadrature("gauss_legendre", 3)
-    fast, slow = (
-        integrated_gradients(make(config, params, batch), rule, path=path) for make in (fast_readout, slow_readout)
-    )
-    close(fast, slow, dtype)
-    meta = [jax.jit(jax.value_and_grad(objective(make, config, batch, path)))(params) for make in (fast_readout, slow_readout)]
-    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(meta[0][1])) > 1e-3
-    # In float32 the meta-gradient's own scale is a few units, and so is its rounding.
-    scale = max(1.0, max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(meta[1][1])))
-    close(*(jax.tree.map(lambda x: x / scale, result) for result in meta), dtype)
+    rule = quadrature("gauss_legendre", 2)
+
+    def attribution_and_objective(readout):
+        attribution = integrated_gradients(readout, rule, path=path)
+        return attribution, readout(*suppress(soft_top_k(attribution.scores_LRF, 3, 1.0))).sum()
+
+    assert_close(attribution_and_objective, *setting)
+
+    def meta_gradients(params):
+        return tuple(
+            jax.grad(lambda p, make=make: attribution_and_objective(make(config, p, batch))[1])(params)
+            for make in (fast_readout, slow_readout)
+        )
+
+    fast, slow = jax.jit(meta_gradients)(params)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slow))
+    assert scale > 1e-3
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
+        assert float(jnp.abs(a - b).max()) <= TOLERANCE[config.dtype] * max(scale, 1.0)
 
 
 def test_a_row_depends_on_its_own_gates_alone(float64):
     config = tiny_config(dtype="float64")
     readout = fast_readout(config, tiny_params(config), tiny_batch())
-    jacobian = jax.jacobian(readout)(jnp.ones(readout.shape))
+    jacobian = jax.jit(jax.jacobian(readout))(jnp.ones(readout.shape))
     other = jnp.abs(jacobian).sum((1, 3)) * (1 - jnp.eye(10))
     assert float(other.max()) == 0
     assert float(jnp.abs(jacobian).max()) > 1e-3
@@ -102,7 +104,7 @@ def test_set_value_sets_the_neuron(float64):
 def test_function_readout_has_no_values_to_set():
     readout = FunctionReadout(lambda gates: gates.sum((0, 2)), (1, 2, 3))
     np.testing.assert_allclose(readout(jnp.ones((1, 2, 3))), [3, 3])
-    with pytest.raises(UserError, match="cannot|can suppress"):
+    with pytest.raises(UserError, match="can suppress"):
         readout(jnp.ones((1, 2, 3)), jnp.ones((1, 2, 3)))
     assert isinstance(readout, Readout)
 

@@ -22,11 +22,9 @@ def tiny_config(**changes) -> ModelConfig:
 
 def tiny_params(config: ModelConfig, seed: int = 0) -> dict:
     """Parameters far from the uniform distribution, so that attributions are not all near zero."""
-    params = init(config, jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noise = [0.5 * jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, [leaf + extra for leaf, extra in zip(leaves, noise, strict=True)])
+    shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jax.numpy.asarray(0.5 * rng.standard_normal(x.shape), x.dtype), shapes)
 
 
 def tiny_queries(n: int = 6, seed: int = 0) -> EncodedQueries:

@@ -58,18 +58,17 @@ def measured_answers(
       seed: of controls and random neurons.
       progress: called with the number of queries done in each batch.
     """
-    step = _jitted(config, k, POINTS)
-    columns: dict[str, np.ndarray] = {}
+    step, key = _jitted(config, k, POINTS), jax.random.key(seed)
     selected = np.zeros((n_relations, config.n_layers, config.d_mlp))
-    key = jax.random.key(seed)
-    for number, (batch, taken) in enumerate(batches_of_all(queries, n_rows=rows, seed=seed)):
-        values, mask = jax.device_get(step(params, batch, jax.random.fold_in(key, number)))
-        for name, value in values.items():
-            columns.setdefault(name, np.full(len(queries), np.nan))[taken] = value[: len(taken)]
+
+    def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
+        columns, mask = step(params, batch, jax.random.fold_in(key, number))
         real = batch.weight_R > 0
-        np.add.at(selected, queries.relation_N[taken][batch.answer_R[real]], mask.transpose(1, 0, 2)[real])
-        progress(len(taken))
-    return Answers(columns, selected)
+        relation_R = queries.relation_N[taken][batch.answer_R[real]]
+        np.add.at(selected, relation_R, np.asarray(mask).transpose(1, 0, 2)[real])
+        return columns
+
+    return Answers(_all_batches(queries, rows, seed, measured, progress), selected)
 
 
 def measured_by_ablation(
@@ -88,10 +87,28 @@ def measured_by_ablation(
     evaluations a token: measure a sample.
     """
     step = _jitted_ablation(config, k, POINTS)
+    return _all_batches(queries, rows, seed, lambda number, batch, taken: step(params, batch), progress)
+
+
+def measured_ability(
+    config: ModelConfig, params: Mapping, queries: EncodedQueries, *, rows: int = 64, seed: int = 0
+) -> dict[str, Float[np.ndarray, " N"]]:
+    """The columns correct, sentence_nll and sentence_tokens of `measured_answers` alone: one forward a query."""
+    step = _jitted_ability(config)
+    return _all_batches(queries, rows, seed, lambda number, batch, taken: step(params, batch))
+
+
+def _all_batches(
+    queries: EncodedQueries,
+    rows: int,
+    seed: int,
+    step: Callable[[int, QueryBatch, np.ndarray], Mapping[str, Array]],
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Float[np.ndarray, " N"]]:
+    """The columns that `step` (batch's number, batch, its queries) returns, put back into the queries' order."""
     columns: dict[str, np.ndarray] = {}
-    for batch, taken in batches_of_all(queries, n_rows=rows, seed=seed):
-        values = jax.device_get(step(params, batch))
-        for name, value in values.items():
+    for number, (batch, taken) in enumerate(batches_of_all(queries, n_rows=rows, seed=seed)):
+        for name, value in jax.device_get(step(number, batch, taken)).items():
             columns.setdefault(name, np.full(len(queries), np.nan))[taken] = value[: len(taken)]
         progress(len(taken))
     return columns
@@ -150,15 +167,14 @@ def _jitted(config: ModelConfig, k: int, points: int) -> Callable:
             "suppressed_log_odds": log_odds(log_suppressed),
             "suppressed_ratio": jnp.exp(log_suppressed - log_p),
             "residual": measured.answer_mean(jnp.abs(attribution.residual_PR).mean(0)),
-            **_ability(measured),
+            **_ability(measured.forward.logits_BTV, batch),
         }
         return columns, mask
 
     return step
 
 
-def _ability(measured: _Measured) -> dict[str, Array]:
-    batch, logits_BTV = measured.batch, measured.forward.logits_BTV
+def _ability(logits_BTV: Float[Array, "B T V"], batch: QueryBatch) -> dict[str, Array]:
     wrong_R = logits_BTV[batch.sequence_R, batch.position_R].argmax(-1) != batch.target_R
     log_p = jax.nn.log_softmax(logits_BTV[:, :-1])
     nll_BT = -jnp.take_along_axis(log_p, batch.tokens_BT[:, 1:, None], axis=-1)[..., 0]
@@ -173,6 +189,11 @@ def _ability(measured: _Measured) -> dict[str, Array]:
         "sentence_nll": (nll_BT * weight_BT).sum(1)[sentence_N],
         "sentence_tokens": weight_BT.sum(1)[sentence_N],
     }
+
+
+@functools.lru_cache(maxsize=8)
+def _jitted_ability(config: ModelConfig) -> Callable:
+    return jax.jit(lambda params, batch: _ability(forward(config, params, batch.tokens_BT).logits_BTV, batch))
 
 
 @functools.lru_cache(maxsize=8)

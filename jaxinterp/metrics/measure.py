@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import SETS, FactSet, Split
 from jaxinterp.metrics import ability, suppression  # noqa: F401  (registers the metrics)
-from jaxinterp.metrics.answers import Answers, measured_answers, measured_by_ablation
+from jaxinterp.metrics.answers import Answers, measured_ability, measured_answers, measured_by_ablation
+from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.registry import get_metric, metric_names
 from jaxinterp.models.bundle import LanguageModel
@@ -21,31 +21,12 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class MeasureConfig:
-    """How much is measured, and how sure the intervals are."""
-
-    k: int = 8  # neurons an answer token, out of all layers
-    queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
-    ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
-    rows: int = 64  # answer tokens at once
-    replicates: int = 1000  # bootstrap replicates
-    seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap
-    metrics: tuple[str, ...] = ()  # names; () is all that were measured
-
-    def __post_init__(self) -> None:
-        for field in ("queries", "ablation_queries"):
-            if getattr(self, field) < 0:
-                raise UserError(f"measure.{field} must be at least 0 (0 is all, or none), got {getattr(self, field)}")
-        for field in ("rows", "replicates"):
-            if getattr(self, field) < 1:
-                raise UserError(f"measure.{field} must be at least 1, got {getattr(self, field)}")
-
-
-@dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Metrics on each set, and how often each neuron was selected in the objective's set, [relations, L, F]."""
+    """Metrics of a model."""
 
+    ability: Mapping[str, Estimates]  # recall and cross-entropy on the training sentences
     sets: Mapping[str, Mapping[str, Estimates]]
+    # How often each neuron was selected in the objective's set, by relation, in answer tokens.
     selected: Float[np.ndarray, "relations L F"]
 
 
@@ -94,16 +75,26 @@ def measure(
         queries = encode(facts, getattr(split, set_name), model.tokenizer, n_ctx=model.config.n_ctx)
         queries = queries[sample(queries, config.queries, config.seed)]
         answers = _columns(model, facts, queries, config, functools.partial(progress, set_name))
-        names = config.metrics or [
-            name for name in metric_names() if not set(get_metric(name).needs) - set(answers.columns)
-        ]
-        relations = [facts.relations[index].name for index in queries.relation_N]
-        sets[set_name] = estimate(
-            names, answers.columns, queries.fact_N, relations, replicates=config.replicates, seed=config.seed
-        )
+        sets[set_name] = _estimates(config.metrics, answers.columns, facts, queries, config)
         if set_name == "objective":
             selected = answers.selected
-    return Measurement(sets, selected)
+    queries = encode(facts, split.training, model.tokenizer, n_ctx=model.config.n_ctx)
+    queries = queries[sample(queries, config.ability_queries, config.seed)]
+    columns = measured_ability(model.config, model.params, queries, rows=config.rows)
+    return Measurement(_estimates((), columns, facts, queries, config), sets, selected)
+
+
+def _estimates(
+    names: tuple[str, ...],
+    columns: Mapping[str, Float[np.ndarray, " N"]],
+    facts: FactSet,
+    queries: EncodedQueries,
+    config: MeasureConfig,
+) -> dict[str, Estimates]:
+    """The named metrics, or all that the columns allow."""
+    names = names or tuple(name for name in metric_names() if not set(get_metric(name).needs) - set(columns))
+    relations = [facts.relations[index].name for index in queries.relation_N]
+    return estimate(names, columns, queries.fact_N, relations, replicates=config.replicates, seed=config.seed)
 
 
 def _columns(

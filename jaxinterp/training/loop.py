@@ -14,7 +14,9 @@ import numpy as np
 
 from jaxinterp.errors import UserError
 from jaxinterp.files import read_json, writable_folder, write_json
-from jaxinterp.metrics.measure import MeasureConfig, Measurement, measure
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.measure import measure
+from jaxinterp.metrics.results import overall
 from jaxinterp.models.bundle import LanguageModel, save_model
 from jaxinterp.models.config import ModelConfig, preset
 from jaxinterp.progress import progress
@@ -27,7 +29,9 @@ from jaxinterp.training.diagnosis import first_non_finite
 from jaxinterp.training.state import TrainState, initial_state
 from jaxinterp.training.step import step_key, term_weights, train_step
 
-EVALUATION = MeasureConfig(queries=96, ablation_queries=0, replicates=200)  # the periodic one: small
+EVALUATION = MeasureConfig(
+    queries=96, ability_queries=512, ablation_queries=0, replicates=200
+)  # the periodic one: small
 
 
 def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
@@ -222,15 +226,7 @@ def _words(line: Mapping) -> str:
 
 
 def _evaluate(bundle: LanguageModel, data: TrainingData, config: TrainConfig, out: Path, step: int) -> None:
-    measurement = measure(bundle, data.facts, data.split, dataclasses.replace(EVALUATION, k=config.objective.k))
-    line = {"step": step, "sets": overall(measurement)}
+    measurement = measure(bundle, data.facts, data.split, EVALUATION)
+    line = {"step": step, "sets": overall(measurement.sets)}
     with (out / "evaluations.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
-
-
-def overall(measurement: Measurement) -> dict[str, dict[str, dict]]:
-    """Set -> metric -> {"value", "low", "high", "n"}."""
-    return {
-        set_name: {name: dataclasses.asdict(values.overall) for name, values in metrics.items()}
-        for set_name, metrics in measurement.sets.items()
-    }

@@ -1,0 +1,47 @@
+# Everything runs in .venv, installed from the lock. `make` alone lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= checkpoints/quickstart
+
+.PHONY: help quickstart ablations test lint format lock clean
+
+help:
+	@echo "make quickstart  train and compare a plain and a suppressable model (minutes); OUT=folder"
+	@echo "make ablations   the same, with stop-gradient selection, without control, without suppression"
+	@echo "make test        lint and tests"
+	@echo "make format      format the code"
+	@echo "make lock        resolve requirements.lock again"
+	@echo "make clean       remove the virtual environment and caches"
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is `$(PYTHON) --version`; set PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+quickstart: .venv/installed
+	$(BIN)/python experiments/quickstart.py --out $(OUT)
+
+ablations: .venv/installed
+	$(BIN)/python experiments/ablations.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# One lock for every Python: the newest release that each supports. uv is needed for this target alone.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --quiet --output-file requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache jaxinterp.egg-info build

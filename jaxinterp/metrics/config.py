@@ -1,0 +1,27 @@
+"""How a model is measured; imports no JAX."""
+
+import dataclasses
+
+from jaxinterp.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+    """How much is measured, and how sure the intervals are."""
+
+    k: int = 8  # neurons an answer token, out of all layers
+    queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
+    ability_queries: int = 4096  # training sentences on which cross-entropy and recall are measured; 0 is all
+    ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
+    rows: int = 64  # answer tokens at once
+    replicates: int = 1000  # bootstrap replicates
+    seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap
+    metrics: tuple[str, ...] = ()  # names; () is all that were measured
+
+    def __post_init__(self) -> None:
+        for field in ("queries", "ability_queries", "ablation_queries"):
+            if getattr(self, field) < 0:
+                raise UserError(f"measure.{field} must be at least 0 (0 is all, or none), got {getattr(self, field)}")
+        for field in ("rows", "replicates"):
+            if getattr(self, field) < 1:
+                raise UserError(f"measure.{field} must be at least 1, got {getattr(self, field)}")

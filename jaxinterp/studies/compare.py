@@ -1,0 +1,138 @@
+"""Train several models on the same data, in the same order, and measure them side by side."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxinterp.charts import overview, relation_bars, save_chart, second_opinion, training_curves
+from jaxinterp.errors import UserError
+from jaxinterp.facts.facts import SETS
+from jaxinterp.facts.worldfacts import describe
+from jaxinterp.files import writable_folder, write_json
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.measure import measure
+from jaxinterp.metrics.results import model_results
+from jaxinterp.progress import progress
+from jaxinterp.provenance import provenance
+from jaxinterp.report import write_report
+from jaxinterp.training.config import TrainConfig
+from jaxinterp.training.data import TrainingData, training_data
+from jaxinterp.training.loop import train
+
+COLUMNS = {  # of the printed table
+    "suppressability": "S",
+    "control_drop": "C",
+    "selective": "S − C",
+    "random_drop": "random",
+    "amplification": "amplified",
+    "ablation_suppressability": "S, ablation",
+    "ablation_control_drop": "C, ablation",
+    "recall": "recall",
+}
+
+
+def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, out: Path) -> dict:
+    """Trains and measures every model; writes results.json, report.html and the charts to `out`.
+
+    A model whose run in `out` has begun is continued, one that is done is not trained again, so that an interrupted
+    comparison goes on when it is started once more.
+
+    Args:
+      configs: by model name; they must share data and seed, so that only what is compared differs.
+      measure_config: how all of them are measured.
+      out: folder; a run's files are in `out`/name.
+    Returns:
+      What results.json holds: {"provenance", "seconds", "models": {name: see `metrics.results.model_results`}}.
+    Raises:
+      UserError: if the configs do not share data and seed, `out` cannot be written, or holds runs of other configs.
+    """
+    start = time.monotonic()
+    first = next(iter(configs.values()))
+    for name, config in configs.items():
+        if (config.data, config.seed) != (first.data, first.seed):
+            raise UserError(
+                f"model {name!r} has other data or another seed than the first; a comparison needs the same"
+            )
+    writable_folder(out)
+    print("building facts", flush=True)
+    data = training_data(first.data)
+    print(describe(data.facts), flush=True)
+    models, histories = {}, {}
+    relations = [relation.name for relation in data.facts.relations]
+    for name, config in configs.items():
+        folder = out / name
+        bundle = train(config, data, folder, resume=(folder / "config.json").exists(), title=f"train {name}")
+        histories[name] = _history(folder)
+        models[name] = model_results(_measured(name, bundle, data, measure_config), bundle, relations)
+    results = {
+        "provenance": _provenance(configs, measure_config, data),
+        "seconds": round(time.monotonic() - start, 1),
+        "models": models,
+    }
+    write_json(out / "results.json", results)
+    write_report(out / "report.html", results, histories)
+    _write_charts(results, histories, out)
+    print_table(results)
+    return results
+
+
+def _measured(name: str, bundle, data: TrainingData, config: MeasureConfig):
+    # The number of queries is known only once they are sampled, so the bar counts sets in percent.
+    with progress(f"measure {name}", 100 * len(SETS)) as report:
+
+        def advance(set_name: str, done: int, total: int) -> None:
+            report(100 * SETS.index(set_name) + 100 * done // total, set_name.replace("_", " "))
+
+        return measure(bundle, data.facts, data.split, config, progress=advance)
+
+
+def _history(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _provenance(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, data: TrainingData) -> dict:
+    return {
+        **provenance(),
+        "facts": {"kept": len(data.facts), "dropped": dict(data.facts.dropped)},
+        "sets": {name: len(getattr(data.split, name)) for name in ("training", *SETS)},
+        "measure": dataclasses.asdict(measure_config),
+        "models": {name: dataclasses.asdict(config) for name, config in configs.items()},
+    }
+
+
+def _write_charts(results: Mapping, histories: Mapping, out: Path) -> None:
+    charts = {
+        "overview": overview(results),
+        "second_opinion": second_opinion(results),
+        "training": training_curves(histories),
+        **{f"relations_{set_name}": relation_bars(results, set_name) for set_name in SETS},
+    }
+    for name, chart in charts.items():
+        if chart is not None:
+            save_chart(chart, out / "charts", name)
+
+
+def print_table(results: Mapping) -> None:
+    """Prints models by set and metric, with 95 % intervals."""
+    table = Table("model", "set", *COLUMNS.values(), title="Suppressability (k neurons off; 95 % intervals)")
+    for name, model in results["models"].items():
+        for set_name, metrics in model["sets"].items():
+            table.add_row(name, set_name.replace("_", " "), *(_percent(metrics.get(column)) for column in COLUMNS))
+        table.add_section()
+    console = Console()
+    # A log file has no width of its own: a narrow default would wrap every number.
+    Console(width=None if console.is_terminal else 160).print(table)
+    for name, model in results["models"].items():
+        entropy = model["cross_entropy"]
+        print(f"{name}: cross-entropy {entropy['value']:.4f} nats a token, recall {_percent(model['recall'])}")
+
+
+def _percent(value: Mapping | None) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
