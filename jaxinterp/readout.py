@@ -1,9 +1,10 @@
 """Readouts: pure functions from gates to the probability of the thing of interest.
 
 Everything downstream (attribution, selection, suppression, metrics, objectives) knows only the interface `Readout`. A
-row is one place where something is read: for a language model, one token of an answer at its own query position. An answer
-of several tokens has several rows; each row's edit acts at that row's position alone, earlier answer tokens are the
-reference text and untouched, and the answer's probability is the product over its rows (`answer_log_probability`).
+row is one place where something is read: for a language model, one token of an answer at its own query position. An
+answer of several tokens has several rows; each row's edit acts at that row's position alone, earlier answer tokens are
+the reference text and untouched, and the answer's probability is the product over its rows
+(`answer_log_probability`).
 """
 
 import dataclasses

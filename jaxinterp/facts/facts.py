@@ -179,8 +179,8 @@ def checked(
     """A FactSet of the candidates that can be asked and answered without ambiguity; the rest is counted by reason.
 
     Dropped: "empty" (no subject or answer), "duplicate" (the same fact again), "ambiguous subject" (one subject,
-    several answers in one relation: all of them go), "answer inside its prompt" (as whole words, without case, in any of the
-    relation's prompts).
+    several answers in one relation: all of them go), "answer inside its prompt" (as whole words, without case, in any
+    of the relation's prompts).
 
     Args:
       relations: all relations that may occur.

@@ -5,25 +5,27 @@ import numpy as np
 from jaxinterp.metrics.registry import Mean, metric
 
 
-@metric("probability", needs=("probability",), unit="probability")
+@metric("probability", needs=("probability",), title="Answer probability", symbol="P", unit="%")
 def probability(mean: Mean) -> np.ndarray:
-    """Mean probability of the answers, all tokens."""
+    """Mean probability P of the answers, all their tokens, untouched."""
     return mean("probability")
 
 
-@metric("recall", needs=("correct",), unit="share of answers")
+@metric("recall", needs=("correct",), title="Recall", unit="%")
 def recall(mean: Mean) -> np.ndarray:
-    """Share of answers whose every token is the most probable one."""
+    """Share of answers of which every token is the most probable one."""
     return mean("correct")
 
 
-@metric("cross_entropy", needs=("sentence_nll", "sentence_tokens"), unit="nats a token")
+@metric("cross_entropy", needs=("sentence_nll", "sentence_tokens"), title="Cross-entropy", unit="nats per token")
 def cross_entropy(mean: Mean) -> np.ndarray:
-    """Mean cross-entropy over the tokens of the sentences, prompts and answers."""
+    """Mean over the tokens of the sentences, prompts and answers; lower is better."""
     return mean("sentence_nll") / mean("sentence_tokens")
 
 
-@metric("completeness_residual", needs=("residual",), unit="probability")
+@metric("completeness_residual", needs=("residual",), title="Completeness residual", unit="probability")
 def completeness_residual(mean: Mean) -> np.ndarray:
-    """Mean |Σ A − (P(1) − P(0))| of the attribution, over layers and answer tokens."""
+    """Mean |Σ attribution − (P(gates 1) − P(gates 0))|: how far the numerical integral of the attribution is from
+    exact, in units of probability.
+    """
     return mean("residual")

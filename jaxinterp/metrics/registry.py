@@ -16,25 +16,50 @@ Formula = Callable[[Mean], np.ndarray]  # -> the metric inside each relation, [r
 
 
 @dataclasses.dataclass(frozen=True)
+class Term:
+    """A name for people, an optional symbol, a unit and one sentence."""
+
+    title: str
+    definition: str
+    symbol: str = ""
+    unit: str = ""  # "%" for a share, which is shown times 100; otherwise the unit as it is printed
+    signed: bool = False  # a change: shown with its sign
+
+    @property
+    def label(self) -> str:
+        """Title and symbol."""
+        return f"{self.title} {self.symbol}".rstrip()
+
+
+@dataclasses.dataclass(frozen=True)
 class Metric:
     """A metric: a function of columns' means inside relations."""
 
     name: str
-    needs: tuple[str, ...]  # columns, see `jaxinterp.metrics.answers.COLUMNS`
-    unit: str
+    needs: tuple[str, ...]  # columns, see `jaxinterp.metrics.answers.measured_answers`
+    term: Term  # what readers are told
     formula: Formula
 
 
 _METRICS: dict[str, Metric] = {}
 
 
-def metric(name: str, *, needs: tuple[str, ...], unit: str) -> Callable[[Formula], Formula]:
-    """Registers a metric under a name that is not taken."""
+def metric(
+    name: str, *, needs: tuple[str, ...], title: str, symbol: str = "", unit: str = "", signed: bool = False
+) -> Callable[[Formula], Formula]:
+    """Registers a metric under a name that is not taken; its docstring is the definition that reports print.
+
+    Args:
+      name: in results and on command lines.
+      needs: the columns that the formula takes means of.
+      title, symbol, unit, signed: see `Term`.
+    """
 
     def register(formula: Formula) -> Formula:
         if name in _METRICS:
             raise ValueError(f"a metric named {name!r} exists already")
-        _METRICS[name] = Metric(name, needs, unit, formula)
+        definition = " ".join((formula.__doc__ or "").split())
+        _METRICS[name] = Metric(name, needs, Term(title, definition, symbol, unit, signed), formula)
         return formula
 
     return register
@@ -52,5 +77,5 @@ def get_metric(name: str) -> Metric:
 
 
 def metric_names() -> tuple[str, ...]:
-    """All registered names, sorted."""
-    return tuple(sorted(_METRICS))
+    """All registered names, in the order of registration."""
+    return tuple(_METRICS)

@@ -19,7 +19,8 @@ def train_tokenizer(corpus: Iterable[str], *, kind: Kind = "word", vocab_size: i
     Args:
       corpus: texts.
       kind: "word" splits at spaces and before a word's closing punctuation and 's, and knows the words of the corpus
-        alone; "bpe" is byte-level byte-pair encoding, which can encode any text and splits rare words into several tokens.
+        alone; "bpe" is byte-level byte-pair encoding, which can encode any text and splits rare words into several
+        tokens.
       vocab_size: most tokens that are kept; a word tokenizer whose corpus has more words is an error.
     Raises:
       UserError: if the kind is unknown, or `vocab_size` does not hold the corpus's words.

@@ -1,7 +1,7 @@
 """Checkpoints of a run: the only place that knows orbax.
 
-Orbax restores damaged arrays, and arrays of another dtype, without a word; so each checkpoint carries the SHA-256, shape
-and dtype of every array, and nothing that differs is restored.
+Orbax restores damaged arrays, and arrays of another dtype, without a word; so each checkpoint carries the SHA-256,
+shape and dtype of every array, and nothing that differs is restored.
 """
 
 import hashlib
