@@ -42,8 +42,13 @@ def top_k(scores_LRF: Float[Array, "L R F"], k: int) -> Float[Array, "L R F"]:
 
 
 @jax.custom_jvp
-def _threshold(x_RN: Float[Array, "R N"], k: Float[Array, ""]) -> Float[Array, " R"]:
-    """t with Σ sigmoid(x − t) = k, by bisection."""
+def soft_threshold(x_RN: Float[Array, "R N"], k: Float[Array, ""]) -> Float[Array, " R"]:
+    """t of each row with Σ sigmoid(x − t) = k, by bisection; differentiable to any order, implicitly.
+
+    Args:
+      x_RN: scores in units of the temperature.
+      k: in (0, N).
+    """
     # Σ sigmoid(x − t) lies between N·sigmoid(min x − t) and N·sigmoid(max x − t), which brackets t.
     n = x_RN.shape[-1]
     logit = jnp.log(k) - jnp.log(n - k)
@@ -62,12 +67,12 @@ def _threshold(x_RN: Float[Array, "R N"], k: Float[Array, ""]) -> Float[Array, "
     return middle + (s.sum(-1) - k) / jnp.maximum((s * (1 - s)).sum(-1), jnp.finfo(x_RN.dtype).tiny)
 
 
-@_threshold.defjvp
-def _threshold_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    # Implicit differentiation of Σ sigmoid(x − t) = k: dt = Σ s(1−s) dx / Σ s(1−s). The rule calls `_threshold` itself,
-    # so that it can be differentiated again.
+@soft_threshold.defjvp
+def _soft_threshold_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # Implicit differentiation of Σ sigmoid(x − t) = k: dt = Σ s(1−s) dx / Σ s(1−s). The rule calls `soft_threshold`
+    # itself, so that it can be differentiated again.
     x, k = primals
-    t = _threshold(x, k)
+    t = soft_threshold(x, k)
     s = jax.nn.sigmoid(x - t[:, None])
     slope = s * (1 - s)
     return t, (slope * tangents[0]).sum(-1) / jnp.maximum(slope.sum(-1), jnp.finfo(x.dtype).tiny)
@@ -93,7 +98,7 @@ def soft_top_k(scores_LRF: Float[Array, "L R F"], k: int, temperature: float) ->
     scale = jnp.sqrt(jnp.square(scores).mean(-1, keepdims=True))
     scale = jax.lax.stop_gradient(jnp.maximum(scale, jnp.finfo(scores.dtype).tiny ** 0.5))
     x = scores / (temperature * scale)
-    mask = jax.nn.sigmoid(x - _threshold(x, jnp.asarray(k, x.dtype))[:, None])
+    mask = jax.nn.sigmoid(x - soft_threshold(x, jnp.asarray(k, x.dtype))[:, None])
     return _by_layer(mask, scores_LRF)
 
 

@@ -58,29 +58,31 @@ def encode(
     if not len(queries):
         raise UserError("no queries to encode: the set is empty")
     pad, bos, unk = (tokenizer.token_to_id(token) for token in (PAD, BOS, UNK))
+    sentences = [sentence(facts, *query) for query in queries.tolist()]
     # Python loops over a million sentences are slow; the library encodes batches in parallel.
-    whole = tokenizer.encode_batch([sentence(facts, *query) for query in queries.tolist()])
+    whole = tokenizer.encode_batch(sentences)
     prompts = tokenizer.encode_batch([facts.prompt(*query) for query in queries.tolist()])
-    dots = len(tokenizer.encode("a.").ids) - len(tokenizer.encode("a").ids)
+    stop = tokenizer.encode("a.").ids[len(tokenizer.encode("a").ids) :]
     start = np.array([1 + len(prompt.ids) for prompt in prompts])
     length = np.array([1 + len(text.ids) for text in whole])
     n_positions = int(length.max())
     if n_ctx is not None and n_positions > n_ctx:
-        worst = int(length.argmax())
+        longest = facts.prompt(*queries[length.argmax()].tolist())
         raise UserError(
-            f"the prompt {facts.prompt(*queries[worst])!r} with its answer has {n_positions} tokens, above the model's "
-            f"context of {n_ctx}; use a shorter prompt or a model with a longer context"
+            f"the prompt {longest!r} with its answer has {n_positions} tokens, above the model's context of {n_ctx}; use "
+            "a shorter prompt or a model with a longer context"
         )
     tokens = np.full((len(queries), n_positions), pad, np.int32)
     tokens[:, 0] = bos
     for row, (text, prompt) in enumerate(zip(whole, prompts, strict=True)):
-        if text.ids[: len(prompt.ids)] != prompt.ids or len(text.ids) <= len(prompt.ids) + dots:
+        n_answer = len(text.ids) - len(prompt.ids) - len(stop)
+        if n_answer < 1 or text.ids[: len(prompt.ids)] != prompt.ids or text.ids[len(prompt.ids) + n_answer :] != stop:
             raise UserError(
-                f"the answer of {sentence(facts, *queries[row])!r} cannot be told from its prompt in tokens"
+                f"the answer of {sentences[row]!r} cannot be told from its prompt and the full stop in tokens"
             )
         if unk in text.ids:
-            word = _unknown_word(tokenizer, sentence(facts, *queries[row]))
-            raise UserError(f"the tokenizer does not know {word!r} in {sentence(facts, *queries[row])!r}")
+            word = _unknown_word(tokenizer, sentences[row])
+            raise UserError(f"the tokenizer does not know {word!r} in {sentences[row]!r}")
         tokens[row, 1 : 1 + len(text.ids)] = text.ids
     relations = {relation.name: index for index, relation in enumerate(facts.relations)}
     subjects = {subject: index for index, subject in enumerate(sorted({fact.subject for fact in facts.facts}))}
@@ -89,7 +91,7 @@ def encode(
         tokens,
         length,
         start,
-        length - dots - start,
+        length - len(stop) - start,
         queries[:, 0],
         queries[:, 1],
         np.array([relations[fact.relation] for fact in asked]),

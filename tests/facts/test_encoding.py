@@ -1,0 +1,205 @@
+"""From queries to arrays: where answers stand, and what a batch may hold."""
+
+import numpy as np
+import pytest
+from tiny import tiny_queries
+
+from jaxinterp.errors import UserError
+from jaxinterp.facts.encoding import batches_of_all, encode, query_batch, sentence
+from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.models.tokenizers import BOS, PAD, train_tokenizer
+
+FACTS = FactSet(
+    (
+        Relation("capital", ("The capital of {subject} is", "{subject}'s capital is called"), "countries"),
+        Relation("domain", ("Sites in {subject} end in",), "countries"),
+        Relation("continent", ("{subject} lies in",), "countries"),
+    ),
+    (
+        Fact("capital", "France", "Paris"),
+        Fact("capital", "Mexico", "Mexico City"),
+        Fact("domain", "France", ".fr"),
+        Fact("continent", "Peru", "South America"),
+    ),
+)
+QUERIES = np.array([[0, 0], [1, 1], [2, 0], [3, 0], [0, 1]])
+TOKENIZERS = {
+    kind: train_tokenizer(
+        [sentence(FACTS, *query) for query in QUERIES.tolist()] + ["The of is"], kind=kind, vocab_size=vocab_size
+    )
+    for kind, vocab_size in (("word", 100), ("bpe", 280))
+}
+
+
+def test_sentences():
+    assert sentence(FACTS, 0, 0) == "The capital of France is Paris."
+    assert sentence(FACTS, 1, 1) == "Mexico's capital is called Mexico City."
+
+
+def test_words_by_hand():
+    tokenizer = TOKENIZERS["word"]
+    found = encode(FACTS, QUERIES, tokenizer)
+    assert [tokenizer.id_to_token(token) for token in found.tokens_NT[1]] == [
+        *(BOS, "Mexico", "'s", "capital", "is", "called", "Mexico", "City", "."),
+    ]
+    assert [tokenizer.id_to_token(token) for token in found.tokens_NT[0]] == [
+        *(BOS, "The", "capital", "of", "France", "is", "Paris", ".", PAD),
+    ]
+    np.testing.assert_array_equal(found.length_N, [8, 9, 8, 7, 8])
+    np.testing.assert_array_equal(found.answer_start_N, [6, 6, 6, 4, 6])
+    np.testing.assert_array_equal(found.answer_length_N, [1, 2, 1, 2, 1])
+    np.testing.assert_array_equal(found.fact_N, [0, 1, 2, 3, 0])
+    np.testing.assert_array_equal(found.prompt_N, [0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(found.relation_N, [0, 0, 1, 2, 0])
+    np.testing.assert_array_equal(found.subject_N, [0, 1, 0, 2, 0])
+    assert len(found) == 5
+    np.testing.assert_array_equal(found[np.array([3, 1])].answer_length_N, [2, 2])
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_the_answer_stands_where_it_is_said_to(kind):
+    tokenizer = TOKENIZERS[kind]
+    found = encode(FACTS, QUERIES, tokenizer)
+    assert found.tokens_NT.shape[1] == found.length_N.max()
+    for row, (fact, prompt) in enumerate(QUERIES.tolist()):
+        start, length = found.answer_start_N[row], found.answer_length_N[row]
+        tokens = found.tokens_NT[row].tolist()
+        answer = FACTS.facts[fact].answer
+        assert tokens[0] == tokenizer.token_to_id(BOS)
+        assert tokens[1:start] == tokenizer.encode(FACTS.prompt(fact, prompt)).ids
+        assert tokens[start : start + length] == tokenizer.encode(answer).ids
+        assert tokens[start + length : found.length_N[row]] == [tokenizer.token_to_id(".")]
+        assert set(tokens[found.length_N[row] :]) <= {tokenizer.token_to_id(PAD)}
+    assert found.answer_length_N.max() > 1
+
+
+def test_a_full_stop_that_merges_with_the_answer_is_an_error():
+    facts = FactSet((Relation("shout", ("{subject} shouts",), "people"),), (Fact("shout", "Ann", "Hey!"),))
+    tokenizer = train_tokenizer(["Ann shouts Hey!."] * 5, kind="bpe", vocab_size=300)
+    assert tokenizer.encode("Hey!.").tokens[-1] == "!."
+    with pytest.raises(UserError, match="'Ann shouts Hey!.' cannot be told"):
+        encode(facts, np.array([[0, 0]]), tokenizer)
+
+
+def test_errors_of_encode():
+    with pytest.raises(UserError, match="no queries to encode"):
+        encode(FACTS, QUERIES[:0], TOKENIZERS["word"])
+    encode(FACTS, QUERIES, TOKENIZERS["word"], n_ctx=9)
+    with pytest.raises(UserError, match="\"Mexico's capital is called\" with its answer has 9 tokens, .*context of 8"):
+        encode(FACTS, QUERIES, TOKENIZERS["word"], n_ctx=8)
+    # Fact 1 with its first prompt has only known words; a tokenizer of the first sentence does not know Mexico.
+    with pytest.raises(UserError, match="does not know 'Mexico' in 'The capital of Mexico is Mexico City.'"):
+        encode(FACTS, np.array([[0, 0], [1, 0]]), train_tokenizer([sentence(FACTS, 0, 0)]))
+    glued = FactSet((Relation("glued", ("{subject}",), "x"),), (Fact("glued", "a", "'s"),))
+    odd = train_tokenizer(["a 's ."])
+    odd.pre_tokenizer = None  # the whole text is one word: a prompt's tokens do not begin its sentence's
+    with pytest.raises(UserError, match="the answer of \"a 's.\" cannot be told from its prompt and the full stop"):
+        encode(glued, np.array([[0, 0]]), odd)
+
+
+def check_batch(queries, batch, taken, n_rows):
+    """Everything that must hold of a batch of `queries`."""
+    assert batch.tokens_BT.shape == batch.token_weight_BT.shape
+    assert {len(x) for x in batch[2:]} == {n_rows}
+    row = 0
+    for answer, query in enumerate(taken):
+        start, length = queries.answer_start_N[query], queries.answer_length_N[query]
+        for step in range(length):
+            assert (batch.answer_R[row], batch.weight_R[row]) == (answer, 1)
+            np.testing.assert_array_equal(batch.tokens_BT[batch.sequence_R[row]], queries.tokens_NT[query])
+            assert batch.position_R[row] == start + step - 1
+            assert batch.target_R[row] == queries.tokens_NT[query][start + step]
+            control = batch.control_R[row]
+            other = taken[batch.answer_R[control]]
+            apart = queries.subject_N[other] != queries.subject_N[query]
+            apart &= queries.relation_N[other] != queries.relation_N[query]
+            assert (control != row and apart) == bool(batch.control_weight_N[answer])
+            assert batch.weight_R[control] == 1
+            if not batch.control_weight_N[answer]:
+                assert control == row
+            row += 1
+    np.testing.assert_array_equal(batch.weight_R, np.arange(n_rows) < row)
+    np.testing.assert_array_equal(batch.control_R[row:], np.arange(row, n_rows))
+    np.testing.assert_array_equal(batch.answer_weight_N, np.arange(n_rows) < len(taken))
+    assert not batch.control_weight_N[len(taken) :].any()
+
+
+def test_a_batch_by_hand():
+    queries = encode(FACTS, QUERIES, TOKENIZERS["word"])[np.array([1, 2, 3])]
+    batch, taken = query_batch(
+        queries, n_sequences=5, n_rows=7, answered=[2, 0, 1], rng=np.random.default_rng(0)
+    )
+    check_batch(queries, batch, taken, 7)
+    np.testing.assert_array_equal(taken, [2, 0, 1])
+    np.testing.assert_array_equal(batch.sequence_R, [2, 2, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(batch.position_R, [3, 4, 5, 6, 5, 0, 0])
+    np.testing.assert_array_equal(batch.answer_R, [0, 0, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(batch.weight_R, [1, 1, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(batch.control_weight_N, [1, 1, 1, 0, 0, 0, 0])
+    # Peru's continent borrows from a row of 2 tokens in turn, or from the one row of the domain twice.
+    assert batch.control_R[:2].tolist() in ([2, 3], [4, 4])
+    # Sentences 3 and 4 are padding; <bos> and padding tokens are not to be predicted.
+    np.testing.assert_array_equal(batch.token_weight_BT.sum(1), [8, 7, 6, 0, 0])
+    assert not batch.token_weight_BT[:, 0].any()
+    np.testing.assert_array_equal(batch.token_weight_BT[2], [0, 1, 1, 1, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(batch.tokens_BT[3:], queries.tokens_NT[[0, 0]])
+
+
+def test_controls_never_share_subject_or_relation():
+    queries = tiny_queries(12)
+    object.__setattr__(queries, "subject_N", np.arange(12) // 3)
+    seen = set()
+    for seed in range(20):
+        batch, taken = query_batch(
+            queries, n_sequences=12, n_rows=18, answered=range(12), rng=np.random.default_rng(seed)
+        )
+        check_batch(queries, batch, taken, 18)
+        assert batch.control_weight_N[:12].all()
+        seen.add(int(batch.answer_R[batch.control_R[0]]))
+    assert seen == {4, 5, 7, 8, 10, 11}  # every query of another subject (0–2) and another relation (0, 3, 6, 9)
+
+
+def test_a_query_without_a_possible_control_keeps_its_own_row():
+    queries = tiny_queries(6)[np.array([0, 3, 1])]  # relations 0, 0, 1
+    object.__setattr__(queries, "subject_N", np.array([0, 1, 0]))  # the first shares with both others
+    batch, taken = query_batch(queries, n_sequences=3, n_rows=6, answered=range(3), rng=np.random.default_rng(0))
+    check_batch(queries, batch, taken, 6)
+    np.testing.assert_array_equal(batch.control_weight_N[:3], [0, 1, 1])
+
+
+def test_answers_are_never_cut():
+    queries = tiny_queries(6)  # answers of 1, 2, 1, 2, 1, 2 tokens
+    for n_rows, n_taken in [(1, 1), (2, 1), (3, 2), (5, 3), (6, 4), (8, 5), (9, 6)]:
+        batch, taken = query_batch(
+            queries, n_sequences=6, n_rows=n_rows, answered=range(6), rng=np.random.default_rng(0)
+        )
+        np.testing.assert_array_equal(taken, np.arange(n_taken))
+        check_batch(queries, batch, taken, n_rows)
+
+
+def test_a_batch_without_answers():
+    queries = tiny_queries(2)
+    batch, taken = query_batch(queries, n_sequences=2, n_rows=3, answered=[], rng=np.random.default_rng(0))
+    assert len(taken) == 0
+    assert not batch.weight_R.any()
+    assert not batch.answer_weight_N.any()
+
+
+@pytest.mark.parametrize("n_rows", [2, 5, 40])
+def test_all_batches_cover_every_query_once(n_rows):
+    queries = tiny_queries(20)
+    seen = []
+    for batch, taken in batches_of_all(queries, n_rows=n_rows, seed=0):
+        check_batch(queries, batch, taken, n_rows)
+        assert batch.tokens_BT.shape == (n_rows, 8)
+        seen.extend(taken.tolist())
+    assert sorted(seen) == list(range(20))
+    assert seen != list(range(20))
+    again = [taken.tolist() for _, taken in batches_of_all(queries, n_rows=n_rows, seed=0)]
+    assert sum(again, []) == seen
+    assert seen != sum((taken.tolist() for _, taken in batches_of_all(queries, n_rows=n_rows, seed=1)), [])
+
+
+def test_an_answer_longer_than_a_batch():
+    with pytest.raises(UserError, match="an answer has 2 tokens, above the 1 rows of a batch"):
+        next(batches_of_all(tiny_queries(4), n_rows=1, seed=0))

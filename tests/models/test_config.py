@@ -1,0 +1,92 @@
+"""What a model config accepts, and how many parameters it says a model has."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from jaxinterp.errors import UserError
+from jaxinterp.models.config import PRESETS, ModelConfig, preset
+from jaxinterp.models.transformer import init, logical_axes
+
+VARIANTS = {
+    "gpt": {},
+    "llama": {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "n_kv_heads": 1, "tied": False, "bias": False},
+    "swiglu with biases": {"ffn": "swiglu", "norm": "rmsnorm"},
+    "no biases": {"ffn": "relu", "bias": False, "tied": False},
+    "wide heads": {"n_heads": 6, "n_kv_heads": 3, "d_head": 10, "d_mlp": 5, "position": "rotary"},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_n_params_counts_what_init_makes_and_every_parameter_has_named_axes(name):
+    config = tiny_config(**VARIANTS[name])
+    shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    assert config.n_params == sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    axes = logical_axes(config)
+    assert jax.tree.structure(axes, is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec)) == jax.tree.structure(
+        shapes
+    )
+    sizes = {
+        "vocab": config.d_vocab,
+        "embed": config.d_model,
+        "position": config.n_ctx,
+        "layers": config.n_layers,
+        "heads": config.n_heads,
+        "kv_heads": config.n_kv_heads,
+        "head": config.d_head,
+        "mlp": config.d_mlp,
+    }
+    jax.tree.map(lambda leaf, spec: np.testing.assert_array_equal(leaf.shape, [sizes[a] for a in spec]), shapes, axes)
+
+
+def test_n_params_and_n_neurons_by_hand():
+    config = ModelConfig(d_vocab=10, n_ctx=4, n_layers=2, d_model=3, d_mlp=5, n_heads=1, n_kv_heads=1, d_head=2)
+    attention = 3 * (3 * 2 + 2) + 2 * 3 + 3
+    ffn = 3 * 5 + 5 + 5 * 3 + 3
+    assert config.n_params == 2 * (attention + ffn + 2 * 6) + 6 + 10 * 3 + 4 * 3
+    assert config.n_neurons == 10
+
+
+def test_presets_are_as_large_as_their_names_say():
+    for name in PRESETS:
+        config = preset(name, d_vocab=4096, n_ctx=64)
+        assert (config.d_vocab, config.n_ctx) == (4096, 64)
+        assert 0.8 < config.n_params / (float(name.removesuffix("m")) * 1e6) < 1.25
+        assert config.n_heads * config.d_head == config.d_model
+
+
+def test_preset_takes_changes():
+    config = preset("0.7m", d_vocab=10, n_ctx=8, ffn="swiglu", n_layers=2)
+    assert config == dataclasses.replace(preset("0.7m", d_vocab=10, n_ctx=8), ffn="swiglu", n_layers=2)
+    assert (config.ffn, config.n_layers, config.d_model) == ("swiglu", 2, 96)
+
+
+def test_unknown_preset_or_field():
+    with pytest.raises(UserError, match="unknown preset '7m'; known: 0.5m, 0.7m, 100m"):
+        preset("7m", d_vocab=10, n_ctx=8)
+    with pytest.raises(UserError, match="unknown model field 'width'; known: bias, d_head"):
+        preset("0.7m", d_vocab=10, n_ctx=8, width=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"d_mlp": 0}, "model.d_mlp must be at least 1, got 0"),
+        ({"n_layers": -1}, "model.n_layers must be at least 1, got -1"),
+        ({"norm": "batchnorm"}, "unknown model.norm 'batchnorm'; known: layernorm, rmsnorm"),
+        ({"ffn": "geglu"}, "unknown model.ffn 'geglu'; known: gelu, relu, swiglu"),
+        ({"position": "alibi"}, "unknown model.position 'alibi'; known: learned, rotary"),
+        ({"dtype": "bfloat16"}, "unknown model.dtype 'bfloat16'; known: float32, float64"),
+        ({"n_heads": 4, "n_kv_heads": 3}, r"model.n_heads \(4\) must be a multiple of model.n_kv_heads \(3\)"),
+        ({"position": "rotary", "d_head": 3}, "even model.d_head, got 3"),
+    ],
+)
+def test_what_does_not_fit(changes, message):
+    config = object.__new__(ModelConfig)  # past the type check, which knows the literals too
+    for name, value in (dataclasses.asdict(tiny_config()) | changes).items():
+        object.__setattr__(config, name, value)
+    with pytest.raises(UserError, match=message):
+        config.__post_init__()
