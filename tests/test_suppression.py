@@ -47,7 +47,7 @@ def test_random_mask_has_as_many_neurons_in_every_row_and_layer(random_masks):
 
 
 def test_random_mask_is_uniform_and_differs_by_key_row_and_layer(random_masks):
-    _, found, count = random_masks
+    _, found, _ = random_masks
     assert (found[0] != found[1]).any()
     # 5 of 20 neurons: each one is drawn in a quarter of the masks, 500 ± 19 of 2000.
     assert np.abs(found[:, 0, 2].sum(0) - 500).max() < 5 * 19.4

@@ -69,8 +69,8 @@ def encode(
     if n_ctx is not None and n_positions > n_ctx:
         longest = facts.prompt(*queries[length.argmax()].tolist())
         raise UserError(
-            f"the prompt {longest!r} with its answer has {n_positions} tokens, above the model's context of {n_ctx}; use "
-            "a shorter prompt or a model with a longer context"
+            f"the prompt {longest!r} with its answer has {n_positions} tokens, above the model's context of {n_ctx}; "
+            "use a shorter prompt or a model with a longer context"
         )
     tokens = np.full((len(queries), n_positions), pad, np.int32)
     tokens[:, 0] = bos
@@ -128,7 +128,7 @@ def query_batch(
     *,
     n_sequences: int,
     n_rows: int,
-    answered: Sequence[int],
+    answered: Sequence[int] | Int[np.ndarray, " A"],
     rng: np.random.Generator,
 ) -> tuple[QueryBatch, Int[np.ndarray, " n"]]:
     """A batch of fixed shape.

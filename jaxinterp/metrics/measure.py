@@ -92,7 +92,9 @@ def _estimates(
     config: MeasureConfig,
 ) -> dict[str, Estimates]:
     """The named metrics, or all that the columns allow."""
-    names = names or tuple(name for name in metric_names() if not set(get_metric(name).needs) - set(columns))
+    # A set of one relation has no controls: their column is NaN throughout.
+    measured = {name for name, values in columns.items() if not np.isnan(values).all()}
+    names = names or tuple(name for name in metric_names() if not set(get_metric(name).needs) - measured)
     relations = [facts.relations[index].name for index in queries.relation_N]
     return estimate(names, columns, queries.fact_N, relations, replicates=config.replicates, seed=config.seed)
 

@@ -17,6 +17,7 @@ from jaxinterp.files import writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import model_results
+from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
 from jaxinterp.report import write_report
@@ -63,12 +64,11 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
     data = training_data(first.data)
     print(describe(data.facts), flush=True)
     models, histories = {}, {}
-    relations = [relation.name for relation in data.facts.relations]
     for name, config in configs.items():
         folder = out / name
         bundle = train(config, data, folder, resume=(folder / "config.json").exists(), title=f"train {name}")
         histories[name] = _history(folder)
-        models[name] = model_results(_measured(name, bundle, data, measure_config), bundle, relations)
+        models[name] = measured_results(name, bundle, data, measure_config)
     results = {
         "provenance": _provenance(configs, measure_config, data),
         "seconds": round(time.monotonic() - start, 1),
@@ -81,14 +81,16 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
     return results
 
 
-def _measured(name: str, bundle, data: TrainingData, config: MeasureConfig):
+def measured_results(name: str, model: LanguageModel, data: TrainingData, config: MeasureConfig) -> dict:
+    """Measures a model with a progress bar; returns its entry in results.json, see `metrics.results.model_results`."""
     # The number of queries is known only once they are sampled, so the bar counts sets in percent.
     with progress(f"measure {name}", 100 * len(SETS)) as report:
 
         def advance(set_name: str, done: int, total: int) -> None:
             report(100 * SETS.index(set_name) + 100 * done // total, set_name.replace("_", " "))
 
-        return measure(bundle, data.facts, data.split, config, progress=advance)
+        measurement = measure(model, data.facts, data.split, config, progress=advance)
+    return model_results(measurement, model, [relation.name for relation in data.facts.relations])
 
 
 def _history(folder: Path) -> list[dict]:

@@ -1,15 +1,18 @@
 """The data of a run: facts, split, tokenizer, and the batch of every step as a pure function of the step."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool
 from tokenizers import Tokenizer
 
+from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch, sentence
-from jaxinterp.facts.facts import FactSet, Split
+from jaxinterp.facts.facts import FactSet, Split, SplitConfig
 from jaxinterp.facts.worldfacts import world_facts
 from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.provenance import DATA_PACKAGES
 from jaxinterp.training.config import DataConfig
 
 
@@ -43,6 +46,28 @@ def data_of_facts(facts: FactSet, config: DataConfig) -> TrainingData:
     n_prompts = max(len(relation.prompts) for relation in facts.relations)
     in_objective = np.isin(split.training @ [n_prompts, 1], split.objective @ [n_prompts, 1])
     return TrainingData(facts, split, tokenizer, queries, in_objective)
+
+
+def data_from_provenance(provenance: Mapping) -> TrainingData:
+    """The facts and split that a model was trained with, from what its folder says.
+
+    Raises:
+      UserError: if the folder does not say it, or the facts are others today (another release of a data package).
+    """
+    try:
+        config = dict(provenance["config"]["data"])
+        split = SplitConfig(**{**config["split"], "unseen_relations": tuple(config["split"]["unseen_relations"])})
+        lists = {name: tuple(config[name]) for name in ("domains", "relations")}
+        data = training_data(DataConfig(**{**config, **lists, "split": split}))
+        n_facts, versions = provenance["data"]["facts"], provenance["packages"]
+    except (KeyError, TypeError):
+        raise UserError("the model's provenance.json does not say which facts it was trained on") from None
+    if len(data.facts) != n_facts:
+        raise UserError(
+            f"the model was trained on {n_facts} facts, today there are {len(data.facts)}: install the data packages "
+            f"that it was trained with ({', '.join(f'{name} {versions[name]}' for name in DATA_PACKAGES)})"
+        )
+    return data
 
 
 def batch_at(data: TrainingData, *, seed: int, step: int, n_sequences: int, n_rows: int) -> QueryBatch:

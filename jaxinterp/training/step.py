@@ -124,7 +124,7 @@ def train_step(
             lambda params: loss(model, objective, params, batch, weights, key), has_aux=True
         )
         (total, metrics), grads = value_and_grad(state.params)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         new = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, state.key)
         finite = jnp.isfinite(total) & jnp.isfinite(norm) & (number == state.step)

@@ -77,7 +77,7 @@ def test_a_full_stop_that_merges_with_the_answer_is_an_error():
     facts = FactSet((Relation("shout", ("{subject} shouts",), "people"),), (Fact("shout", "Ann", "Hey!"),))
     tokenizer = train_tokenizer(["Ann shouts Hey!."] * 5, kind="bpe", vocab_size=300)
     assert tokenizer.encode("Hey!.").tokens[-1] == "!."
-    with pytest.raises(UserError, match="'Ann shouts Hey!.' cannot be told"):
+    with pytest.raises(UserError, match=r"'Ann shouts Hey!\.' cannot be told"):
         encode(facts, np.array([[0, 0]]), tokenizer)
 
 
@@ -85,15 +85,15 @@ def test_errors_of_encode():
     with pytest.raises(UserError, match="no queries to encode"):
         encode(FACTS, QUERIES[:0], TOKENIZERS["word"])
     encode(FACTS, QUERIES, TOKENIZERS["word"], n_ctx=9)
-    with pytest.raises(UserError, match="\"Mexico's capital is called\" with its answer has 9 tokens, .*context of 8"):
+    with pytest.raises(UserError, match=r"Mexico's capital is called\W with its answer has 9 tokens, .*context of 8"):
         encode(FACTS, QUERIES, TOKENIZERS["word"], n_ctx=8)
     # Fact 1 with its first prompt has only known words; a tokenizer of the first sentence does not know Mexico.
-    with pytest.raises(UserError, match="does not know 'Mexico' in 'The capital of Mexico is Mexico City.'"):
+    with pytest.raises(UserError, match=r"does not know 'Mexico' in 'The capital of Mexico is Mexico City\.'"):
         encode(FACTS, np.array([[0, 0], [1, 0]]), train_tokenizer([sentence(FACTS, 0, 0)]))
     glued = FactSet((Relation("glued", ("{subject}",), "x"),), (Fact("glued", "a", "'s"),))
     odd = train_tokenizer(["a 's ."])
     odd.pre_tokenizer = None  # the whole text is one word: a prompt's tokens do not begin its sentence's
-    with pytest.raises(UserError, match="the answer of \"a 's.\" cannot be told from its prompt and the full stop"):
+    with pytest.raises(UserError, match=r"the answer of \Wa 's\.\W cannot be told from its prompt and the full stop"):
         encode(glued, np.array([[0, 0]]), odd)
 
 
@@ -126,9 +126,7 @@ def check_batch(queries, batch, taken, n_rows):
 
 def test_a_batch_by_hand():
     queries = encode(FACTS, QUERIES, TOKENIZERS["word"])[np.array([1, 2, 3])]
-    batch, taken = query_batch(
-        queries, n_sequences=5, n_rows=7, answered=[2, 0, 1], rng=np.random.default_rng(0)
-    )
+    batch, taken = query_batch(queries, n_sequences=5, n_rows=7, answered=[2, 0, 1], rng=np.random.default_rng(0))
     check_batch(queries, batch, taken, 7)
     np.testing.assert_array_equal(taken, [2, 0, 1])
     np.testing.assert_array_equal(batch.sequence_R, [2, 2, 0, 0, 1, 0, 0])
@@ -195,9 +193,11 @@ def test_all_batches_cover_every_query_once(n_rows):
         seen.extend(taken.tolist())
     assert sorted(seen) == list(range(20))
     assert seen != list(range(20))
-    again = [taken.tolist() for _, taken in batches_of_all(queries, n_rows=n_rows, seed=0)]
-    assert sum(again, []) == seen
-    assert seen != sum((taken.tolist() for _, taken in batches_of_all(queries, n_rows=n_rows, seed=1)), [])
+    again, other = (
+        np.concatenate([taken for _, taken in batches_of_all(queries, n_rows=n_rows, seed=seed)]) for seed in (0, 1)
+    )
+    assert again.tolist() == seen
+    assert other.tolist() != seen
 
 
 def test_an_answer_longer_than_a_batch():

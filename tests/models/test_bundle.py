@@ -100,7 +100,7 @@ def test_a_damaged_file(folder):
         with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
             load_model(folder)
     path.write_bytes(whole[:100])
-    with pytest.raises(UserError, match="weights in .* cannot be read"):
+    with pytest.raises(UserError, match=r"weights in .* cannot be read"):
         load_model(folder)
     path.write_bytes(whole)
     load_model(folder)

@@ -1,0 +1,124 @@
+"""The command line: help, one-line errors, and the commands on the reference models."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxinterp import cli
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "checkpoints" / "reference"
+
+
+def status(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    captured = capsys.readouterr()
+    return stop.value.code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("command", ["train", "measure", "attribute", "facts"])
+def test_help_explains_every_field(command, capsys):
+    code, out, _ = status([command, "--help"], capsys)
+    assert code == 0
+    assert "(default: " in out or "(required)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train --preset 9m", "unknown preset '9m'; known: 0.5m, 0.7m"),
+        ("train --data.domains planets", "unknown domain 'planets'; known:"),
+        ("train --data.relations capitol", "unknown relation 'capitol'; known:"),
+        ("train --data.split.unseen-relations capitol", "unknown relation 'capitol'; known:"),
+        ("train --data.split.unseen-facts 1", "unseen_facts must lie between 0 and 1"),
+        ("train --objective.weights suppresion 1", "unknown objective 'suppresion'; known: control, suppression"),
+        ("train --objective.weights suppression x", "a schedule is a number"),
+        ("train --objective.k 100000", "k must be at least 1 and below the model's number of neurons (1152)"),
+        ("train --model n_ctx 3", "model.n_ctx is 3, below the"),
+        ("train --data.vocab-size 10", "above vocab_size = 10; raise it or use bpe"),
+        ("train --resume", "holds no run to resume"),
+        ("measure --model {tmp}", "holds no model: config.json is missing"),
+        ("measure --model {model} --k 100000", "k must be at least 1 and below"),
+        ("measure --model {model} --metrics supressability", "unknown metric 'supressability'; known:"),
+        ("attribute --model {model} --prompt 'The capital of Atlantis is' --answer Paris", "the word 'Atlantis'"),
+        ("attribute --model {model} --prompt '' --answer Paris", "neither may be empty"),
+        ("attribute --model {model} --prompt 'The capital of France is' --answer Paris --k 0", "k must be at least 1"),
+        (f"attribute --model {{model}} --prompt '{'the ' * 40}' --answer Paris", "above the model's context"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path, monkeypatch):
+    import shlex
+
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(arguments.format(tmp=tmp_path, model=REFERENCE / "suppressable"))
+    code, _, err = status(words, capsys)
+    assert code == 2
+    assert message in err and err.startswith("error: ") and err.count("\n") == 1, err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_shell_sees_the_status():
+    script = Path(sys.executable).with_name("jaxinterp")
+    result = subprocess.run([script, "train", "--steps", "0"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "steps must be at least 1, got 0" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_attribute_on_the_reference_model(capsys):
+    arguments = ["attribute", "--model", str(REFERENCE / "suppressable"), "--prompt", "The capital of France is"]
+    code, out, _ = status([*arguments, "--answer", "Paris", "--json"], capsys)
+    assert code == 0
+    found = json.loads(out)
+    assert found["probability"] > 0.5 and found["suppressed"] < 0.1 and found["random"] > 0.4
+    (token,) = found["tokens"]
+    assert token["token"] == token["predicted"] == "Paris" and len(token["neurons"]) == 8
+    assert abs(token["completeness_residual"]) < 0.05
+    scores = [neuron["score"] for neuron in token["neurons"]]
+    assert scores == sorted(scores, reverse=True)
+    code, out, _ = status([*arguments, "--answer", "Paris"], capsys)
+    assert code == 0 and "promotes" in out and "own neurons off" in out
+
+
+def test_measure_on_the_reference_models(capsys, tmp_path):
+    small = [
+        "--queries",
+        "48",
+        "--ability-queries",
+        "64",
+        "--ablation-queries",
+        "0",
+        "--replicates",
+        "50",
+        "--rows",
+        "16",
+    ]
+    results = {}
+    for name in ("plain", "suppressable"):
+        path = tmp_path / f"{name}.json"
+        code, out, _ = status(["measure", "--model", str(REFERENCE / name), *small, "--json", str(path)], capsys)
+        assert code == 0 and "objective" in out
+        results[name] = json.loads(path.read_text())
+    for name in ("objective", "held_out_prompts", "unseen_facts"):
+        plain, trained = (results[model]["sets"][name] for model in ("plain", "suppressable"))
+        assert trained["suppressability"]["value"] > 0.75 > 0.5 > plain["suppressability"]["value"]
+        assert trained["control_drop"]["value"] < 0.25
+
+
+def test_measuring_other_facts_is_refused(capsys, tmp_path):
+    import shutil
+
+    shutil.copytree(REFERENCE / "plain", tmp_path / "model")
+    provenance = json.loads((tmp_path / "model" / "provenance.json").read_text())
+    provenance["data"]["facts"] += 1
+    (tmp_path / "model" / "provenance.json").write_text(json.dumps(provenance))
+    code, _, err = status(["measure", "--model", str(tmp_path / "model")], capsys)
+    assert code == 2 and "install the data packages" in err and "countryinfo" in err
+
+
+def test_imports_no_jax():
+    code = "import sys, jaxinterp.cli; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
