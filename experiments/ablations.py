@@ -28,7 +28,7 @@ MODELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Ablations:
-    """Compare the suppressable model with detached selection, without the control term, without the suppression term."""
+    """Compare the suppressable model with detached selection, without control, and without suppression."""
 
     out: Path = Path("checkpoints/ablations")  # folder for results, report, charts and runs
     measure: MeasureConfig = MeasureConfig()

@@ -176,7 +176,7 @@ def neuron_use(results: Results, *, width: int = style.WIDTH) -> Chart | None:
                 {
                     "neuron": f"{neuron['layer']}.{neuron['neuron']}",
                     "share": neuron["share"],
-                    "facts": neuron["facts"],
+                    "selections": neuron["selections"],
                     "relations": ", ".join(sorted(neuron["relations"], key=neuron["relations"].get, reverse=True)[:3]),
                 }
                 for neuron in model["neurons"]

@@ -1,6 +1,8 @@
 """The command line `jaxinterp`. JAX is imported by the commands, not here, so that `--help` answers at once."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -161,5 +163,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parsed(command: object, arguments: Sequence[str] | None, prog: str | None = None) -> Callable[[], None]:
-    """The command that the arguments ask for. Configs check themselves, and UserErrors pass through."""
-    return tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
+    """The command that the arguments ask for. What tyro says of a mistake becomes a UserError."""
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        raise UserError(_unboxed(boxed.getvalue())) from None
+
+
+def _unboxed(text: str) -> str:
+    """The first paragraph of one of tyro's boxes, in one line."""
+    lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
+    rules = [index for index, line in enumerate(lines) if line and not line.strip("─")]
+    message = " ".join(lines[: rules[0]] if rules else lines).rstrip(".")
+    return f"{message}; --help lists what is accepted"

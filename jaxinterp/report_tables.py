@@ -75,7 +75,7 @@ def neurons(entries: Sequence[Mapping]) -> str:
         tokens = " ".join(f"<code>{html.escape(_visible(token))}</code>" for token in entry["promotes"])
         rows.append(
             f"<tr><th class=n scope=row>{entry['layer']}.{entry['neuron']}<td class=n>{entry['share']:.2%}"
-            f"<td class=n>{entry['facts']:,}<td class=text>{used_by}<td class=text>{tokens}"
+            f"<td class=n>{entry['selections']:,}<td class=text>{used_by}<td class=text>{tokens}"
         )
     return (
         "<div class=scroll><table class=wide><thead><tr><th class=n scope=col>layer.neuron<th class=n scope=col>share"

@@ -76,7 +76,7 @@ def neurons(model: str, relations: tuple[str, ...], peak: float) -> list[dict]:
                 "layer": (rank * 5 + len(model)) % 4,
                 "neuron": digest(model, rank) % 512,
                 "share": peak * 0.85**rank,
-                "facts": round(2400 * peak * 0.8**rank),
+                "selections": round(2400 * peak * 0.8**rank),
                 "relations": {name: share for name, share in zip(some, (0.6, 0.3, 0.1), strict=False)},
                 "promotes": [_TOKENS[(rank + 3 * i) % len(_TOKENS)] for i in range(8)],
             }

@@ -42,7 +42,7 @@ def overall(sets: Mapping[str, Mapping[str, Estimates]]) -> dict[str, dict[str, 
 def most_used_neurons(measurement: Measurement, model: LanguageModel, relations: list[str]) -> list[dict]:
     """The neurons selected most often in the objective's set, with the relations they serve and what they promote.
 
-    "share" is of all selections; "facts" counts the answer tokens that selected the neuron.
+    "share" is of all selections, which are counted by answer token: "selections".
     """
     total = measurement.selected.sum(0)
     order = np.argsort(-total, axis=None, kind="stable")[:MOST_USED]
@@ -56,7 +56,7 @@ def most_used_neurons(measurement: Measurement, model: LanguageModel, relations:
                 "layer": int(layer),
                 "neuron": int(neuron),
                 "share": float(total[layer, neuron] / total.sum()),
-                "facts": int(total[layer, neuron]),
+                "selections": int(total[layer, neuron]),
                 "relations": {
                     relations[index]: float(by_relation[index] / by_relation.sum())
                     for index in np.argsort(-by_relation, kind="stable")

@@ -48,9 +48,8 @@ def train_tokenizer(corpus: Iterable[str], *, kind: Kind = "word", vocab_size: i
         raise unknown("tokenizer", kind, KINDS)
     tokenizer.train_from_iterator(corpus, trainer)
     if tokenizer.get_vocab_size() > vocab_size:
-        raise UserError(
-            f"the corpus has {tokenizer.get_vocab_size()} words, above vocab_size = {vocab_size}; raise it or use bpe"
-        )
+        hint = "raise it or use bpe" if kind == "word" else "raise it: bytes and special tokens alone take that many"
+        raise UserError(f"{tokenizer.get_vocab_size()} tokens are needed, above vocab_size = {vocab_size}; {hint}")
     return tokenizer
 
 

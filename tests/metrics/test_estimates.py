@@ -37,11 +37,12 @@ def test_ratio_of_means_inside_relations_then_their_plain_mean():
 
 
 def test_the_interval_of_two_facts_by_hand():
-    # Replicates of relation "b" are its first fact twice (S = 0.1), both (0.2), or its second twice (0.4).
-    found = estimate(["suppressability"], COLUMNS, FACT, RELATION, replicates=4000)["suppressability"].by_relation["b"]
-    np.testing.assert_allclose([found.low, found.high], [0.1, 0.4], rtol=1e-9)
-    found = estimate(["suppressability"], COLUMNS, FACT, RELATION, replicates=4000, level=0.4)["suppressability"]
-    np.testing.assert_allclose([found.by_relation["b"].low, found.by_relation["b"].high], [0.2, 0.2], rtol=1e-9)
+    # Replicates of relation "b" are its first fact twice (S = 0.1, a quarter of them), both facts (0.2), or its second
+    # twice (0.4, a quarter).
+    for level, bounds in [(0.95, [0.1, 0.4]), (0.6, [0.1, 0.4]), (0.4, [0.2, 0.2])]:
+        found = estimate(["suppressability"], COLUMNS, FACT, RELATION, replicates=4000, level=level)
+        b = found["suppressability"].by_relation["b"]
+        np.testing.assert_allclose([b.low, b.high], bounds, rtol=1e-9)
 
 
 def test_one_fact_has_no_width_and_equal_values_have_none():
@@ -92,10 +93,13 @@ def test_the_seed_moves_the_interval_and_not_the_value():
 
 
 def test_another_relation_does_not_move_a_relations_interval():
-    alone = estimate(["suppressability"], {n: c[:4] for n, c in COLUMNS.items()}, FACT[:4], RELATION[:4])
-    both = estimate(["suppressability"], COLUMNS, FACT, RELATION)
-    assert alone["suppressability"].by_relation["a"] == both["suppressability"].by_relation["a"]
-    assert alone["suppressability"].overall == both["suppressability"].by_relation["a"]
+    columns, fact, _ = simulated(40, 1, 0)
+    name = np.where(np.arange(40) < 20, "a", "b")
+    both = estimate(["probability"], columns, fact, name.tolist())["probability"]
+    for relation in ("a", "b"):
+        chosen = {"probability": columns["probability"][name == relation]}
+        alone = estimate(["probability"], chosen, fact[name == relation], [relation] * 20)["probability"]
+        assert alone.by_relation[relation] == alone.overall == both.by_relation[relation]
 
 
 def test_queries_that_were_not_measured_are_left_out():

@@ -67,7 +67,7 @@ def model():
 @pytest.fixture(scope="module")
 def measured(model):
     calls = []
-    config = MeasureConfig(k=2, queries=6, ability_queries=0, ablation_queries=3, rows=6, replicates=50)
+    config = MeasureConfig(k=3, queries=6, ability_queries=0, ablation_queries=3, rows=6, replicates=50)
     measurement = measure(model, FACTS, SPLIT, config, progress=lambda *call: calls.append(call))
     return measurement, calls
 
@@ -100,7 +100,7 @@ def test_a_measurement_as_plain_data(model, measured):
 def test_the_named_metrics_alone(model, measured):
     names = ("recall", "selective", "suppressability")
     sets = {"unseen_relations": SPLIT.objective, **{name: getattr(SPLIT, name) for name in SETS[:3]}}
-    config = MeasureConfig(k=2, queries=6, ability_queries=6, ablation_queries=0, rows=6, replicates=50, metrics=names)
+    config = MeasureConfig(k=3, queries=6, ability_queries=6, ablation_queries=0, rows=6, replicates=50, metrics=names)
     found = measure(model, FACTS, dataclasses.replace(SPLIT, **sets), config)
     for set_name in SETS:
         assert tuple(found.sets[set_name]) == names
@@ -111,25 +111,24 @@ def test_the_named_metrics_alone(model, measured):
 def test_neurons_and_layers(model, measured):
     results = model_results(measured[0], model, [relation.name for relation in RELATIONS])
     total = measured[0].selected.sum(0)
-    assert total.sum() == 2 * 6  # k neurons for each of the answers, of one token
-    np.testing.assert_allclose(results["layers"], total.sum(1) / 12)
-    assert [neuron["facts"] for neuron in results["neurons"]] == sorted(total[total > 0].astype(int), reverse=True)
+    assert total.sum() == 3 * 6  # k neurons for each of the answers, of one token
+    np.testing.assert_allclose(results["layers"], total.sum(1) / 18)
+    assert [neuron["selections"] for neuron in results["neurons"]] == sorted(total[total > 0].astype(int), reverse=True)
     for neuron in results["neurons"]:
-        assert neuron["facts"] == total[neuron["layer"], neuron["neuron"]]
-        assert neuron["share"] == pytest.approx(neuron["facts"] / 12)
+        assert neuron["selections"] == total[neuron["layer"], neuron["neuron"]]
+        assert neuron["share"] == pytest.approx(neuron["selections"] / 18)
         assert sum(neuron["relations"].values()) == pytest.approx(1)
         assert list(neuron["relations"].values()) == sorted(neuron["relations"].values(), reverse=True)
         assert len(neuron["promotes"]) == 5
 
 
 def test_promoted_tokens_are_those_of_the_value_vector(model):
-    params = {name: np.asarray(leaf) for name, leaf in model.params["layers"].items() if name == "w_out"}
-    value = params["w_out"][1, 4]
-    scores = np.asarray(model.params["embedding"]) @ (
-        (value - value.mean()) * np.asarray(model.params["norm_final"]["scale"])
-    )
-    best = [model.tokenizer.id_to_token(int(token)) for token in np.argsort(-scores)[:3]]
-    assert promoted_tokens(model, 1, 4, 3) == best
+    scale, embedding = np.asarray(model.params["norm_final"]["scale"]), np.asarray(model.params["embedding"])
+    for layer, neuron in [(0, 0), (1, 4), (1, 5)]:
+        value = np.asarray(model.params["layers"]["w_out"])[layer, neuron]
+        scores = embedding @ ((value - value.mean()) * scale)
+        ranking = [model.tokenizer.id_to_token(int(token)) for token in np.argsort(-scores)]
+        assert promoted_tokens(model, layer, neuron, len(ranking)) == ranking
 
 
 def test_ability_is_measured_on_all_training_sentences(model, measured):

@@ -80,7 +80,7 @@ def test_saved_and_loaded(word, bpe, tmp_path):
 def test_errors(tmp_path):
     with pytest.raises(UserError, match="unknown tokenizer 'char'; known: bpe, word"):
         inspect.unwrap(train_tokenizer)(CORPUS, kind="char")  # past the type check
-    with pytest.raises(UserError, match="the corpus has 23 words, above vocab_size = 22"):
+    with pytest.raises(UserError, match="23 tokens are needed, above vocab_size = 22"):
         train_tokenizer(CORPUS, vocab_size=22)
     assert train_tokenizer(CORPUS, vocab_size=23).get_vocab_size() == 23
     with pytest.raises(UserError, match=r"no tokenizer at .*tokenizer\.json"):
