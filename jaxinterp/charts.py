@@ -190,7 +190,7 @@ def neuron_use(results: Results, *, width: int = style.WIDTH) -> Chart | None:
                     tooltip=[
                         "neuron:N",
                         alt.Tooltip("share:Q", format=".2%"),
-                        alt.Tooltip("facts:Q", title="selections"),
+                        alt.Tooltip("selections:Q"),
                         "relations:N",
                     ],
                 )

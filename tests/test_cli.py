@@ -40,7 +40,10 @@ def test_help_explains_every_field(command, capsys):
         ("train --objective.k 100000", "k must be at least 1 and below the model's number of neurons (1152)"),
         ("train --model n_ctx 3", "model.n_ctx is 3, below the"),
         ("train --data.vocab-size 10", "above vocab_size = 10; raise it or use bpe"),
-        ("train --objective.path diagonal", "'diagonal' for argument '--objective.path'. Expected one of ('joint', 'per_"),
+        (
+            "train --objective.path diagonal",
+            "'diagonal' for argument '--objective.path'. Expected one of ('joint', 'per_",
+        ),
         ("train --objective.kk 3", "Unrecognized options: --objective.kk, 3; --help lists"),
         ("train --steps many", "Error parsing --steps: invalid literal"),
         ("trian", "trian"),

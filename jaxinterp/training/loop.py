@@ -99,20 +99,21 @@ def train(
                 pending.append(metrics)
                 last = number + 1 == config.steps
                 save = last or (number + 1) % config.checkpoint_every == 0 or interrupted.is_set()
-                if save or (number + 1) % config.log_every == 0:
+                evaluate = last or (number + 1) % config.evaluate_every == 0
+                if save or evaluate or (number + 1) % config.log_every == 0:
                     line = _checked(pending, number + 1, model, config, data, state, checkpoints)
                     pending = []
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     report(number + 1, _words(line))
+                # Before the checkpoint, so that a run resumed from it has all evaluations up to it.
+                if evaluate:
+                    _evaluate(LanguageModel(model, state.params, data.tokenizer, {}), data, out, number + 1)
                 if save:
                     checkpoints.save(state)
                 if interrupted.is_set():
                     raise KeyboardInterrupt(f"stopped at step {number + 1}; continue with --resume and the same folder")
-                if not last and (number + 1) % config.evaluate_every == 0:
-                    _evaluate(LanguageModel(model, state.params, data.tokenizer, {}), data, config, out, number + 1)
         result = LanguageModel(model, jax.device_get(state.params), data.tokenizer, _provenance(config, data))
-        _evaluate(result, data, config, out, config.steps)
         save_model(out / "model", result)
         return result
     finally:
@@ -225,7 +226,7 @@ def _words(line: Mapping) -> str:
     return "  ".join(parts)
 
 
-def _evaluate(bundle: LanguageModel, data: TrainingData, config: TrainConfig, out: Path, step: int) -> None:
+def _evaluate(bundle: LanguageModel, data: TrainingData, out: Path, step: int) -> None:
     measurement = measure(bundle, data.facts, data.split, EVALUATION)
     line = {"step": step, "sets": overall(measurement.sets)}
     with (out / "evaluations.jsonl").open("a", encoding="utf-8") as log:

@@ -111,6 +111,7 @@ def test_a_finished_run_is_not_trained_again(finished, data):
     before = (finished[0] / "metrics.jsonl").read_bytes()
     assert_same_params(train(CONFIG, data, finished[0], resume=True).params, finished[1].params)
     assert (finished[0] / "metrics.jsonl").read_bytes() == before
+    assert [line["step"] for line in lines(finished[0] / "evaluations.jsonl")] == [8]
 
 
 @pytest.mark.parametrize(
