@@ -97,8 +97,8 @@ def train(
                 batch = _batch(config, data, number)
                 state, metrics = step_fn(state, batch, number)
                 pending.append(metrics)
-                last = number + 1 == config.steps
-                save = last or (number + 1) % config.checkpoint_every == 0 or interrupted.is_set()
+                last, stop = number + 1 == config.steps, interrupted.is_set()
+                save = last or stop or (number + 1) % config.checkpoint_every == 0
                 evaluate = last or (number + 1) % config.evaluate_every == 0
                 if save or evaluate or (number + 1) % config.log_every == 0:
                     line = _checked(pending, number + 1, model, config, data, state, checkpoints)
@@ -111,7 +111,7 @@ def train(
                     _evaluate(LanguageModel(model, state.params, data.tokenizer, {}), data, out, number + 1)
                 if save:
                     checkpoints.save(state)
-                if interrupted.is_set():
+                if stop:
                     raise KeyboardInterrupt(f"stopped at step {number + 1}; continue with --resume and the same folder")
         result = LanguageModel(model, jax.device_get(state.params), data.tokenizer, _provenance(config, data))
         save_model(out / "model", result)
