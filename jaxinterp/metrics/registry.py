@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxinterp.errors import unknown
+from jaxinterp.registry import Registry
 
 Mean = Callable[[str], np.ndarray]  # column -> mean inside each relation, [replicates, relations]
 Formula = Callable[[Mean], np.ndarray]  # -> the metric inside each relation, [replicates, relations]
@@ -41,7 +41,7 @@ class Metric:
     formula: Formula
 
 
-_METRICS: dict[str, Metric] = {}
+_METRICS: Registry[Metric] = Registry("metric")
 
 
 def metric(
@@ -56,26 +56,18 @@ def metric(
     """
 
     def register(formula: Formula) -> Formula:
-        if name in _METRICS:
-            raise ValueError(f"a metric named {name!r} exists already")
         definition = " ".join((formula.__doc__ or "").split())
-        _METRICS[name] = Metric(name, needs, Term(title, definition, symbol, unit, signed), formula)
+        _METRICS.add(name, Metric(name, needs, Term(title, definition, symbol, unit, signed), formula))
         return formula
 
     return register
 
 
 def get_metric(name: str) -> Metric:
-    """The metric of that name.
-
-    Raises:
-      UserError: if it is unknown.
-    """
-    if name not in _METRICS:
-        raise unknown("metric", name, _METRICS)
+    """The metric of that name; UserError if it is unknown."""
     return _METRICS[name]
 
 
 def metric_names() -> tuple[str, ...]:
     """All registered names, in the order of registration."""
-    return tuple(_METRICS)
+    return _METRICS.names()

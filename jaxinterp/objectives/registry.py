@@ -8,31 +8,23 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
-from jaxinterp.errors import unknown
 from jaxinterp.objectives.context import Context
+from jaxinterp.registry import Registry
 
 Term = Callable[[Context], Float[Array, ""]]
-_TERMS: dict[str, Term] = {}
+_TERMS: Registry[Term] = Registry("objective")
 
 
 def objective(name: str) -> Callable[[Term], Term]:
     """Registers a term under a name that is not taken."""
 
     def register(term: Term) -> Term:
-        if name in _TERMS:
-            raise ValueError(f"an objective named {name!r} exists already")
-        _TERMS[name] = term
+        _TERMS.add(name, term)
         return term
 
     return register
 
 
 def objective_term(name: str) -> Term:
-    """The term of that name.
-
-    Raises:
-      UserError: if it is unknown.
-    """
-    if name not in _TERMS:
-        raise unknown("objective", name, _TERMS)
+    """The term of that name; UserError if it is unknown."""
     return _TERMS[name]

@@ -8,11 +8,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.transformer import forward
+from jaxinterp.models.transformer import ACTIVATIONS, forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.step import loss
-
-_ORDER = ("resid_pre", "attn_pattern", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post")
 
 
 def first_non_finite(
@@ -43,9 +41,9 @@ def _arrays(
 ) -> Iterator[tuple[str, Array]]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         yield f"parameter {_dotted(path)}", leaf
-    result = forward(model, params, batch.tokens_BT, capture=_ORDER)
+    result = forward(model, params, batch.tokens_BT, capture=ACTIVATIONS)
     for layer in range(model.n_layers):
-        for name in _ORDER:
+        for name in ACTIVATIONS:
             yield f"activation {name} of layer {layer}", result.activations[name][layer]
     yield "logits", result.logits_BTV
     value_and_grad = jax.value_and_grad(lambda p: loss(model, objective, p, batch, weights, key), has_aux=True)
