@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from jaxinterp.errors import unknown
 from jaxinterp.models.config import ModelConfig
 
-# What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis. B batch, S position, D residual, F neuron.
+# What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis.
 ACTIVATIONS = (
     "resid_pre",  # [L, B, S, D] the residual stream before the layer
     "attn_pattern",  # [L, B, H, S, S] attention weights
