@@ -146,7 +146,7 @@ def run(command: Callable[[], None]) -> int:
     return 0
 
 
-def experiment(command: type[Callable[[], None]], arguments: Sequence[str] | None = None) -> None:
+def experiment(command: type, arguments: Sequence[str] | None = None) -> None:
     """Entry point of an experiment script: parses a config dataclass and runs it."""
     sys.exit(run(lambda: _parsed(command, arguments)()))
 
@@ -176,7 +176,14 @@ def _parsed(command: object, arguments: Sequence[str] | None, prog: str | None =
 
 def _unboxed(text: str) -> str:
     """The first paragraph of one of tyro's boxes, in one line."""
+    # The title stands in the frame or, where the terminal has no box characters, in a paragraph of its own.
+    framed = "╭" in text
     lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
-    rules = [index for index, line in enumerate(lines) if line and not line.strip("─")]
-    message = " ".join(lines[: rules[0]] if rules else lines).rstrip(".")
+    paragraphs = [[]]
+    for line in lines:
+        if line and not line.strip("─-"):
+            paragraphs.append([])
+        elif line:
+            paragraphs[-1].append(line)
+    message = " ".join(paragraphs[0] if framed or not paragraphs[1:] else paragraphs[1]).rstrip(".")
     return f"{message}; --help lists what is accepted"

@@ -38,7 +38,7 @@ def test_help_explains_every_field(command, capsys):
         ("train --objective.weights suppresion 1", "unknown objective 'suppresion'; known: control, suppression"),
         ("train --objective.weights suppression x", "a schedule is a number"),
         ("train --objective.k 100000", "k must be at least 1 and below the model's number of neurons (1152)"),
-        ("train --model n_ctx 3", "model.n_ctx is 3, below the"),
+        ("train --model n_ctx 3", "model.n_ctx is 3, but the longest"),
         ("train --data.vocab-size 10", "above vocab_size = 10; raise it or use bpe"),
         (
             "train --objective.path diagonal",
