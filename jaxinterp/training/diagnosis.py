@@ -41,6 +41,7 @@ def _arrays(
 ) -> Iterator[tuple[str, Array]]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         yield f"parameter {_dotted(path)}", leaf
+    batch = jax.tree.map(jnp.asarray, batch)
     result = forward(model, params, batch.tokens_BT, capture=ACTIVATIONS)
     for layer in range(model.n_layers):
         for name in ACTIVATIONS:
