@@ -209,7 +209,7 @@ def test_numbers(value, unit, signed, expected):
 
 
 def test_tokens_show_what_cannot_be_seen():
-    entry = {"layer": 1, "neuron": 23, "share": 0.1, "facts": 1200, "relations": {"a": 0.75, "b": 0.25}}
+    entry = {"layer": 1, "neuron": 23, "share": 0.1, "selections": 1200, "relations": {"a": 0.75, "b": 0.25}}
     table = tables.neurons([entry | {"promotes": [" a", "Ġb", "▁c", "d e", "\n", ""]}])
     for token in ("␣a", "␣b", "␣c", "d e", "\\n", "∅"):
         assert f"<code>{token}</code>" in table
