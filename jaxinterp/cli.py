@@ -45,11 +45,15 @@ class Measure:
 
     def __call__(self) -> None:
         """Runs the command."""
-        from jaxinterp.files import write_json
+        from jaxinterp.files import writable_folder, write_json
         from jaxinterp.models.bundle import load_model
         from jaxinterp.studies.compare import measured_results, print_table
         from jaxinterp.training.data import data_from_provenance
 
+        if self.json is not None:
+            writable_folder(self.json.parent)
+            if self.json.is_dir():
+                raise UserError(f"cannot write to {self.json}: it is a folder; give the name of a file")
         model = load_model(self.model)
         data = data_from_provenance(model.provenance)
         results = measured_results(self.model.name, model, data, self.config)
@@ -107,18 +111,20 @@ class Facts:
 
 def _print_inspection(found: Mapping) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    console.print(f"{found['prompt']} [b]{found['answer']}[/b]", highlight=False)
+    console.print(f"{found['prompt']} → {found['answer']}", highlight=False, markup=False)
     console.print(
         f"P = {found['probability']:.4f}; own neurons off {found['suppressed']:.4f}, doubled {found['amplified']:.4f}; "
         f"as many random neurons off {found['random']:.4f}",
         highlight=False,
     )
     for token in found["tokens"]:
+        read, predicted = (escape(repr(token[name])) for name in ("token", "predicted"))
         title = (
-            f"{token['token']!r}: P = {token['probability']:.4f}, most probable {token['predicted']!r}, "
+            f"{read}: P = {token['probability']:.4f}, most probable {predicted}, "
             f"completeness residual {token['completeness_residual']:.1e}"
         )
         table = Table("layer", "neuron", "score", "share", "promotes", title=title, title_justify="left")
@@ -128,7 +134,7 @@ def _print_inspection(found: Mapping) -> None:
                 str(neuron["neuron"]),
                 f"{neuron['score']:.4f}",
                 f"{neuron['share']:.1%}",
-                ", ".join(neuron["promotes"]),
+                escape(", ".join(neuron["promotes"])),
             )
         console.print(table)
 

@@ -46,12 +46,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the file through a temporary one in the same folder."""
+    """Writes the file through a temporary one in the same folder; UserError if it cannot be written."""
     writable_folder(path.parent)
+    if not path.name or path.is_dir():
+        raise UserError(f"cannot write to {path}: it is a folder; give the name of a file")
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)
 

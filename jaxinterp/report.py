@@ -70,7 +70,7 @@ def _introduction(results: Mapping) -> str:
         "integrated gradients hold responsible for its answer. <b>Suppressability S</b> is the share of the answers' "
         "probability that is lost when a fact's own neurons are off, and <b>control drop C</b> the share that is lost "
         "when another fact's are: S near 100% with C near 0% means that each fact sits in neurons of its own.</p>"
-        f"<p class=by>The whole run took {tables.duration(results['seconds'])}.</p>"
+        f"<p class=by>What was left of the training, and measuring took {tables.duration(results['seconds'])}.</p>"
     )
 
 

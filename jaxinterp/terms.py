@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxinterp.metrics import ability, suppression  # noqa: F401  (registers the metrics)
+from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.registry import Term, get_metric, metric_names
 
 

@@ -48,6 +48,10 @@ def test_help_explains_every_field(command, capsys):
         ("train --steps many", "Error parsing --steps: invalid literal"),
         ("trian", "trian"),
         ("attribute --answer Paris", "--prompt"),
+        ("train --model d_vocab 9", "model.d_vocab is the tokenizer's number of tokens"),
+        ("train --seed -1", "seed must be at least 0, got -1"),
+        ("train --rows 1", "an answer has 5 tokens, above rows = 1; raise rows"),
+        ("measure --model {model} --json {tmp}", "it is a folder; give the name of a file"),
         ("train --resume", "holds no run to resume"),
         ("measure --model {tmp}", "holds no model: config.json is missing"),
         ("measure --model {model} --k 100000", "k must be at least 1 and below"),
@@ -121,7 +125,7 @@ def test_measuring_other_facts_is_refused(capsys, tmp_path):
 
     shutil.copytree(REFERENCE / "plain", tmp_path / "model")
     provenance = json.loads((tmp_path / "model" / "provenance.json").read_text())
-    provenance["data"]["facts"] += 1
+    provenance["data"]["sha256"] = "another"
     (tmp_path / "model" / "provenance.json").write_text(json.dumps(provenance))
     code, _, err = status(["measure", "--model", str(tmp_path / "model")], capsys)
     assert code == 2 and "install the data packages" in err and "countryinfo" in err

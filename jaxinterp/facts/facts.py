@@ -1,6 +1,8 @@
 """Facts, sets of facts, and the splits that decide which of them an objective may see."""
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -42,6 +44,8 @@ class SplitConfig:
     n_unseen_relations: int = 2  # number of relations drawn when `unseen_relations` is empty
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"split.seed must be at least 0, got {self.seed}")
         if self.held_out_prompts < 1:
             raise UserError(f"held_out_prompts must be at least 1, got {self.held_out_prompts}")
         if not 0 < self.unseen_facts < 1:
@@ -111,6 +115,11 @@ class FactSet:
         )
         names = {relation.name for relation in kept}
         return FactSet(kept, tuple(fact for fact in self.facts if fact.relation in names), self.dropped)
+
+    def digest(self) -> str:
+        """SHA-256 over relations, prompts and facts: equal for equal sets."""
+        content = [[(r.name, r.prompts) for r in self.relations], [dataclasses.astuple(fact) for fact in self.facts]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def prompt(self, fact_index: int, prompt_index: int) -> str:
         """The text that ends just before the answer."""

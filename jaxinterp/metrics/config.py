@@ -13,12 +13,14 @@ class MeasureConfig:
     queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
     ability_queries: int = 4096  # training sentences on which cross-entropy and recall are measured; 0 is all
     ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
-    rows: int = 64  # answer tokens at once
+    rows: int = 64  # answer tokens at once (at most 32 of them for exact ablation)
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap
     metrics: tuple[str, ...] = ()  # names; () is all that were measured
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"measure.seed must be at least 0, got {self.seed}")
         for field in ("queries", "ability_queries", "ablation_queries"):
             if getattr(self, field) < 0:
                 raise UserError(f"measure.{field} must be at least 0 (0 is all, or none), got {getattr(self, field)}")

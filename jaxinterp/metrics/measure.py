@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import SETS, FactSet, Split
-from jaxinterp.metrics import ability, suppression  # noqa: F401  (registers the metrics)
+from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.answers import Answers, measured_ability, measured_answers, measured_by_ablation
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
@@ -121,7 +121,9 @@ def _columns(
     )
     if not len(second):
         return answers
-    by_ablation = measured_by_ablation(model.config, model.params, queries[second], **common)
+    # L·F evaluations a row: fewer rows at once, unless one answer needs more.
+    rows = min(config.rows, max(32, int(queries.answer_length_N.max())))
+    by_ablation = measured_by_ablation(model.config, model.params, queries[second], rows=rows, **common)
     columns = dict(answers.columns)
     for name, values in by_ablation.items():
         columns[name] = np.full(len(queries), np.nan)

@@ -70,7 +70,7 @@ def log_probability_drop(mean: Mean) -> np.ndarray:
 
 @metric("logit_drop", needs=("log_odds", "suppressed_log_odds"), title="Logit drop", unit="nats", signed=True)
 def logit_drop(mean: Mean) -> np.ndarray:
-    """The same with log P / (1 − P), which does not saturate where P is near 1."""
+    """The same with log P / (1 − P), which saturates later where P is near 1 (at 16 nats in float32)."""
     return mean("log_odds") - mean("suppressed_log_odds")
 
 

@@ -48,7 +48,8 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
       measure_config: how all of them are measured.
       out: folder; a run's files are in `out`/name.
     Returns:
-      What results.json holds: {"provenance", "seconds", "models": {name: see `metrics.results.model_results`}}.
+      What results.json holds: {"provenance", "seconds" (of this call), "models": {name: M}}, M as
+      `metrics.results.model_results` gives it.
     Raises:
       UserError: if the configs do not share data and seed, `out` cannot be written, or holds runs of other configs.
     """
@@ -63,14 +64,14 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
     print("building facts", flush=True)
     data = training_data(first.data)
     print(describe(data.facts), flush=True)
-    models, histories = {}, {}
+    models, histories, runs = {}, {}, {}
     for name, config in configs.items():
         folder = out / name
         bundle = train(config, data, folder, resume=(folder / "config.json").exists(), title=f"train {name}")
-        histories[name] = _history(folder)
+        histories[name], runs[name] = _history(folder), bundle.provenance
         models[name] = measured_results(name, bundle, data, measure_config)
     results = {
-        "provenance": _provenance(configs, measure_config, data),
+        "provenance": _provenance(runs, measure_config, data),
         "seconds": round(time.monotonic() - start, 1),
         "models": models,
     }
@@ -97,13 +98,13 @@ def _history(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _provenance(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, data: TrainingData) -> dict:
+def _provenance(runs: Mapping[str, Mapping], measure_config: MeasureConfig, data: TrainingData) -> dict:
     return {
         **provenance(),
         "facts": {"kept": len(data.facts), "dropped": dict(data.facts.dropped)},
         "sets": {name: len(getattr(data.split, name)) for name in ("training", *SETS)},
         "measure": dataclasses.asdict(measure_config),
-        "models": {name: dataclasses.asdict(config) for name, config in configs.items()},
+        "models": dict(runs),
     }
 
 

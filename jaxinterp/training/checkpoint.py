@@ -16,7 +16,7 @@ from jaxinterp.errors import UserError
 from jaxinterp.files import writable_folder
 from jaxinterp.training.state import TrainState
 
-_MARKER = "_CHECKPOINT_METADATA"  # orbax writes it last, so that a step without it was never finished
+_MARKER = "_CHECKPOINT_METADATA"  # in every checkpoint; a folder without it was made by something else than orbax
 
 
 class Checkpoints:
@@ -25,10 +25,12 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = writable_folder(folder.resolve())
         logging.getLogger("absl").setLevel(logging.ERROR)
-        for step in self.folder.glob("[0-9]*"):
-            if not (step / _MARKER).exists():
-                raise UserError(f"the checkpoint {step} is not complete; remove that folder and resume again")
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        steps = sorted((path for path in self.folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+        if steps and not (steps[-1] / _MARKER).exists():
+            raise UserError(f"the checkpoint {steps[-1]} is not complete; remove that folder and resume again")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:

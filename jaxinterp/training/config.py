@@ -23,12 +23,12 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW with linear warm-up and cosine decay to zero."""
+    """AdamW with linear warm-up and cosine decay."""
 
     learning_rate: float = 3e-3  # peak
     warmup_steps: int = 100  # steps of linear warm-up from 0
     final: float = 0.05  # last learning rate, as a share of the peak
-    weight_decay: float = 0.01  # on matrices alone, per step and unit of learning rate
+    weight_decay: float = 0.01  # on weight matrices and (un)embeddings, per step and unit of learning rate
     beta1: float = 0.9  # decay of the gradient's mean
     beta2: float = 0.98  # decay of the gradient's square
     clip_norm: float = 1.0  # largest global norm of a gradient
@@ -61,6 +61,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
+        if self.seed < 0:
+            raise UserError(f"seed must be at least 0, got {self.seed}")
         positive = (
             "steps",
             "batch_size",

@@ -24,6 +24,7 @@ class TrainingData:
     split: Split
     tokenizer: Tokenizer
     queries: EncodedQueries  # of the training set
+    n_positions: int  # tokens of the longest sentence, held-out prompts included
     in_objective_N: Bool[np.ndarray, " N"]  # which of them the objective may use
 
 
@@ -43,9 +44,12 @@ def data_of_facts(facts: FactSet, config: DataConfig) -> TrainingData:
     corpus = (sentence(facts, *query) for query in split.training.tolist())
     tokenizer = train_tokenizer(corpus, kind=config.tokenizer, vocab_size=config.vocab_size)
     queries = encode(facts, split.training, tokenizer)
+    # Held-out prompts are not trained on, but measured: what cannot be encoded should stop the run now.
+    held_out = encode(facts, split.held_out_prompts, tokenizer)
+    n_positions = max(queries.tokens_NT.shape[1], held_out.tokens_NT.shape[1])
     n_prompts = max(len(relation.prompts) for relation in facts.relations)
     in_objective = np.isin(split.training @ [n_prompts, 1], split.objective @ [n_prompts, 1])
-    return TrainingData(facts, split, tokenizer, queries, in_objective)
+    return TrainingData(facts, split, tokenizer, queries, n_positions, in_objective)
 
 
 def data_from_provenance(provenance: Mapping) -> TrainingData:
@@ -59,13 +63,13 @@ def data_from_provenance(provenance: Mapping) -> TrainingData:
         split = SplitConfig(**{**config["split"], "unseen_relations": tuple(config["split"]["unseen_relations"])})
         lists = {name: tuple(config[name]) for name in ("domains", "relations")}
         data = training_data(DataConfig(**{**config, **lists, "split": split}))
-        n_facts, versions = provenance["data"]["facts"], provenance["packages"]
+        digest, versions = provenance["data"]["sha256"], provenance["packages"]
     except (KeyError, TypeError):
         raise UserError("the model's provenance.json does not say which facts it was trained on") from None
-    if len(data.facts) != n_facts:
+    if data.facts.digest() != digest:
         raise UserError(
-            f"the model was trained on {n_facts} facts, today there are {len(data.facts)}: install the data packages "
-            f"that it was trained with ({', '.join(f'{name} {versions[name]}' for name in DATA_PACKAGES)})"
+            "the model was trained on other facts than there are today: install the data packages that it was trained "
+            f"with ({', '.join(f'{name} {versions[name]}' for name in DATA_PACKAGES)})"
         )
     return data
 

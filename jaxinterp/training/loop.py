@@ -17,7 +17,7 @@ from jaxinterp.files import read_json, writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import overall
-from jaxinterp.models.bundle import LanguageModel, save_model
+from jaxinterp.models.bundle import LanguageModel, load_model, save_model
 from jaxinterp.models.config import ModelConfig, preset
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
@@ -48,7 +48,9 @@ def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
             changes[name] = {int: int, float: float, bool: _boolean}.get(kind, str)(text)
         except ValueError:
             raise UserError(f"model.{name} must be of type {kind.__name__}, got {text!r}") from None
-    longest = data.queries.tokens_NT.shape[1]
+    if "d_vocab" in changes:
+        raise UserError("model.d_vocab is the tokenizer's number of tokens and cannot be chosen; see data.vocab_size")
+    longest = data.n_positions
     n_ctx = changes.pop("n_ctx", longest)
     if n_ctx < longest:
         raise UserError(
@@ -77,6 +79,8 @@ def train(
     """
     model = model_config(config, data)
     check_k(config.objective.k, model.n_neurons)
+    if (tokens := int(data.queries.answer_length_N[data.in_objective_N].max())) > config.rows:
+        raise UserError(f"an answer has {tokens} tokens, above rows = {config.rows}; raise rows")
     step_fn = train_step(model, config.objective, config.optimiser, config.steps)
     _claim(config, out, resume)
     state = initial_state(model, config.optimiser, config.steps, config.seed)
@@ -85,6 +89,8 @@ def train(
         if resume and checkpoints.steps():
             state = checkpoints.restore(state)
         done = int(state.step)
+        if done == config.steps and (out / "model" / "config.json").exists():
+            return load_model(out / "model")
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             _truncate(out / name, done)
         with (
@@ -131,7 +137,7 @@ def _boolean(text: str) -> bool:
 
 
 def _provenance(config: TrainConfig, data: TrainingData) -> dict:
-    facts = {"facts": len(data.facts), "dropped": dict(data.facts.dropped)}
+    facts = {"facts": len(data.facts), "sha256": data.facts.digest(), "dropped": dict(data.facts.dropped)}
     return {"config": dataclasses.asdict(config), "data": facts, **provenance()}
 
 
@@ -141,17 +147,19 @@ def _claim(config: TrainConfig, out: Path, resume: bool) -> None:
     mine = json.loads(json.dumps(dataclasses.asdict(config)))
     if not resume:
         if path.exists() or (out / "checkpoints").exists():
-            raise UserError(f"{out} holds a run already; continue it with --resume, or choose another folder")
+            hint = "continue it with --resume, or choose another folder" if path.exists() else "choose another folder"
+            raise UserError(f"{out} holds a run already; {hint}")
         writable_folder(out)
         write_json(path, {"config": mine, **provenance()})
         return
     if not path.exists():
         raise UserError(f"{out} holds no run to resume (config.json is missing); start it without --resume")
-    theirs = read_json(path).get("config", {})
-    for name, given in _flat(mine).items():
-        if (saved := _flat(theirs).get(name)) != given:
+    given, saved = _flat(mine), _flat(read_json(path).get("config", {}))
+    for name in sorted(given.keys() | saved.keys()):
+        here, there = given.get(name), saved.get(name)
+        if here != there:
             raise UserError(
-                f"{out} holds a run of another config: {name} is {saved!r} there and {given!r} here; "
+                f"{out} holds a run of another config: {name} is {there!r} there and {here!r} here; "
                 "resume with the same config, or choose another folder"
             )
 

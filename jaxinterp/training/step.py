@@ -72,12 +72,12 @@ def loss(
 
 
 def batch_metrics(context: Context) -> Metrics:
-    """Suppressability and control drop of the batch and their companions, detached."""
+    """Suppressability and control drop of the batch, by the masks that the objective uses, and companions; detached."""
     batch = context.batch
-    hard = jax.lax.stop_gradient(context.mask_LRF)
+    mask_LRF = jax.lax.stop_gradient(context.mask_LRF)
     p = jnp.exp(context.log_p_N)
-    suppressed = p * context.ratio(suppress(hard))
-    controlled = p * context.ratio(suppress(control_mask(hard, batch.control_R)))
+    suppressed = p * context.ratio(suppress(mask_LRF))
+    controlled = p * context.ratio(suppress(control_mask(mask_LRF, batch.control_R)))
     metrics = {
         "suppressability": 1 - mean(suppressed, batch.answer_weight_N) / mean(p, batch.answer_weight_N),
         "control_drop": 1 - mean(controlled, batch.control_weight_N) / mean(p, batch.control_weight_N),

@@ -125,7 +125,9 @@ def test_drawn_relations_are_the_asked_number():
 def test_adding_a_relation_does_not_change_the_split_of_another():
     def by_text(facts: FactSet, name: str) -> set[str]:
         queries = getattr(facts.split(SplitConfig(unseen_relations=("size",))), name)
-        return {facts.prompt(fact, prompt) for fact, prompt in queries.tolist() if facts.facts[fact].relation != "added"}
+        return {
+            facts.prompt(fact, prompt) for fact, prompt in queries.tolist() if facts.facts[fact].relation != "added"
+        }
 
     fewer, more = fact_set(), fact_set(("added", "color", "size", "owner"))
     for name in ("training", *SETS):

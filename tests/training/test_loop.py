@@ -119,6 +119,10 @@ def test_a_finished_run_is_not_trained_again(finished, data):
     [
         ({"steps": 9}, "holds a run of another config: steps is 8 there and 9 here"),
         ({"objective": dataclasses.replace(CONFIG.objective, k=4)}, "objective.k is 8 there and 4 here"),
+        (
+            {"objective": dataclasses.replace(CONFIG.objective, weights={"control": "1"})},
+            "objective.weights.suppression is '0@2,1@3' there and None here",
+        ),
     ],
 )
 def test_resuming_another_config(finished, data, change, message):
