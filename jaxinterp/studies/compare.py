@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from jaxinterp.charts import overview, relation_bars, save_chart, second_opinion, training_curves
+from jaxinterp.charts import neuron_use, overview, relation_bars, save_chart, second_opinion, training_curves
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import SETS
 from jaxinterp.facts.worldfacts import describe
@@ -113,6 +113,7 @@ def _write_charts(results: Mapping, histories: Mapping, out: Path) -> None:
         "overview": overview(results),
         "second_opinion": second_opinion(results),
         "training": training_curves(histories),
+        "neurons": neuron_use(results),
         **{f"relations_{set_name}": relation_bars(results, set_name) for set_name in SETS},
     }
     for name, chart in charts.items():
