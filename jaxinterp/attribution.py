@@ -39,7 +39,6 @@ def integrated_gradients(readout: Readout, rule: Quadrature, *, path: Path) -> A
     Raises:
       UserError: if the path is unknown.
     """
-    n_layers, n_rows, n_neurons = readout.shape
     end_R = readout.untouched()
     dtype = end_R.dtype
     points, weights = jnp.asarray(rule.points_M, dtype), jnp.asarray(rule.weights_M, dtype)
@@ -47,7 +46,7 @@ def integrated_gradients(readout: Readout, rule: Quadrature, *, path: Path) -> A
     def integral(at_point, delta: Array) -> Array:
         # The gradient of the weighted sum over points with respect to one shared displacement is the integral: the
         # sum over points happens inside the one backward pass.
-        return (weights @ jax.vmap(at_point, (0, None))(points, delta)).sum()
+        return jnp.tensordot(weights, jax.vmap(at_point, (0, None))(points, delta), 1).sum()
 
     if path == "joint":
         scores = jax.grad(lambda delta: integral(lambda a, d: readout(a + d), delta))(jnp.zeros(readout.shape, dtype))
@@ -55,14 +54,10 @@ def integrated_gradients(readout: Readout, rule: Quadrature, *, path: Path) -> A
         return Attribution(scores, (scores.sum((0, 2)) - (end_R - start_R))[None])
     if path != "per_layer":
         raise unknown("path", path, PATHS)
-    zeros = jnp.zeros((n_rows, n_neurons), dtype)
-    scores, starts = [], []
-    for layer in range(n_layers):
-        branch = jax.tree_util.Partial(readout.scaled_layer, layer)
-        scores.append(jax.grad(lambda delta, branch=branch: integral(branch, delta))(zeros))
-        starts.append(branch(jnp.zeros((), dtype), zeros))
-    scores_LRF = jnp.stack(scores)
-    return Attribution(scores_LRF, scores_LRF.sum(-1) - (end_R[None] - jnp.stack(starts)))
+    zeros = jnp.zeros(readout.shape, dtype)
+    scores = jax.grad(lambda delta: integral(readout.scaled_layers, delta))(zeros)
+    start_LR = readout.scaled_layers(jnp.zeros((), dtype), zeros)
+    return Attribution(scores, scores.sum(-1) - (end_R[None] - start_LR))
 
 
 def gradient_x_activation(readout: Readout) -> Float[Array, "L R F"]:
@@ -81,26 +76,21 @@ def activation(readout: Readout) -> Float[Array, "L R F"]:
     return readout.neurons_LRF
 
 
-def neuron_ablation(readout: Readout, *, chunk: int = 64) -> Float[Array, "L R F"]:
+def neuron_ablation(readout: Readout, *, chunk: int = 16) -> Float[Array, "L R F"]:
     """P(1) − P(gate of one neuron = 0), exactly, for every neuron: L·F evaluations a row.
 
     Args:
       readout: P.
-      chunk: neurons evaluated at once; memory grows with it, the result does not depend on it.
+      chunk: neurons of each layer evaluated at once; memory grows with it, the result does not depend on it.
     """
-    n_layers, n_rows, n_neurons = readout.shape
-    untouched_R = readout.untouched()
+    n_neurons, untouched_R = readout.shape[2], readout.untouched()
     one = jnp.ones((), untouched_R.dtype)
 
-    def effect(layer: int, neuron: Array) -> Array:
+    def effect_LR(neuron: Array) -> Array:
         off = -jax.nn.one_hot(neuron, n_neurons, dtype=untouched_R.dtype)
-        return untouched_R - readout.scaled_layer(layer, one, jnp.broadcast_to(off[None], (n_rows, n_neurons)))
+        return untouched_R[None] - readout.scaled_layers(one, jnp.broadcast_to(off[None, None], readout.shape))
 
-    scores = [
-        jax.lax.map(lambda neuron, layer=layer: effect(layer, neuron), jnp.arange(n_neurons), batch_size=chunk)
-        for layer in range(n_layers)
-    ]
-    return jnp.stack(scores).transpose(0, 2, 1)
+    return jnp.moveaxis(jax.lax.map(effect_LR, jnp.arange(n_neurons), batch_size=chunk), 0, -1)
 
 
 def random_scores(key: PRNGKeyArray, shape: tuple[int, int, int]) -> Float[Array, "L R F"]:

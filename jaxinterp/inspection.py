@@ -6,13 +6,12 @@ import numpy as np
 
 from jaxinterp.attribution import PATHS, integrated_gradients
 from jaxinterp.errors import UserError, unknown
+from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode_texts, query_batch
 from jaxinterp.metrics.results import promoted_tokens
 from jaxinterp.models.bundle import LanguageModel
-from jaxinterp.models.tokenizers import BOS, UNK
-from jaxinterp.models.transformer import forward
 from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import CAPTURE, Rows, causal_readout
-from jaxinterp.selection import top_k
+from jaxinterp.readout import Rows, lm_readout
+from jaxinterp.selection import check_k, top_k
 from jaxinterp.suppression import amplify, random_mask, suppress
 
 
@@ -33,9 +32,10 @@ def inspect_answer(
     probability is the product.
 
     Args:
-      model: a causal language model.
-      prompt: text that ends just before the answer.
-      answer: what should follow.
+      model: a language model.
+      prompt: text that ends just before the answer; for a masked language model, text with its mask token ("[MASK]") in
+        place of the answer.
+      answer: what should follow, or stand there; a space before it makes no difference.
       k: neurons an answer token, out of all layers.
       points, rule, path: of the integral.
       seed: of the random neurons.
@@ -49,57 +49,52 @@ def inspect_answer(
     """
     if path not in PATHS:
         raise unknown("path", path, PATHS)
-    tokens, start = _tokens(model, prompt, answer)
-    n_rows = len(tokens) - start
-    position = jnp.arange(start - 1, len(tokens) - 1)
-    rows = Rows(jnp.zeros(n_rows, jnp.int32), position, jnp.asarray(tokens[start:]))
+    check_k(k, model.config.n_neurons)
+    queries = _query(model, prompt, answer)
+    n_rows = int(queries.answer_length_N[0])
+    batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=np.random.default_rng(0))
     integral = quadrature(rule, points)
 
     @jax.jit
-    def measured(params: dict, tokens_BT: jax.Array, key: jax.Array) -> dict:
-        result = forward(model.config, params, tokens_BT, capture=CAPTURE)
-        readout = causal_readout(model.config, params, result, rows)
+    def measured(params: dict, batch: QueryBatch, key: jax.Array) -> dict:
+        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+        result, readout = lm_readout(model.config, params, batch.tokens_BT, rows, batch.length_B)
         attribution = integrated_gradients(readout, integral, path=path)
         mask = top_k(attribution.scores_LRF, k)
         edits = {"suppressed": suppress(mask), "amplified": amplify(mask), "random": suppress(random_mask(key, mask))}
         return {
             "scores": attribution.scores_LRF,
             "residual": attribution.residual_PR,
-            "predicted": result.logits_BTV[0, position].argmax(-1),
+            "predicted": result.logits_BTV[rows.sequence_R, rows.position_R].argmax(-1),
             "tokens": readout.untouched(),
             "probability": readout.untouched().prod(),
             **{name: readout(*edit).prod() for name, edit in edits.items()},
         }
 
-    found = jax.device_get(measured(model.params, jnp.asarray(tokens)[None], jax.random.key(seed)))
+    found = jax.device_get(measured(model.params, jax.tree.map(jnp.asarray, batch), jax.random.key(seed)))
     return {
         "prompt": prompt,
         "answer": answer,
         **{name: float(found[name]) for name in ("probability", "suppressed", "amplified", "random")},
-        "tokens": [_row(model, found, row, int(tokens[start + row]), k) for row in range(n_rows)],
+        "tokens": [_row(model, found, row, int(batch.target_R[row]), k) for row in range(n_rows)],
     }
 
 
-def _tokens(model: LanguageModel, prompt: str, answer: str) -> tuple[np.ndarray, int]:
-    """<bos>, prompt and answer, and where the answer starts."""
-    whole, before = (model.tokenizer.encode(text) for text in (f"{prompt} {answer}", prompt))
-    if UNK in whole.tokens:
-        start, end = whole.offsets[whole.tokens.index(UNK)]
-        raise UserError(
-            f"the model does not know the word {f'{prompt} {answer}'[start:end]!r}; it was trained on the words of its "
-            "facts alone"
-        )
-    if not before.ids or whole.ids[: len(before.ids)] != before.ids or len(whole.ids) == len(before.ids):
-        raise UserError(
-            f"the answer {answer!r} cannot be told from the prompt {prompt!r} in tokens; neither may be empty"
-        )
-    if len(whole.ids) + 1 > model.config.n_ctx:
-        raise UserError(
-            f"prompt and answer have {len(whole.ids) + 1} tokens, above the model's context of {model.config.n_ctx}; "
-            "use a shorter prompt"
-        )
-    bos = model.tokenizer.token_to_id(BOS)
-    return np.array([bos, *whole.ids], np.int32), 1 + len(before.ids)
+def _query(model: LanguageModel, prompt: str, answer: str) -> EncodedQueries:
+    tokenizer = model.tokenizer
+    before, after, answer = prompt.rstrip(), "", answer.strip()
+    if tokenizer.mask is not None:
+        mask = tokenizer.token(tokenizer.mask)
+        if prompt.count(mask) != 1:
+            raise UserError(
+                f"{model.config.attention} models are asked with {mask} in place of the answer, once; the prompt "
+                f"{prompt!r} has it {prompt.count(mask)} times"
+            )
+        before, after = prompt.split(mask)
+        before = before.rstrip()
+    if not answer or not (before or after):
+        raise UserError(f"neither prompt nor answer may be empty, got {prompt!r} and {answer!r}")
+    return encode_texts([(before, answer, after)], tokenizer, n_ctx=model.config.n_ctx)
 
 
 def _row(model: LanguageModel, found: dict, row: int, token: int, k: int) -> dict:
@@ -117,9 +112,9 @@ def _row(model: LanguageModel, found: dict, row: int, token: int, k: int) -> dic
     ]
     residual = found["residual"][:, row]
     return {
-        "token": model.tokenizer.id_to_token(token),
+        "token": model.tokenizer.token(token),
         "probability": float(found["tokens"][row]),
-        "predicted": model.tokenizer.id_to_token(int(found["predicted"][row])),
+        "predicted": model.tokenizer.token(int(found["predicted"][row])),
         "completeness_residual": float(residual[np.abs(residual).argmax()]),
         "neurons": neurons,
     }

@@ -45,7 +45,7 @@ def test_values_and_gate_gradients(setting):
     gates, shift = gates_like(config, batch, 0), gates_like(config, batch, 1)
 
     def everything(readout, gates, shift):
-        branches = [readout.scaled_layer(layer, gates[0, 0, 0], shift[layer]) for layer in range(config.n_layers)]
+        branches = readout.scaled_layers(gates[0, 0, 0], shift)
         gradient = jax.grad(lambda g: readout(g).sum())(gates)
         return readout(gates), readout(gates, shift), readout.untouched(), readout.neurons_LRF, branches, gradient
 
@@ -61,7 +61,9 @@ def test_values_and_gate_gradients(setting):
 
 
 @pytest.mark.parametrize("path", ["joint", "per_layer"])
-@pytest.mark.parametrize(("name", "dtype"), [("gpt", "float32"), ("gpt", "float64"), ("llama", "float64")])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("gpt", "float32"), ("gpt", "float64"), ("gemma", "float64"), ("bert", "float64")]
+)
 def test_attributions_and_meta_gradients(name, dtype, path, request):
     if dtype == "float64":
         request.getfixturevalue("float64")

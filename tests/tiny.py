@@ -5,13 +5,38 @@ import numpy as np
 
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.transformer import forward, init
-from jaxinterp.readout import CAPTURE, CausalReadout, FullForwardReadout, Rows, causal_readout
+from jaxinterp.models.transformer import init
+from jaxinterp.readout import FullForwardReadout, LanguageModelReadout, Rows, lm_readout
 
+_NO_BIAS = {"qkv_bias": False, "out_bias": False, "mlp_bias": False}
+_LLAMA = {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "tied": False, **_NO_BIAS}
 ARCHITECTURES = {
     "gpt": {},
-    "llama": {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "n_kv_heads": 1, "tied": False, "bias": False},
-    "relu": {"ffn": "relu", "norm": "layernorm", "bias": False},
+    "llama": {**_LLAMA, "n_kv_heads": 1},
+    "relu": {"ffn": "relu", "norm": "layernorm", **_NO_BIAS},
+    "neox": {"position": "rotary", "rope_share": 0.5, "parallel": True, "ffn": "gelu_exact", "tied": False},
+    "gemma": {
+        **_LLAMA,
+        "tied": True,
+        "ffn": "geglu",
+        "norm_placement": "sandwich",
+        "qk_norm": True,
+        "window": 3,
+        "local_layers": (1,),
+        "rope_theta_local": 100.0,
+        "attn_softcap": 5.0,
+        "logit_softcap": 3.0,
+        "embed_scale": 2.0,
+        "attn_scale": 0.3,
+    },
+    "bert": {
+        "attention": "bidirectional",
+        "norm_placement": "post",
+        "ffn": "gelu_exact",
+        "embed_norm": True,
+        "unembed_bias": True,
+        "head": "transform",
+    },
 }
 
 
@@ -48,10 +73,15 @@ def rows_of(batch: QueryBatch) -> Rows:
     return Rows(*(jax.numpy.asarray(x) for x in (batch.sequence_R, batch.position_R, batch.target_R)))
 
 
-def fast_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> CausalReadout:
-    result = forward(config, params, jax.numpy.asarray(batch.tokens_BT), capture=CAPTURE)
-    return causal_readout(config, params, result, rows_of(batch))
+def arrays_of(batch: QueryBatch) -> tuple:
+    """Tokens, rows and lengths."""
+    length = jax.numpy.asarray(batch.length_B)
+    return jax.numpy.asarray(batch.tokens_BT), rows_of(batch), length
+
+
+def fast_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> LanguageModelReadout:
+    return lm_readout(config, params, *arrays_of(batch))[1]
 
 
 def slow_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> FullForwardReadout:
-    return FullForwardReadout(config, params, jax.numpy.asarray(batch.tokens_BT), rows_of(batch))
+    return FullForwardReadout(config, params, *arrays_of(batch))

@@ -9,16 +9,22 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from tokenizers import Tokenizer
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import FactSet
-from jaxinterp.models.tokenizers import BOS, PAD, UNK
+from jaxinterp.models.tokenizers import TextTokenizer
+
+# Why a query cannot be encoded, as it is counted.
+UNKNOWN, UNCLEAR, TOO_LONG = (
+    "word outside the vocabulary",
+    "answer that merges with its text",
+    "too long for the context",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedQueries:
-    """Sentences "<bos> prompt answer." with their answers' places; N queries, T positions."""
+    """Texts "<bos> prompt answer." with their answers' places; N queries, T positions."""
 
     tokens_NT: Int[np.ndarray, "N T"]
     length_N: Int[np.ndarray, " N"]  # tokens before padding
@@ -28,93 +34,143 @@ class EncodedQueries:
     prompt_N: Int[np.ndarray, " N"]  # index into the relation's prompts
     relation_N: Int[np.ndarray, " N"]  # index into the fact set's relations
     subject_N: Int[np.ndarray, " N"]  # equal for equal subjects
+    mask: int | None = None  # the token that hides an answer from a masked language model; None for a causal one
 
     def __len__(self) -> int:
         return len(self.tokens_NT)
 
     def __getitem__(self, index: Int[np.ndarray, " n"] | slice) -> "EncodedQueries":
-        return EncodedQueries(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "mask"}
+        return EncodedQueries(**{name: array[index] for name, array in arrays.items()}, mask=self.mask)
+
+
+Text = tuple[str, str, str]  # before the answer, the answer, after it
 
 
 def sentence(facts: FactSet, fact: int, prompt: int) -> str:
-    """The training text of a query."""
-    return f"{facts.prompt(fact, prompt)} {facts.facts[fact].answer}."
+    """The text of a query: prompt, answer and what comes after it."""
+    return _joined(*_text(facts, fact, prompt))
+
+
+def _text(facts: FactSet, fact: int, prompt: int) -> Text:
+    return facts.prompt(fact, prompt), facts.facts[fact].answer, facts.after(fact, prompt)
+
+
+def _joined(before: str, answer: str, after: str = "") -> str:
+    return f"{before} {answer}{after}" if before else f"{answer}{after}"
 
 
 def encode(
-    facts: FactSet, queries: Int[np.ndarray, "N 2"], tokenizer: Tokenizer, *, n_ctx: int | None = None
+    facts: FactSet,
+    queries: Int[np.ndarray, "N 2"],
+    tokenizer: TextTokenizer,
+    *,
+    n_ctx: int | None = None,
+    dropped: dict[str, int] | None = None,
 ) -> EncodedQueries:
-    """Encodes queries (fact index, prompt index).
+    """Encodes queries (fact index, prompt index); see `encode_texts`.
 
-    Args:
-      facts: the set that the indices point into.
-      queries: what to encode.
-      tokenizer: its encoding of "prompt answer." must be that of "prompt", then the answer, then the full stop.
-      n_ctx: most tokens of a sentence; None takes the longest sentence's length.
     Raises:
-      UserError: if there are no queries, a sentence is longer than `n_ctx`, or has a word outside the vocabulary, or an
-        answer's tokens cannot be told from the prompt's.
+      UserError: if there are no queries, or none that can be encoded; without `dropped`, for the first that cannot.
     """
-    if not len(queries):
-        raise UserError("no queries to encode: the set is empty")
-    pad, bos, unk = (tokenizer.token_to_id(token) for token in (PAD, BOS, UNK))
-    sentences = [sentence(facts, *query) for query in queries.tolist()]
-    # Python loops over a million sentences are slow; the library encodes batches in parallel.
-    whole = tokenizer.encode_batch(sentences)
-    prompts = tokenizer.encode_batch([facts.prompt(*query) for query in queries.tolist()])
-    stop = tokenizer.encode("a.").ids[len(tokenizer.encode("a").ids) :]
-    start = np.array([1 + len(prompt.ids) for prompt in prompts])
-    length = np.array([1 + len(text.ids) for text in whole])
-    n_positions = int(length.max())
-    if n_ctx is not None and n_positions > n_ctx:
-        longest = facts.prompt(*queries[length.argmax()].tolist())
-        raise UserError(
-            f"the prompt {longest!r} with its answer has {n_positions} tokens, above the model's context of {n_ctx}; "
-            "use a shorter prompt or a model with a longer context"
-        )
-    tokens = np.full((len(queries), n_positions), pad, np.int32)
-    tokens[:, 0] = bos
-    for row, (text, prompt) in enumerate(zip(whole, prompts, strict=True)):
-        n_answer = len(text.ids) - len(prompt.ids) - len(stop)
-        if n_answer < 1 or text.ids[: len(prompt.ids)] != prompt.ids or text.ids[len(prompt.ids) + n_answer :] != stop:
-            raise UserError(
-                f"the answer of {sentences[row]!r} cannot be told from its prompt and the full stop in tokens"
-            )
-        if unk in text.ids:
-            word = _unknown_word(tokenizer, sentences[row])
-            raise UserError(f"the tokenizer does not know {word!r} in {sentences[row]!r}")
-        tokens[row, 1 : 1 + len(text.ids)] = text.ids
+    asked = queries.tolist()
+    found = encode_texts([_text(facts, *query) for query in asked], tokenizer, n_ctx=n_ctx, dropped=dropped)
     relations = {relation.name: index for index, relation in enumerate(facts.relations)}
     subjects = {subject: index for index, subject in enumerate(sorted({fact.subject for fact in facts.facts}))}
-    asked = [facts.facts[fact] for fact in queries[:, 0]]
-    return EncodedQueries(
-        tokens,
-        length,
-        start,
-        length - len(stop) - start,
-        queries[:, 0],
-        queries[:, 1],
-        np.array([relations[fact.relation] for fact in asked]),
-        np.array([subjects[fact.subject] for fact in asked]),
+    kept = queries[found.fact_N]
+    chosen = [facts.facts[fact] for fact in kept[:, 0]]
+    return dataclasses.replace(
+        found,
+        fact_N=kept[:, 0],
+        prompt_N=kept[:, 1],
+        relation_N=np.array([relations[fact.relation] for fact in chosen]),
+        subject_N=np.array([subjects[fact.subject] for fact in chosen]),
     )
 
 
-def _unknown_word(tokenizer: Tokenizer, text: str) -> str:
-    encoding = tokenizer.encode(text)
-    start, end = encoding.offsets[encoding.tokens.index(UNK)]
-    return text[start:end]
+def encode_texts(
+    texts: Sequence[Text],
+    tokenizer: TextTokenizer,
+    *,
+    n_ctx: int | None = None,
+    dropped: dict[str, int] | None = None,
+) -> EncodedQueries:
+    """Encodes texts with an answer in each; every text counts as a fact and a subject of its own.
+
+    An answer's tokens are those between the tokens of the text before it and of the text after it: it has its leading
+    space where the tokenizer writes one, and as many tokens as it needs.
+
+    Args:
+      texts: before the answer, the answer, after it; a space is put before the answer.
+      tokenizer: of the model; if it has a mask token, the answers are to be read in place of it.
+      n_ctx: most tokens of a text; None takes the longest one's length.
+      dropped: if given, texts that cannot be encoded are left out and counted here by reason; otherwise they are
+        errors. Reasons: `UNKNOWN`, `UNCLEAR`, `TOO_LONG`.
+    Raises:
+      UserError: if there are no texts, or none that can be encoded; without `dropped`, for the first that cannot.
+    """
+    if not texts:
+        raise UserError("no queries to encode: the set is empty")
+    # Python loops over a million sentences are slow; the library encodes batches in parallel.
+    whole = tokenizer.encode_batch([_joined(*text) for text in texts])
+    stems = tokenizer.encode_batch([_joined(*text[:2]) for text in texts])
+    heads = tokenizer.encode_batch([text[0] for text in texts])
+    n_frame = len(tokenizer.prefix) + len(tokenizer.suffix)
+    kept: list[int] = []
+    for row, parts in enumerate(zip(whole, stems, heads, strict=True)):
+        reason, words = _obstacle(texts[row], *parts, tokenizer, n_ctx)
+        if reason is None:
+            kept.append(row)
+        elif dropped is None:
+            raise UserError(words)
+        else:
+            dropped[reason] = dropped.get(reason, 0) + 1
+    if not kept:
+        raise UserError(f"none of the {len(texts)} queries can be encoded: {dropped}")
+    length = np.array([len(whole[row]) + n_frame for row in kept])
+    tokens = np.full((len(kept), int(length.max())), tokenizer.pad, np.int32)
+    for index, row in enumerate(kept):
+        tokens[index, : length[index]] = [*tokenizer.prefix, *whole[row], *tokenizer.suffix]
+    n_head = np.array([len(heads[row]) for row in kept])
+    index = np.array(kept)
+    n_answer = np.array([len(stems[row]) for row in kept]) - n_head
+    start = len(tokenizer.prefix) + n_head
+    return EncodedQueries(tokens, length, start, n_answer, index, index * 0, index * 0, index, tokenizer.mask)
+
+
+def _obstacle(
+    text: Text, whole: list[int], stem: list[int], head: list[int], tokenizer: TextTokenizer, n_ctx: int | None
+) -> tuple[str | None, str]:
+    """Why a text cannot be encoded: the reason as it is counted, and a sentence."""
+    written = _joined(*text)
+    if tokenizer.unk is not None and tokenizer.unk in whole:
+        return UNKNOWN, f"the tokenizer does not know {tokenizer.unknown_word(written)!r} in {written!r}"
+    n_before = len(tokenizer.prefix) + len(head)
+    # A causal model reads an answer after something.
+    nothing_before = tokenizer.mask is None and not n_before
+    if stem[: len(head)] != head or whole[: len(stem)] != stem or len(stem) == len(head) or nothing_before:
+        return UNCLEAR, f"the answer of {written!r} cannot be told from the text around it in tokens"
+    n_tokens = len(whole) + len(tokenizer.prefix) + len(tokenizer.suffix)
+    if n_ctx is not None and n_tokens > n_ctx:
+        return TOO_LONG, (
+            f"the prompt {text[0]!r} with its answer has {n_tokens} tokens, above the model's context of {n_ctx}; use a "
+            "shorter prompt or a model with a longer context"
+        )
+    return None, ""
 
 
 class QueryBatch(NamedTuple):
-    """B sentences, and R rows at which the answers of N of them are read; row arrays end in padding of weight 0.
+    """B texts, and R rows at which the answers of N of them are read; row arrays end in padding of weight 0.
 
-    The first N sentences that hold answers are numbered 0 … N−1 in the order of their rows.
+    The first N texts that hold answers are numbered 0 … N−1 in the order of their rows. For a masked language model
+    every row has a text of its own (B = R), in which its token and the answer's later ones are masked.
     """
 
     tokens_BT: Int[np.ndarray, "B T"]
-    token_weight_BT: Float[np.ndarray, "B T"]  # 1 where the token is to be predicted (not <bos>, not padding)
-    sequence_R: Int[np.ndarray, " R"]  # sentence of the row
-    position_R: Int[np.ndarray, " R"]  # of the token before the answer's token
+    length_B: Int[np.ndarray, " B"]  # tokens before padding
+    token_weight_BT: Float[np.ndarray, "B T"]  # 1 where a causal model is to predict the token (not <bos>, not padding)
+    sequence_R: Int[np.ndarray, " R"]  # text of the row
+    position_R: Int[np.ndarray, " R"]  # where it is read: the token before the answer's token, or the mask
     target_R: Int[np.ndarray, " R"]  # the answer's token
     answer_R: Int[np.ndarray, " R"]  # which answer the row belongs to
     weight_R: Float[np.ndarray, " R"]  # 1 for a row, 0 for padding
@@ -135,18 +191,13 @@ def query_batch(
 
     Args:
       queries: at most `n_sequences` of them; the rest of the batch repeats the first one with weight 0.
-      n_sequences: B.
+      n_sequences: B; of a masked language model it is R whatever stands here.
       n_rows: R, which is N as well; answers are taken while their rows fit, so that an answer is never cut.
       answered: which of the queries are read, in order.
       rng: draws each answer's control.
     Returns:
       The batch, and the indices (into `queries`) of the answers that are in it.
     """
-    pad_to = n_sequences - len(queries)
-    tokens = np.concatenate([queries.tokens_NT, np.repeat(queries.tokens_NT[:1], pad_to, 0)])
-    position = np.arange(tokens.shape[1])
-    weight = (position[None] > 0) & (position[None] < queries.length_N[:, None])
-    weight = np.concatenate([weight, np.zeros((pad_to, tokens.shape[1]), bool)])
     fits = np.cumsum(queries.answer_length_N[list(answered)]) <= n_rows
     taken = np.asarray(answered, int)[fits]
     lengths = queries.answer_length_N[taken]
@@ -163,16 +214,31 @@ def query_batch(
     # A control with fewer tokens lends its rows in turn.
     control = np.where(has_control[answer], first[partner[answer]] + step % lengths[partner[answer]], np.arange(n_used))
 
-    def padded(values: np.ndarray, fill: int, dtype: type) -> np.ndarray:
-        return np.concatenate([values, np.full(n_rows - len(values), fill)]).astype(dtype)
+    def padded(values: np.ndarray, fill: int, dtype: type, n: int = n_rows) -> np.ndarray:
+        return np.concatenate([values, np.full(n - len(values), fill)]).astype(dtype)
 
+    place = queries.answer_start_N[row_query] + step
+    target = queries.tokens_NT[row_query, place]
+    position = np.arange(queries.tokens_NT.shape[1])
+    if queries.mask is None:
+        sequence = np.concatenate([np.arange(len(queries)), np.zeros(n_sequences - len(queries), int)])
+        tokens, sequence_R, position_R = queries.tokens_NT[sequence], row_query, place - 1
+        weight = (position[None] > 0) & (position[None] < queries.length_N[:, None])
+        weight = np.concatenate([weight, np.zeros((n_sequences - len(queries), len(position)), bool)])
+    else:
+        sequence, sequence_R, position_R = padded(row_query, 0, int), np.arange(n_used), place
+        end = padded((queries.answer_start_N + queries.answer_length_N)[row_query], 0, int)
+        hidden = (position[None] >= padded(place, 0, int)[:, None]) & (position[None] < end[:, None])
+        tokens = np.where(hidden, queries.mask, queries.tokens_NT[sequence]).astype(np.int32)
+        weight = np.zeros(tokens.shape)
     last = max(len(taken) - 1, 0)
     batch = QueryBatch(
         tokens,
+        queries.length_N[sequence].astype(np.int32),
         weight.astype(np.float32),
-        padded(row_query, 0, np.int32),
-        padded(queries.answer_start_N[row_query] - 1 + step, 0, np.int32),
-        padded(tokens[row_query, queries.answer_start_N[row_query] + step], 0, np.int32),
+        padded(sequence_R, 0, np.int32),
+        padded(position_R, 0, np.int32),
+        padded(target, 0, np.int32),
         padded(answer, last, np.int32),
         padded(np.ones(n_used), 0, np.float32),
         np.concatenate([control, np.arange(n_used, n_rows)]).astype(np.int32),

@@ -1,27 +1,46 @@
 """Facts, sets of facts, and the splits that decide which of them an objective may see."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.errors import UserError, unknown
 
+SUBJECT, ANSWER = "{subject}", "{answer}"
 SETS = ("objective", "held_out_prompts", "unseen_facts", "unseen_relations")
 
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """A relation and the prompts that ask for it."""
+    """A relation and the prompts that ask for it.
+
+    A prompt is a template with "{subject}" once. "{answer}" may stand anywhere in it, at most once; without it, the
+    answer follows at the end and a full stop closes the sentence. Other braces are plain text.
+    """
 
     name: str
-    prompts: tuple[str, ...]  # each contains "{subject}" once and ends just before the answer, without a space
+    prompts: tuple[str, ...]  # "The capital of {subject} is" or "{answer} is the capital of {subject} ."
     domain: str  # what its subjects are, e.g. "countries"
     source: str = ""  # the package (or file) that its answers come from
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise UserError(f"relation {self.name!r} has no prompt; give it at least one, with {SUBJECT} in it")
+        for prompt in self.prompts:
+            n_subjects, n_answers = prompt.count(SUBJECT), prompt.count(ANSWER)
+            if n_subjects != 1 or n_answers > 1:
+                raise UserError(
+                    f"prompt {prompt!r} of relation {self.name!r} has {n_subjects} times {SUBJECT} and {n_answers} "
+                    f"times {ANSWER}; write the subject once, and the answer once or not at all (it then comes last)"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +109,7 @@ class FactSet:
     def __len__(self) -> int:
         return len(self.facts)
 
-    @property
+    @functools.cached_property
     def relation(self) -> Mapping[str, Relation]:
         """The relations by name."""
         return {relation.name: relation for relation in self.relations}
@@ -121,10 +140,100 @@ class FactSet:
         content = [[(r.name, r.prompts) for r in self.relations], [dataclasses.astuple(fact) for fact in self.facts]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def prompt(self, fact_index: int, prompt_index: int) -> str:
-        """The text that ends just before the answer."""
-        fact = self.facts[fact_index]
-        return self.relation[fact.relation].prompts[prompt_index].format(subject=fact.subject)
+    def prompt(self, fact: int, prompt: int) -> str:
+        """The text before the answer, without space at its end; empty where the answer comes first.
+
+        Args:
+          fact: index into `facts`.
+          prompt: index into the prompts of the fact's relation.
+        """
+        return self._around(fact, prompt)[0]
+
+    def after(self, fact: int, prompt: int) -> str:
+        """The text after the answer, with its space; a full stop for a prompt that does not name the answer."""
+        return self._around(fact, prompt)[1]
+
+    def _around(self, fact: int, prompt: int) -> tuple[str, str]:
+        asked = self.facts[fact]
+        return _around(self.relation[asked.relation].prompts[prompt], asked.subject)
+
+    def answer_last(self) -> "FactSet":
+        """What a causal model can be asked: only prompts after whose answer nothing but spaces and punctuation comes.
+
+        Relations that have no such prompt go, and their facts with them. `dropped` counts the prompts ("prompt whose
+        answer does not come last", and "prompt that is another one up to its answer": a causal model cannot tell them
+        apart, so that the first one stands for both) and the facts ("fact without a usable prompt").
+
+        Raises:
+          UserError: if no fact is left.
+        """
+        kept, n_inside, n_repeated = [], 0, 0
+        for relation in self.relations:
+            last = [prompt for prompt in relation.prompts if _ends_in_answer(prompt)]
+            distinct: dict[str, str] = {}
+            for prompt in last:
+                distinct.setdefault(_around(prompt, SUBJECT)[0], prompt)
+            n_inside += len(relation.prompts) - len(last)
+            n_repeated += len(last) - len(distinct)
+            if last:
+                kept.append(dataclasses.replace(relation, prompts=tuple(distinct.values())))
+        names = {relation.name for relation in kept}
+        facts = tuple(fact for fact in self.facts if fact.relation in names)
+        if not facts:
+            raise UserError(
+                f"no prompt of the {len(self.relations)} relations has its answer last, which a causal model needs; "
+                "use prompts that end in the answer, or a bidirectional model"
+            )
+        dropped = _counted(
+            self.dropped,
+            {
+                "prompt whose answer does not come last": n_inside,
+                "prompt that is another one up to its answer": n_repeated,
+                "fact without a usable prompt": len(self) - len(facts),
+            },
+        )
+        return FactSet(tuple(kept), facts, dropped)
+
+    def limited(self, n: int, seed: int = 0) -> "FactSet":
+        """At most `n` facts of each relation, drawn by `seed`; 0 keeps all.
+
+        `dropped` counts the others as "above the limit". The draw in a relation does not depend on other relations.
+
+        Raises:
+          UserError: if `n` or `seed` is negative.
+        """
+        _check_not_negative(limit=n, seed=seed)
+        if n == 0:
+            return self
+        indices = [_rng(seed, name, "limit").permutation(own)[:n] for name, own in self._indices().items()]
+        facts = tuple(self.facts[index] for index in sorted(np.concatenate(indices).tolist()))
+        return FactSet(self.relations, facts, _counted(self.dropped, {"above the limit": len(self) - len(facts)}))
+
+    def queries(self, prompts: int = 0, seed: int = 0) -> Int[np.ndarray, "N 2"]:
+        """What can be asked: rows (fact index, prompt index), in order.
+
+        Args:
+          prompts: at most so many prompts a fact, drawn for each fact; 0 takes all.
+          seed: of the draw; the rows of a relation do not depend on the other relations' facts.
+        Raises:
+          UserError: if `prompts` or `seed` is negative.
+        """
+        _check_not_negative(prompts=prompts, seed=seed)
+        rows = []
+        for name, own in self._indices().items():
+            n_prompts = len(self.relation[name].prompts)
+            order = np.argsort(_rng(seed, name, "queries").random((len(own), n_prompts)), axis=1)
+            drawn = np.sort(order[:, : prompts or n_prompts], axis=1)
+            rows.append(np.stack([np.broadcast_to(own[:, None], drawn.shape), drawn], axis=-1).reshape(-1, 2))
+        queries = np.concatenate(rows)
+        return queries[np.lexsort((queries[:, 1], queries[:, 0]))]
+
+    def _indices(self) -> dict[str, np.ndarray]:
+        """Indices of each relation's facts; relations without any are left out."""
+        by_relation: dict[str, list[int]] = {relation.name: [] for relation in self.relations}
+        for index, fact in enumerate(self.facts):
+            by_relation[fact.relation].append(index)
+        return {name: np.array(indices, int) for name, indices in by_relation.items() if indices}
 
     def split(self, config: SplitConfig) -> Split:
         """Deterministic split by `config.seed`; adding a relation does not move the facts of another one.
@@ -137,17 +246,11 @@ class FactSet:
             if name not in self.relation:
                 raise unknown("relation", name, self.relation, "Change split.unseen_relations.")
         rows: dict[str, list[np.ndarray]] = {name: [] for name in ("training", *SETS)}
-        by_relation: dict[str, list[int]] = {relation.name: [] for relation in self.relations}
-        for index, fact in enumerate(self.facts):
-            by_relation[fact.relation].append(index)
-        for relation in self.relations:
-            indices = np.array(by_relation[relation.name], int)
-            if not len(indices):
-                continue
-            rng = np.random.default_rng([config.seed, *relation.name.encode()])
-            trained, held_out = _split_prompts(rng, relation, indices, config.held_out_prompts)
+        for name, indices in self._indices().items():
+            rng = _rng(config.seed, name)
+            trained, held_out = _split_prompts(rng, self.relation[name], indices, config.held_out_prompts)
             rows["training"].append(trained)
-            if relation.name in unseen_relations:
+            if name in unseen_relations:
                 rows["unseen_relations"].append(trained)
                 continue
             unseen = rng.permutation(indices)[: round(config.unseen_facts * len(indices))]
@@ -168,6 +271,33 @@ class FactSet:
         return tuple(np.random.default_rng(config.seed).permutation(names)[: config.n_unseen_relations].tolist())
 
 
+def _around(prompt: str, subject: str) -> tuple[str, str]:
+    # Divided first: a subject may contain the mark of the answer, and any other brace.
+    before, mark, after = prompt.partition(ANSWER)
+    return before.replace(SUBJECT, subject).rstrip(), after.replace(SUBJECT, subject) if mark else "."
+
+
+def _ends_in_answer(prompt: str) -> bool:
+    # The subject is no punctuation: it stands before such an answer, so that there is something to be read.
+    return all(sign.isspace() or unicodedata.category(sign).startswith("P") for sign in _around(prompt, "subject")[1])
+
+
+def _rng(seed: int, relation: str, purpose: str = "") -> np.random.Generator:
+    """A stream of each relation's own; draws for different purposes must not pick the same things."""
+    return np.random.default_rng([seed, *relation.encode(), *purpose.encode()])
+
+
+def _counted(dropped: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    reasons = [*dropped, *(reason for reason, number in more.items() if number and reason not in dropped)]
+    return {reason: dropped.get(reason, 0) + more.get(reason, 0) for reason in reasons}
+
+
+def _check_not_negative(**values: int) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise UserError(f"{name} must be at least 0, got {value}")
+
+
 def _split_prompts(
     rng: np.random.Generator, relation: Relation, indices: np.ndarray, n_held_out: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -183,18 +313,23 @@ def _split_prompts(
 
 
 def checked(
-    relations: Sequence[Relation], candidates: Iterable[Fact], *, dropped: Mapping[str, int] | None = None
+    relations: Sequence[Relation],
+    candidates: Iterable[Fact],
+    *,
+    dropped: Mapping[str, int] | None = None,
+    ambiguous: Literal["drop", "keep"] = "drop",
 ) -> FactSet:
     """A FactSet of the candidates that can be asked and answered without ambiguity; the rest is counted by reason.
 
     Dropped: "empty" (no subject or answer), "duplicate" (the same fact again), "ambiguous subject" (one subject,
-    several answers in one relation: all of them go), "answer inside its prompt" (as whole words, without case, in any
-    of the relation's prompts).
+    several answers in one relation: all of them go), "answer inside its prompt" (as whole words, without case, before
+    or after the answer's place in any of the relation's prompts).
 
     Args:
       relations: all relations that may occur.
       candidates: facts in any order.
       dropped: counts of what the caller left out already.
+      ambiguous: "keep" makes a fact of each answer of an ambiguous subject.
     Raises:
       UserError: if a candidate's relation is unknown, or nothing is left.
     """
@@ -218,14 +353,16 @@ def checked(
             known.append(fact.answer)
     facts = []
     for (name, subject), known in answers.items():
-        if len(known) > 1:
+        if len(known) > 1 and ambiguous == "drop":
             drop("ambiguous subject", len(known))
             continue
-        leak = re.compile(rf"(?<!\w){re.escape(known[0])}(?!\w)", re.IGNORECASE)
-        if any(leak.search(prompt.format(subject=subject)) for prompt in by_name[name].prompts):
-            drop("answer inside its prompt")
-            continue
-        facts.append(Fact(name, subject, known[0]))
+        texts = [text for prompt in by_name[name].prompts for text in _around(prompt, subject)]
+        for answer in known:
+            leak = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)
+            if any(map(leak.search, texts)):
+                drop("answer inside its prompt")
+            else:
+                facts.append(Fact(name, subject, answer))
     order = {relation.name: index for index, relation in enumerate(relations)}
-    facts.sort(key=lambda fact: (order[fact.relation], fact.subject))
+    facts.sort(key=lambda fact: (order[fact.relation], fact.subject, fact.answer))
     return FactSet(tuple(relations), tuple(facts), counts)

@@ -14,7 +14,7 @@ from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit, Forward, forward
 from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import CAPTURE, Readout, Rows, answer_log_probability, causal_readout
+from jaxinterp.readout import Readout, Rows, answer_log_probability, lm_readout
 from jaxinterp.selection import top_k
 from jaxinterp.suppression import amplify, control_mask, random_mask, suppress
 
@@ -93,7 +93,10 @@ def measured_by_ablation(
 def measured_ability(
     config: ModelConfig, params: Mapping, queries: EncodedQueries, *, rows: int = 64, seed: int = 0
 ) -> dict[str, Float[np.ndarray, " N"]]:
-    """The columns correct, sentence_nll and sentence_tokens of `measured_answers` alone: one forward a query."""
+    """The columns correct, sentence_nll and sentence_tokens of `measured_answers` alone: one forward a query.
+
+    A bidirectional model has the first alone.
+    """
     step = _jitted_ability(config)
     return _all_batches(queries, rows, seed, lambda number, batch, taken: step(params, batch))
 
@@ -139,9 +142,8 @@ class _Measured(NamedTuple):
 
 
 def _measured(config: ModelConfig, params: Mapping, batch: QueryBatch) -> _Measured:
-    result = forward(config, params, batch.tokens_BT, capture=CAPTURE)
     rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-    return _Measured(batch, result, causal_readout(config, params, result, rows))
+    return _Measured(batch, *lm_readout(config, params, batch.tokens_BT, rows, batch.length_B))
 
 
 @functools.lru_cache(maxsize=8)
@@ -167,25 +169,28 @@ def _jitted(config: ModelConfig, k: int, points: int) -> Callable:
             "suppressed_log_odds": log_odds(log_suppressed),
             "suppressed_ratio": jnp.exp(log_suppressed - log_p),
             "residual": measured.answer_mean(jnp.abs(attribution.residual_PR).mean(0)),
-            **_ability(measured.forward.logits_BTV, batch),
+            **_ability(config, measured.forward.logits_BTV, batch),
         }
         return columns, mask
 
     return step
 
 
-def _ability(logits_BTV: Float[Array, "B T V"], batch: QueryBatch) -> dict[str, Array]:
+def _ability(config: ModelConfig, logits_BTV: Float[Array, "B T V"], batch: QueryBatch) -> dict[str, Array]:
     wrong_R = logits_BTV[batch.sequence_R, batch.position_R].argmax(-1) != batch.target_R
+    n_answers = batch.answer_weight_N.shape[0]
+    errors = jax.ops.segment_sum(wrong_R * batch.weight_R, batch.answer_R, n_answers)
+    correct = {"correct": (errors == 0).astype(logits_BTV.dtype)}
+    if config.attention == "bidirectional":
+        return correct  # it does not predict the next token
     log_p = jax.nn.log_softmax(logits_BTV[:, :-1])
     nll_BT = -jnp.take_along_axis(log_p, batch.tokens_BT[:, 1:, None], axis=-1)[..., 0]
     weight_BT = batch.token_weight_BT[:, 1:]
-    n_answers = batch.answer_weight_N.shape[0]
-    errors = jax.ops.segment_sum(wrong_R * batch.weight_R, batch.answer_R, n_answers)
     # An answer's sentence is that of its first row.
     first_R = jnp.concatenate([jnp.ones(1, bool), batch.answer_R[1:] != batch.answer_R[:-1]]) * batch.weight_R
     sentence_N = jax.ops.segment_sum(first_R * batch.sequence_R, batch.answer_R, n_answers).astype(jnp.int32)
     return {
-        "correct": (errors == 0).astype(logits_BTV.dtype),
+        **correct,
         "sentence_nll": (nll_BT * weight_BT).sum(1)[sentence_N],
         "sentence_tokens": weight_BT.sum(1)[sentence_N],
     }
@@ -193,7 +198,11 @@ def _ability(logits_BTV: Float[Array, "B T V"], batch: QueryBatch) -> dict[str, 
 
 @functools.lru_cache(maxsize=8)
 def _jitted_ability(config: ModelConfig) -> Callable:
-    return jax.jit(lambda params, batch: _ability(forward(config, params, batch.tokens_BT).logits_BTV, batch))
+    return jax.jit(
+        lambda params, batch: _ability(
+            config, forward(config, params, batch.tokens_BT, length_B=batch.length_B).logits_BTV, batch
+        )
+    )
 
 
 @functools.lru_cache(maxsize=8)

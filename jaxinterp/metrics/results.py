@@ -10,7 +10,6 @@ import numpy as np
 from jaxinterp.metrics.estimates import Estimate, Estimates
 from jaxinterp.metrics.measure import Measurement
 from jaxinterp.models.bundle import LanguageModel
-from jaxinterp.models.transformer import ffn_output
 
 MOST_USED = 20  # neurons listed
 
@@ -71,17 +70,20 @@ def most_used_neurons(measurement: Measurement, model: LanguageModel, relations:
 def promoted_tokens(model: LanguageModel, layer: int, neuron: int, n: int = 5) -> list[str]:
     """The n tokens that the neuron's value vector promotes most: the largest of W_out[i] · E; Geva et al. 2021.
 
-    The final norm's scale is folded in; its division by the standard deviation does not change the order.
+    The scales of the norms between the value vector and the unembedding are folded in; their division by a standard
+    deviation does not change the order. Later layers and BERT's head, which are not linear, are left out.
     """
-    one = jax.nn.one_hot(neuron, model.config.d_mlp, dtype=model.config.dtype)
-    value = ffn_output(model.config, model.params, layer, one) - ffn_output(
-        model.config, model.params, layer, jnp.zeros_like(one)
-    )
-    if model.config.norm == "layernorm":
+    config, params = model.config, model.params
+    layers = jax.tree.map(lambda x: jnp.asarray(x[layer], jnp.float32), params["layers"])
+    value = layers["w_out"][neuron]
+    if config.norm_placement == "sandwich":
+        value = value * layers["norm_mlp_out"]["scale"]
+    if config.norm == "layernorm":
         value = value - value.mean()
-    unembedding = model.params["embedding" if model.config.tied else "unembedding"]
-    logits = jnp.asarray(unembedding) @ (value * jnp.asarray(model.params["norm_final"]["scale"]))
-    return [model.tokenizer.id_to_token(int(token)) for token in jax.lax.top_k(logits, n)[1]]
+    scale = layers["norm_mlp"] if config.norm_placement == "post" else params["norm_final"]
+    unembedding = params["embedding" if config.tied else "unembedding"]
+    logits = jnp.asarray(unembedding, jnp.float32) @ (value * jnp.asarray(scale["scale"], jnp.float32))
+    return [model.tokenizer.token(int(token)) for token in jax.lax.top_k(logits, n)[1]]
 
 
 def _plain(estimate: Estimate) -> dict:

@@ -1,35 +1,26 @@
-"""A language model in a folder: config.json, model.safetensors, tokenizer.json, provenance.json."""
+"""A language model in a folder: config.json, model.safetensors, the tokenizer's two files, provenance.json."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from tokenizers import Tokenizer
 
 from jaxinterp.errors import UserError
 from jaxinterp.files import new_folder, read_json, write_json
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.tokenizers import load_tokenizer
-
-
-@dataclasses.dataclass(frozen=True)
-class LanguageModel:
-    """Everything that is needed to run a model."""
-
-    config: ModelConfig
-    params: Mapping
-    tokenizer: Tokenizer
-    provenance: Mapping  # how it came about: the training config, revision, versions
+from jaxinterp.models.language_model import LanguageModel, flat, nested
+from jaxinterp.models.loading.load import check_dtype, load_pretrained
+from jaxinterp.models.loading.weights import Placement
+from jaxinterp.models.tokenizers import load_tokenizer, save_tokenizer
 
 
 def save_model(folder: Path, model: LanguageModel) -> None:
-    """Writes the four files, all or none: the folder appears when it is complete, and replaces an older one.
+    """Writes the files, all or none: the folder appears when it is complete, and replaces an older one.
 
     Raises:
       UserError: if the folder cannot be written.
@@ -38,20 +29,39 @@ def save_model(folder: Path, model: LanguageModel) -> None:
     weights = save(arrays)
     with new_folder(folder) as partial:
         (partial / "model.safetensors").write_bytes(weights)
-        (partial / "tokenizer.json").write_text(model.tokenizer.to_str(pretty=False), encoding="utf-8")
+        save_tokenizer(model.tokenizer, partial / "tokenizer.json")
         write_json(partial / "config.json", dataclasses.asdict(model.config))
         digest = hashlib.sha256(weights).hexdigest()
         write_json(partial / "provenance.json", {**model.provenance, "weights_sha256": digest})
 
 
-def load_model(folder: Path) -> LanguageModel:
-    """Reads a folder that `save_model` wrote.
+def load_model(path: Path, *, dtype: str | None = None, placement: Placement | None = None) -> LanguageModel:
+    """Reads a model, whatever wrote it.
 
+    Args:
+      path: a folder that `save_model` wrote; or a published model, see `load_pretrained`.
+      dtype: of parameters and arithmetic; None is that of our own folder, and float32 for a published model.
+      placement: the sharding of each parameter, from its path and shape; None is JAX's default device.
     Raises:
-      UserError: if a file is missing or damaged, or a tensor is missing, unexpected, misshapen or not finite.
+      UserError: if a file is missing or damaged, a tensor is missing, unexpected, misshapen or not finite, or a
+        published model is not supported.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} holds no model: config.json is missing; give a folder that `jaxinterp train` wrote")
+    if path.suffix == ".gguf" or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
+        return load_pretrained(path, dtype=dtype or "float32", placement=placement)
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"{path} holds no model: config.json is missing; give a folder that `jaxinterp train` wrote, or a "
+            "published model: a folder with config.json and safetensors, or a .gguf file"
+        )
+    model = _load_own(path, placement)
+    if dtype is None or dtype == model.config.dtype:
+        return model
+    check_dtype(dtype)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=dtype), params=params)
+
+
+def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
     try:
         config = ModelConfig(**read_json(folder / "config.json"))
     except TypeError as error:
@@ -77,25 +87,7 @@ def load_model(folder: Path) -> LanguageModel:
             )
         if not np.isfinite(arrays[name]).all():
             raise UserError(f"{folder}: tensor {name!r} has values that are not finite")
-    params = nested({tuple(name.split(".")): jax.numpy.asarray(value) for name, value in arrays.items()})
+    paths = {name: tuple(name.split(".")) for name in arrays}
+    where = {name: placement(paths[name], value.shape) if placement else None for name, value in arrays.items()}
+    params = nested({paths[name]: jax.device_put(value, where[name]) for name, value in arrays.items()})
     return LanguageModel(config, params, load_tokenizer(folder / "tokenizer.json"), provenance)
-
-
-def flat(tree: Mapping, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
-    """A nested dictionary as one with paths for keys, in sorted order."""
-    leaves: dict[tuple[str, ...], object] = {}
-    for name in sorted(tree):
-        value = tree[name]
-        leaves |= flat(value, (*prefix, name)) if isinstance(value, Mapping) else {(*prefix, name): value}
-    return leaves
-
-
-def nested(leaves: Mapping[tuple[str, ...], object]) -> dict:
-    """The inverse of `flat`."""
-    tree: dict = {}
-    for path, value in leaves.items():
-        node = tree
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = value
-    return tree

@@ -1,14 +1,32 @@
 """What a transformer is made of, as data; imports no JAX, so that command lines start fast."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, get_args, get_origin
 
 from jaxinterp.errors import UserError, unknown
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for contexts longer than those of pretraining."""
+
+    kind: Literal["linear", "llama3"]  # linear divides all; llama3 divides long wavelengths and blends between
+    factor: float  # by which frequencies are divided
+    low_freq_factor: float = 1.0  # llama3: wavelengths above original_n_ctx / this are divided
+    high_freq_factor: float = 4.0  # llama3: wavelengths below original_n_ctx / this are kept
+    original_n_ctx: int = 8192  # llama3: context of pretraining, tokens
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "llama3"):
+            raise unknown("model.rope_scaling.kind", self.kind, ("linear", "llama3"))
+        if self.factor <= 0:
+            raise UserError(f"model.rope_scaling.factor must be above 0, got {self.factor}")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A causal, pre-norm transformer. Sizes are counts; letters are those of `jaxinterp.__doc__`."""
+    """A transformer. Sizes are counts; letters are those of `jaxinterp.__doc__`. The defaults are a small GPT."""
 
     d_vocab: int  # V, tokens in the vocabulary
     n_ctx: int  # longest sequence, tokens
@@ -18,29 +36,72 @@ class ModelConfig:
     n_heads: int = 4  # H, query heads
     n_kv_heads: int = 4  # key/value heads; fewer than n_heads is grouped-query attention, 1 is multi-query
     d_head: int = 24  # K, head width
+    attention: Literal["causal", "bidirectional"] = "causal"  # bidirectional: a masked language model
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     norm_eps: float = 1e-5  # added to the variance (LayerNorm) or mean square (RMSNorm)
+    # pre: x + f(norm(x)) and a final norm; post (BERT): norm(x + f(x)); sandwich (Gemma): pre with x + norm(f(norm(x)))
+    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
+    parallel: bool = False  # attention and FFN both read the layer's input (GPT-NeoX)
+    qk_norm: bool = False  # RMSNorm of each head's queries and keys
     position: Literal["learned", "rotary"] = "learned"
     rope_theta: float = 10_000.0  # base wavelength of rotary positions
-    ffn: Literal["gelu", "relu", "swiglu"] = "gelu"  # gelu is the tanh approximation; swiglu is silu(gate) * up
-    bias: bool = True  # biases in attention, FFN and LayerNorm
+    rope_share: float = 1.0  # share of a head's coordinates that rotate, from the first
+    rope_scaling: RopeScaling | None = None  # not in local layers
+    window: int | None = None  # positions that a local layer attends to, its own included
+    local_layers: tuple[int, ...] = ()  # layers that attend to a window
+    rope_theta_local: float | None = None  # base wavelength in local layers; None is rope_theta
+    attn_scale: float | None = None  # factor of attention scores; None is K^-1/2
+    attn_softcap: float | None = None  # c · tanh(scores / c)
+    logit_softcap: float | None = None  # c · tanh(logits / c)
+    # gelu is the tanh approximation, gelu_exact is not; swiglu is silu(gate) * up, geglu is gelu(gate) * up
+    ffn: Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu"] = "gelu"
+    qkv_bias: bool = True  # biases of queries, keys and values
+    out_bias: bool = True  # bias of attention's output
+    mlp_bias: bool = True  # biases of the FFN
+    embed_norm: bool = False  # norm of the embeddings (BERT)
+    embed_scale: float | None = None  # factor of token embeddings; None is 1
     tied: bool = True  # the unembedding is the embedding's transpose
-    dtype: Literal["float32", "float64"] = "float32"  # of parameters and arithmetic; float64 needs jax_enable_x64
+    unembed_bias: bool = False
+    head: Literal["linear", "transform"] = "linear"  # transform: dense, activation, norm before the unembedding (BERT)
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"  # of arithmetic; float64 needs jax_enable_x64
 
     def __post_init__(self) -> None:
+        # JSON has no tuples.
+        object.__setattr__(self, "local_layers", tuple(self.local_layers))
+        if isinstance(self.rope_scaling, Mapping):
+            object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
         for field in ("d_vocab", "n_ctx", "n_layers", "d_model", "d_mlp", "n_heads", "n_kv_heads", "d_head"):
             if getattr(self, field) < 1:
                 raise UserError(f"model.{field} must be at least 1, got {getattr(self, field)}")
         for field in dataclasses.fields(self):
-            choices = getattr(field.type, "__args__", ())
-            if choices and getattr(self, field.name) not in choices:
-                raise unknown(f"model.{field.name}", getattr(self, field.name), choices)
+            if get_origin(field.type) is Literal and getattr(self, field.name) not in get_args(field.type):
+                raise unknown(f"model.{field.name}", getattr(self, field.name), get_args(field.type))
         if self.n_heads % self.n_kv_heads:
             raise UserError(
                 f"model.n_heads ({self.n_heads}) must be a multiple of model.n_kv_heads ({self.n_kv_heads})"
             )
-        if self.position == "rotary" and self.d_head % 2:
-            raise UserError(f"rotary positions need an even model.d_head, got {self.d_head}")
+        if not 0 < self.rope_share <= 1:
+            raise UserError(f"model.rope_share must be above 0 and at most 1, got {self.rope_share}")
+        if self.position == "rotary" and self.d_rotary % 2:
+            raise UserError(f"rotary positions need an even model.d_head · model.rope_share, got {self.d_rotary}")
+        if self.local_layers and (self.window is None or self.window < 1):
+            raise UserError(f"model.local_layers need a model.window of at least 1, got {self.window}")
+        if any(not 0 <= layer < self.n_layers for layer in self.local_layers):
+            raise UserError(f"model.local_layers must lie in 0 … {self.n_layers - 1}, got {self.local_layers}")
+        if self.parallel and self.norm_placement != "pre":
+            raise UserError(f"model.parallel needs norm_placement pre, got {self.norm_placement}")
+        if self.attention == "bidirectional" and self.local_layers:
+            raise UserError("a bidirectional model cannot have model.local_layers")
+
+    @property
+    def d_rotary(self) -> int:
+        """Coordinates of a head that rotate."""
+        return int(self.d_head * self.rope_share)
+
+    @property
+    def gated(self) -> bool:
+        """Whether a neuron is act(gate) · up."""
+        return self.ffn in ("swiglu", "geglu")
 
     @property
     def n_neurons(self) -> int:
@@ -50,14 +111,17 @@ class ModelConfig:
     @property
     def n_params(self) -> int:
         """Parameters in the whole model."""
-        d, bias = self.d_model, int(self.bias)
-        attention = d * self.d_head * (2 * self.n_heads + 2 * self.n_kv_heads)
-        attention += bias * (self.d_head * (self.n_heads + 2 * self.n_kv_heads) + d)
-        matrices = 3 if self.ffn == "swiglu" else 2
-        ffn = matrices * d * self.d_mlp + bias * ((matrices - 1) * self.d_mlp + d)
-        norm = d * (2 if self.norm == "layernorm" and self.bias else 1)
+        d, k, heads = self.d_model, self.d_head, self.n_heads + 2 * self.n_kv_heads
+        attention = d * k * (heads + self.n_heads) + self.qkv_bias * k * heads + self.out_bias * d
+        attention += 2 * k * self.qk_norm
+        matrices = 3 if self.gated else 2
+        ffn = matrices * d * self.d_mlp + self.mlp_bias * ((matrices - 1) * self.d_mlp + d)
+        norm = d * (2 if self.norm == "layernorm" else 1)
+        norms = self.n_layers * (4 if self.norm_placement == "sandwich" else 2) * norm
+        norms += norm * ((self.norm_placement != "post") + self.embed_norm + (self.head == "transform"))
         embedding = d * self.d_vocab * (1 if self.tied else 2) + (d * self.n_ctx if self.position == "learned" else 0)
-        return self.n_layers * (attention + ffn + 2 * norm) + norm + embedding
+        head = (d * d + d) * (self.head == "transform") + self.d_vocab * self.unembed_bias
+        return self.n_layers * (attention + ffn) + norms + embedding + head
 
 
 def _gpt(n_layers: int, d_model: int, n_heads: int) -> dict:

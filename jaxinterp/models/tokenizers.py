@@ -1,19 +1,151 @@
-"""Tokenizers trained on a corpus of facts, through the `tokenizers` library; imports no JAX."""
+"""Tokenizers: the one class through which the code sees them, training on a corpus, files; imports no JAX."""
 
-from collections.abc import Iterable
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from jaxinterp.errors import UserError, unknown
+from jaxinterp.files import read_json, write_json, write_text
 
 BOS, PAD, UNK = "<bos>", "<pad>", "<unk>"
 Kind = Literal["word", "bpe"]
 KINDS = ("word", "bpe")
+FRAME = ("prefix", "suffix", "pad", "unk", "mask")
+SPACE = "▁"  # how sentencepiece writes a space
 
 
-def train_tokenizer(corpus: Iterable[str], *, kind: Kind = "word", vocab_size: int = 32_768) -> Tokenizer:
+@dataclasses.dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer and the frame that its model expects around a text: prefix + encode(text) + suffix, then padding.
+
+    The backend belongs to this object: its truncation and padding are switched off, and special tokens that are spelled
+    out in a text, as "<|im_end|>", are plain text to it.
+    """
+
+    backend: Tokenizer  # encodes the text; its post-processor adds nothing
+    prefix: tuple[int, ...]  # ids before every text: <bos>, [CLS] or nothing
+    suffix: tuple[int, ...]  # ids after every text: [SEP]; none in causal models
+    pad: int  # fills the right of shorter sequences; any token where the model has none for it
+    unk: int | None  # stands for what the vocabulary lacks; None if any text can be encoded
+    mask: int | None = None  # of a masked language model
+
+    def __post_init__(self) -> None:
+        frame = {"prefix": self.prefix, "suffix": self.suffix, "pad": (self.pad,)}
+        frame |= {name: () if (id := getattr(self, name)) is None else (id,) for name in ("unk", "mask")}
+        for name, ids in frame.items():
+            for id in ids:
+                if id < 0 or self.backend.id_to_token(id) is None:
+                    raise UserError(f"the tokenizer's {name} is id {id}, which its vocabulary does not have")
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.backend.encode_special_tokens = True
+
+    @functools.cached_property
+    def n_tokens(self) -> int:
+        """The highest id plus one, added tokens included; a model's d_vocab may be larger, as many are padded."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
+
+    @functools.cached_property
+    def special(self) -> frozenset[int]:
+        """Ids of control tokens, which no text gives: <bos>, [SEP], <|im_end|>; not the one for unknown words.
+
+        A single character is an ordinary token that is also used for something else, as "!" is for padding.
+        """
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(id for id, token in added.items() if token.special and len(token.content) > 1) - {self.unk}
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without prefix and suffix; the text is plain, whatever it looks like.
+
+        Raises:
+          UserError: if the text is no valid Unicode, or gives a control token nevertheless: a vocabulary of words has
+            no other way to write "<bos>".
+        """
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, in parallel."""
+        try:
+            encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:
+            bad = next(text for text in texts if not _is_unicode(text))
+            raise UserError(f"{bad!r} has lone surrogates, which no tokenizer can encode; give valid Unicode") from None
+        ids = [encoding.ids for encoding in encodings]
+        for text, found in zip(texts, ids, strict=True):
+            for id in self.special.intersection(found):
+                token = self.backend.id_to_token(id)
+                raise UserError(f"{text!r} holds {token!r}, a control token of this tokenizer; reword the text")
+        return ids
+
+    def token(self, id: int) -> str:
+        """One token as a person reads it: " Paris" with its space, "##ing" as it stands.
+
+        Bytes that are no character alone are written as "<0xE2>", and an id that only the model's padded vocabulary has
+        as "<id 50300>".
+        """
+        piece = self.backend.id_to_token(id) if id >= 0 else None
+        if piece is None:
+            return f"<id {id}>"
+        if self._spelling == "sentencepiece":
+            byte = re.fullmatch("<0x([0-7][0-9A-F])>", piece)
+            return chr(int(byte[1], 16)) if byte else piece.replace(SPACE, " ")
+        if self._spelling == "bytes" and id not in self._added and all(letter in _BYTES for letter in piece):
+            text = bytes(_BYTES[letter] for letter in piece).decode("utf-8", "surrogateescape")
+            return re.sub("[\udc80-\udcff]", lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", text)
+        return piece
+
+    def text(self, ids: Iterable[int]) -> str:
+        """The text of ids, control tokens included; the inverse of `encode`, up to what the tokenizer normalises.
+
+        Raises:
+          UserError: if the vocabulary lacks an id.
+        """
+        ids = [int(id) for id in ids]
+        for id in ids:
+            if id < 0 or self.backend.id_to_token(id) is None:
+                raise UserError(f"id {id} is not in the tokenizer's vocabulary of {self.n_tokens} tokens")
+        return self.backend.decode(ids, skip_special_tokens=False)
+
+    def unknown_word(self, text: str) -> str | None:
+        """The first piece of the text that the vocabulary lacks, None if it has all of it."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        if self.unk is None or self.unk not in encoding.ids:
+            return None
+        start, end = encoding.offsets[encoding.ids.index(self.unk)]
+        return text[start:end]
+
+    @functools.cached_property
+    def _added(self) -> frozenset[int]:
+        return frozenset(self.backend.get_added_tokens_decoder())
+
+    @functools.cached_property
+    def _spelling(self) -> Literal["bytes", "sentencepiece", "plain"]:
+        """How pieces are written, which the decoder knows; a decoder shows its settings in its state alone."""
+        decoder = self.backend.decoder
+        settings = json.loads(decoder.__getstate__()) if decoder is not None else {}
+        kinds = {part["type"] for part in settings.get("decoders", [settings]) if part}
+        if "ByteLevel" in kinds:
+            return "bytes"
+        return "sentencepiece" if kinds & {"ByteFallback", "Metaspace"} else "plain"
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The characters by which byte-level vocabularies write bytes: printable ones as they are, others from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTES = byte_alphabet()
+
+
+def train_tokenizer(corpus: Iterable[str], *, kind: Kind = "word", vocab_size: int = 32_768) -> TextTokenizer:
     """A tokenizer for the corpus.
 
     Args:
@@ -50,18 +182,73 @@ def train_tokenizer(corpus: Iterable[str], *, kind: Kind = "word", vocab_size: i
     if tokenizer.get_vocab_size() > vocab_size:
         hint = "raise it or use bpe" if kind == "word" else "raise it: bytes and special tokens alone take that many"
         raise UserError(f"{tokenizer.get_vocab_size()} tokens are needed, above vocab_size = {vocab_size}; {hint}")
-    return tokenizer
+    return _trained(tokenizer)
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer saved at `path` (a tokenizer.json).
+def _trained(backend: Tokenizer) -> TextTokenizer:
+    """The frame of tokenizers that `train_tokenizer` makes, from the names of their tokens."""
+    pad, bos, unk = (backend.token_to_id(token) for token in (PAD, BOS, UNK))
+    if None in (pad, bos, unk):
+        raise UserError(f"it has no frame.json beside it and lacks one of {PAD}, {BOS}, {UNK}")
+    # Bytes can spell any word, so that <unk> stands for nothing in a byte-level vocabulary.
+    return TextTokenizer(backend, (bos,), (), pad, unk if isinstance(backend.model, models.WordLevel) else None)
+
+
+def save_tokenizer(tokenizer: TextTokenizer, path: Path) -> None:
+    """Writes the backend to `path` (a tokenizer.json, as the `tokenizers` library reads it) and frame.json beside it.
 
     Raises:
-      UserError: if the file is missing or damaged.
+      UserError: if a file cannot be written.
+    """
+    write_text(path, tokenizer.backend.to_str(pretty=False))
+    write_json(path.with_name("frame.json"), {name: getattr(tokenizer, name) for name in FRAME})
+
+
+def load_tokenizer(path: Path) -> TextTokenizer:
+    """The tokenizer saved at `path`; without a frame.json beside it, it has to be one that `train_tokenizer` made.
+
+    Raises:
+      UserError: if a file is missing or damaged.
     """
     try:
-        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no tokenizer at {path}; is this the folder of a model?") from None
     except Exception as error:  # the library raises bare Exception for anything it cannot parse
         raise UserError(f"the tokenizer at {path} cannot be read: {error}") from None
+    frame_path = path.with_name("frame.json")
+    try:
+        return TextTokenizer(backend, **_frame(frame_path)) if frame_path.exists() else _trained(backend)
+    except UserError as error:
+        raise UserError(f"the tokenizer at {path} cannot be used: {error}") from None
+
+
+def _frame(path: Path) -> dict[str, object]:
+    frame = read_json(path)
+    valid = {"prefix": _are_ids, "suffix": _are_ids, "pad": _is_id, "unk": _is_id_or_none, "mask": _is_id_or_none}
+    if frame.keys() != valid.keys():
+        raise UserError(f"{path} has the fields {', '.join(sorted(frame)) or 'none'}, not {', '.join(FRAME)}")
+    for name, value in frame.items():
+        if not valid[name](value):
+            raise UserError(f"{path}: {name} is {value!r}, which is no token id")
+    return frame | {name: tuple(frame[name]) for name in ("prefix", "suffix")}
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_id_or_none(value: object) -> bool:
+    return value is None or _is_id(value)
+
+
+def _are_ids(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_id, value))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

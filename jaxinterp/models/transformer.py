@@ -4,15 +4,17 @@
 full forward, with one position and a past it is a decoding step. `Transformer` stacks it with `nn.scan`.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxinterp.errors import unknown
+from jaxinterp.errors import UserError, unknown
 from jaxinterp.models.config import ModelConfig
 
 # What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis.
@@ -23,7 +25,7 @@ ACTIVATIONS = (
     "resid_mid",  # [L, B, S, D] between attention and FFN
     "mlp_pre",  # [L, B, S, F] the argument of the activation function (the gate's, if the FFN is gated)
     "mlp_post",  # [L, B, S, F] the neurons: what W_out multiplies, after gates
-    "mlp_out",  # [L, B, S, D] what the FFN adds
+    "mlp_out",  # [L, B, S, D] the FFN's output, before the norm that a sandwich puts on it
     "resid_post",  # [L, B, S, D] the residual stream after the layer
 )
 
@@ -38,8 +40,15 @@ class KVCache(NamedTuple):
 class Past(NamedTuple):
     """What a layer may attend to besides the new positions."""
 
-    cache: KVCache  # one layer's
+    cache: KVCache  # one layer's; its positions are 0 … T−1
     visible_BT: Bool[Array, "B T"]
+
+
+class LayerConstants(NamedTuple):
+    """What differs from layer to layer besides parameters, with or without a leading layer axis."""
+
+    window: Int[Array, "*L"]  # positions that a query sees, its own included
+    frequency: Float[Array, "*L P"]  # rotary angle a position, for each of P pairs of coordinates
 
 
 class Edit(NamedTuple):
@@ -50,11 +59,33 @@ class Edit(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """The result of a full forward."""
+    """The result of a full forward. What nobody looks at costs nothing under jit."""
 
     logits_BTV: Float[Array, "B T V"]
+    resid_final_BTD: Float[Array, "B T D"]  # the residual stream after the last layer
     cache: KVCache
     activations: Mapping[str, Array]
+
+
+def layer_constants(config: ModelConfig) -> LayerConstants:
+    """Windows and rotary frequencies of every layer."""
+    local = np.isin(np.arange(config.n_layers), config.local_layers)
+    window = np.where(local, config.window or 1, config.n_ctx)
+    theta = np.where(local, config.rope_theta_local or config.rope_theta, config.rope_theta)
+    pairs = config.d_rotary // 2
+    frequency = theta[:, None] ** (-np.arange(pairs) / max(pairs, 1))
+    scaling = config.rope_scaling
+    if scaling is not None:
+        divided = frequency / scaling.factor
+        if scaling.kind == "llama3":
+            # Turns that a pair makes over the context of pretraining: few are divided, many are kept.
+            turns = scaling.original_n_ctx * frequency / (2 * np.pi)
+            keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+            keep = np.clip(keep, 0, 1)
+            divided = keep * frequency + (1 - keep) * divided
+        frequency = np.where(local[:, None], frequency, divided)
+    exact = "float64" if config.dtype == "float64" else "float32"
+    return LayerConstants(jnp.asarray(window, jnp.int32), jnp.asarray(frequency, exact))
 
 
 def _matrix(stddev: float, *axes: str) -> nn.initializers.Initializer:
@@ -70,31 +101,46 @@ def _broadcast(vector: Array, ndim: int) -> Array:
     return vector.reshape((1,) * (ndim - vector.ndim) + vector.shape)
 
 
+def _exact(x: Array) -> Array:
+    """In float32 at least: norms, angles and softmax lose too much in 16 bits."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class Norm(nn.Module):
     """LayerNorm or RMSNorm over the last axis."""
 
     config: ModelConfig
+    axis: str = "embed"  # its logical name
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         config = self.config
         shape, dtype = (x.shape[-1],), jnp.dtype(config.dtype)
-        if config.norm == "layernorm":
-            x = x - x.mean(-1, keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + config.norm_eps)
-        x = x * _broadcast(self.param("scale", _constant(1.0, "embed"), shape, dtype), x.ndim)
-        if config.norm == "layernorm" and config.bias:
-            x = x + _broadcast(self.param("bias", _constant(0.0, "embed"), shape, dtype), x.ndim)
-        return x
+        scale = self.param("scale", _constant(1.0, self.axis), shape, dtype)
+        bias = self.param("bias", _constant(0.0, self.axis), shape, dtype) if config.norm == "layernorm" else None
+        y = _exact(x)
+        if bias is not None:
+            y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + config.norm_eps)
+        return _add(y * _broadcast(_exact(scale), y.ndim), None if bias is None else _exact(bias)).astype(x.dtype)
 
 
-def rotate(x_BSHK: Float[Array, "B S H K"], position_BS: Int[Array, "B S"], theta: float) -> Float[Array, "B S H K"]:
-    """Rotary positions (Su et al. 2021), halves layout: pairs are (i, i + K/2), angle position · theta^(−2i/K)."""
-    half = x_BSHK.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=x_BSHK.dtype) / half)
-    angle = (position_BS[..., None].astype(x_BSHK.dtype) * _broadcast(frequency, 3))[:, :, None]
-    a, b = x_BSHK[..., :half], x_BSHK[..., half:]
-    return jnp.concatenate([a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], -1)
+def rotate(
+    x_BSHK: Float[Array, "B S H K"], position_BS: Int[Array, "B S"], frequency_P: Float[Array, " P"]
+) -> Float[Array, "B S H K"]:
+    """Rotary positions (Su et al. 2021), halves layout: of the first 2P coordinates, pairs are (i, i + P)."""
+    half = frequency_P.shape[0]
+    angle = (position_BS[..., None].astype(frequency_P.dtype) * _broadcast(frequency_P, 3))[:, :, None]
+    a, b, rest = (_exact(part) for part in jnp.split(x_BSHK, (half, 2 * half), axis=-1))
+    turned = [a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle), rest]
+    return jnp.concatenate(turned, -1).astype(x_BSHK.dtype)
+
+
+def activation(config: ModelConfig, x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
+    """The FFN's activation function; of the gate, if the FFN is gated."""
+    if config.ffn == "gelu_exact":
+        return jax.nn.gelu(x, approximate=False)
+    return {"gelu": jax.nn.gelu, "geglu": jax.nn.gelu, "relu": jax.nn.relu, "swiglu": jax.nn.silu}[config.ffn](x)
 
 
 class Block(nn.Module):
@@ -110,35 +156,41 @@ class Block(nn.Module):
         std = 0.02 * (768 / d) ** 0.5
         out_std = std / (2 * config.n_layers) ** 0.5
         self.norm_attn, self.norm_mlp = Norm(config), Norm(config)
+        if config.norm_placement == "sandwich":
+            self.norm_attn_out, self.norm_mlp_out = Norm(config), Norm(config)
+        if config.qk_norm:
+            self.norm_q, self.norm_k = Norm(config, "head"), Norm(config, "head")
 
         def param(name: str, shape: tuple[int, ...], *axes: str, stddev: float = std) -> Array:
             return self.param(name, _matrix(stddev, *axes), shape, dtype)
 
-        def bias(name: str, shape: tuple[int, ...], *axes: str) -> Array | None:
-            return self.param(name, _constant(0.0, *axes), shape, dtype) if config.bias else None
+        def bias(name: str, shape: tuple[int, ...], *axes: str, there: bool) -> Array | None:
+            return self.param(name, _constant(0.0, *axes), shape, dtype) if there else None
 
         self.w_q = param("w_q", (d, config.n_heads, k), "embed", "heads", "head")
         self.w_k = param("w_k", (d, config.n_kv_heads, k), "embed", "kv_heads", "head")
         self.w_v = param("w_v", (d, config.n_kv_heads, k), "embed", "kv_heads", "head")
         self.w_o = param("w_o", (config.n_heads, k, d), "heads", "head", "embed", stddev=out_std)
-        self.b_q = bias("b_q", (config.n_heads, k), "heads", "head")
-        self.b_k = bias("b_k", (config.n_kv_heads, k), "kv_heads", "head")
-        self.b_v = bias("b_v", (config.n_kv_heads, k), "kv_heads", "head")
-        self.b_o = bias("b_o", (d,), "embed")
-        if config.ffn == "swiglu":
+        self.b_q = bias("b_q", (config.n_heads, k), "heads", "head", there=config.qkv_bias)
+        self.b_k = bias("b_k", (config.n_kv_heads, k), "kv_heads", "head", there=config.qkv_bias)
+        self.b_v = bias("b_v", (config.n_kv_heads, k), "kv_heads", "head", there=config.qkv_bias)
+        self.b_o = bias("b_o", (d,), "embed", there=config.out_bias)
+        if config.gated:
             self.w_gate = param("w_gate", (d, f), "embed", "mlp")
-            self.b_gate = bias("b_gate", (f,), "mlp")
+            self.b_gate = bias("b_gate", (f,), "mlp", there=config.mlp_bias)
         self.w_in = param("w_in", (d, f), "embed", "mlp")
-        self.b_in = bias("b_in", (f,), "mlp")
+        self.b_in = bias("b_in", (f,), "mlp", there=config.mlp_bias)
         self.w_out = param("w_out", (f, d), "mlp", "embed", stddev=out_std)
-        self.b_out = bias("b_out", (d,), "embed")
+        self.b_out = bias("b_out", (d,), "embed", there=config.mlp_bias)
 
     def __call__(
         self,
         resid_pre_BSD: Float[Array, "B S D"],
         edit: Edit | None,
+        constants: LayerConstants,
         position_BS: Int[Array, "B S"],
         edited_BS: Bool[Array, "B S"] | None,
+        valid_BS: Bool[Array, "B S"] | None,
         past: Past | None,
         capture: Sequence[str] = (),
     ) -> tuple[Float[Array, "B S D"], tuple[KVCache, dict[str, Array]]]:
@@ -147,23 +199,30 @@ class Block(nn.Module):
         Args:
           resid_pre_BSD: residual stream.
           edit: what is done to the neurons where `edited_BS`; None is nothing.
+          constants: this layer's.
           position_BS: positions, from 0.
           edited_BS: where the edit acts; None is everywhere.
+          valid_BS: new positions that may be attended to; None is all. Causality comes on top.
           past: cached keys and values that the new positions may attend to as well.
           capture: names out of `ACTIVATIONS`.
         Returns:
           The residual stream after the layer, the new positions' keys and values, and what was captured.
         """
-        attn_out, new, attn_pattern = self._attention(self.norm_attn(resid_pre_BSD), position_BS, past)
-        resid_mid = resid_pre_BSD + attn_out
-        mlp_pre, mlp_post = self._neurons(self.norm_mlp(resid_mid))
+        config = self.config
+        post, sandwich = config.norm_placement == "post", config.norm_placement == "sandwich"
+        read = resid_pre_BSD if post else self.norm_attn(resid_pre_BSD)
+        attn_out, new, attn_pattern = self._attention(read, constants, position_BS, valid_BS, past)
+        attn_out = self.norm_attn_out(attn_out) if sandwich else attn_out
+        resid_mid = self.norm_attn(resid_pre_BSD + attn_out) if post else resid_pre_BSD + attn_out
+        read = resid_mid if post else self.norm_mlp(resid_pre_BSD if config.parallel else resid_mid)
+        mlp_pre, mlp_post = self._neurons(read)
         if edit is not None:
             edited = mlp_post * edit.gates[:, None]
             if edit.shift is not None:
                 edited = edited + edit.shift[:, None]
             mlp_post = edited if edited_BS is None else jnp.where(edited_BS[..., None], edited, mlp_post)
         mlp_out = self.ffn_output(mlp_post)
-        resid_post = resid_mid + mlp_out
+        resid_post = self.after_ffn(resid_mid, mlp_out)
         found = {
             "resid_pre": resid_pre_BSD,
             "attn_pattern": attn_pattern,
@@ -177,44 +236,81 @@ class Block(nn.Module):
         return resid_post, (new, {name: found[name] for name in capture})
 
     def ffn_output(self, mlp_post: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
-        """What the FFN adds to the residual stream: linear in the neurons."""
+        """The FFN's output: linear in the neurons (with a bias)."""
         return _add(mlp_post @ self.w_out, self.b_out)
 
-    def _attention(self, x_BSD: Array, position_BS: Array, past: Past | None) -> tuple[Array, KVCache, Array]:
+    def after_ffn(self, resid_mid: Float[Array, "*B D"], mlp_out: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """The residual stream after the layer."""
+        if self.config.norm_placement == "sandwich":
+            return resid_mid + self.norm_mlp_out(mlp_out)
+        return self.norm_mlp(resid_mid + mlp_out) if self.config.norm_placement == "post" else resid_mid + mlp_out
+
+    def _attention(
+        self, x_BSD: Array, constants: LayerConstants, position_BS: Array, valid_BS: Array | None, past: Past | None
+    ) -> tuple[Array, KVCache, Array]:
         config = self.config
         q = _add(jnp.einsum("bsd,dhk->bshk", x_BSD, self.w_q), self.b_q)
         k = _add(jnp.einsum("bsd,dhk->bshk", x_BSD, self.w_k), self.b_k)
         v = _add(jnp.einsum("bsd,dhk->bshk", x_BSD, self.w_v), self.b_v)
+        if config.qk_norm:
+            q, k = self.norm_q(q), self.norm_k(k)
         if config.position == "rotary":
-            q, k = rotate(q, position_BS, config.rope_theta), rotate(k, position_BS, config.rope_theta)
+            q, k = rotate(q, position_BS, constants.frequency), rotate(k, position_BS, constants.frequency)
         group = config.n_heads // config.n_kv_heads
-        q = q.reshape(*q.shape[:2], config.n_kv_heads, group, config.d_head) * config.d_head**-0.5
-        scores = jnp.einsum("bsngk,btnk->bngst", q, k)
-        visible = (position_BS[:, :, None] >= position_BS[:, None, :])[:, None, None]
-        scores = jnp.where(visible, scores, -jnp.inf)
+        q = q.reshape(*q.shape[:2], config.n_kv_heads, group, config.d_head)
+        q = q * (config.d_head**-0.5 if config.attn_scale is None else config.attn_scale)
+
+        def scores(keys: Array, visible_BST: Array) -> Array:
+            scores = _exact(jnp.einsum("bsngk,btnk->bngst", q, keys))
+            if config.attn_softcap is not None:
+                scores = config.attn_softcap * jnp.tanh(scores / config.attn_softcap)
+            return jnp.where(visible_BST[:, None, None], scores, -jnp.inf)
+
+        def distance(position_BT: Array) -> Array:
+            return position_BS[:, :, None] - position_BT[:, None, :]
+
+        visible = jnp.ones((x_BSD.shape[0], x_BSD.shape[1], x_BSD.shape[1]), bool)
+        if config.attention == "causal":
+            visible = (distance(position_BS) >= 0) & (distance(position_BS) < constants.window)
+        if valid_BS is not None:
+            visible = visible & valid_BS[:, None, :]
+        all_scores, values = [scores(k, visible)], [v]
         if past is not None:
-            old = jnp.einsum("bsngk,btnk->bngst", q, past.cache.keys)
-            old = jnp.where(past.visible_BT[:, None, None, None, :], old, -jnp.inf)
-            scores = jnp.concatenate([old, scores], -1)
-        pattern = jax.nn.softmax(scores, axis=-1)
-        n_past = pattern.shape[-1] - k.shape[1]
-        mixed = jnp.einsum("bngst,btnk->bsngk", pattern[..., n_past:], v)
-        if past is not None:
-            mixed = mixed + jnp.einsum("bngst,btnk->bsngk", pattern[..., :n_past], past.cache.values)
+            seen = distance(jnp.arange(past.visible_BT.shape[1])[None]) < constants.window
+            all_scores.insert(0, scores(past.cache.keys, seen & past.visible_BT[:, None, :]))
+            values.insert(0, past.cache.values)
+        pattern = jax.nn.softmax(jnp.concatenate(all_scores, -1), axis=-1).astype(x_BSD.dtype)
+        # The two parts are mixed apart: concatenating values would copy the past for every branch that shares it.
+        parts = jnp.split(pattern, [value.shape[1] for value in values[:-1]], axis=-1)
+        mixed = sum(jnp.einsum("bngst,btnk->bsngk", p, value) for p, value in zip(parts, values, strict=True))
         mixed = mixed.reshape(*mixed.shape[:2], config.n_heads, config.d_head)
         pattern = pattern.reshape(pattern.shape[0], config.n_heads, *pattern.shape[-2:])
         return _add(jnp.einsum("bshk,hkd->bsd", mixed, self.w_o), self.b_o), KVCache(k, v), pattern
 
     def _neurons(self, x_BSD: Array) -> tuple[Array, Array]:
         up = _add(x_BSD @ self.w_in, self.b_in)
-        if self.config.ffn == "swiglu":
+        if self.config.gated:
             gate = _add(x_BSD @ self.w_gate, self.b_gate)
-            return gate, jax.nn.silu(gate) * up
-        return up, {"gelu": jax.nn.gelu, "relu": jax.nn.relu}[self.config.ffn](up)
+            return gate, activation(self.config, gate) * up
+        return up, activation(self.config, up)
 
 
 def _add(x: Array, bias: Array | None) -> Array:
     return x if bias is None else x + _broadcast(bias, x.ndim)
+
+
+class Head(nn.Module):
+    """BERT's transform before the unembedding: dense, activation, norm."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        d = config.d_model
+        w = self.param("w_head", _matrix(0.02 * (768 / d) ** 0.5, "embed", "embed_out"), (d, d), dtype)
+        b = self.param("b_head", _constant(0.0, "embed_out"), (d,), dtype)
+        return Norm(config, name="norm")(activation(config, _add(x @ w, b)))
 
 
 class Transformer(nn.Module):
@@ -229,42 +325,75 @@ class Transformer(nn.Module):
         self.embedding = self.param("embedding", _matrix(0.02, "vocab", "embed"), embedding, dtype)
         if not config.tied:
             self.unembedding = self.param("unembedding", _matrix(0.02, "vocab", "embed"), embedding, dtype)
+        if config.unembed_bias:
+            self.b_unembed = self.param("b_unembed", _constant(0.0, "vocab"), (config.d_vocab,), dtype)
         if config.position == "learned":
             shape = (config.n_ctx, config.d_model)
             self.positions = self.param("positions", _matrix(0.02, "position", "embed"), shape, dtype)
+        if config.embed_norm:
+            self.norm_embed = Norm(config)
         self.layers = nn.scan(
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
             length=config.n_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(config)
-        self.norm_final = Norm(config)
+        if config.norm_placement != "post":
+            self.norm_final = Norm(config)
+        if config.head == "transform":
+            self.head = Head(config)
 
     def __call__(
         self,
         tokens_BT: Int[Array, "B T"],
         edit: Edit | None = None,
         query_B: Int[Array, " B"] | None = None,
+        length_B: Int[Array, " B"] | None = None,
         capture: Sequence[str] = (),
     ) -> Forward:
         """The full forward; see `forward`."""
+        config = self.config
         position_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
         edited = None if query_B is None else position_BT == query_B[:, None]
+        # Padding stands on the right, so that causality alone hides it.
+        padded = config.attention == "bidirectional" and length_B is not None
+        valid = position_BT < length_B[:, None] if padded else None
         resid, (cache, activations) = self.layers(
-            self.embed(tokens_BT, position_BT), edit, position_BT, edited, None, tuple(capture)
+            self.embed(tokens_BT, position_BT),
+            edit,
+            layer_constants(config),
+            position_BT,
+            edited,
+            valid,
+            None,
+            tuple(capture),
         )
-        return Forward(self.unembed(resid), cache, activations)
+        return Forward(self.unembed(resid), resid, cache, activations)
 
     def embed(self, tokens: Int[Array, "*B"], position: Int[Array, "*B"]) -> Float[Array, "*B D"]:
         """Token (and learned position) embeddings."""
+        config = self.config
         x = self.embedding[tokens]
-        return x + self.positions[position] if self.config.position == "learned" else x
+        if config.embed_scale is not None:
+            x = x * jnp.asarray(config.embed_scale, x.dtype)
+        if config.position == "learned":
+            x = x + self.positions[position]
+        return self.norm_embed(x) if config.embed_norm else x
 
     def unembed(self, resid: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Final norm and logits."""
-        return self.norm_final(resid) @ (self.embedding if self.config.tied else self.unembedding).T
+        """Final norm, head and logits (in float32 at least)."""
+        config = self.config
+        x = resid if config.norm_placement == "post" else self.norm_final(resid)
+        if config.head == "transform":
+            x = self.head(x)
+        logits = _exact(x @ (self.embedding if config.tied else self.unembedding).T)
+        if config.unembed_bias:
+            logits = _add(logits, _exact(self.b_unembed))
+        return (
+            logits if config.logit_softcap is None else config.logit_softcap * jnp.tanh(logits / config.logit_softcap)
+        )
 
 
 def init(config: ModelConfig, key: PRNGKeyArray) -> dict:
@@ -285,6 +414,7 @@ def forward(
     *,
     edit: Edit | None = None,
     query_B: Int[Array, " B"] | None = None,
+    length_B: Int[Array, " B"] | None = None,
     capture: Sequence[str] = (),
 ) -> Forward:
     """Runs the whole model on whole sequences.
@@ -292,60 +422,125 @@ def forward(
     Args:
       config: the model.
       params: as from `init`.
-      tokens_BT: token ids in [0, V); padding goes to the right, where causality keeps it from mattering.
+      tokens_BT: token ids in [0, V); padding goes to the right.
       edit: what is done to the neurons at `query_B`, arrays [L, B, F]; None is the untouched model.
       query_B: the position of each sequence at which the edit acts; None is every position.
+      length_B: tokens of each sequence before padding, which a bidirectional model must not see; None is all. A causal
+        model needs none: causality hides what stands on the right.
       capture: names out of `ACTIVATIONS`.
     Returns:
       Logits, the K/V cache, and the captured activations with a leading layer axis.
     Raises:
-      UserError: if a captured name is unknown.
+      UserError: if a captured name is unknown, or the sequences are longer than the context.
     """
     for name in capture:
         if name not in ACTIVATIONS:
             raise unknown("activation", name, ACTIVATIONS)
-    return Transformer(config).apply({"params": params}, tokens_BT, edit, query_B, tuple(capture))
+    if tokens_BT.shape[1] > config.n_ctx:
+        raise UserError(f"sequences have {tokens_BT.shape[1]} tokens, above the model's context of {config.n_ctx}")
+    return Transformer(config).apply({"params": params}, tokens_BT, edit, query_B, length_B, tuple(capture))
 
 
-def decode(
+class Suffix(NamedTuple):
+    """Where the layers after a branch find what the branch did not change; see `run_layers`."""
+
+    position_RS: Int[Array, "R S"]  # of the positions that are run: the query alone (S = 1) or the whole sequence
+    edited_RS: Bool[Array, "R S"] | None  # where edits act; None is everywhere
+    valid_RS: Bool[Array, "R S"] | None  # which of them may be attended to; None is all
+    cache: KVCache | None  # of all layers, [L, R, T, KV, K]; None if all positions are run
+    visible_RT: Bool[Array, "R T"] | None  # which cached positions may be attended to
+
+
+def run_layers(
     config: ModelConfig,
     params: Mapping,
-    resid_RD: Float[Array, "R D"],
-    position_R: Int[Array, " R"],
-    cache: KVCache,
+    resid_RSD: Float[Array, "R S D"],
+    suffix: Suffix,
     edit: Edit | None,
     *,
     start: int,
-) -> Float[Array, "R V"]:
-    """Logits of one position a row, from the residual stream before layer `start`, against each row's cached past.
+) -> Float[Array, "R S D"]:
+    """The residual stream after the last layer, from the one before layer `start`.
 
     Args:
-      config: the model.
-      params: as from `init`.
-      resid_RD: residual stream at `position_R` before layer `start`.
-      position_R: the rows' positions; cached positions before them are attended to, the rest are not.
-      cache: keys and values of all layers, [L, R, T, KV, K], one sequence a row.
+      config, params: the model.
+      resid_RSD: residual stream before layer `start`.
+      suffix: positions and cache.
       edit: what is done to the neurons of layers start, ..., L−1, arrays [L − start, R, F]; None is nothing.
-      start: the first layer to run, 0 … L; L runs the unembedding alone.
+      start: the first layer to run, 0 … L; L runs none.
     """
-    length = cache.keys.shape[2]
-    visible_RT = jnp.arange(length)[None] < position_R[:, None]
     block = Block(config)
 
     def layer(resid: Array, per_layer: tuple) -> tuple[Array, None]:
-        weights, layer_cache, layer_edit = per_layer
-        past = Past(layer_cache, visible_RT)
-        resid, _ = block.apply({"params": weights}, resid, layer_edit, position_R[:, None], None, past)
+        weights, constants, cache, layer_edit = per_layer
+        past = None if cache is None else Past(cache, suffix.visible_RT)
+        resid, _ = block.apply(
+            {"params": weights},
+            resid,
+            layer_edit,
+            constants,
+            suffix.position_RS,
+            suffix.edited_RS,
+            suffix.valid_RS,
+            past,
+        )
         return resid, None
 
-    layers, rest = jax.tree.map(lambda x: x[start:], (params["layers"], cache))
-    resid, _ = jax.lax.scan(layer, resid_RD[:, None], (layers, rest, edit))
-    return Transformer(config).apply({"params": params}, resid[:, 0], method="unembed")
+    rest = jax.tree.map(lambda x: x[start:], (params["layers"], layer_constants(config), suffix.cache))
+    return jax.lax.scan(layer, resid_RSD, (*rest, edit))[0]
 
 
-def ffn_output(
-    config: ModelConfig, params: Mapping, layer: int, mlp_post: Float[Array, "*B F"]
-) -> Float[Array, "*B D"]:
-    """What the FFN of one layer adds to the residual stream for given neurons."""
-    weights = jax.tree.map(lambda x: x[layer], params["layers"])
-    return Block(config).apply({"params": weights}, mlp_post, method="ffn_output")
+BRANCH_GROUPS = 6  # scans of `run_branches`
+
+
+def run_branches(
+    config: ModelConfig, params: Mapping, start_LRSD: Float[Array, "L R S D"], suffix: Suffix
+) -> Float[Array, "L R S D"]:
+    """The residual stream after the last layer for L branches at once: branch l starts after layer l, from start[l].
+
+    All branches are rows of one batch that goes through the layers once, so that weights are read once and one backward
+    pass serves all. Layers run in `BRANCH_GROUPS` scans; a scan carries the branches that have started before its end,
+    which wastes about 1/BRANCH_GROUPS of the work and keeps compile time independent of L.
+    """
+    n_layers = start_LRSD.shape[0]
+    bounds = np.linspace(0, n_layers, min(BRANCH_GROUPS, n_layers) + 1).round().astype(int).tolist()
+    block = Block(config)
+
+    def layer(resid_NRSD: Array, per_layer: tuple) -> tuple[Array, None]:
+        number, weights, constants, cache, start_RSD = per_layer
+        past = None if cache is None else Past(cache, suffix.visible_RT)
+
+        def one(resid_RSD: Array) -> Array:
+            where = (constants, suffix.position_RS, None, suffix.valid_RS, past)
+            return block.apply({"params": weights}, resid_RSD, None, *where)[0]
+
+        return jax.vmap(one)(resid_NRSD).at[number].set(start_RSD), None
+
+    per_layer = (jnp.arange(n_layers), params["layers"], layer_constants(config), suffix.cache, start_LRSD)
+    resid = start_LRSD[:0]
+    for first, last in itertools.pairwise(bounds):
+        resid = jnp.concatenate([resid, jnp.zeros_like(start_LRSD[first:last])])
+        resid, _ = jax.lax.scan(layer, resid, jax.tree.map(lambda x, f=first, t=last: x[f:t], per_layer))
+    return resid
+
+
+def unembed(config: ModelConfig, params: Mapping, resid: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+    """Logits from the residual stream after the last layer."""
+    return Transformer(config).apply({"params": params}, resid, method="unembed")
+
+
+def ffn_output(config: ModelConfig, layers: Mapping, mlp_post_LBF: Float[Array, "L *B F"]) -> Float[Array, "L *B D"]:
+    """The output of the FFNs for given neurons; linear in them, up to a bias.
+
+    Args:
+      layers: `params["layers"]`, or a slice of its leading axis as long as that of `mlp_post_LBF`.
+    """
+    return jax.vmap(lambda w, x: Block(config).apply({"params": w}, x, method="ffn_output"))(layers, mlp_post_LBF)
+
+
+def after_ffn(
+    config: ModelConfig, layers: Mapping, resid_mid_LBD: Float[Array, "L *B D"], mlp_out_LBD: Float[Array, "L *B D"]
+) -> Float[Array, "L *B D"]:
+    """The residual stream after layers whose FFN gave `mlp_out`; `layers` as in `ffn_output`."""
+    after = jax.vmap(lambda w, mid, out: Block(config).apply({"params": w}, mid, out, method="after_ffn"))
+    return after(layers, resid_mid_LBD, mlp_out_LBD)

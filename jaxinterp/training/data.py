@@ -5,13 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool
-from tokenizers import Tokenizer
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch, sentence
 from jaxinterp.facts.facts import FactSet, Split, SplitConfig
 from jaxinterp.facts.worldfacts import world_facts
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
 from jaxinterp.provenance import DATA_PACKAGES
 from jaxinterp.training.config import DataConfig
 
@@ -22,7 +21,7 @@ class TrainingData:
 
     facts: FactSet
     split: Split
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     queries: EncodedQueries  # of the training set
     n_positions: int  # tokens of the longest sentence, held-out prompts included
     in_objective_N: Bool[np.ndarray, " N"]  # which of them the objective may use

@@ -56,7 +56,7 @@ def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
         raise UserError(
             f"model.n_ctx is {n_ctx}, but the longest sentence has {longest} tokens; use at least {longest}"
         )
-    return preset(config.preset, d_vocab=data.tokenizer.get_vocab_size(), n_ctx=n_ctx, **changes)
+    return preset(config.preset, d_vocab=data.tokenizer.n_tokens, n_ctx=n_ctx, **changes)
 
 
 def train(

@@ -14,7 +14,7 @@ from jaxinterp.objectives import control, suppression  # noqa: F401  (registers 
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
 from jaxinterp.objectives.registry import objective_term
-from jaxinterp.readout import CAPTURE, Rows, causal_readout
+from jaxinterp.readout import Rows, lm_readout
 from jaxinterp.schedule import parse_schedule
 from jaxinterp.selection import check_k
 from jaxinterp.suppression import control_mask, suppress
@@ -52,12 +52,12 @@ def loss(
       The loss in nats, and metrics: every term, and the batch's suppressability and control drop (ratios of means over
       the batch), mean answer probability and mean absolute completeness residual.
     """
-    wanted = CAPTURE if weights else ()
-    result = forward(model, params, batch.tokens_BT, capture=wanted)
-    lm = next_token_loss(result.logits_BTV, batch)
     if not weights:
+        lm = next_token_loss(forward(model, params, batch.tokens_BT).logits_BTV, batch)
         return lm, {"lm": lm}
-    readout = causal_readout(model, params, result, Rows(batch.sequence_R, batch.position_R, batch.target_R))
+    rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+    result, readout = lm_readout(model, params, batch.tokens_BT, rows)
+    lm = next_token_loss(result.logits_BTV, batch)
 
     def terms() -> Metrics:
         context = Context(objective, batch, result, readout, key)

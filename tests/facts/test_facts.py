@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -24,6 +25,160 @@ def rows(queries: np.ndarray) -> set[tuple[int, int]]:
 
 def test_prompt_ends_just_before_the_answer():
     assert fact_set().prompt(1, 0) == "The color of thing1 is"
+
+
+ANYWHERE = (
+    "The color of {subject} is",
+    "The color of {subject} is {answer} .",
+    "{answer} is {subject}'s {color}.",
+    "{subject} is {answer}-colored",
+    '{subject} shows "{answer}"!',
+    "{subject} is {answer}",
+    "{subject} is {answer}",
+)
+
+
+def anywhere(prompts: tuple[str, ...] = ANYWHERE) -> FactSet:
+    return FactSet((Relation("color", prompts, "things"),), (Fact("color", "sky", "blue"),))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before", "after"),
+    [
+        (0, "The color of sky is", "."),
+        (1, "The color of sky is", " ."),
+        (2, "", " is sky's {color}."),
+        (3, "sky is", "-colored"),
+        (4, 'sky shows "', '"!'),
+        (5, "sky is", ""),
+    ],
+)
+def test_text_around_an_answer_that_stands_anywhere(prompt: int, before: str, after: str):
+    assert (anywhere().prompt(0, prompt), anywhere().after(0, prompt)) == (before, after)
+
+
+def test_braces_in_a_subject_are_text():
+    facts = FactSet(
+        (Relation("color", ("{subject} is {answer}, {0}",), ""),), (Fact("color", "a{answer}{subject}{", "red"),)
+    )
+    assert (facts.prompt(0, 0), facts.after(0, 0)) == ("a{answer}{subject}{ is", ", {0}")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "counts"),
+    [
+        ("The color is", "0 times {subject} and 0 times {answer}"),
+        ("{subject} and {subject} are", "2 times {subject} and 0"),
+        ("{subject} is {answer}, {answer}", "1 times {subject} and 2 times {answer}"),
+        ("{Subject} is", "0 times {subject}"),
+    ],
+)
+def test_a_prompt_needs_its_subject_once_and_its_answer_at_most_once(prompt: str, counts: str):
+    with pytest.raises(UserError, match=re.escape(f"prompt {prompt!r} of relation 'color' has {counts}")):
+        Relation("color", ("{subject} is", prompt), "things")
+
+
+def test_a_relation_needs_a_prompt():
+    with pytest.raises(UserError, match="relation 'color' has no prompt"):
+        Relation("color", (), "things")
+
+
+def test_answer_last_keeps_prompts_that_end_in_the_answer_and_counts_the_others():
+    facts = FactSet(
+        (Relation("first", ("{answer} is {subject}.", "{answer} has {subject}"), ""), Relation("color", ANYWHERE, "")),
+        (Fact("color", "sky", "blue"), Fact("first", "a", "b"), Fact("first", "c", "d"), Fact("color", "sea", "green")),
+        {"duplicate": 3, "fact without a usable prompt": 5},
+    )
+    last = facts.answer_last()
+    assert [relation.name for relation in last.relations] == ["color"]
+    assert last.relations[0].prompts == (ANYWHERE[0], ANYWHERE[4], ANYWHERE[5])
+    assert last.facts == (facts.facts[0], facts.facts[3])
+    assert last.dropped == {
+        "duplicate": 3,
+        "fact without a usable prompt": 5 + 2,
+        "prompt whose answer does not come last": 2 + 2,
+        "prompt that is another one up to its answer": 2,
+    }
+    assert last.answer_last() == last
+
+
+def test_answer_last_changes_nothing_where_every_answer_is_last():
+    assert fact_set().answer_last() == fact_set()
+
+
+@pytest.mark.parametrize(
+    ("after", "is_last"), [(" .", True), ("。", True), ("' ?!)", True), (" %x", False), (" €", False)]
+)
+def test_only_spaces_and_punctuation_may_follow_a_last_answer(after: str, is_last: bool):
+    facts = anywhere(("Say {subject}:", "{subject} has {answer}" + after))
+    assert len(facts.answer_last().relations[0].prompts) == 1 + is_last
+
+
+def test_answer_last_says_when_nothing_is_left():
+    with pytest.raises(UserError, match="no prompt of the 1 relations has its answer last"):
+        anywhere(ANYWHERE[2:4]).answer_last()
+
+
+def test_queries_are_all_facts_with_all_prompts():
+    facts = FactSet(
+        (relation("size", n_prompts=1), relation("color", n_prompts=3)),
+        (Fact("color", "a", "x"), Fact("size", "a", "y"), Fact("color", "b", "z")),
+    )
+    assert facts.queries().tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [2, 0], [2, 1], [2, 2]]
+
+
+def test_queries_draw_prompts_for_each_fact():
+    facts = fact_set()
+    drawn = facts.queries(prompts=2, seed=1)
+    assert len(rows(drawn)) == len(drawn) == 2 * len(facts)
+    assert np.bincount(drawn[:, 0]).tolist() == [2] * len(facts)
+    assert len({frozenset(prompts) for prompts in drawn[:, 1].reshape(-1, 2).tolist()}) == 3
+    assert rows(drawn) == rows(facts.queries(prompts=2, seed=1)) != rows(facts.queries(prompts=2, seed=2))
+    np.testing.assert_array_equal(facts.queries(prompts=7), facts.queries())
+
+
+def test_queries_and_limit_of_a_relation_do_not_depend_on_the_others():
+    fewer, more = fact_set(), fact_set(("added", "color", "size", "owner"))
+
+    def asked(facts: FactSet) -> list[str]:
+        limited = facts.limited(5, seed=2)
+        texts = [limited.prompt(*query) for query in limited.queries(prompts=1).tolist()]
+        return [text for text in texts if "added" not in text]
+
+    assert len(asked(fewer)) == 15
+    assert asked(fewer) == asked(more)
+
+
+def test_limited_draws_facts_in_order_and_counts_the_others():
+    facts = fact_set()
+    few = facts.limited(4, seed=5)
+    assert [fact.relation for fact in few.facts] == ["color"] * 4 + ["size"] * 4 + ["owner"] * 4
+    assert few.facts == tuple(fact for fact in facts.facts if fact in few.facts)
+    assert few.dropped == {"above the limit": 3 * 16}
+    assert few == facts.limited(4, seed=5) != facts.limited(4, seed=6)
+    assert few.facts != facts.facts[:4] + facts.facts[20:24] + facts.facts[40:44]
+    assert few.limited(4) == few
+    assert facts.limited(0) == facts == facts.limited(20)
+
+
+@pytest.mark.parametrize(
+    ("ask", "named"),
+    [
+        (lambda facts: facts.limited(-1), "limit"),
+        (lambda facts: facts.limited(1, seed=-1), "seed"),
+        (lambda facts: facts.queries(-1), "prompts"),
+        (lambda facts: facts.queries(1, seed=-1), "seed"),
+    ],
+)
+def test_negative_numbers_are_rejected(ask: Callable[[FactSet], object], named: str):
+    with pytest.raises(UserError, match=f"{named} must be at least 0, got -1"):
+        ask(fact_set())
+
+
+def test_digest_tells_sets_apart_and_stays_what_it_was():
+    # Models record it: a change would make every saved one a stranger to its facts.
+    assert fact_set().digest() == "9e996f653682c9d864107ad1bd5d46f30d34f08540f13726923c230c9349294b"
+    assert anywhere().digest() != anywhere(ANYWHERE[:1]).digest()
 
 
 def test_fact_set_rejects_unknown_relation_and_emptiness():
@@ -65,6 +220,24 @@ def test_checked_counts_what_it_drops_by_reason():
     assert result.dropped == {
         "sources disagree": 4, "duplicate": 1, "ambiguous subject": 2, "empty": 2, "answer inside its prompt": 1,
     }  # fmt: skip
+
+
+def test_checked_finds_the_answer_on_both_sides_of_its_place():
+    shown = Relation("shown", ("{answer} is {subject}, or red", "{subject}: {answer}, not blue"), "")
+    candidates = [Fact("shown", "a", answer) for answer in ("Red", "blue", "shown", "or", "green")]
+    result = checked([shown], candidates, ambiguous="keep")
+    assert [fact.answer for fact in result.facts] == ["green", "shown"]
+    assert result.dropped == {"answer inside its prompt": 3}
+    # The sides are apart: no answer is found across its own place.
+    across = Relation("across", ("{subject} is new {answer}york.",), "")
+    assert len(checked([across], [Fact("across", "a", "new york")])) == 1
+
+
+def test_checked_may_keep_ambiguous_subjects():
+    candidates = [Fact("color", "flag", "white"), Fact("color", "flag", "red"), Fact("color", "flag", "white")]
+    result = checked([relation("color")], candidates, ambiguous="keep")
+    assert result.facts == (Fact("color", "flag", "red"), Fact("color", "flag", "white"))
+    assert result.dropped == {"duplicate": 1}
 
 
 def test_checked_orders_facts_by_relation_and_subject_whatever_came_first():

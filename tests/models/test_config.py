@@ -13,9 +13,18 @@ from jaxinterp.models.transformer import init, logical_axes
 
 VARIANTS = {
     "gpt": {},
-    "llama": {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "n_kv_heads": 1, "tied": False, "bias": False},
+    "llama": {
+        "norm": "rmsnorm",
+        "position": "rotary",
+        "ffn": "swiglu",
+        "n_kv_heads": 1,
+        "tied": False,
+        "qkv_bias": False,
+        "out_bias": False,
+        "mlp_bias": False,
+    },
     "swiglu with biases": {"ffn": "swiglu", "norm": "rmsnorm"},
-    "no biases": {"ffn": "relu", "bias": False, "tied": False},
+    "no biases": {"ffn": "relu", "qkv_bias": False, "out_bias": False, "mlp_bias": False, "tied": False},
     "wide heads": {"n_heads": 6, "n_kv_heads": 3, "d_head": 10, "d_mlp": 5, "position": "rotary"},
 }
 

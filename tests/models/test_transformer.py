@@ -10,7 +10,18 @@ import pytest
 from tiny import ARCHITECTURES, tiny_config, tiny_params
 
 from jaxinterp.errors import UserError
-from jaxinterp.models.transformer import ACTIVATIONS, Edit, decode, ffn_output, forward, rotate
+from jaxinterp.models.transformer import (
+    ACTIVATIONS,
+    Edit,
+    Suffix,
+    after_ffn,
+    ffn_output,
+    forward,
+    rotate,
+    run_branches,
+    run_layers,
+    unembed,
+)
 
 VARIANTS = {
     "gpt": ARCHITECTURES["gpt"],
@@ -64,7 +75,7 @@ def plain_forward(config, params, tokens):
             shared = head // group
 
             def projected(kind, h, x=x, w=w):
-                bias = w[f"b_{kind}"][h] if config.bias else 0.0
+                bias = w[f"b_{kind}"][h] if config.qkv_bias else 0.0
                 return [vector @ w[f"w_{kind}"][:, h] + bias for vector in x]
 
             q, k, v = projected("q", head), projected("k", shared), projected("v", shared)
@@ -185,30 +196,64 @@ def test_without_an_edit_and_with_one_everywhere(run):
     assert float(jnp.abs(edited - untouched.logits_BTV).max()) > 1e-2
 
 
-def test_decode_is_the_forward(run):
+def one_token(result, replaced=100.0) -> Suffix:
+    """The query alone against the cache; what must not matter in it, the query and all that follows, is replaced."""
+    position = jnp.asarray(POSITION)
+    past = jnp.arange(6)[None] < position[:, None]
+    cache = jax.tree.map(lambda x: jnp.where(past[None, :, :, None, None], x, replaced), result.cache)
+    return Suffix(position[:, None], None, None, cache, past)
+
+
+def test_running_one_token_is_the_forward(run):
     config, params, whole, result = run
     gates, shift = np.random.default_rng(1).uniform(0, 2, (2, 2, 2, 6))
 
     @functools.partial(jax.jit, static_argnums=4)
-    def decoded(params, resid, cache, edit, start):
-        return decode(config, params, resid, jnp.asarray(POSITION), cache, edit, start=start)
+    def decoded(params, resid, suffix, edit, start):
+        return unembed(config, params, run_layers(config, params, resid[:, None], suffix, edit, start=start)[:, 0])
 
-    # The rest of the cache, the query itself and all that follows, must not matter.
-    past = (np.arange(6)[None] < POSITION[:, None])[None, :, :, None, None]
-    cache = jax.tree.map(lambda x: jnp.where(past, x, 100.0), result.cache)
     rows = np.arange(2)
     edited = whole(params, TOKENS, Edit(gates, shift))
     for start in (0, 1):
         resid = edited.activations["resid_pre"][start, rows, POSITION]
-        logits = decoded(params, resid, cache, Edit(gates[start:], shift[start:]), start)
+        logits = decoded(params, resid, one_token(result), Edit(gates[start:], shift[start:]), start)
         np.testing.assert_allclose(logits, edited.logits_BTV[rows, POSITION], atol=1e-13)
     resid = result.activations["resid_post"][1, rows, POSITION]
-    logits = decoded(params, resid, cache, None, 2)
+    logits = decoded(params, resid, one_token(result), None, 2)
     np.testing.assert_allclose(logits, result.logits_BTV[rows, POSITION], atol=1e-13)
-    outputs = jax.jit(lambda params, post: [ffn_output(config, params, layer, post[layer]) for layer in range(2)])(
-        params, result.activations["mlp_post"]
-    )
-    np.testing.assert_allclose(outputs, result.activations["mlp_out"], atol=1e-14)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_branches_are_runs_of_their_own(groups, float64, monkeypatch):
+    monkeypatch.setattr("jaxinterp.models.transformer.BRANCH_GROUPS", groups)
+    config = tiny_config(n_layers=4, dtype="float64", **VARIANTS["llama"])
+    params = tiny_params(config)
+    start = jnp.asarray(np.random.default_rng(0).standard_normal((4, 2, 1, config.d_model)))
+
+    @jax.jit
+    def both(params, start):
+        suffix = one_token(forward(config, params, jnp.asarray(TOKENS)))
+        alone = [run_layers(config, params, start[layer], suffix, None, start=layer + 1) for layer in range(4)]
+        return run_branches(config, params, start, suffix), jnp.stack(alone)
+
+    branches, alone = both(params, start)
+    np.testing.assert_allclose(branches, alone, atol=1e-13)
+    np.testing.assert_array_equal(branches[3], start[3])
+    assert float(jnp.abs(branches - start)[:3].min()) > 1e-6
+
+
+def test_parts_of_the_ffn_are_the_forwards(run):
+    config, params, _, result = run
+    a = result.activations
+
+    @jax.jit
+    def parts(params):
+        out = ffn_output(config, params["layers"], a["mlp_post"])
+        return out, after_ffn(config, params["layers"], a["resid_mid"], out)
+
+    out, after = parts(params)
+    np.testing.assert_allclose(out, a["mlp_out"], atol=1e-14)
+    np.testing.assert_allclose(after, a["resid_post"], atol=1e-14)
 
 
 def test_grouped_queries_are_many_heads_with_repeated_keys(float64):
@@ -231,7 +276,10 @@ def test_rotary_products_depend_on_relative_positions_alone(float64):
 
     @jax.jit
     def product(position):
-        a, b = (rotate(jnp.asarray(x), jnp.full((1, 1), p), 100.0) for x, p in zip((q, k), position, strict=True))
+        a, b = (
+            rotate(jnp.asarray(x), jnp.full((1, 1), p), jnp.array([1.0, 0.1]))
+            for x, p in zip((q, k), position, strict=True)
+        )
         return (a * b).sum(-1)[0, 0]
 
     positions = [(0, 0), (9, 9), (5, 2), (1005, 1002), (2, 5)]

@@ -1,0 +1,109 @@
+"""BERT (Devlin et al. 2019), a masked language model with its head.
+
+A text is one segment here, so that the embedding of the first segment is added to the positions at load, and that of
+the second is not used.
+"""
+
+import numpy as np
+
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families.common import PLAIN, head_width
+from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, linear, sources
+from jaxinterp.models.families.fields import Fields
+
+HF_NAMES = {
+    "embedding": "embeddings.word_embeddings.weight",
+    "unembedding": "cls.predictions.decoder.weight",
+    "b_unembed": "cls.predictions.bias",
+    "norm_embed.scale": "embeddings.LayerNorm.weight",
+    "norm_embed.bias": "embeddings.LayerNorm.bias",
+    "head.b_head": "cls.predictions.transform.dense.bias",
+    "head.norm.scale": "cls.predictions.transform.LayerNorm.weight",
+    "head.norm.bias": "cls.predictions.transform.LayerNorm.bias",
+    "layers.norm_attn.scale": "encoder.layer.{}.attention.output.LayerNorm.weight",
+    "layers.norm_attn.bias": "encoder.layer.{}.attention.output.LayerNorm.bias",
+    "layers.norm_mlp.scale": "encoder.layer.{}.output.LayerNorm.weight",
+    "layers.norm_mlp.bias": "encoder.layer.{}.output.LayerNorm.bias",
+    "layers.w_q": "encoder.layer.{}.attention.self.query.weight",
+    "layers.b_q": "encoder.layer.{}.attention.self.query.bias",
+    "layers.w_k": "encoder.layer.{}.attention.self.key.weight",
+    "layers.b_k": "encoder.layer.{}.attention.self.key.bias",
+    "layers.w_v": "encoder.layer.{}.attention.self.value.weight",
+    "layers.b_v": "encoder.layer.{}.attention.self.value.bias",
+    "layers.w_o": "encoder.layer.{}.attention.output.dense.weight",
+    "layers.b_o": "encoder.layer.{}.attention.output.dense.bias",
+    "layers.w_in": "encoder.layer.{}.intermediate.dense.weight",
+    "layers.b_in": "encoder.layer.{}.intermediate.dense.bias",
+    "layers.w_out": "encoder.layer.{}.output.dense.weight",
+    "layers.b_out": "encoder.layer.{}.output.dense.bias",
+}
+IGNORED = {
+    r"embeddings\.position_ids": "0, 1, 2, …",
+    r"embeddings\.token_type_ids": "a text is one segment",
+    r"pooler\.dense\.(weight|bias)": "of next-sentence prediction",
+    r"cls\.seq_relationship\.(weight|bias)": "next-sentence prediction",
+}
+COPIES = {
+    "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+
+
+def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From config.json."""
+    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    fields.only("position_embedding_type", "absolute")
+    fields.only("is_decoder", False)
+    fields.only("add_cross_attention", False)
+    fields.only("type_vocab_size", 2)
+    return ModelConfig(
+        d_vocab=fields.integer("vocab_size"),
+        n_ctx=fields.integer("max_position_embeddings"),
+        n_layers=fields.integer("num_hidden_layers"),
+        d_model=d_model,
+        d_mlp=fields.integer("intermediate_size"),
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        d_head=head_width(fields, d_model, n_heads),
+        attention="bidirectional",
+        norm_eps=fields.number("layer_norm_eps", 1e-12),
+        norm_placement="post",
+        ffn=fields.one_of("hidden_act", PLAIN, "gelu"),
+        embed_norm=True,
+        tied=fields.flag("tie_word_embeddings", True),
+        unembed_bias=True,
+        head="transform",
+    )
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors."""
+    d = config.d_model
+    special = {
+        "positions": Source(
+            (
+                ("embeddings.position_embeddings.weight", shapes["positions"]),
+                ("embeddings.token_type_embeddings.weight", (2, d)),
+            ),
+            _plus_first_segment,
+        ),
+        "head.w_head": linear("cls.predictions.transform.dense.weight", (d, d)),
+    }
+    return sources(HF_NAMES, shapes, special)
+
+
+def _plus_first_segment(positions: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    return positions + segments[:1]
+
+
+def rename(name: str) -> str:
+    """Checkpoints converted from the authors' TensorFlow ones have the authors' names for a LayerNorm's parameters."""
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+FAMILY = Family(
+    "bert",
+    model_types=("bert",),
+    architectures=("BertForMaskedLM", "BertForPreTraining"),
+    hf=Layout(hf_config, hf_sources, "bert.", IGNORED, COPIES, rename),
+)

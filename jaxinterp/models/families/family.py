@@ -1,0 +1,135 @@
+"""What a family of published models is: how its config reads, and where each of our parameters comes from."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families.fields import Fields
+
+Shape: TypeAlias = tuple[int, ...]
+# Our parameters by dotted path ("layers.w_q"); those under "layers" without the layer axis.
+Shapes: TypeAlias = Mapping[str, Shape]
+
+
+class TensorFile:
+    """Tensors by name, read by rows."""
+
+    path: Path
+    shapes: Mapping[str, Shape]
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start … stop − 1 of the tensor's first axis."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a parameter (or one layer of it) comes from."""
+
+    tensors: tuple[tuple[str, Shape], ...]  # names and shapes in the file; "{}" in a name is the layer's number
+    combine: Callable[..., np.ndarray] | None = None  # the tensors → the parameter; None: the one tensor is it
+
+
+SourceMap: TypeAlias = dict[str, Source]
+# (config, shapes of our parameters) → a source for each
+Sources: TypeAlias = Callable[[ModelConfig, Shapes], SourceMap]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One file format of a family.
+
+    `config` takes the config (config.json, or GGUF metadata under the architecture's prefix) and the file. `ignored`
+    maps regular expressions of tensor names to the reason why they are not needed; `copies` maps a tensor that must
+    equal another one to that one. All names are without `prefix`, which files may lack.
+    """
+
+    config: Callable[[Fields, TensorFile], ModelConfig]
+    sources: Sources
+    prefix: str = ""
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rename: Callable[[str], str] = str  # old spellings of tensor names → today's
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A family of models."""
+
+    name: str
+    model_types: tuple[str, ...]  # "model_type" of config.json
+    architectures: tuple[str, ...]  # accepted "architectures" of config.json
+    hf: Layout
+    gguf_architectures: tuple[str, ...] = ()  # "general.architecture" of GGUF files
+    gguf: Layout | None = None
+
+
+def as_is(name: str, shape: Shape) -> Source:
+    """A tensor that has our shape already."""
+    return Source(((name, shape),))
+
+
+def linear(name: str, shape: Shape, n_in: int = 1) -> Source:
+    """A matrix stored as [outputs, inputs]; the first `n_in` axes of our shape are inputs."""
+    stored = (math.prod(shape[n_in:]), math.prod(shape[:n_in]))
+    return Source(((name, stored),), lambda x: x.T.reshape(shape))
+
+
+def flat_vector(name: str, shape: Shape) -> Source:
+    """A bias stored as one vector."""
+    return Source(((name, (math.prod(shape),)),), lambda x: x.reshape(shape))
+
+
+def fused(name: str, shape: Shape, part: int, *, by_head: bool = False) -> Source:
+    """A third of a matrix (or bias) of queries, keys and values, stored as [outputs, inputs].
+
+    Args:
+      shape: ours, [D, H, K] or [H, K].
+      part: 0 for queries, 1 for keys, 2 for values.
+      by_head: the outputs are [H, 3, K], otherwise [3, H, K].
+    """
+    *inputs, heads, width = shape
+    outer = (heads, 3) if by_head else (3, heads)
+
+    def combine(x: np.ndarray) -> np.ndarray:
+        taken = x.reshape(*outer, width, *inputs).take(part, axis=1 if by_head else 0)
+        return np.moveaxis(taken, -1, 0) if inputs else taken
+
+    return Source(((name, (3 * heads * width, *inputs)),), combine)
+
+
+def fused_qkv(name: str, shapes: Shapes, *, by_head: bool) -> SourceMap:
+    """`fused` sources of all weights and biases of queries, keys and values that the model has."""
+    return {
+        path: fused(f"{name}.{kind}", shapes[path], part, by_head=by_head)
+        for prefix, kind in (("w", "weight"), ("b", "bias"))
+        for part, letter in enumerate("qkv")
+        if (path := f"layers.{prefix}_{letter}") in shapes
+    }
+
+
+def sources(names: Mapping[str, str], shapes: Shapes, special: Mapping[str, Source] | None = None) -> SourceMap:
+    """Sources of matrices stored as [outputs, inputs] (as PyTorch and GGUF do) and of vectors.
+
+    Args:
+      names: the tensor's name for each of our parameters; those that the model does not have are passed over.
+      shapes: shapes of our parameters.
+      special: sources of parameters that are stored in another way.
+    """
+    found: SourceMap = dict(special or {})
+    for path, shape in shapes.items():
+        if path in found:
+            continue
+        leaf = path.rsplit(".", 1)[-1]
+        if leaf.startswith("w_"):
+            found[path] = linear(names[path], shape, n_in=2 if leaf == "w_o" else 1)
+        elif leaf.startswith("b_"):
+            found[path] = flat_vector(names[path], shape)
+        else:
+            found[path] = as_is(names[path], shape)
+    return found

@@ -1,0 +1,102 @@
+"""Reading a published config: every value is checked, and what nobody asked for is remembered."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from jaxinterp.errors import UserError
+
+REQUIRED = object()
+
+# Fields of config.json that say nothing about what a forward in inference computes.
+INERT = re.compile(
+    r"_.*|.*dropout.*|.*_pdrop|.*_token_id|id2label|label2id|output_.*|pooler_.*|summary_.*|auto_map|dtype|torch_dtype|"
+    r"architectures|model_type|transformers.*|use_cache|cache_implementation|initializer_range|gradient_checkpointing|"
+    r"is_encoder_decoder|tokenizer_class|task_specific_params|problem_type|finetuning_task|return_dict|"
+    r"chunk_size_feed_forward|tf_legacy_loss|pruned_heads|prefix|pretraining_tp|directionality|use_bfloat16|unsloth_.*"
+)
+
+
+class Fields:
+    """The values of a config, read by name.
+
+    Args:
+      values: the config.
+      where: the file, for messages.
+      prefix: put before every name, as "llama." in GGUF metadata.
+    """
+
+    def __init__(self, values: Mapping[str, object], where: str, prefix: str = "") -> None:
+        self.values, self.where, self.prefix = values, where, prefix
+        self._read: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return self.values.get(self.prefix + name) is not None
+
+    def get(self, name: str, default: object = REQUIRED) -> object:
+        """The value as it stands; null counts as absent. UserError if it is absent and has no default."""
+        name = self.prefix + name
+        self._read.add(name)
+        value = self.values.get(name)
+        if value is not None:
+            return value
+        if default is REQUIRED:
+            raise UserError(f"{self.where} lacks the field {name!r}")
+        return default
+
+    def integer(self, name: str, default: object = REQUIRED) -> int:
+        """A whole number."""
+        value = self.get(name, default)
+        if value is not default and (isinstance(value, bool) or not isinstance(value, int)):
+            raise self.wrong(name, value, "a whole number")
+        return value
+
+    def number(self, name: str, default: object = REQUIRED) -> float:
+        """A finite number."""
+        value = self.get(name, default)
+        if value is default:
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self.wrong(name, value, "a number")
+        return float(value)
+
+    def flag(self, name: str, default: object = REQUIRED) -> bool:
+        """True or false."""
+        value = self.get(name, default)
+        if not isinstance(value, bool):
+            raise self.wrong(name, value, "true or false")
+        return value
+
+    def one_of(self, name: str, accepted: Mapping[str, object], default: object = REQUIRED) -> object:
+        """What `accepted` has for the value."""
+        value = self.get(name, default)
+        if not isinstance(value, str) or value not in accepted:
+            raise UserError(
+                f"{self.where}: {self.prefix}{name} is {value!r}; supported for this family: {', '.join(accepted)}"
+            )
+        return accepted[value]
+
+    def only(self, name: str, *accepted: object) -> None:
+        """Refuses a model whose field has another value than these; absent is accepted."""
+        value = self.get(name, None)
+        if value is not None and value not in accepted:
+            raise UserError(
+                f"{self.where}: {self.prefix}{name} is {value!r}, which is not supported; "
+                f"supported: {', '.join(map(repr, accepted)) or 'none'}"
+            )
+
+    def part(self, name: str) -> "Fields":
+        """A nested object; empty if it is absent."""
+        value = self.get(name, {})
+        if not isinstance(value, Mapping):
+            raise self.wrong(name, value, "an object")
+        return Fields(value, f"{self.where}: {self.prefix}{name}")
+
+    def wrong(self, name: str, value: object, wanted: str) -> UserError:
+        """UserError for a value of the wrong kind."""
+        return UserError(f"{self.where}: {self.prefix}{name} must be {wanted}, got {value!r}")
+
+    def unread(self) -> tuple[str, ...]:
+        """Names under the prefix that were not asked for and might matter."""
+        names = (name for name in self.values if name.startswith(self.prefix))
+        return tuple(sorted(name for name in names if name not in self._read and not INERT.fullmatch(name)))

@@ -1,0 +1,173 @@
+"""Gemma 2 (soft caps, alternating windows) and Gemma 3's text models (norms of queries and keys, 5 : 1 windows)."""
+
+import numpy as np
+
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families import common
+from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, sources
+from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.rope import gguf_rope, hf_rope, hf_rope_by_layer_type
+
+HF_NAMES = common.HF_NAMES | {
+    "layers.norm_attn_out.scale": "layers.{}.post_attention_layernorm.weight",
+    "layers.norm_mlp.scale": "layers.{}.pre_feedforward_layernorm.weight",
+    "layers.norm_mlp_out.scale": "layers.{}.post_feedforward_layernorm.weight",
+}
+LARGEST_2, LARGEST_3 = 46, 62  # layers of the 27B models, which scale attention scores in another way
+
+
+def _hf_common(fields: Fields) -> dict[str, object]:
+    sizes = common.hf_sizes(fields, d_head=256)
+    fields.only("use_bidirectional_attention", False)
+    fields.get("hidden_act", None)  # hidden_activation alone counts
+    bias = fields.flag("attention_bias", False)
+    return sizes | {
+        "norm_placement": "sandwich",
+        "attn_scale": fields.number("query_pre_attn_scalar", 256) ** -0.5,
+        "ffn": fields.one_of("hidden_activation", common.GATED, "gelu_pytorch_tanh"),
+        "qkv_bias": bias,
+        "out_bias": bias,
+        "mlp_bias": False,
+        "embed_scale": sizes["d_model"] ** 0.5,
+        "tied": fields.flag("tie_word_embeddings", True),
+        "window": fields.integer("sliding_window", 4096),
+    }
+
+
+def _local(n_layers: int, period: int) -> tuple[int, ...]:
+    """All layers but every `period`-th."""
+    return tuple(layer for layer in range(n_layers) if (layer + 1) % period)
+
+
+def hf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
+    """Gemma 2, from config.json."""
+    common = _hf_common(fields)
+    theta, scaling = hf_rope(fields)
+    local = common.hf_local_layers(fields, common["n_layers"], _local(common["n_layers"], 2))
+    common.refuse_scaled_windows(fields, local, scaling)
+    return ModelConfig(
+        **common,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        local_layers=local,
+        attn_softcap=_cap(fields, "attn_logit_softcapping", 50.0),
+        logit_softcap=_cap(fields, "final_logit_softcapping", 30.0),
+    )
+
+
+def hf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
+    """Gemma 3, from config.json of a text model."""
+    common = _hf_common(fields)
+    theta, scaling, theta_local = hf_rope_by_layer_type(fields, 1e6, 1e4)
+    # transformers 5 writes the period with an underscore.
+    period = fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6))
+    local = common.hf_local_layers(fields, common["n_layers"], _local(common["n_layers"], period))
+    return ModelConfig(
+        **common,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        rope_theta_local=theta_local,
+        local_layers=local,
+        qk_norm=True,
+        attn_softcap=_cap(fields, "attn_logit_softcapping", None),
+        logit_softcap=_cap(fields, "final_logit_softcapping", None),
+    )
+
+
+def _cap(fields: Fields, name: str, default: float | None) -> float | None:
+    """A soft cap, which null switches off, unlike absence."""
+    if name in fields.values and fields.values[name] is None:
+        return fields.get(name, None)
+    return fields.number(name, default)
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors, where a norm's weight w means a scale of 1 + w."""
+    norms = {path: _one_plus(HF_NAMES[path], shape) for path, shape in shapes.items() if path.endswith(".scale")}
+    return sources(HF_NAMES, shapes, norms)
+
+
+def _one_plus(name: str, shape: tuple[int, ...]) -> Source:
+    def combine(x: np.ndarray) -> np.ndarray:
+        return 1 + x
+
+    return Source(((name, shape),), combine)
+
+
+def _gguf_common(fields: Fields, file: TensorFile, largest: int) -> dict[str, object]:
+    sizes = common.gguf_sizes(fields, file)
+    # The scale is not in the metadata; llama.cpp goes by the number of layers, too.
+    width = sizes["d_model"] / sizes["n_heads"] if sizes["n_layers"] == largest else sizes["d_head"]
+    return sizes | {
+        "norm_placement": "sandwich",
+        "attn_scale": width**-0.5,
+        "ffn": "geglu",
+        "embed_scale": sizes["d_model"] ** 0.5,
+        "window": fields.integer("attention.sliding_window", 4096),
+    }
+
+
+def gguf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
+    """Gemma 2, from GGUF metadata."""
+    common = _gguf_common(fields, file, LARGEST_2)
+    theta, scaling = gguf_rope(fields)
+    local = _gguf_local(fields, common["n_layers"], 2)
+    common.refuse_scaled_windows(fields, local, scaling)
+    return ModelConfig(
+        **common,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        local_layers=local,
+        attn_softcap=fields.number("attn_logit_softcapping", 50.0),
+        logit_softcap=fields.number("final_logit_softcapping", 30.0),
+    )
+
+
+def gguf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
+    """Gemma 3, from GGUF metadata."""
+    common = _gguf_common(fields, file, LARGEST_3)
+    theta, scaling = gguf_rope(fields, 1e6)
+    return ModelConfig(
+        **common,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        rope_theta_local=fields.number("rope.freq_base_swa", 1e4),
+        local_layers=_gguf_local(fields, common["n_layers"], 6),
+        qk_norm=True,
+        attn_softcap=fields.number("attn_logit_softcapping", None),
+        logit_softcap=fields.number("final_logit_softcapping", None),
+    )
+
+
+def _gguf_local(fields: Fields, n_layers: int, period: int) -> tuple[int, ...]:
+    pattern = fields.get("attention.sliding_window_pattern", period)
+    if not isinstance(pattern, np.ndarray):
+        return _local(n_layers, fields.integer("attention.sliding_window_pattern", period))
+    if pattern.shape != (n_layers,):
+        raise fields.wrong(
+            "attention.sliding_window_pattern", pattern.tolist(), f"one flag for each of {n_layers} layers"
+        )
+    return tuple(np.flatnonzero(pattern).tolist())
+
+
+def gguf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From GGUF, which stores 1 + w."""
+    return sources(common.GGUF_NAMES, shapes)
+
+
+GEMMA2 = Family(
+    "gemma2",
+    model_types=("gemma2",),
+    architectures=("Gemma2ForCausalLM",),
+    hf=Layout(hf_config_2, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
+    gguf_architectures=("gemma2",),
+    gguf=Layout(gguf_config_2, gguf_sources),
+)
+GEMMA3 = Family(
+    "gemma3",
+    model_types=("gemma3_text",),
+    architectures=("Gemma3ForCausalLM",),
+    hf=Layout(hf_config_3, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
+    gguf_architectures=("gemma3",),
+    gguf=Layout(gguf_config_3, gguf_sources),
+)

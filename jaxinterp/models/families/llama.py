@@ -1,0 +1,87 @@
+"""Llama (Touvron et al. 2023; Grattafiori et al. 2024) and what is built like it: SmolLM2, TinyLlama."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from jaxinterp.errors import UserError
+from jaxinterp.models.config import ModelConfig, RopeScaling
+from jaxinterp.models.families import common
+from jaxinterp.models.families.family import Family, Layout, Shape, Shapes, Source, SourceMap, TensorFile, sources
+from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.rope import gguf_rope, hf_rope
+from jaxinterp.models.transformer import layer_constants
+
+DIVISORS = "rope_freqs.weight"
+
+
+def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From config.json."""
+    theta, scaling = hf_rope(fields)
+    bias = fields.flag("attention_bias", False)
+    return ModelConfig(
+        **common.hf_sizes(fields),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        ffn=fields.one_of("hidden_act", common.GATED, "silu"),
+        qkv_bias=bias,
+        out_bias=bias,
+        mlp_bias=fields.flag("mlp_bias", False),
+        tied=fields.flag("tie_word_embeddings", False),
+    )
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors."""
+    return sources(common.HF_NAMES, shapes)
+
+
+def gguf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From GGUF metadata."""
+    theta, scaling = gguf_rope(fields)
+    sizes = common.gguf_sizes(fields, file)
+    config = ModelConfig(**sizes, rope_theta=theta, rope_scaling=scaling, ffn="swiglu")
+    return _with_divisors(config, file) if DIVISORS in file.shapes else config
+
+
+def _with_divisors(config: ModelConfig, file: TensorFile) -> ModelConfig:
+    """Llama 3's scaling, of which GGUF has the divisor of each frequency instead of the parameters."""
+    divisors = file.rows(DIVISORS, 0, file.shapes[DIVISORS][0])
+    scaling = RopeScaling("llama3", float(divisors.max()), 1.0, 4.0, 8192)
+    scaled = dataclasses.replace(config, rope_scaling=scaling)
+    plain = layer_constants(dataclasses.replace(config, rope_scaling=None)).frequency[0]
+    expected = np.asarray(plain / layer_constants(scaled).frequency[0])
+    if config.rope_scaling or divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-3):
+        raise UserError(f"{file.path}: {DIVISORS!r} is not the scaling of Llama 3, the only one of its kind supported")
+    return scaled
+
+
+def gguf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From GGUF, which stores a head's query and key coordinates with the two of a rotary pair side by side."""
+    names, special = common.GGUF_NAMES, {}
+    for leaf in ("w_q", "w_k", "b_q", "b_k"):
+        if (path := f"layers.{leaf}") in shapes:
+            special[path] = _unpaired(names[path], shapes[path])
+    return sources(names, shapes, special)
+
+
+def _unpaired(name: str, shape: Shape) -> Source:
+    """Undoes the pairing: rows (head, pair, 2) become (head, 2, pair), the halves layout of `rotate`."""
+    *inputs, heads, width = shape
+
+    def combine(x: np.ndarray) -> np.ndarray:
+        rows = x.reshape(heads, width // 2, 2, *inputs).swapaxes(1, 2).reshape(heads * width, *inputs)
+        return rows.T.reshape(shape)
+
+    return Source(((name, (heads * width, *inputs)),), combine)
+
+
+FAMILY = Family(
+    "llama",
+    model_types=("llama",),
+    architectures=("LlamaForCausalLM",),
+    hf=Layout(hf_config, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
+    gguf_architectures=("llama",),
+    gguf=Layout(gguf_config, gguf_sources, ignored={re.escape(DIVISORS): "read with the config"}),
+)

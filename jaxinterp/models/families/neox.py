@@ -1,0 +1,102 @@
+"""GPT-NeoX (Black et al. 2022) and Pythia (Biderman et al. 2023): parallel residual, partly rotary heads."""
+
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families.common import GGUF_NAMES, PLAIN, gguf_vocabulary, head_width
+from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, fused_qkv, sources
+from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.rope import gguf_rope, hf_rope
+
+HF_NAMES = {
+    "embedding": "embed_in.weight",
+    "unembedding": "embed_out.weight",
+    "norm_final.scale": "final_layer_norm.weight",
+    "norm_final.bias": "final_layer_norm.bias",
+    "layers.norm_attn.scale": "layers.{}.input_layernorm.weight",
+    "layers.norm_attn.bias": "layers.{}.input_layernorm.bias",
+    "layers.norm_mlp.scale": "layers.{}.post_attention_layernorm.weight",
+    "layers.norm_mlp.bias": "layers.{}.post_attention_layernorm.bias",
+    "layers.w_o": "layers.{}.attention.dense.weight",
+    "layers.b_o": "layers.{}.attention.dense.bias",
+    "layers.w_in": "layers.{}.mlp.dense_h_to_4h.weight",
+    "layers.b_in": "layers.{}.mlp.dense_h_to_4h.bias",
+    "layers.w_out": "layers.{}.mlp.dense_4h_to_h.weight",
+    "layers.b_out": "layers.{}.mlp.dense_4h_to_h.bias",
+}
+IGNORED = {
+    r"layers\.\d+\.attention\.(masked_)?bias": "the causal mask",
+    r"layers\.\d+\.attention\.rotary_emb\.inv_freq": "computed from the config",
+}
+
+
+def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From config.json."""
+    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    theta, scaling = hf_rope(fields, "rotary_emb_base")
+    share = fields.part("rope_parameters").number("partial_rotary_factor", fields.number("rotary_pct", 0.25))
+    fields.only("is_decoder", False, True)
+    bias = fields.flag("attention_bias", True)
+    return ModelConfig(
+        d_vocab=fields.integer("vocab_size"),
+        n_ctx=fields.integer("max_position_embeddings"),
+        n_layers=fields.integer("num_hidden_layers"),
+        d_model=d_model,
+        d_mlp=fields.integer("intermediate_size"),
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        d_head=head_width(fields, d_model, n_heads),
+        norm_eps=fields.number("layer_norm_eps", 1e-5),
+        parallel=fields.flag("use_parallel_residual", True),
+        position="rotary",
+        rope_theta=theta,
+        rope_share=share,
+        rope_scaling=scaling,
+        ffn=fields.one_of("hidden_act", PLAIN, "gelu"),
+        qkv_bias=bias,
+        out_bias=bias,
+        tied=fields.flag("tie_word_embeddings", False),
+    )
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors, where each head's queries, keys and values lie together."""
+    return sources(HF_NAMES, shapes, fused_qkv("layers.{}.attention.query_key_value", shapes, by_head=True))
+
+
+def gguf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From GGUF metadata."""
+    d_model, n_heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
+    theta, scaling = gguf_rope(fields)
+    d_head = head_width(fields, d_model, n_heads)
+    return ModelConfig(
+        d_vocab=gguf_vocabulary(fields, file),
+        n_ctx=fields.integer("context_length"),
+        n_layers=fields.integer("block_count"),
+        d_model=d_model,
+        d_mlp=fields.integer("feed_forward_length"),
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        d_head=d_head,
+        norm_eps=fields.number("attention.layer_norm_epsilon"),
+        parallel=fields.flag("use_parallel_residual", True),
+        position="rotary",
+        rope_theta=theta,
+        rope_share=fields.integer("rope.dimension_count", d_head) / d_head,
+        rope_scaling=scaling,
+        ffn="gelu_exact",
+        tied="output.weight" not in file.shapes,
+    )
+
+
+def gguf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From GGUF, which stores all queries, then all keys, then all values."""
+    return sources(GGUF_NAMES, shapes, fused_qkv("blk.{}.attn_qkv", shapes, by_head=False))
+
+
+FAMILY = Family(
+    "neox",
+    model_types=("gpt_neox",),
+    architectures=("GPTNeoXForCausalLM",),
+    hf=Layout(hf_config, hf_sources, "gpt_neox.", IGNORED, {"embed_out.weight": "embed_in.weight"}),
+    gguf_architectures=("gptneox",),
+    gguf=Layout(gguf_config, gguf_sources),
+)

@@ -1,0 +1,55 @@
+"""Which family a file belongs to."""
+
+from collections.abc import Mapping
+
+from jaxinterp.errors import UserError, unknown
+from jaxinterp.models.families import bert, gemma, gpt2, llama, neox, qwen
+from jaxinterp.models.families.family import Family
+
+FAMILIES: tuple[Family, ...] = (
+    bert.FAMILY,
+    gpt2.FAMILY,
+    neox.FAMILY,
+    llama.FAMILY,
+    qwen.QWEN2,
+    qwen.QWEN3,
+    gemma.GEMMA2,
+    gemma.GEMMA3,
+)
+
+
+def hf_family(config: Mapping[str, object], where: str) -> Family:
+    """The family of a config.json.
+
+    Raises:
+      UserError: if the model type or its head is not supported.
+    """
+    by_type = {model_type: family for family in FAMILIES for model_type in family.model_types}
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise UserError(f"{where} has no model_type; known: {', '.join(sorted(by_type))}")
+    if model_type not in by_type:
+        hint = "Code that comes with a model (auto_map) is never run." if "auto_map" in config else ""
+        if model_type in ("gemma3", "gemma3n", "llama4", "qwen2_vl", "qwen3_vl"):
+            hint = "Models of text and images are not supported: text-only checkpoints are."
+        raise unknown(f"model_type in {where}:", model_type, by_type, hint)
+    family = by_type[model_type]
+    for name in config.get("architectures") or ():
+        if name not in family.architectures:
+            raise unknown(f"architecture in {where}:", name, family.architectures)
+    return family
+
+
+def gguf_family(metadata: Mapping[str, object], where: str) -> Family:
+    """The family of a GGUF file.
+
+    Raises:
+      UserError: if the architecture is not supported.
+    """
+    by_name = {name: family for family in FAMILIES for name in family.gguf_architectures}
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise UserError(f"{where} has no general.architecture; it may hold something else than a model")
+    if architecture not in by_name:
+        raise unknown(f"general.architecture in {where}:", architecture, by_name)
+    return by_name[architecture]

@@ -1,0 +1,37 @@
+"""A model in memory: what it is, its parameters, its tokenizer, where it is from."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.tokenizers import TextTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """Everything that is needed to run a model."""
+
+    config: ModelConfig
+    params: Mapping
+    tokenizer: TextTokenizer
+    provenance: Mapping  # how it came about: the training config, revision, versions; or the file it is from
+
+
+def flat(tree: Mapping, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
+    """A nested dictionary as one with paths for keys, in sorted order."""
+    leaves: dict[tuple[str, ...], object] = {}
+    for name in sorted(tree):
+        value = tree[name]
+        leaves |= flat(value, (*prefix, name)) if isinstance(value, Mapping) else {(*prefix, name): value}
+    return leaves
+
+
+def nested(leaves: Mapping[tuple[str, ...], object]) -> dict:
+    """The inverse of `flat`."""
+    tree: dict = {}
+    for path, value in leaves.items():
+        node = tree
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = value
+    return tree

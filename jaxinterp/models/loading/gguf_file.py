@@ -1,0 +1,118 @@
+"""The tensors of a GGUF file, read and dequantised by rows."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+
+from jaxinterp.errors import UserError
+from jaxinterp.models.families.family import TensorFile
+from jaxinterp.models.loading.gguf_metadata import _Reader
+
+PLAIN = {Kind.F32: "<f4", Kind.F16: "<f2", Kind.F64: "<f8"}
+QUANTISED = (Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1)
+QUANTISED += (Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K)
+SUPPORTED = tuple(kind.name for kind in (*PLAIN, *QUANTISED))
+ALIGNMENT = 32  # of tensors, unless the metadata has another
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """Where a tensor's bytes are."""
+
+    kind: Kind
+    shape: tuple[int, ...]  # rows first: GGUF's order reversed
+    start: int  # of the file
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the first axis (of everything, if there is one axis only)."""
+        block, size = gguf.GGML_QUANT_SIZES[self.kind]
+        inner = math.prod(self.shape[1:]) if len(self.shape) > 1 else 1
+        return inner // block * size
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return self.shape[0] * self.row_bytes
+
+
+class GgufFile(TensorFile):
+    """A GGUF file: its metadata, the shapes of its tensors, and their rows as floating-point numbers."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the head of the file.
+
+        Raises:
+          UserError: if the file is missing, no GGUF file, truncated or damaged, or a tensor's type is not supported.
+        """
+        self.path = path
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                reader = _Reader(file, size, path)
+                self.metadata = reader.pairs()
+                n_tensors = int(np.frombuffer(bytes(reader.data[8:16]), "<u8")[0])
+                infos = [_info(reader) for _ in range(n_tensors)]
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        alignment = self.metadata.get("general.alignment", ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise UserError(f"{path} is damaged: general.alignment is {alignment!r}")
+        start = -(-reader.position // alignment) * alignment
+        self.tensors: dict[str, Tensor] = {}
+        for name, kind, shape, offset in infos:
+            if name in self.tensors:
+                raise UserError(f"{path} is damaged: it has the tensor {name!r} twice")
+            tensor = Tensor(_supported(kind, name, path), shape, start + offset)
+            block = gguf.GGML_QUANT_SIZES[tensor.kind][0]
+            if shape[-1] % block or (len(shape) == 1 and block > 1):
+                raise UserError(f"{path}: tensor {name!r} {list(shape)} does not fit the blocks of {tensor.kind.name}")
+            if tensor.start + tensor.n_bytes > size:
+                raise UserError(
+                    f"{path} is truncated: tensor {name!r} should end at byte {tensor.start + tensor.n_bytes}, the "
+                    f"file has {size}"
+                )
+            self.tensors[name] = tensor
+        self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start … stop − 1 of the tensor's first axis, in float32 (float64 if stored so)."""
+        tensor = self.tensors[name]
+        count, offset = (stop - start) * tensor.row_bytes, tensor.start + start * tensor.row_bytes
+        data = np.fromfile(self.path, np.uint8, count, offset=offset)
+        if data.size < count:
+            raise UserError(f"{self.path}: tensor {name!r} cannot be read: the file has become shorter")
+        shape = (stop - start, *tensor.shape[1:])
+        if tensor.kind in PLAIN:
+            return data.view(PLAIN[tensor.kind]).reshape(shape)
+        # A scale that is no number is found afterwards, with the tensor's name.
+        with np.errstate(all="ignore"):
+            return gguf.dequantize(data.reshape(-1, _row_of_blocks(tensor)), tensor.kind).reshape(shape)
+
+
+def _row_of_blocks(tensor: Tensor) -> int:
+    block, size = gguf.GGML_QUANT_SIZES[tensor.kind]
+    return tensor.shape[-1] // block * size
+
+
+def _info(reader: _Reader) -> tuple[str, int, tuple[int, ...], int]:
+    name = reader.string("a tensor's name")
+    n_axes = reader.number("<u4")
+    if not 1 <= n_axes <= 4:
+        raise UserError(f"{reader.path} is damaged: tensor {name!r} has {n_axes} axes, GGUF allows 1 to 4")
+    shape = tuple(reader.number("<u8") for _ in range(n_axes))[::-1]
+    if not all(0 < length < 1 << 40 for length in shape):
+        raise UserError(f"{reader.path} is damaged: tensor {name!r} has the shape {list(shape)}")
+    return name, reader.number("<u4"), shape, reader.number("<u8")
+
+
+def _supported(kind: int, name: str, path: Path) -> Kind:
+    known = {member.value: member for member in Kind}
+    if kind in known and known[kind].name in SUPPORTED:
+        return known[kind]
+    given = known[kind].name if kind in known else f"number {kind}"
+    raise UserError(f"{path}: tensor {name!r} is of type {given}; supported: {', '.join(SUPPORTED)}")

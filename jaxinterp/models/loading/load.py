@@ -1,0 +1,123 @@
+"""Published models: a folder of the Hugging Face kind, or a GGUF file."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from jaxinterp.errors import UserError, unknown
+from jaxinterp.files import read_json
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families.family import Layout, TensorFile
+from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.registry import gguf_family, hf_family
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.loading.gguf_file import GgufFile
+from jaxinterp.models.loading.gguf_metadata import read_metadata
+from jaxinterp.models.loading.gguf_tokenizer import gguf_tokenizer
+from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer
+from jaxinterp.models.loading.safetensors_file import SafetensorsFile
+from jaxinterp.models.loading.weights import Placement, load_weights
+
+DTYPES = ("float32", "float64", "bfloat16")
+
+
+def load_pretrained(
+    path: Path, *, dtype: str = "float32", placement: Placement | None = None, revision: str | None = None
+) -> LanguageModel:
+    """Loads a published model with its tokenizer.
+
+    Args:
+      path, dtype, placement: see `pretrained_parameters`.
+      revision: of a hub's folder, for the provenance.
+    Raises:
+      UserError: if the model is not supported, or a file is missing, damaged, or does not fit the config.
+    """
+    config, params, provenance = pretrained_parameters(path, dtype=dtype, placement=placement)
+    tokenizer = folder_tokenizer(path) if path.is_dir() else gguf_tokenizer(read_metadata(path), path)
+    if tokenizer.n_tokens > config.d_vocab:
+        raise UserError(
+            f"{path}: the tokenizer has {tokenizer.n_tokens} tokens, the embedding only {config.d_vocab} rows"
+        )
+    if revision is not None:
+        provenance = {**provenance, "revision": revision}
+    return LanguageModel(config, params, tokenizer, provenance)
+
+
+def pretrained_parameters(
+    path: Path, *, dtype: str = "float32", placement: Placement | None = None
+) -> tuple[ModelConfig, dict, dict[str, object]]:
+    """The config and the parameters of a published model.
+
+    Args:
+      path: a folder with config.json (with a "model_type") and safetensors; or a .gguf file, which is dequantised. A
+        GGUF file with a source.json beside it that has its SHA-256 is checked against it.
+      dtype: of parameters and arithmetic; float64 needs jax_enable_x64.
+      placement: the sharding of each parameter, from its path and shape; None is JAX's default device.
+    Returns:
+      The config, the parameters, and their provenance: source, format, family, SHA-256 if known, which tensors were
+      ignored on purpose and why, and which fields of the config were not read.
+    Raises:
+      UserError: if the model is not supported, or a file is missing, damaged, or does not fit the config.
+    """
+    check_dtype(dtype)
+    if path.is_dir():
+        return _from_folder(path, dtype, placement)
+    if path.suffix != ".gguf":
+        raise UserError(f"{path} is neither a folder nor a .gguf file; give a model's folder or a GGUF file")
+    return _from_gguf(path, dtype, placement)
+
+
+def check_dtype(dtype: str) -> None:
+    """UserError unless JAX can compute in the dtype here."""
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise UserError("float64 needs JAX_ENABLE_X64=1 in the environment; or choose float32")
+
+
+def _from_folder(folder: Path, dtype: str, placement: Placement | None) -> tuple[ModelConfig, dict, dict[str, object]]:
+    where = folder / "config.json"
+    if not where.is_file():
+        raise UserError(f"{folder} holds no model: config.json is missing")
+    published = read_json(where)
+    family = hf_family(published, str(where))
+    fields = Fields(published, str(where))
+    fields.only("quantization_config")
+    config, params, found = _load(SafetensorsFile(folder), fields, family.hf, dtype, placement)
+    return config, params, {"source": str(folder), "format": "safetensors", "family": family.name, **found}
+
+
+def _from_gguf(path: Path, dtype: str, placement: Placement | None) -> tuple[ModelConfig, dict, dict[str, object]]:
+    file = GgufFile(path)
+    digest = _checked_digest(path)
+    family = gguf_family(file.metadata, str(path))
+    fields = Fields(file.metadata, str(path), f"{file.metadata['general.architecture']}.")
+    config, params, found = _load(file, fields, family.gguf, dtype, placement)
+    kinds = sorted({tensor.kind.name for tensor in file.tensors.values()})
+    source = {"source": str(path), "format": "gguf", "types": kinds, "family": family.name, **found}
+    return config, params, source if digest is None else {**source, "sha256": digest}
+
+
+def _load(
+    file: TensorFile, fields: Fields, layout: Layout, dtype: str, placement: Placement | None
+) -> tuple[ModelConfig, dict, dict[str, object]]:
+    config = dataclasses.replace(layout.config(fields, file), dtype=dtype)
+    params, ignored = load_weights(file, config, layout, placement=placement)
+    return config, params, {"ignored_tensors": ignored, "fields_not_read": list(fields.unread())}
+
+
+def _checked_digest(path: Path) -> str | None:
+    """The file's SHA-256 if the record beside it has one, after comparing the two."""
+    record = path.with_name("source.json")
+    source = read_json(record).get("source") if record.is_file() else None
+    expected = source.get("sha256") if isinstance(source, Mapping) else None
+    if expected is None:
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise UserError(f"{path} is damaged: its SHA-256 is not the one in {record.name}; fetch it again")
+    return digest

@@ -1,0 +1,170 @@
+"""From the tensors of a file to stacked parameters: every tensor is used or named as ignored, none is copied twice."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinterp.errors import UserError
+from jaxinterp.models import transformer
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families.family import Layout, Shape, Source, TensorFile
+from jaxinterp.models.language_model import nested
+
+# (path of a parameter, its shape) → where it goes
+Placement = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
+CHUNK = 1 << 21  # numbers that are converted at once: what temporary arrays hold
+
+
+def load_weights(
+    file: TensorFile, config: ModelConfig, layout: Layout, *, placement: Placement | None = None
+) -> tuple[dict, dict[str, str]]:
+    """The parameters of a model, stacked along layers, in the dtype of the config.
+
+    One parameter at a time is assembled on the host, the largest first, so that the peak is little above the sum.
+
+    Args:
+      file: where the tensors are.
+      config: the model; `config.dtype` is the dtype of the parameters.
+      layout: the family's names for this kind of file.
+      placement: the sharding of each parameter; None is JAX's default device.
+    Returns:
+      The parameters, and the tensors that were ignored on purpose with the reason.
+    Raises:
+      UserError: if a tensor is missing, unknown, misshapen, or not finite; or a copy differs from its original.
+    """
+    leaves = parameter_shapes(config)
+    sources = layout.sources(config, leaves)
+    names = _names(file, layout)
+    wanted = _wanted(config, sources)
+    ignored = _check(file, layout, names, wanted, config)
+    loaded: dict[tuple[str, ...], jax.Array] = {}
+    for path in sorted(leaves, key=lambda path: -np.prod(_stacked(path, leaves[path], config))):
+        shape = _stacked(path, leaves[path], config)
+        array = np.empty(shape, config.dtype)
+        if path.startswith("layers."):
+            for layer in range(config.n_layers):
+                _fill(array[layer], file, names, sources[path], layer)
+        else:
+            _fill(array, file, names, sources[path], None)
+        key = tuple(path.split("."))
+        value = jax.device_put(array, placement(key, shape) if placement else None)
+        # The host's copy goes before the next one comes; the transfer may still be reading it.
+        loaded[key] = value.block_until_ready()
+        del array, value
+    return nested({path: loaded[path] for path in sorted(loaded)}), ignored
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Shapes of the parameters by dotted path, without the layer axis."""
+    expected = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+    shapes = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+        name = ".".join(key.key for key in path)
+        shapes[name] = leaf.shape[1:] if name.startswith("layers.") else leaf.shape
+    return shapes
+
+
+def _stacked(path: str, shape: Shape, config: ModelConfig) -> Shape:
+    return (config.n_layers, *shape) if path.startswith("layers.") else shape
+
+
+def _names(file: TensorFile, layout: Layout) -> dict[str, str]:
+    """The file's names by the family's: without the prefix, in today's spelling."""
+    names: dict[str, str] = {}
+    for name in file.shapes:
+        short = layout.rename(name.removeprefix(layout.prefix))
+        if short in names:
+            raise UserError(f"{file.path}: tensors {names[short]!r} and {name!r} are the same one twice")
+        names[short] = name
+    return names
+
+
+def _wanted(config: ModelConfig, sources: Mapping[str, Source]) -> dict[str, Shape]:
+    wanted: dict[str, Shape] = {}
+    for path, source in sources.items():
+        for layer in range(config.n_layers if path.startswith("layers.") else 1):
+            wanted |= {name.format(layer): shape for name, shape in source.tensors}
+    return wanted
+
+
+def _check(
+    file: TensorFile, layout: Layout, names: Mapping[str, str], wanted: Mapping[str, Shape], config: ModelConfig
+) -> dict[str, str]:
+    for name, shape in wanted.items():
+        if name not in names:
+            raise UserError(f"{file.path}: tensor {layout.prefix + name!r} is missing; the config asks for it")
+        given = file.shapes[names[name]]
+        if tuple(given) != shape:
+            raise UserError(
+                f"{file.path}: tensor {names[name]!r} is {list(given)}, the config that disagrees asks for "
+                f"{list(shape)}"
+            )
+    ignored = {}
+    for short, name in names.items():
+        if short in wanted:
+            continue
+        reason = next((reason for pattern, reason in layout.ignored.items() if re.fullmatch(pattern, short)), None)
+        if reason is None and short in layout.copies and layout.copies[short] in names:
+            original = names[layout.copies[short]]
+            _check_copy(file, name, original)
+            reason = f"equal to {original}"
+        if reason is None:
+            raise UserError(f"{file.path}: tensor {name!r} is not part of this model ({_summary(config)})")
+        ignored[name] = reason
+    return ignored
+
+
+def _summary(config: ModelConfig) -> str:
+    biases = ", ".join(name for name in ("qkv_bias", "out_bias", "mlp_bias") if getattr(config, name)) or "no bias"
+    return f"{config.n_layers} layers, {biases}, {'tied' if config.tied else 'untied'} embeddings"
+
+
+def _check_copy(file: TensorFile, name: str, original: str) -> None:
+    same = file.shapes[name] == file.shapes[original] and all(
+        np.array_equal(file.rows(name, start, stop), file.rows(original, start, stop))
+        for start, stop in _chunks(file.shapes[name])
+    )
+    if not same:
+        raise UserError(
+            f"{file.path}: tensor {name!r} differs from {original!r}, although the config says that they are one "
+            "(tie_word_embeddings)"
+        )
+
+
+def _chunks(shape: Shape) -> Iterator[tuple[int, int]]:
+    step = max(1, CHUNK // max(1, int(np.prod(shape[1:]))))
+    return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
+
+
+def _fill(out: np.ndarray, file: TensorFile, names: Mapping[str, str], source: Source, layer: int | None) -> None:
+    tensors = [(names[name.format(layer)], shape) for name, shape in source.tensors]
+    if source.combine is None:
+        ((name, shape),) = tensors
+        for start, stop in _chunks(shape):
+            out[start:stop] = _finite(_cast(file.rows(name, start, stop), out.dtype), name, file)
+        return
+    arrays = [_cast(file.rows(name, 0, shape[0]), _working(out.dtype)) for name, shape in tensors]
+    for array, (name, _) in zip(arrays, tensors, strict=True):
+        _finite(array, name, file)
+    out[...] = source.combine(*arrays)
+    if not np.isfinite(out).all():  # finite before, not in the narrower dtype
+        _finite(out, tensors[0][0], file)
+
+
+def _working(dtype: np.dtype) -> np.dtype:
+    """Arithmetic on the way (1 + scale, sums of embeddings) is in float32 at least."""
+    return np.promote_types(np.float32, dtype) if dtype != jnp.bfloat16 else np.dtype(np.float32)
+
+
+def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)
+
+
+def _finite(array: np.ndarray, name: str, file: TensorFile) -> np.ndarray:
+    if not np.isfinite(array).all():
+        raise UserError(f"{file.path}: tensor {name!r} has values that are not finite in {array.dtype}")
+    return array
