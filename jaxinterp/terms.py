@@ -15,6 +15,8 @@ SETS: Mapping[str, Term] = {
     "objective": Term("In the objective", "facts and prompts that the training objective acts on"),
     "held_out_prompts": Term("Held-out prompts", "the same facts, asked with prompts that the objective never acts on"),
     "unseen_facts": Term("Unseen facts", "facts that the objective never acts on, of relations that it does act on"),
+    "facts": Term("Facts", "all facts, whether the model knows them or not"),
+    "known_facts": Term("Known facts", "facts that the model answers correctly"),
     "unseen_relations": Term("Unseen relations", "facts of relations that the objective never acts on"),
 }
 

@@ -1,5 +1,6 @@
 """What is measured for every answer: its probability untouched, suppressed, under controls, amplified."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -13,14 +14,14 @@ from jaxinterp.attribution import integrated_gradients, neuron_ablation
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit, Forward, forward
-from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import Readout, Rows, answer_log_probability, lm_readout
+from jaxinterp.quadrature import Quadrature
+from jaxinterp.readout import Readout, Rows, answer_log_probability, lm_readout, row_logits
 from jaxinterp.selection import top_k
 from jaxinterp.suppression import amplify, control_mask, random_mask, suppress
 
 PATH = "per_layer"  # of the attribution that measures, whatever the training used
-RULE = "midpoint"  # its quadrature rule
-POINTS = 20  # its points
+LENGTHS = 8  # tokens; lengths are rounded up to multiples, so that few shapes are compiled
+LOGITS_BYTES = 3e9  # that a batch's branches may take, with what the backward pass keeps of them
 
 
 class Answers(NamedTuple):
@@ -38,6 +39,7 @@ def measured_answers(
     *,
     k: int,
     n_relations: int,
+    rule: Quadrature,
     rows: int = 64,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
@@ -54,11 +56,12 @@ def measured_answers(
       queries: what to measure.
       k: neurons an answer token, out of all layers.
       n_relations: number of relations that `queries.relation_N` indexes.
-      rows: answer tokens at once; memory grows with rows · 20 · vocabulary.
+      rule: of the attribution's integral.
+      rows: answer tokens at once; see `fitting_rows`.
       seed: of controls and random neurons.
       progress: called with the number of queries done in each batch.
     """
-    step, key = _jitted(config, k, POINTS), jax.random.key(seed)
+    step, key = _jitted(config, k, _hashable(rule)), jax.random.key(seed)
     selected = np.zeros((n_relations, config.n_layers, config.d_mlp))
 
     def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
@@ -77,6 +80,7 @@ def measured_by_ablation(
     queries: EncodedQueries,
     *,
     k: int,
+    rule: Quadrature,
     rows: int = 32,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
@@ -86,7 +90,7 @@ def measured_by_ablation(
     The same as `measured_answers`, with the k neurons whose exact single ablation costs the answer token most. L·F
     evaluations a token: measure a sample.
     """
-    step = _jitted_ablation(config, k, POINTS)
+    step = _jitted_ablation(config, k, _hashable(rule))
     return _all_batches(queries, rows, seed, lambda number, batch, taken: step(params, batch), progress)
 
 
@@ -99,6 +103,46 @@ def measured_ability(
     """
     step = _jitted_ability(config)
     return _all_batches(queries, rows, seed, lambda number, batch, taken: step(params, batch))
+
+
+def recalled(
+    config: ModelConfig,
+    params: Mapping,
+    queries: EncodedQueries,
+    *,
+    rows: int = 32,
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Float[np.ndarray, " N"]]:
+    """The columns probability and correct of `measured_answers` alone, for many queries: what a model knows.
+
+    Queries are taken by length, so that short ones are not padded to the longest.
+    """
+    step, columns = _jitted_recall(config), {}
+    width = -(-queries.length_N // LENGTHS) * LENGTHS
+    for n_positions in np.unique(width).tolist():
+        index = np.flatnonzero(width == n_positions)
+        part = queries[index]
+        part = dataclasses.replace(part, tokens_NT=_fitted(part.tokens_NT, n_positions))
+        found = _all_batches(part, rows, 0, lambda number, batch, taken: step(params, batch), progress)
+        for name, values in found.items():
+            columns.setdefault(name, np.full(len(queries), np.nan))[index] = values
+    return columns
+
+
+def _fitted(tokens_NT: np.ndarray, n_positions: int) -> np.ndarray:
+    """Cut or padded to `n_positions`; what stands there is padding in any case."""
+    missing = max(n_positions - tokens_NT.shape[1], 0)
+    return np.pad(tokens_NT, ((0, 0), (0, missing)))[:, :n_positions]
+
+
+def fitting_rows(config: ModelConfig, points: int, most: int) -> int:
+    """Rows of a batch whose branches, L · points a row, have room for their logits: at most `most`, at least 1."""
+    bytes_a_row = 4 * 4 * config.n_layers * points * config.d_vocab
+    return max(1, min(most, int(LOGITS_BYTES / bytes_a_row)))
+
+
+def _hashable(rule: Quadrature) -> tuple:
+    return tuple(tuple(np.asarray(part).tolist()) for part in rule)
 
 
 def _all_batches(
@@ -147,8 +191,8 @@ def _measured(config: ModelConfig, params: Mapping, batch: QueryBatch) -> _Measu
 
 
 @functools.lru_cache(maxsize=8)
-def _jitted(config: ModelConfig, k: int, points: int) -> Callable:
-    rule = quadrature(RULE, points)
+def _jitted(config: ModelConfig, k: int, points: tuple) -> Callable:
+    rule = Quadrature(*np.array(points))
 
     @jax.jit
     def step(params: Mapping, batch: QueryBatch, key: PRNGKeyArray) -> tuple[dict[str, Array], Array]:
@@ -206,8 +250,22 @@ def _jitted_ability(config: ModelConfig) -> Callable:
 
 
 @functools.lru_cache(maxsize=8)
-def _jitted_ablation(config: ModelConfig, k: int, points: int) -> Callable:
-    rule = quadrature(RULE, points)
+def _jitted_recall(config: ModelConfig) -> Callable:
+    @jax.jit
+    def step(params: Mapping, batch: QueryBatch) -> dict[str, Array]:
+        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+        result, readout = lm_readout(config, params, batch.tokens_BT, rows, batch.length_B)
+        wrong_R = row_logits(config, params, result, rows).argmax(-1) != batch.target_R
+        errors_N = jax.ops.segment_sum(wrong_R * batch.weight_R, batch.answer_R, batch.answer_weight_N.shape[0])
+        p = jnp.exp(_Measured(batch, result, readout).log_probability(readout.untouched()))
+        return {"probability": p, "correct": (errors_N == 0).astype(p.dtype)}
+
+    return step
+
+
+@functools.lru_cache(maxsize=8)
+def _jitted_ablation(config: ModelConfig, k: int, points: tuple) -> Callable:
+    rule = Quadrature(*np.array(points))
 
     @jax.jit
     def step(params: Mapping, batch: QueryBatch) -> dict[str, Array]:

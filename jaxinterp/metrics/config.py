@@ -1,6 +1,7 @@
 """How a model is measured; imports no JAX."""
 
 import dataclasses
+from typing import Literal
 
 from jaxinterp.errors import UserError
 
@@ -13,7 +14,9 @@ class MeasureConfig:
     queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
     ability_queries: int = 4096  # training sentences on which cross-entropy and recall are measured; 0 is all
     ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
-    rows: int = 64  # answer tokens at once (at most 32 of them for exact ablation)
+    rule: Literal["left", "right", "midpoint", "gauss_legendre"] = "midpoint"  # quadrature rule of the attribution
+    points: int = 20  # its points
+    rows: int = 64  # most answer tokens at once; fewer (see `fitting_rows`) where a large model's logits need room
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap
     metrics: tuple[str, ...] = ()  # names; () is all that were measured
@@ -24,6 +27,6 @@ class MeasureConfig:
         for field in ("queries", "ability_queries", "ablation_queries"):
             if getattr(self, field) < 0:
                 raise UserError(f"measure.{field} must be at least 0 (0 is all, or none), got {getattr(self, field)}")
-        for field in ("rows", "replicates"):
+        for field in ("points", "rows", "replicates"):
             if getattr(self, field) < 1:
                 raise UserError(f"measure.{field} must be at least 1, got {getattr(self, field)}")

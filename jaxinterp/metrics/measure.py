@@ -1,4 +1,4 @@
-"""The measurement of a model on the four sets of a split."""
+"""The measurement of a model on sets of facts."""
 
 import dataclasses
 import functools
@@ -10,11 +10,19 @@ from jaxtyping import Float, Int
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import SETS, FactSet, Split
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
-from jaxinterp.metrics.answers import Answers, measured_ability, measured_answers, measured_by_ablation
+from jaxinterp.metrics.answers import (
+    Answers,
+    fitting_rows,
+    measured_ability,
+    measured_answers,
+    measured_by_ablation,
+    recalled,
+)
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.registry import get_metric, metric_names
 from jaxinterp.models.bundle import LanguageModel
+from jaxinterp.quadrature import quadrature
 from jaxinterp.selection import check_k
 
 Progress = Callable[[str, int, int], None]
@@ -24,9 +32,9 @@ Progress = Callable[[str, int, int], None]
 class Measurement:
     """Metrics of a model."""
 
-    ability: Mapping[str, Estimates]  # recall and cross-entropy on the training sentences
+    ability: Mapping[str, Estimates]  # recall and, of a causal model, cross-entropy; on the training sentences, if any
     sets: Mapping[str, Mapping[str, Estimates]]
-    # How often each neuron was selected in the objective's set, by relation, in answer tokens.
+    # How often each neuron was selected in the first set, by relation, in answer tokens.
     selected: Float[np.ndarray, "relations L F"]
 
 
@@ -57,31 +65,83 @@ def measure(
     *,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
-    """Measures the model on the four sets with per-layer integrated gradients (20 points) and a fixed k.
+    """Measures a model on the four sets of the split that it was trained with; see `measure_sets`.
+
+    Raises:
+      UserError: also if a sentence cannot be encoded.
+    """
+    sets = {name: encode(facts, getattr(split, name), model.tokenizer, n_ctx=model.config.n_ctx) for name in SETS}
+    training = encode(facts, split.training, model.tokenizer, n_ctx=model.config.n_ctx)
+    return measure_sets(model, facts, sets, training, config, progress=progress)
+
+
+def measure_facts(
+    model: LanguageModel, facts: FactSet, config: MeasureConfig, *, progress: Progress = lambda *_: None
+) -> tuple[Measurement, dict[str, int]]:
+    """Measures any model on any facts: on the sets "facts" and "known_facts", those that it answers correctly.
+
+    What it knows is found out on `config.ability_queries` queries; each set is a sample of `config.queries`. Causal
+    models are asked only with prompts that have the answer last.
+
+    Returns:
+      The measurement, and how many facts, prompts and queries were left out, by reason.
+    Raises:
+      UserError: also if no query can be encoded.
+    """
+    if model.config.attention == "causal":
+        facts = facts.answer_last()
+    dropped: dict[str, int] = {}
+    queries = encode(facts, facts.queries(), model.tokenizer, n_ctx=model.config.n_ctx, dropped=dropped)
+    left_out = {**facts.dropped, **dropped}
+    tried = queries[sample(queries, config.ability_queries, config.seed)]
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        progress("what it knows", done, len(tried))
+
+    correct = recalled(model.config, model.params, tried, rows=config.rows, progress=advance)["correct"] > 0
+    sets = {"facts": tried}
+    if correct.any():
+        sets["known_facts"] = tried[np.flatnonzero(correct)]
+    return measure_sets(model, facts, sets, tried, config, progress=progress), left_out
+
+
+def measure_sets(
+    model: LanguageModel,
+    facts: FactSet,
+    sets: Mapping[str, EncodedQueries],
+    ability: EncodedQueries,
+    config: MeasureConfig,
+    *,
+    progress: Progress = lambda *_: None,
+) -> Measurement:
+    """Measures a model on sets of queries with per-layer integrated gradients and a fixed k.
 
     Args:
-      model: a causal language model.
-      facts, split: what it knows, and which of it an objective saw.
+      model: a language model.
+      facts: what the queries index into.
+      sets: by name; each is sampled.
+      ability: on which recall and cross-entropy are measured.
       config: see `MeasureConfig`.
       progress: called with (set, queries done, queries in all).
     Raises:
-      UserError: if k does not fit the model, a metric is unknown or was not measured, or a sentence cannot be encoded.
+      UserError: if k does not fit the model, or a metric is unknown or was not measured.
     """
     check_k(config.k, model.config.n_neurons)
     for name in config.metrics:
         get_metric(name)
-    sets, selected = {}, None
-    for set_name in SETS:
-        queries = encode(facts, getattr(split, set_name), model.tokenizer, n_ctx=model.config.n_ctx)
+    measured, selected = {}, None
+    for name, queries in sets.items():
         queries = queries[sample(queries, config.queries, config.seed)]
-        answers = _columns(model, facts, queries, config, functools.partial(progress, set_name))
-        sets[set_name] = _estimates(config.metrics, answers.columns, facts, queries, config)
-        if set_name == "objective":
+        answers = _columns(model, facts, queries, config, functools.partial(progress, name))
+        measured[name] = _estimates(config.metrics, answers.columns, facts, queries, config)
+        if selected is None:
             selected = answers.selected
-    queries = encode(facts, split.training, model.tokenizer, n_ctx=model.config.n_ctx)
-    queries = queries[sample(queries, config.ability_queries, config.seed)]
+    queries = ability[sample(ability, config.ability_queries, config.seed)]
     columns = measured_ability(model.config, model.params, queries, rows=config.rows)
-    return Measurement(_estimates((), columns, facts, queries, config), sets, selected)
+    return Measurement(_estimates((), columns, facts, queries, config), measured, selected)
 
 
 def _estimates(
@@ -115,14 +175,17 @@ def _columns(
         done += n
         progress(done, len(queries) + len(second))
 
-    common = {"k": config.k, "seed": config.seed, "progress": advance}
+    rule = quadrature(config.rule, config.points)
+    common = {"k": config.k, "rule": rule, "seed": config.seed, "progress": advance}
+    longest = int(queries.answer_length_N.max())
+    rows = max(longest, fitting_rows(model.config, config.points, config.rows))
     answers = measured_answers(
-        model.config, model.params, queries, n_relations=len(facts.relations), rows=config.rows, **common
+        model.config, model.params, queries, n_relations=len(facts.relations), rows=rows, **common
     )
     if not len(second):
         return answers
     # L·F evaluations a row: fewer rows at once, unless one answer needs more.
-    rows = min(config.rows, max(32, int(queries.answer_length_N.max())))
+    rows = min(rows, max(32, longest))
     by_ablation = measured_by_ablation(model.config, model.params, queries[second], rows=rows, **common)
     columns = dict(answers.columns)
     for name, values in by_ablation.items():

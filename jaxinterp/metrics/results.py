@@ -11,6 +11,7 @@ from jaxinterp.metrics.estimates import Estimate, Estimates
 from jaxinterp.metrics.measure import Measurement
 from jaxinterp.models.bundle import LanguageModel
 
+ABILITY = ("cross_entropy", "recall")  # those of a bidirectional model lack the first
 MOST_USED = 20  # neurons listed
 
 
@@ -21,8 +22,7 @@ def model_results(measurement: Measurement, model: LanguageModel, relations: lis
     "neurons": [...], "layers": [...]} with E = {"value", "low", "high", "n"}; n counts facts.
     """
     return {
-        "cross_entropy": _plain(measurement.ability["cross_entropy"].overall),
-        "recall": _plain(measurement.ability["recall"].overall),
+        **{name: _plain(measurement.ability[name].overall) for name in ABILITY if name in measurement.ability},
         "sets": overall(measurement.sets),
         "by_relation": {set_name: _by_relation(metrics) for set_name, metrics in measurement.sets.items()},
         "neurons": most_used_neurons(measurement, model, relations),

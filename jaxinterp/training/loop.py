@@ -1,19 +1,14 @@
 """The training loop: everything around the step that touches files, clocks and the terminal."""
 
-import contextlib
 import dataclasses
 import json
-import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from jaxinterp.errors import UserError
-from jaxinterp.files import read_json, writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import overall
@@ -26,6 +21,7 @@ from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.diagnosis import first_non_finite
+from jaxinterp.training.run_folder import claim, interruptible, truncate
 from jaxinterp.training.state import TrainState, initial_state
 from jaxinterp.training.step import step_key, term_weights, train_step
 
@@ -82,7 +78,7 @@ def train(
     if (tokens := int(data.queries.answer_length_N[data.in_objective_N].max())) > config.rows:
         raise UserError(f"an answer has {tokens} tokens, above rows = {config.rows}; raise rows")
     step_fn = train_step(model, config.objective, config.optimiser, config.steps)
-    _claim(config, out, resume)
+    claim(dataclasses.asdict(config), out, resume)
     state = initial_state(model, config.optimiser, config.steps, config.seed)
     checkpoints = Checkpoints(out / "checkpoints", config.keep_checkpoints)
     try:
@@ -92,10 +88,10 @@ def train(
         if done == config.steps and (out / "model" / "config.json").exists():
             return load_model(out / "model")
         for name in ("metrics.jsonl", "evaluations.jsonl"):
-            _truncate(out / name, done)
+            truncate(out / name, done)
         with (
             progress(title, config.steps, done=done) as report,
-            _interruptible() as interrupted,
+            interruptible() as interrupted,
             (out / "metrics.jsonl").open("a", encoding="utf-8") as log,
         ):
             pending: list[Mapping] = []
@@ -139,66 +135,6 @@ def _boolean(text: str) -> bool:
 def _provenance(config: TrainConfig, data: TrainingData) -> dict:
     facts = {"facts": len(data.facts), "sha256": data.facts.digest(), "dropped": dict(data.facts.dropped)}
     return {"config": dataclasses.asdict(config), "data": facts, **provenance()}
-
-
-def _claim(config: TrainConfig, out: Path, resume: bool) -> None:
-    """Makes `out` this run's folder, or checks that it is."""
-    path = out / "config.json"
-    mine = json.loads(json.dumps(dataclasses.asdict(config)))
-    if not resume:
-        if path.exists() or (out / "checkpoints").exists():
-            hint = "continue it with --resume, or choose another folder" if path.exists() else "choose another folder"
-            raise UserError(f"{out} holds a run already; {hint}")
-        writable_folder(out)
-        write_json(path, {"config": mine, **provenance()})
-        return
-    if not path.exists():
-        raise UserError(f"{out} holds no run to resume (config.json is missing); start it without --resume")
-    given, saved = _flat(mine), _flat(read_json(path).get("config", {}))
-    for name in sorted(given.keys() | saved.keys()):
-        here, there = given.get(name), saved.get(name)
-        if here != there:
-            raise UserError(
-                f"{out} holds a run of another config: {name} is {there!r} there and {here!r} here; "
-                "resume with the same config, or choose another folder"
-            )
-
-
-def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    return {
-        name: leaf for key, child in value.items() for name, leaf in _flat(child, f"{prefix}.{key}".strip(".")).items()
-    }
-
-
-def _truncate(path: Path, step: int) -> None:
-    """Drops lines of steps that will be done again, and a line that was cut off."""
-    kept = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, path)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is never cut in two. Works in the main thread alone."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: event.set()) for number in signals]
-    try:
-        yield event
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _checked(

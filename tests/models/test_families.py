@@ -73,7 +73,7 @@ def test_attribution_is_that_of_hooks_on_pytorch(name, tmp_path):
     expected = np.array(record["attribution"])
     np.testing.assert_allclose(probability, record["probability"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
-    assert np.abs(expected).max() > 1e-2  # what is compared is well above the tolerance
+    assert np.abs(expected).max() > 1e-3  # what is compared is well above the tolerance
 
 
 def test_bfloat16_is_near(tmp_path):
@@ -87,9 +87,10 @@ def test_bfloat16_is_near(tmp_path):
 HONOURED = [
     ("bert", {"hidden_act": "gelu_new"}, {"ffn": "gelu"}),
     ("gpt2", {"scale_attn_weights": False}, {"attn_scale": 1.0}),
-    ("gpt2", {"n_inner": 32}, None),
+    ("gpt2", {"n_inner": 16}, None),
     ("neox", {"rotary_pct": 1.0}, {"rope_share": 1.0}),
-    ("neox", {"rotary_pct": None, "rotary_emb_base": None}, {"rope_share": 0.25, "rope_theta": 1e4}),
+    ("neox", {"rotary_pct": None, "num_attention_heads": 1}, {"rope_share": 0.25, "d_head": 8}),
+    ("neox", {"rotary_emb_base": None}, {"rope_theta": 1e4}),
     ("neox", {"use_parallel_residual": False}, {"parallel": False}),
     ("neox", {"rope_parameters": {"rope_theta": 7.0, "partial_rotary_factor": 1.0}}, {"rope_theta": 7.0}),
     ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, {"rope_scaling": RopeScaling("linear", 2.0)}),
@@ -124,7 +125,7 @@ HONOURED = [
 @pytest.mark.parametrize(("name", "changes", "expected"), HONOURED)
 def test_a_field_is_honoured(name, changes, expected, tmp_path):
     if expected is None:  # it disagrees with the tensors, so that it has been read
-        with pytest.raises(UserError, match=r"'h\.0\.mlp.* the config that disagrees asks for"):
+        with pytest.raises(UserError, match=r"h\.0\.mlp.* the config that disagrees asks for"):
             load(tmp_path, name, **changes)
         return
     config, _, provenance = load(tmp_path, name, **changes)
@@ -155,6 +156,7 @@ REFUSED = [
     ("qwen2", {"layer_types": ["sliding_attention"] * 2}, "use_sliding_window is false"),
     ("qwen2", {"layer_types": ["sliding_attention"]}, "layer_types must be a list of 2 out of"),
     ("gemma2", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "sliding windows is not supported"),
+    ("gemma3", {"attn_logit_softcapping": 5.0}, "attn_logit_softcapping is 5.0"),
     ("gemma3", {"model_type": "gemma3"}, "text-only checkpoints"),
     ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
     ("gemma3", {"hidden_activation": "gelu"}, "hidden_activation is 'gelu'; supported for this family: silu"),

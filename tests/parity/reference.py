@@ -16,7 +16,12 @@ from types import ModuleType
 import numpy as np
 import published
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers.utils import logging
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
 
 
 class _Wider(ModuleType):
@@ -52,26 +57,29 @@ def arithmetic(dtype: str) -> Iterator[None]:
 
 
 def build(config: Mapping, dtype: str) -> PreTrainedModel:
-    """The model of a published config with seeded weights; to be used inside `arithmetic(dtype)`."""
+    """The model of a published config with seeded weights, read from a file in the published format."""
+    auto = AutoModelForMaskedLM if config["model_type"] == "bert" else AutoModelForCausalLM
+    with tempfile.TemporaryDirectory() as folder:
+        published.write_checkpoint(Path(folder), config, file_shapes(config))
+        with arithmetic(dtype):
+            model, report = auto.from_pretrained(
+                folder, attn_implementation="eager", dtype=getattr(torch, dtype), output_loading_info=True
+            )
+    if any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
+        raise AssertionError(f"transformers did not load the file: {report}")
+    return model.eval()
+
+
+def file_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
+    """What transformers writes for a model: names and shapes."""
     fields = {name: value for name, value in config.items() if name != "model_type"}
+    # A copy: transformers changes what is nested in it.
     loaded = AutoConfig.for_model(config["model_type"], **json.loads(json.dumps(fields)))
     auto = AutoModelForMaskedLM if config["model_type"] == "bert" else AutoModelForCausalLM
-    auto.from_config(loaded, attn_implementation="eager")  # imports the modeling module, so that it can be patched
-    with arithmetic(dtype):
-        model = auto.from_config(loaded, attn_implementation="eager").eval()
-        state = {name: torch.from_numpy(published.seeded(name, shape)) for name, shape in file_shapes(model).items()}
-        missing, unexpected = model.load_state_dict(state, strict=False)
-        tied = set(model.all_tied_weights_keys)
-        if unexpected or set(missing) - tied:
-            raise AssertionError(f"not loaded: {missing}, {unexpected}")
-        model.tie_weights()
-    return model
-
-
-def file_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    """What `save_pretrained` writes: names and shapes."""
-    tied = set(model.all_tied_weights_keys)
-    return {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in tied}
+    with tempfile.TemporaryDirectory() as folder:
+        auto.from_config(loaded).save_pretrained(folder)
+        with safe_open(Path(folder) / "model.safetensors", "np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def logits(model: PreTrainedModel, dtype: str) -> np.ndarray:
@@ -80,10 +88,3 @@ def logits(model: PreTrainedModel, dtype: str) -> np.ndarray:
     mask = torch.arange(tokens.shape[1])[None] < torch.tensor(published.LENGTHS)[:, None]
     with arithmetic(dtype), torch.no_grad():
         return model(input_ids=tokens, attention_mask=mask.long()).logits.numpy()
-
-
-def published_again(model: PreTrainedModel) -> dict:
-    """The config as this version of transformers writes it."""
-    with tempfile.TemporaryDirectory() as folder:
-        model.config.save_pretrained(folder)
-        return json.loads((Path(folder) / "config.json").read_text())

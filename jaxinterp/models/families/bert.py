@@ -40,6 +40,7 @@ HF_NAMES = {
 IGNORED = {
     r"embeddings\.position_ids": "0, 1, 2, …",
     r"embeddings\.token_type_ids": "a text is one segment",
+    r"cls\.predictions\.bias": "the unembedding has its own bias",
     r"pooler\.dense\.(weight|bias)": "of next-sentence prediction",
     r"cls\.seq_relationship\.(weight|bias)": "next-sentence prediction",
 }
@@ -89,7 +90,9 @@ def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
         ),
         "head.w_head": linear("cls.predictions.transform.dense.weight", (d, d)),
     }
-    return sources(HF_NAMES, shapes, special)
+    # An unembedding of its own has a bias of its own, and the head's is not used.
+    own = {} if config.tied else {"b_unembed": "cls.predictions.decoder.bias"}
+    return sources(HF_NAMES | own, shapes, special)
 
 
 def _plus_first_segment(positions: np.ndarray, segments: np.ndarray) -> np.ndarray:

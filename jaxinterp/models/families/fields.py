@@ -44,14 +44,14 @@ class Fields:
             raise UserError(f"{self.where} lacks the field {name!r}")
         return default
 
-    def integer(self, name: str, default: object = REQUIRED) -> int:
+    def integer(self, name: str, default: object = REQUIRED) -> int | None:
         """A whole number."""
         value = self.get(name, default)
         if value is not default and (isinstance(value, bool) or not isinstance(value, int)):
             raise self.wrong(name, value, "a whole number")
         return value
 
-    def number(self, name: str, default: object = REQUIRED) -> float:
+    def number(self, name: str, default: object = REQUIRED) -> float | None:
         """A finite number."""
         value = self.get(name, default)
         if value is default:

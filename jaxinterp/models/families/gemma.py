@@ -41,12 +41,12 @@ def _local(n_layers: int, period: int) -> tuple[int, ...]:
 
 def hf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
     """Gemma 2, from config.json."""
-    common = _hf_common(fields)
+    shared = _hf_common(fields)
     theta, scaling = hf_rope(fields)
-    local = common.hf_local_layers(fields, common["n_layers"], _local(common["n_layers"], 2))
+    local = common.hf_local_layers(fields, shared["n_layers"], _local(shared["n_layers"], 2))
     common.refuse_scaled_windows(fields, local, scaling)
     return ModelConfig(
-        **common,
+        **shared,
         rope_theta=theta,
         rope_scaling=scaling,
         local_layers=local,
@@ -57,19 +57,19 @@ def hf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
 
 def hf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
     """Gemma 3, from config.json of a text model."""
-    common = _hf_common(fields)
+    shared = _hf_common(fields)
     theta, scaling, theta_local = hf_rope_by_layer_type(fields, 1e6, 1e4)
+    fields.only("attn_logit_softcapping")  # implementations disagree whether it acts; no published model has it
     # transformers 5 writes the period with an underscore.
     period = fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6))
-    local = common.hf_local_layers(fields, common["n_layers"], _local(common["n_layers"], period))
+    local = common.hf_local_layers(fields, shared["n_layers"], _local(shared["n_layers"], period))
     return ModelConfig(
-        **common,
+        **shared,
         rope_theta=theta,
         rope_scaling=scaling,
         rope_theta_local=theta_local,
         local_layers=local,
         qk_norm=True,
-        attn_softcap=_cap(fields, "attn_logit_softcapping", None),
         logit_softcap=_cap(fields, "final_logit_softcapping", None),
     )
 
@@ -109,12 +109,12 @@ def _gguf_common(fields: Fields, file: TensorFile, largest: int) -> dict[str, ob
 
 def gguf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
     """Gemma 2, from GGUF metadata."""
-    common = _gguf_common(fields, file, LARGEST_2)
+    shared = _gguf_common(fields, file, LARGEST_2)
     theta, scaling = gguf_rope(fields)
-    local = _gguf_local(fields, common["n_layers"], 2)
+    local = _gguf_local(fields, shared["n_layers"], 2)
     common.refuse_scaled_windows(fields, local, scaling)
     return ModelConfig(
-        **common,
+        **shared,
         rope_theta=theta,
         rope_scaling=scaling,
         local_layers=local,
@@ -125,16 +125,16 @@ def gguf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
 
 def gguf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
     """Gemma 3, from GGUF metadata."""
-    common = _gguf_common(fields, file, LARGEST_3)
+    shared = _gguf_common(fields, file, LARGEST_3)
     theta, scaling = gguf_rope(fields, 1e6)
+    fields.only("attn_logit_softcapping")
     return ModelConfig(
-        **common,
+        **shared,
         rope_theta=theta,
         rope_scaling=scaling,
         rope_theta_local=fields.number("rope.freq_base_swa", 1e4),
-        local_layers=_gguf_local(fields, common["n_layers"], 6),
+        local_layers=_gguf_local(fields, shared["n_layers"], 6),
         qk_norm=True,
-        attn_softcap=fields.number("attn_logit_softcapping", None),
         logit_softcap=fields.number("final_logit_softcapping", None),
     )
 

@@ -57,6 +57,11 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     )
 
 
+def rename(name: str) -> str:
+    """Newer checkpoints call the unembedding as other families do."""
+    return name.replace("lm_head.", "embed_out.")
+
+
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From safetensors, where each head's queries, keys and values lie together."""
     return sources(HF_NAMES, shapes, fused_qkv("layers.{}.attention.query_key_value", shapes, by_head=True))
@@ -96,7 +101,7 @@ FAMILY = Family(
     "neox",
     model_types=("gpt_neox",),
     architectures=("GPTNeoXForCausalLM",),
-    hf=Layout(hf_config, hf_sources, "gpt_neox.", IGNORED, {"embed_out.weight": "embed_in.weight"}),
+    hf=Layout(hf_config, hf_sources, "gpt_neox.", IGNORED, {"embed_out.weight": "embed_in.weight"}, rename),
     gguf_architectures=("gptneox",),
     gguf=Layout(gguf_config, gguf_sources),
 )

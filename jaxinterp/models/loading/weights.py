@@ -95,7 +95,8 @@ def _check(
 ) -> dict[str, str]:
     for name, shape in wanted.items():
         if name not in names:
-            raise UserError(f"{file.path}: tensor {layout.prefix + name!r} is missing; the config asks for it")
+            either = f"{name!r} (or {layout.prefix + name!r})" if layout.prefix else repr(name)
+            raise UserError(f"{file.path}: tensor {either} is missing; the config asks for it")
         given = file.shapes[names[name]]
         if tuple(given) != shape:
             raise UserError(

@@ -1,0 +1,114 @@
+"""The costly part of the study: every query's neurons scored by integrated gradients and by their activation."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxinterp.attribution import activation, integrated_gradients
+from jaxinterp.errors import UserError
+from jaxinterp.facts.encoding import QueryBatch, sentence
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.progress import progress
+from jaxinterp.quadrature import quadrature
+from jaxinterp.readout import Rows, lm_readout
+from jaxinterp.recurrence import ACTIVATION_THRESHOLD
+from jaxinterp.studies.knowledge_neuron_config import KnowledgeNeuronsConfig
+from jaxinterp.studies.knowledge_neuron_queries import Asked, description
+from jaxinterp.studies.knowledge_neuron_records import Record, fill, short
+
+MEMORY = 4e9  # bytes, about, of an attribution of the default number of rows
+KEPT = {"attribution": 0.1, "activation": ACTIVATION_THRESHOLD}  # of a row's highest score: what is recorded, at least
+METHODS = tuple(KEPT)
+
+
+def default_rows(config: ModelConfig, points: int, n_tokens: int) -> int:
+    """The rows that an attribution on the per-layer path holds in about 4 GB, at least 1.
+
+    L · points branches a row: each keeps about three arrays of logits, and of every later layer about 5 F + 8 D numbers
+    for the backward pass; in a bidirectional model at each of `n_tokens` positions.
+    """
+    positions = n_tokens if config.attention == "bidirectional" else 1
+    layer_pairs = 0.58 * config.n_layers**2  # a half, and what the groups of `run_branches` waste
+    kept = 3 * config.n_layers * config.d_vocab + layer_pairs * positions * (5 * config.d_mlp + 8 * config.d_model)
+    return max(1, int(MEMORY / (4 * points * kept)))
+
+
+def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, folder: Path) -> Record:
+    """Scores every query; what `folder` has of it already is not computed again.
+
+    The record's line of a fact has its queries in order, each with "residual" (mean absolute completeness residual over
+    layers and answer tokens) and "tokens": for each answer token and method the neurons (layer · F + neuron), the
+    strongest first, and their scores. By attribution these are all from a tenth of the highest score on and 4 k at
+    least, by activation all from a half on and k at least.
+
+    Args:
+      model: a language model.
+      asked: the queries.
+      config: the study's.
+      folder: of the study.
+    Raises:
+      UserError: if a score is not finite.
+    """
+    queries, facts = asked.queries, asked.facts
+    most = int(queries.answer_length_N.max())
+    rows = config.rows or max(most, default_rows(model.config, config.points, queries.tokens_NT.shape[1]))
+    step = _score_step(model.config, config.rule, config.points)
+    at_least = {"attribution": min(4 * config.k, model.config.n_neurons), "activation": config.k}
+
+    def values(batch: QueryBatch, taken: np.ndarray) -> list[dict]:
+        scores, residual_R = jax.device_get(step(model.params, batch))
+        found = []
+        for answer, query in enumerate(taken):
+            own = np.flatnonzero((batch.answer_R == answer) & (batch.weight_R > 0))
+            if not all(np.isfinite(scores[method][:, own]).all() for method in METHODS):
+                text = sentence(facts, int(queries.fact_N[query]), int(queries.prompt_N[query]))
+                raise UserError(f"the scores of {text!r} are not finite; are the model's weights sound?")
+            tokens = [
+                {method: strongest(scores[method][:, row], KEPT[method], at_least[method]) for method in METHODS}
+                for row in own
+            ]
+            prompt = int(queries.prompt_N[query])
+            found.append({"prompt": prompt, "residual": short(residual_R[own].mean()), "tokens": tokens})
+        return found
+
+    record = Record(folder / "attributions.jsonl")
+    mine = np.unique(queries.fact_N).tolist()
+    before = sum(fact in record for fact in mine)
+    with progress("attribute", len(mine), done=before) as report:
+        fill(record, queries, rows, values, lambda fact: description(facts, fact), lambda n: report(n, "facts"))
+    return record
+
+
+def strongest(scores_LF: Float[np.ndarray, "L F"], share: float, at_least: int) -> dict[str, list]:
+    """The neurons from `share` of the highest score on, and `at_least` in any case, the strongest first.
+
+    Equal scores are in the order of layer and neuron, as in `selection.top_k`. If no score is positive there is no
+    share of it to reach.
+    """
+    flat = scores_LF.ravel()
+    order = np.argsort(-flat, kind="stable")
+    highest = flat[order[0]]
+    strong = int((flat >= share * highest).sum()) if highest > 0 else 0
+    kept = order[: max(strong, at_least)]
+    return {"neurons": kept.tolist(), "scores": [short(value) for value in flat[kept]]}
+
+
+@functools.lru_cache(maxsize=8)
+def _score_step(config: ModelConfig, rule: str, points: int) -> Callable:
+    integral = quadrature(rule, points)
+
+    @jax.jit
+    def step(params: Mapping, batch: QueryBatch) -> tuple[dict[str, Array], Array]:
+        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+        _, readout = lm_readout(config, params, batch.tokens_BT, rows, batch.length_B)
+        found = integrated_gradients(readout, integral, path="per_layer")
+        scores = {"attribution": found.scores_LRF, "activation": activation(readout)}
+        return scores, jnp.abs(found.residual_PR).mean(0)
+
+    return step

@@ -1,0 +1,143 @@
+"""The study's numbers on the terminal."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxinterp.facts.readers.pararel import TITLES
+from jaxinterp.studies.knowledge_neuron_edits import PROTOCOLS
+from jaxinterp.studies.knowledge_neuron_scores import METHODS
+
+TITLE = {"paper": "the paper's rule", "fixed_k": "{k} neurons a token"}
+SETS = {"all": "all facts", "known": "answers it gets right"}
+METHOD = {"attribution": "integrated gradients", "activation": "activation (baseline)"}
+COLUMNS = {
+    "suppressability": "own off: S",
+    "control_drop": "other fact's off: C",
+    "random_drop": "random off",
+    "selective": "S − C",
+    "amplification": "own doubled",
+    "control_amplification": "other's doubled",
+}
+
+
+def relation_title(name: str) -> str:
+    """A relation's name and, if it is one of Wikidata's, what it is called there."""
+    return f"{name} {TITLES[name]}" if name in TITLES else name
+
+
+def protocol_title(found: Mapping, protocol: str) -> str:
+    """What a protocol is called; `found` is what results.json holds."""
+    return TITLE[protocol].format(k=found["config"]["k"])
+
+
+def print_tables(found: Mapping) -> None:
+    """Prints what was asked and left out, the effects with 95 % intervals, the neurons, and the relations."""
+    console = Console()
+    # A log file has no width of its own: a narrow default would wrap every number.
+    console = Console(width=None if console.is_terminal else 170)
+    asked = found["facts"]
+    residual = found["completeness_residual"]["value"]
+    for line in (
+        f"{found['model']['name']}: {asked['facts']} facts of {len(asked['relations'])} relations, {asked['queries']} "
+        f"queries; it gets {asked['known_queries']} queries of {asked['known_facts']} facts right",
+        f"mean absolute completeness residual of the attribution: {residual:.2g} (in units of probability)",
+        *(
+            [f"{asked['tried_for_known']} facts were tried to find those that it knows"]
+            if asked["tried_for_known"]
+            else []
+        ),
+        *(f"left out: {number:,} × {reason}" for reason, number in asked["dropped"].items()),
+    ):
+        console.print(line, highlight=False, markup=False)
+    console.print(_effects(found))
+    console.print(_neurons(found))
+    for protocol in PROTOCOLS:
+        if found["protocols"][protocol]["sets"]["all"]["attribution"]["facts"]:
+            console.print(_relations(found, protocol))
+
+
+def _effects(found: Mapping) -> Table:
+    table = Table(
+        *("neurons", "queries", "facts", "found by", *COLUMNS.values()),
+        title="Change of the answers' probability, mean over relations (95 % intervals over facts)",
+        title_justify="left",
+    )
+    for protocol in PROTOCOLS:
+        part = found["protocols"][protocol]
+        for name, title in SETS.items():
+            for method in METHODS:
+                effects = part["sets"][name][method]
+                cells = (_percent(effects["overall"].get(column)) for column in COLUMNS)
+                table.add_row(protocol_title(found, protocol), title, f"{effects['facts']:,}", METHOD[method], *cells)
+        table.add_section()
+    published = found["published"]
+    for method in METHODS:
+        table.add_row(
+            f"published: {published['model']}",
+            "another model,",
+            "27,738",
+            METHOD[method],
+            *(f"{100 * published[c][method]:.2f}" if c in published else "" for c in COLUMNS),
+        )
+    return table
+
+
+def _neurons(found: Mapping) -> Table:
+    table = Table(
+        *("neurons", "found by", "facts", "neurons a fact", "facts without", "distinct neurons"),
+        *("shared by two facts of a relation", "of different relations", "not covered"),
+        title="Numbers of neurons (a fact's, mean over its answer tokens)",
+        title_justify="left",
+    )
+    for protocol in PROTOCOLS:
+        part = found["protocols"][protocol]
+        for method in METHODS:
+            one = part["neurons"][method]
+            table.add_row(
+                *(protocol_title(found, protocol), METHOD[method], f"{one['facts']:,}", _number(one["mean"])),
+                *(f"{one['without']:,}", f"{one['distinct']:,}", _number(one["shared_inside"])),
+                *(_number(one["shared_across"]), f"{part['not_covered']:,}"),
+            )
+    table.caption = (
+        "The paper reports about 4 neurons a fact (bert-base-cased). Its rule covers facts with answers of one token "
+        "and at least 3 prompts."
+    )
+    return table
+
+
+def _relations(found: Mapping, protocol: str) -> Table:
+    part = found["protocols"][protocol]
+    own, baseline = (part["sets"]["all"][method]["by_relation"] for method in METHODS)
+    table = Table(
+        *("relation", "facts", "P %", "neurons", "S", "C", "random", "doubled", "baseline S", "baseline doubled"),
+        title=f"By relation, all facts: {protocol_title(found, protocol)}",
+        title_justify="left",
+    )
+    for relation, metrics in own.items():
+        neurons = part["neurons"]["attribution"]["by_relation"][relation]
+        table.add_row(
+            relation_title(relation),
+            str(neurons["facts"]),
+            _value(metrics, "probability"),
+            _number(neurons["mean"]),
+            *(_value(metrics, name) for name in ("suppressability", "control_drop", "random_drop", "amplification")),
+            *(_value(baseline[relation], name) for name in ("suppressability", "amplification")),
+        )
+    return table
+
+
+def _percent(value: Mapping | None) -> str:
+    if value is None or None in value.values():
+        return "–"
+    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+
+
+def _value(metrics: Mapping, name: str) -> str:
+    value = metrics[name]["value"] if name in metrics else None
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

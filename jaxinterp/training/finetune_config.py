@@ -1,0 +1,79 @@
+"""Everything that determines the fine-tuning of a pretrained model; imports no JAX."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from jaxinterp.errors import UserError
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.training.config import OptimiserConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class FactsConfig:
+    """Which facts are used: those that the model answers correctly."""
+
+    source: str = "world"  # world, world:DOMAINS, or a file or folder of facts
+    relations: tuple[str, ...] = ()  # of the source; () is all
+    limit: int = 0  # most facts of a relation that are tried; 0 is all
+    prompts: int = 3  # most prompts a fact that are tried, drawn for each fact; 0 is all
+    least: int = 4  # known facts that a relation must have; others are left out
+    unseen_facts: float = 0.3  # share of the subjects that the objective never sees, in (0, 1)
+    unseen_relations: tuple[str, ...] = ()  # relations that the objective never sees; () draws `n_unseen_relations`
+    n_unseen_relations: int = 3  # number of relations drawn when `unseen_relations` is empty
+    seed: int = 0  # of limits, prompts and the division
+
+    def __post_init__(self) -> None:
+        for field, least in (("limit", 0), ("prompts", 0), ("least", 1), ("n_unseen_relations", 1), ("seed", 0)):
+            if getattr(self, field) < least:
+                raise UserError(f"facts.{field} must be at least {least}, got {getattr(self, field)}")
+        if not 0 < self.unseen_facts < 1:
+            raise UserError(f"facts.unseen_facts must lie between 0 and 1 (exclusive), got {self.unseen_facts}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """The neutral text on which the model should stay as it is."""
+
+    folder: Path | None = None  # text files (.txt, .md, .rst); None is the language reference that ships with Python
+    length: int = 64  # tokens of a window
+    windows: int = 4  # a step
+    held_out_windows: int = 64  # on which perplexity is measured; 0 is all
+
+    def __post_init__(self) -> None:
+        for field, least in (("length", 8), ("windows", 1), ("held_out_windows", 0)):
+            if getattr(self, field) < least:
+                raise UserError(f"text.{field} must be at least {least}, got {getattr(self, field)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """A fine-tuning run: loss = KL to the original on text and on prompts + Σ weight · term."""
+
+    facts: FactsConfig = FactsConfig()
+    text: TextConfig = TextConfig()
+    objective: ObjectiveConfig = ObjectiveConfig(
+        weights={"suppression": "1", "control": "1"}, k=10, path="per_layer", points=1
+    )
+    text_kl: float = 1.0  # weight of KL(original ‖ model) on the text, nats a token
+    prompt_kl: float = 1.0  # the same on the prompts and answers
+    adapt: Literal["all", "lora"] = "all"  # what is trained
+    rank: int = 16  # of lora
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; what is trained stays in float32
+    optimiser: OptimiserConfig = OptimiserConfig(
+        learning_rate=2e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99, final=0.1
+    )
+    seed: int = 0  # of data order, controls and quadrature offsets
+    steps: int = 200
+    queries: int = 16  # queries a step
+    rows: int = 24  # answer tokens a step
+    checkpoint_every: int = 50  # steps between checkpoints; the last step is always saved
+    keep_checkpoints: int = 1  # newest checkpoints kept
+
+    def __post_init__(self) -> None:
+        for field in ("rank", "steps", "queries", "rows", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
+        for field in ("text_kl", "prompt_kl"):
+            if getattr(self, field) < 0:
+                raise UserError(f"{field} must be at least 0, got {getattr(self, field)}")

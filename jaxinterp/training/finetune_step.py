@@ -1,0 +1,108 @@
+"""One step of fine-tuning a pretrained model: a pure function of state and batch."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.transformer import forward
+from jaxinterp.objectives.context import Context
+from jaxinterp.objectives.registry import objective_term
+from jaxinterp.readout import Rows, lm_readout
+from jaxinterp.selection import check_k
+from jaxinterp.training.adaptation import adapted
+from jaxinterp.training.finetune_config import FinetuneConfig
+from jaxinterp.training.state import TrainState, learning_rate, optimiser
+from jaxinterp.training.step import Metrics, batch_metrics, step_key, term_weights
+
+
+def divergence(
+    reference_BTV: Float[Array, "B T V"], logits_BTV: Float[Array, "B T V"], weight_BT: Float[Array, "B T"]
+) -> Float[Array, ""]:
+    """Mean KL(softmax(reference) ‖ softmax(logits)) over positions, in nats a token."""
+    log_p, log_q = jax.nn.log_softmax(reference_BTV), jax.nn.log_softmax(logits_BTV)
+    kl_BT = (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
+    return (kl_BT * weight_BT).sum() / jnp.maximum(weight_BT.sum(), 1)
+
+
+def finetune_loss(
+    model: ModelConfig,
+    config: FinetuneConfig,
+    original: Mapping,
+    change: Mapping,
+    batch: QueryBatch,
+    text_BT: Int[Array, "B T"],
+    weights: Mapping[str, Float[Array, ""]],
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Text KL + prompt KL + Σ weight · term.
+
+    Args:
+      model: of the arithmetic's dtype.
+      config: the run.
+      original: the pretrained parameters, which stay.
+      change: what is trained; see `jaxinterp.training.adaptation`.
+      batch: prompts with answers.
+      text_BT: windows of neutral text.
+      weights: the terms' weights at this step.
+      key: consumed.
+    Returns:
+      The loss in nats, and metrics: every part of it, and those of `batch_metrics`.
+    """
+    params = adapted(original, change, config.adapt, model.dtype)
+    still = jax.lax.stop_gradient(jax.tree.map(lambda x: x.astype(model.dtype), original))
+    metrics: dict[str, Array] = {}
+    text_weight = jnp.ones(text_BT.shape, jnp.float32)
+    metrics["text_kl"] = divergence(
+        forward(model, still, text_BT).logits_BTV, forward(model, params, text_BT).logits_BTV, text_weight
+    )
+    rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+    result, readout = lm_readout(model, params, batch.tokens_BT, rows, batch.length_B)
+    # A position predicts the next token: those that have one count.
+    next_weight = jnp.pad(batch.token_weight_BT[:, 1:], ((0, 0), (0, 1)))
+    metrics["prompt_kl"] = divergence(forward(model, still, batch.tokens_BT).logits_BTV, result.logits_BTV, next_weight)
+    context = Context(config.objective, batch, result, readout, key)
+    terms = {name: objective_term(name)(context) for name in weights}
+    total = config.text_kl * metrics["text_kl"] + config.prompt_kl * metrics["prompt_kl"]
+    total = total + sum(weight * terms[name] for name, weight in weights.items())
+    return total, {**metrics, **terms, **batch_metrics(context)}
+
+
+def finetune_step(
+    model: ModelConfig, config: FinetuneConfig
+) -> Callable[[TrainState, Mapping, QueryBatch, Array], tuple[TrainState, Metrics]]:
+    """The jitted step `(state, original, batch, text) -> (state, metrics)`; the state passed in is donated.
+
+    A step whose loss or gradient is not finite leaves parameters and optimiser as they were; metric "finite" is then 0.
+
+    Raises:
+      UserError: if a term is unknown, or k does not fit the model.
+    """
+    for name in config.objective.weights:
+        objective_term(name)
+    check_k(config.objective.k, model.n_neurons)
+    model = dataclasses.replace(model, dtype=config.dtype)
+    rate = learning_rate(config.optimiser, config.steps)
+    transform = optimiser(config.optimiser, config.steps)
+
+    def step(state: TrainState, original: Mapping, batch: QueryBatch, text_BT: Array) -> tuple[TrainState, Metrics]:
+        weights, key = term_weights(config.objective, state.step), step_key(state)
+
+        def loss(change: Mapping) -> tuple[Array, Metrics]:
+            return finetune_loss(model, config, original, change, batch, text_BT, weights, key)
+
+        (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        norm = optax.tree.norm(grads)
+        updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        new = (optax.apply_updates(state.params, updates), opt_state)
+        params, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state[:2])
+        metrics = {"loss": total, **metrics, "gradient_norm": norm, "learning_rate": rate(state.step), "finite": finite}
+        return TrainState(params, opt_state, state.step + 1, state.key), metrics
+
+    return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,78 @@
+"""Neutral text: what a fine-tuned model should still do as it did."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxinterp.errors import UserError
+from jaxinterp.models.tokenizers import TextTokenizer
+
+SUFFIXES = (".txt", ".md", ".rst")
+HELD_OUT = 5  # one document of so many is never trained on
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData:
+    """Windows of tokens, without padding, from documents that are trained on and from others."""
+
+    training_NT: Int[np.ndarray, "N T"]
+    held_out_NT: Int[np.ndarray, "H T"]
+    source: str
+    digest: str  # SHA-256 of all documents
+
+
+def text_data(folder: Path | None, tokenizer: TextTokenizer, length: int) -> TextData:
+    """Cuts documents into windows of `length` tokens; what is left at a document's end is dropped.
+
+    Args:
+      folder: with text files (.txt, .md, .rst, in UTF-8), also in subfolders; None takes the language reference that
+        ships with Python.
+      tokenizer: of the model; its prefix stands before every window.
+      length: tokens of a window.
+    Raises:
+      UserError: if the folder has no such files, one is not UTF-8, or there is too little text for one window each.
+    """
+    documents = _files(folder) if folder is not None else _python_documents()
+    windows: dict[bool, list[list[int]]] = {False: [], True: []}
+    room = length - len(tokenizer.prefix)
+    if room < 2:
+        raise UserError(f"a window of text must have at least {len(tokenizer.prefix) + 2} tokens, got {length}")
+    names = sorted(documents)
+    for name, ids in zip(names, tokenizer.encode_batch([documents[name] for name in names]), strict=True):
+        # By name, so that another document does not move this one from one part to the other.
+        held_out = hashlib.sha256(name.encode()).digest()[0] % HELD_OUT == 0
+        for start in range(0, len(ids) - room + 1, room):
+            windows[held_out].append([*tokenizer.prefix, *ids[start : start + room]])
+    for held_out, part in windows.items():
+        if not part:
+            which = "held-out" if held_out else "training"
+            raise UserError(
+                f"there is no {which} text of {room} tokens in {len(documents)} documents; give a folder with more text"
+            )
+    digest = hashlib.sha256("\0".join(f"{name}\0{documents[name]}" for name in names).encode()).hexdigest()
+    source = str(folder) if folder is not None else "Python's language reference (pydoc_data.topics)"
+    return TextData(np.array(windows[False], np.int32), np.array(windows[True], np.int32), source, digest)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give one with text files ({', '.join(SUFFIXES)})")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    if not paths:
+        raise UserError(f"{folder} has no text files ({', '.join(SUFFIXES)})")
+    documents = {}
+    for path in paths:
+        try:
+            documents[str(path.relative_to(folder))] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    return documents
+
+
+def _python_documents() -> dict[str, str]:
+    from pydoc_data.topics import topics
+
+    return dict(topics)

@@ -1,0 +1,78 @@
+"""Real GGUF files: our logits equal those of transformers' own GGUF loading."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from jaxinterp.models.bundle import load_model
+from jaxinterp.models.transformer import forward
+
+MODELS = Path(__file__).parents[2] / "checkpoints" / "models"
+TOLERANCE = 1e-3
+SUBJECTS = {
+    "The capital of {} is": [
+        "France",
+        "Japan",
+        "Kenya",
+        "Brazil",
+        "Norway",
+        "Egypt",
+        "Peru",
+        "Poland",
+        "Vietnam",
+        "Canada",
+    ],
+    "The official language of {} is": [
+        "Mexico",
+        "Iran",
+        "Austria",
+        "Angola",
+        "Thailand",
+        "Greece",
+        "Haiti",
+        "Turkey",
+        "Chile",
+        "Israel",
+    ],
+    "{} was born in the city of": ["Mozart", "Gandhi", "Ada Lovelace", "Pelé", "Marie Curie"],
+    "The chemical symbol of {} is": ["iron", "gold", "oxygen", "sodium", "lead"],
+    "Once upon a time, there was a {} who": ["king", "fox", "girl", "baker", "dragon"],
+    "def {}(x):\n    return": ["square", "negate", "double", "identity", "is_even"],
+    "In {}, the war": ["1812", "1914", "1939", "1945", "1066"],
+    "{} plus 2 equals": ["1", "3", "17", "40", "999"],
+}
+PROMPTS = [template.format(subject) for template, subjects in SUBJECTS.items() for subject in subjects]
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers' GGUF reader warns about copies
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+def test_logits_of_a_real_model(name):
+    path = MODELS / name / "model.gguf"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; `jaxinterp models fetch {name}` brings it")
+    assert len(PROMPTS) == 50
+    model = load_model(path)
+    reference = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    run = jax.jit(lambda params, tokens: forward(model.config, params, tokens).logits_BTV)
+    encoded = [[*model.tokenizer.prefix, *ids] for ids in model.tokenizer.encode_batch(PROMPTS)]
+    length = max(map(len, encoded))
+    difference, same, spread = 0.0, 0, []
+    for ids in encoded:
+        padded = np.array([ids + [model.tokenizer.pad] * (length - len(ids))])
+        found = np.asarray(run(model.params, jnp.asarray(padded, jnp.int32)))[0, : len(ids)]
+        with torch.no_grad():
+            expected = reference(input_ids=torch.tensor([ids])).logits[0].numpy()
+        assert found.shape == expected.shape
+        difference = max(difference, float(np.abs(found - expected).max()))
+        same += int(found[-1].argmax() == expected[-1].argmax())
+        spread.append(expected.std())
+    print(f"{name}: largest difference {difference:.1e} (logits vary by {np.mean(spread):.1f}), top-1 equal {same}/50")
+    assert difference < TOLERANCE
+    assert same == len(PROMPTS)
