@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= checkpoints/quickstart
 
-.PHONY: help quickstart ablations test lint format lock clean
+.PHONY: help quickstart ablations test parity lint format lock clean
 
 help:
 	@echo "make quickstart  train and compare a plain and a suppressable model (minutes); OUT=folder"
 	@echo "make ablations   the same, with stop-gradient selection, without control, without suppression"
 	@echo "make test        lint and tests"
+	@echo "make parity      compare every model family with PyTorch, live (installs torch)"
 	@echo "make format      format the code"
 	@echo "make lock        resolve requirements.lock again"
 	@echo "make clean       remove the virtual environment and caches"
@@ -29,6 +30,14 @@ ablations: .venv/installed
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Not in the lock: torch's wheels differ from platform to platform, and nothing else needs it.
+.venv/parity: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[parity]" --no-build-isolation
+	@touch $@
+
+parity: .venv/parity
+	JAXINTERP_PARITY=1 $(BIN)/python -m pytest tests/parity -rs
 
 lint: .venv/installed
 	$(BIN)/ruff check .

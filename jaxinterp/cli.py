@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ import tyro
 
 from jaxinterp.errors import UserError
 from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.model_commands import Models
 from jaxinterp.training.config import TrainConfig
 
-REFERENCE = Path("checkpoints/reference/suppressable")
+REFERENCE = "checkpoints/reference/suppressable"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +39,23 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """Measure a trained model on the four sets of facts."""
+    """Measure a model: one of ours on the four sets of facts it was trained with, any model on any facts."""
 
     config: Annotated[MeasureConfig, tyro.conf.arg(name="")]
-    model: Path = REFERENCE  # folder of a model, e.g. checkpoints/run/model
+    model: str = REFERENCE  # folder of a model, a .gguf file, a name from `jaxinterp models list`, or org/name of a hub
+    facts: str | None = None  # world, world:DOMAINS, a ParaRel or LAMA folder, a CounterFact .json, a .jsonl or .csv
     json: Path | None = None  # file to write all numbers to, as results.json has them
 
     def __call__(self) -> None:
         """Runs the command."""
         from jaxinterp.files import writable_folder, write_json
-        from jaxinterp.models.bundle import load_model
-        from jaxinterp.studies.compare import measured_results, print_table
-        from jaxinterp.training.data import data_from_provenance
+        from jaxinterp.studies.measurement import measured_model
 
         if self.json is not None:
             writable_folder(self.json.parent)
             if self.json.is_dir():
                 raise UserError(f"cannot write to {self.json}: it is a folder; give the name of a file")
-        model = load_model(self.model)
-        data = data_from_provenance(model.provenance)
-        results = measured_results(self.model.name, model, data, self.config)
-        print_table({"models": {self.model.name: results}})
+        results = measured_model(self.model, self.facts, self.config)
         if self.json is not None:
             write_json(self.json, results)
             print(f"numbers: {self.json}")
@@ -67,9 +65,9 @@ class Measure:
 class Attribute:
     """Show the neurons that carry one answer, and what switching them off or doubling them does."""
 
-    prompt: str  # text that ends just before the answer
+    prompt: str  # text that ends just before the answer; for a masked model, text with its mask, "[MASK]", in its place
     answer: str  # what should follow
-    model: Path = REFERENCE  # folder of a model
+    model: str = REFERENCE  # folder of a model, a .gguf file, a name from `jaxinterp models list`, or org/name of a hub
     k: int = 8  # neurons an answer token, out of all layers
     points: int = 20  # quadrature points
     rule: Literal["left", "right", "midpoint", "gauss_legendre"] = "midpoint"  # quadrature rule
@@ -80,9 +78,10 @@ class Attribute:
         """Runs the command."""
         from jaxinterp.inspection import inspect_answer
         from jaxinterp.models.bundle import load_model
+        from jaxinterp.models.fetch import resolve
 
         found = inspect_answer(
-            load_model(self.model),
+            load_model(resolve(self.model)),
             self.prompt,
             self.answer,
             k=self.k,
@@ -98,15 +97,16 @@ class Attribute:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Print the relations and facts of WorldFacts, and what was dropped on the way."""
+    """Print relations and facts, and what was dropped on the way."""
 
-    domains: tuple[str, ...] = ()  # of WorldFacts; () is all of them
+    facts: str = "world"  # world, world:DOMAINS, a ParaRel or LAMA folder, a CounterFact .json, a .jsonl or .csv
 
     def __call__(self) -> None:
         """Runs the command."""
-        from jaxinterp.facts.worldfacts import describe, world_facts
+        from jaxinterp.facts.source import load_facts
+        from jaxinterp.facts.worldfacts import describe
 
-        print(describe(world_facts(self.domains)))
+        print(describe(load_facts(self.facts)))
 
 
 def _print_inspection(found: Mapping) -> None:
@@ -115,7 +115,7 @@ def _print_inspection(found: Mapping) -> None:
     from rich.table import Table
 
     console = Console()
-    console.print(f"{found['prompt']} → {found['answer']}", highlight=False, markup=False)
+    console.print(f"{found['prompt']} → {found['answer'].strip()}", highlight=False, markup=False)
     console.print(
         f"P = {found['probability']:.4f}; own neurons off {found['suppressed']:.4f}, doubled {found['amplified']:.4f}; "
         f"as many random neurons off {found['random']:.4f}",
@@ -127,16 +127,24 @@ def _print_inspection(found: Mapping) -> None:
             f"{read}: P = {token['probability']:.4f}, most probable {predicted}, "
             f"completeness residual {token['completeness_residual']:.1e}"
         )
-        table = Table("layer", "neuron", "score", "share", "promotes", title=title, title_justify="left")
+        table = Table("layer", "neuron", "score", "share", "activation", "promotes", title=title, title_justify="left")
         for neuron in token["neurons"]:
             table.add_row(
                 str(neuron["layer"]),
                 str(neuron["neuron"]),
                 f"{neuron['score']:.4f}",
                 f"{neuron['share']:.1%}",
+                f"{neuron['activation']:.3f}",
                 escape(", ".join(neuron["promotes"])),
             )
         console.print(table)
+
+
+def keep_compiled() -> None:
+    """Lets JAX, which is yet to be imported, keep what it compiles for the next start; the environment goes first."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxinterp" / "compiled"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def run(command: Callable[[], None]) -> int:
@@ -154,16 +162,19 @@ def run(command: Callable[[], None]) -> int:
 
 def experiment(command: type, arguments: Sequence[str] | None = None) -> None:
     """Entry point of an experiment script: parses a config dataclass and runs it."""
+    keep_compiled()
     sys.exit(run(lambda: _parsed(command, arguments)()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `jaxinterp`."""
+    keep_compiled()
     commands = (
         Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Measure, tyro.conf.subcommand("measure")]
         | Annotated[Attribute, tyro.conf.subcommand("attribute")]
         | Annotated[Facts, tyro.conf.subcommand("facts")]
+        | Annotated[Models, tyro.conf.subcommand("models")]
     )
     sys.exit(run(lambda: _parsed(commands, arguments, prog="jaxinterp")()))
 

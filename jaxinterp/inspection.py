@@ -42,7 +42,8 @@ def inspect_answer(
     Returns:
       {"prompt", "answer", "probability", "suppressed", "amplified", "random" (probabilities), "tokens": one entry an
       answer token: {"token", "probability", "predicted", "completeness_residual" (largest in absolute value),
-      "neurons": k entries {"layer", "neuron", "score" (probability), "share" (of the token's scores), "promotes"}}}.
+      "neurons": k entries {"layer", "neuron", "score" (probability), "share" (of the token's scores), "activation",
+      "promotes"}}}.
     Raises:
       UserError: if the text has words that the tokenizer does not know or does not fit the context, the answer has no
         tokens of its own, or k, the rule or the path does not exist.
@@ -64,6 +65,7 @@ def inspect_answer(
         edits = {"suppressed": suppress(mask), "amplified": amplify(mask), "random": suppress(random_mask(key, mask))}
         return {
             "scores": attribution.scores_LRF,
+            "activations": readout.neurons_LRF,
             "residual": attribution.residual_PR,
             "predicted": result.logits_BTV[rows.sequence_R, rows.position_R].argmax(-1),
             "tokens": readout.untouched(),
@@ -98,7 +100,7 @@ def _query(model: LanguageModel, prompt: str, answer: str) -> EncodedQueries:
 
 
 def _row(model: LanguageModel, found: dict, row: int, token: int, k: int) -> dict:
-    scores = found["scores"][:, row]
+    scores, activations = found["scores"][:, row], found["activations"][:, row]
     best = np.argsort(-scores, axis=None, kind="stable")[:k]
     neurons = [
         {
@@ -106,7 +108,8 @@ def _row(model: LanguageModel, found: dict, row: int, token: int, k: int) -> dic
             "neuron": int(neuron),
             "score": float(scores[layer, neuron]),
             "share": float(scores[layer, neuron] / scores.sum()),
-            "promotes": promoted_tokens(model, int(layer), int(neuron)),
+            "activation": float(activations[layer, neuron]),
+            "promotes": promoted_tokens(model, int(layer), int(neuron), activation=float(activations[layer, neuron])),
         }
         for layer, neuron in zip(*np.unravel_index(best, scores.shape), strict=True)
     ]

@@ -1,13 +1,19 @@
 """The command line: help, one-line errors, and the commands on the reference models."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from knowing import N_RELATIONS, knowing, table
+from tiny import ARCHITECTURES, masked_tokenizer, tiny_config, tiny_params
 
 from jaxinterp import cli
+from jaxinterp.models.bundle import save_model
+from jaxinterp.models.language_model import LanguageModel
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "checkpoints" / "reference"
@@ -20,9 +26,22 @@ def status(arguments, capsys):
     return stop.value.code, captured.out, captured.err
 
 
-@pytest.mark.parametrize("command", ["train", "measure", "attribute", "facts"])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Paths of a tiny model that knows some facts, of these facts, and of a tiny masked model."""
+    folder = tmp_path_factory.mktemp("made")
+    pretrained, facts = knowing()
+    save_model(folder / "pretrained", pretrained)
+    (folder / "facts.csv").write_text(table(facts))
+    tokenizer = masked_tokenizer(["a b c d e ."])
+    config = tiny_config(n_layers=2, d_vocab=tokenizer.n_tokens, **ARCHITECTURES["bert"])
+    save_model(folder / "masked", LanguageModel(config, tiny_params(config), tokenizer, {}))
+    return {"pretrained": folder / "pretrained", "facts": folder / "facts.csv", "masked": folder / "masked"}
+
+
+@pytest.mark.parametrize("command", ["train", "measure", "attribute", "facts", "models list"])
 def test_help_explains_every_field(command, capsys):
-    code, out, _ = status([command, "--help"], capsys)
+    code, out, _ = status([*command.split(), "--help"], capsys)
     assert code == 0
     assert "(default: " in out or "(required)" in out
 
@@ -60,13 +79,32 @@ def test_help_explains_every_field(command, capsys):
         ("attribute --model {model} --prompt '' --answer Paris", "neither may be empty"),
         ("attribute --model {model} --prompt 'The capital of France is' --answer Paris --k 0", "k must be at least 1"),
         (f"attribute --model {{model}} --prompt '{'the ' * 40}' --answer Paris", "above the model's context"),
+        (
+            "attribute --model {masked} --prompt 'a b c' --answer d",
+            "with [MASK] in place of the answer, once; the prompt",
+        ),
+        ("attribute --model {masked} --prompt '[MASK] b [MASK]' --answer d", "'[MASK] b [MASK]' has it 2 times"),
+        ("attribute --model {masked} --prompt 'a [MASK]' --answer z", "does not know 'z' in 'a z'"),
+        ("attribute --model {masked} --prompt '[MASK]' --answer a", "neither prompt nor answer may be empty"),
+        (
+            "attribute --model modle --prompt a --answer b",
+            "there is no model 'modle': no such folder or .gguf file is here",
+        ),
+        ("measure --model modle", "it is not a name of the catalogue ("),
+        ("measure --model {pretrained}", "is a pretrained model: say with --facts what to measure it on"),
+        (
+            "measure --model {pretrained} --facts nothere.csv",
+            "no facts at 'nothere.csv': no such file or folder; accepted",
+        ),
+        ("measure --model {pretrained} --facts world:planets", "unknown domain 'planets'; known:"),
+        ("measure --model {pretrained} --facts {facts} --k 12", "k must be at least 1 and below"),
+        ("facts --facts nothere", "no facts at 'nothere': no such file or folder; accepted"),
+        ("models verify modle", "modle"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(arguments, message, capsys, tmp_path, monkeypatch):
-    import shlex
-
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, message, made, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(arguments.format(tmp=tmp_path, model=REFERENCE / "suppressable"))
+    words = shlex.split(arguments.format(tmp=tmp_path, model=REFERENCE / "suppressable", **made))
     code, _, err = status(words, capsys)
     assert code == 2
     assert message in err and err.startswith("error: ") and err.count("\n") == 1, err
@@ -118,6 +156,52 @@ def test_measure_on_the_reference_models(capsys, tmp_path):
         plain, trained = (results[model]["sets"][name] for model in ("plain", "suppressable"))
         assert trained["suppressability"]["value"] > 0.75 > 0.5 > plain["suppressability"]["value"]
         assert trained["control_drop"]["value"] < 0.25
+
+
+def test_measure_on_facts_of_ones_own(made, capsys, tmp_path):
+    small = ["--queries", "6", "--ability-queries", "0", "--ablation-queries", "0", "--replicates", "10", "--rows", "8"]
+    path = tmp_path / "numbers.json"
+    arguments = ["--model", str(made["pretrained"]), "--facts", str(made["facts"]), "--k", "2", "--points", "1"]
+    code, out, err = status(["measure", *arguments, *small, "--json", str(path)], capsys)
+    assert code == 0, err
+    assert f"left out: {N_RELATIONS} prompt whose answer does not come last" in out and "known facts" in out
+    results = json.loads(path.read_text())
+    assert results["left_out"] == {"prompt whose answer does not come last": N_RELATIONS}
+    assert tuple(results["sets"]) == ("facts", "known_facts")
+    assert results["sets"]["known_facts"]["recall"]["value"] == 1 > results["recall"]["value"] > 0.3
+    about = results["provenance"]
+    assert about["facts"] == str(made["facts"]) and about["model"] == {"made": "for tests"}
+    assert about["measure"]["points"] == 1 and "git" in about
+
+
+def test_attribute_on_a_masked_model(made, capsys):
+    arguments = ["--model", str(made["masked"]), "--k", "2", "--points", "2", "--answer", "d e", "--json"]
+    code, out, err = status(["attribute", *arguments, "--prompt", "a b [MASK] c ."], capsys)
+    assert code == 0, err
+    found = json.loads(out)
+    assert [token["token"] for token in found["tokens"]] == ["d", "e"]
+    probability = [token["probability"] for token in found["tokens"]]
+    assert found["probability"] == pytest.approx(probability[0] * probability[1]) and 0 < found["probability"] < 1
+    assert all(len(token["neurons"]) == 2 for token in found["tokens"])
+    # What follows the answer is read too.
+    _, out, _ = status(["attribute", *arguments, "--prompt", "a b [MASK] a ."], capsys)
+    assert json.loads(out)["probability"] != pytest.approx(found["probability"])
+
+
+def test_models_list_needs_no_network(capsys, tmp_path, monkeypatch):
+    import socket
+
+    def refused(*_, **__):
+        raise AssertionError("a connection was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    code, out, err = status(["models", "list", "--folder", str(tmp_path)], capsys)
+    assert code == 0, err
+    for name in ("smollm2-135m", "gemma3-270m", "bert-base-cased", "gpt2", "pythia-70m"):
+        assert sum(re.search(rf"│ {re.escape(name)} +│", line) is not None for line in out.splitlines()) == 1
+    assert str(tmp_path) in out.replace("\n", "")
 
 
 def test_measuring_other_facts_is_refused(capsys, tmp_path):

@@ -1,16 +1,16 @@
-"""The fast causal path against the obvious full forward: values, gradients, meta-gradients."""
+"""The fast path against the obvious full forward: values, gradients, meta-gradients."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ARCHITECTURES, fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
+from tiny import ARCHITECTURES, arrays_of, fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.attribution import integrated_gradients
 from jaxinterp.errors import UserError
 from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import FunctionReadout, Readout, answer_log_probability
+from jaxinterp.readout import FunctionReadout, Readout, Rows, answer_log_probability, lm_readout
 from jaxinterp.selection import soft_top_k
 from jaxinterp.suppression import set_value, suppress
 
@@ -95,6 +95,38 @@ def test_a_row_depends_on_its_own_gates_alone(float64):
     other = jnp.abs(jacobian).sum((1, 3)) * (1 - jnp.eye(10))
     assert float(other.max()) == 0
     assert float(jnp.abs(jacobian).max()) > 1e-3
+
+
+def test_what_stands_in_the_padding_does_not_matter(float64):
+    """A bidirectional model attends to everything; `length_B` keeps its rows from what follows a text."""
+    config = tiny_config(n_layers=2, dtype="float64", **ARCHITECTURES["bert"])
+    params, (tokens, rows, length) = tiny_params(config), arrays_of(tiny_batch())
+    padding = jnp.arange(8)[None] >= length[:, None]
+    assert padding.any() and not padding.all(1).any()
+    gates = gates_like(config, tiny_batch(), 0)
+
+    @jax.jit
+    def values(tokens, length):
+        readout = lm_readout(config, params, tokens, rows, length)[1]
+        scores = integrated_gradients(readout, quadrature("midpoint", 1), path="per_layer").scores_LRF
+        return readout.untouched(), readout(gates), readout.neurons_LRF, scores
+
+    before, others = values(tokens, length), values(jnp.where(padding, 7, tokens), length)
+    for a, b in zip(before, others, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert float(jnp.abs(a).max()) > 1e-3
+    # The same tokens as part of the text do matter.
+    whole = jnp.full_like(length, 8)
+    read = [values(jnp.where(padding, token, tokens), whole)[0] for token in (0, 7)]
+    short = (length < 8)[rows.sequence_R]
+    assert float(jnp.abs(read[0] - read[1])[short].min()) > 1e-8
+    np.testing.assert_array_equal(read[0][~short], read[1][~short])
+    # Cut off, a text without padding is the same: to the last digits, as sums run over fewer terms.
+    shortest = int(length.min())
+    here = np.flatnonzero(np.asarray(length[rows.sequence_R]) == shortest)
+    cut = Rows(*(x[here] for x in rows))
+    alone = lm_readout(config, params, tokens[:, :shortest], cut)[1].untouched()
+    np.testing.assert_allclose(alone, before[0][here], atol=1e-13)
 
 
 def test_set_value_sets_the_neuron(float64):

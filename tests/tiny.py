@@ -1,10 +1,14 @@
 """Tiny models and batches with answers of one and several tokens, shared by the tests."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
 from jaxinterp.models.transformer import init
 from jaxinterp.readout import FullForwardReadout, LanguageModelReadout, Rows, lm_readout
 
@@ -38,6 +42,13 @@ ARCHITECTURES = {
         "head": "transform",
     },
 }
+
+
+def masked_tokenizer(corpus: Sequence[str]) -> TextTokenizer:
+    """Words, with the frame of BERT: [CLS] text [SEP], and [MASK]."""
+    tokenizer = train_tokenizer([*corpus, "[CLS] [SEP] [MASK]"])
+    start, end, mask = (tokenizer.backend.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]"))
+    return dataclasses.replace(tokenizer, prefix=(start,), suffix=(end,), mask=mask)
 
 
 def tiny_config(**changes) -> ModelConfig:

@@ -153,8 +153,8 @@ def _obstacle(
     n_tokens = len(whole) + len(tokenizer.prefix) + len(tokenizer.suffix)
     if n_ctx is not None and n_tokens > n_ctx:
         return TOO_LONG, (
-            f"the prompt {text[0]!r} with its answer has {n_tokens} tokens, above the model's context of {n_ctx}; use a "
-            "shorter prompt or a model with a longer context"
+            f"the prompt {text[0]!r} with its answer has {n_tokens} tokens, above the model's context of {n_ctx}; use "
+            "a shorter prompt or a model with a longer context"
         )
     return None, ""
 

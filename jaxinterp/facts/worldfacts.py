@@ -55,9 +55,13 @@ def describe(fact_set: FactSet) -> str:
     """A plain text table of the relations with an example each, and of what was dropped."""
     rows = [("domain", "relation", "facts", "answers", "prompts", "example")]
     for relation in fact_set.relations:
-        facts = [fact for fact in fact_set.facts if fact.relation == relation.name]
-        example = f"{relation.prompts[0].format(subject=facts[0].subject)} {facts[0].answer}" if facts else "-"
-        counts = (len(facts), len({fact.answer for fact in facts}), len(relation.prompts))
+        facts = [index for index, fact in enumerate(fact_set.facts) if fact.relation == relation.name]
+        answers = {fact_set.facts[index].answer for index in facts}
+        example = "-"
+        if facts:
+            before, after = fact_set.prompt(facts[0], 0), fact_set.after(facts[0], 0)
+            example = f"{before} {fact_set.facts[facts[0]].answer}{after}".strip()
+        counts = (len(facts), len(answers), len(relation.prompts))
         rows.append((relation.domain, relation.name, *map(str, counts), example))
     rows.append(("total", str(len(fact_set.relations)), str(len(fact_set)), "", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

@@ -118,7 +118,7 @@ def recalled(
     Queries are taken by length, so that short ones are not padded to the longest.
     """
     step, columns = _jitted_recall(config), {}
-    width = -(-queries.length_N // LENGTHS) * LENGTHS
+    width = np.minimum(-(-queries.length_N // LENGTHS) * LENGTHS, config.n_ctx)
     for n_positions in np.unique(width).tolist():
         index = np.flatnonzero(width == n_positions)
         part = queries[index]

@@ -67,15 +67,17 @@ def most_used_neurons(measurement: Measurement, model: LanguageModel, relations:
     return neurons
 
 
-def promoted_tokens(model: LanguageModel, layer: int, neuron: int, n: int = 5) -> list[str]:
+def promoted_tokens(model: LanguageModel, layer: int, neuron: int, n: int = 5, *, activation: float = 1.0) -> list[str]:
     """The n tokens that the neuron's value vector promotes most: the largest of W_out[i] · E; Geva et al. 2021.
+
+    A neuron whose `activation` is negative, as it can be in gated FFNs, promotes what −W_out[i] · E is largest for.
 
     The scales of the norms between the value vector and the unembedding are folded in; their division by a standard
     deviation does not change the order. Later layers and BERT's head, which are not linear, are left out.
     """
     config, params = model.config, model.params
     layers = jax.tree.map(lambda x: jnp.asarray(x[layer], jnp.float32), params["layers"])
-    value = layers["w_out"][neuron]
+    value = layers["w_out"][neuron] * (-1.0 if activation < 0 else 1.0)
     if config.norm_placement == "sandwich":
         value = value * layers["norm_mlp_out"]["scale"]
     if config.norm == "layernorm":

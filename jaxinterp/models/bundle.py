@@ -6,15 +6,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from jaxinterp.errors import UserError
 from jaxinterp.files import new_folder, read_json, write_json
 from jaxinterp.models import transformer
-from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.config import ModelConfig, RopeScaling
 from jaxinterp.models.language_model import LanguageModel, flat, nested
 from jaxinterp.models.loading.load import check_dtype, load_pretrained
+from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
 from jaxinterp.models.loading.weights import Placement
 from jaxinterp.models.tokenizers import load_tokenizer, save_tokenizer
 
@@ -63,31 +63,41 @@ def load_model(path: Path, *, dtype: str | None = None, placement: Placement | N
 
 def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
     try:
-        config = ModelConfig(**read_json(folder / "config.json"))
+        config = _config(read_json(folder / "config.json"))
     except TypeError as error:
         raise UserError(f"{folder / 'config.json'} is not a model config: {error}") from None
     provenance = dict(read_json(folder / "provenance.json"))
+    path = folder / "model.safetensors"
     try:
-        weights = (folder / "model.safetensors").read_bytes()
-        arrays = load(weights)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"the weights in {folder} cannot be read: {error}") from None
-    digest = hashlib.sha256(weights).hexdigest()
+        with path.open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     if digest != provenance.pop("weights_sha256", None):
-        raise UserError(f"{folder / 'model.safetensors'} is damaged: its SHA-256 is not the one in provenance.json")
-    expected = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
-    named = {".".join(path): value for path, value in flat(expected).items()}
-    for name in sorted(named.keys() ^ arrays.keys()):
+        raise UserError(f"{path} is damaged: its SHA-256 is not the one in provenance.json")
+    file = SafetensorsFile(folder)
+    expected = flat(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
+    named = {".".join(keys): keys for keys in expected}
+    for name in sorted(named.keys() ^ file.tensors.keys()):
         raise UserError(f"{folder}: tensor {name!r} is {'missing' if name in named else 'not part of this model'}")
-    for name, shape in named.items():
-        if arrays[name].shape != shape.shape or arrays[name].dtype != shape.dtype:
+    loaded = {}
+    for name, keys in named.items():
+        shape, tensor = expected[keys], file.tensors[name]
+        dtype = DTYPES.get(tensor.dtype, tensor.dtype)
+        if tensor.shape != shape.shape or dtype != shape.dtype:
             raise UserError(
-                f"{folder}: tensor {name!r} is {arrays[name].dtype}{list(arrays[name].shape)}, "
+                f"{folder}: tensor {name!r} is {dtype}{list(tensor.shape)}, "
                 f"the config asks for {shape.dtype}{list(shape.shape)}"
             )
-        if not np.isfinite(arrays[name]).all():
+        value = file.rows(name, 0, tensor.shape[0])
+        if not np.isfinite(value).all():
             raise UserError(f"{folder}: tensor {name!r} has values that are not finite")
-    paths = {name: tuple(name.split(".")) for name in arrays}
-    where = {name: placement(paths[name], value.shape) if placement else None for name, value in arrays.items()}
-    params = nested({paths[name]: jax.device_put(value, where[name]) for name, value in arrays.items()})
-    return LanguageModel(config, params, load_tokenizer(folder / "tokenizer.json"), provenance)
+        loaded[keys] = jax.device_put(value, placement(keys, value.shape) if placement else None)
+    return LanguageModel(config, nested(loaded), load_tokenizer(folder / "tokenizer.json"), provenance)
+
+
+def _config(fields: dict) -> ModelConfig:
+    """What JSON has made of a config."""
+    if isinstance(fields.get("rope_scaling"), dict):
+        fields = {**fields, "rope_scaling": RopeScaling(**fields["rope_scaling"])}
+    return ModelConfig(**{**fields, "local_layers": tuple(fields.get("local_layers", ()))})

@@ -490,7 +490,7 @@ def run_layers(
     return jax.lax.scan(layer, resid_RSD, (*rest, edit))[0]
 
 
-BRANCH_GROUPS = 6  # scans of `run_branches`
+BRANCH_GROUPS = 3  # scans of `run_branches`
 
 
 def run_branches(

@@ -132,8 +132,9 @@ def print_table(results: Mapping) -> None:
     # A log file has no width of its own: a narrow default would wrap every number.
     Console(width=None if console.is_terminal else 160).print(table)
     for name, model in results["models"].items():
-        entropy = model["cross_entropy"]
-        print(f"{name}: cross-entropy {entropy['value']:.4f} nats a token, recall {_percent(model['recall'])}")
+        entropy = model.get("cross_entropy")
+        words = [f"cross-entropy {entropy['value']:.4f} nats a token"] if entropy else []
+        print(f"{name}: " + ", ".join([*words, f"recall {_percent(model['recall'])}"]))
 
 
 def _percent(value: Mapping | None) -> str:

@@ -29,6 +29,7 @@ METHODS = {"attribution": ("integrated gradients", style.BLUE), "activation": ("
 USES = {"one": ("facts of one relation", style.BLUE), "several": ("facts of several relations", style.VERMILLION)}
 NAMED = 5  # neurons that the map names
 LISTED = 8  # facts that a neuron's tooltip names
+LABEL_LIMIT = 260  # pixels; relations with their titles are longer than models' names
 
 
 def write_charts(found: Mapping, neurons: Mapping[str, Sequence[Mapping]], folder: Path) -> list[Path]:
@@ -77,14 +78,15 @@ def effect_bars(found: Mapping, protocol: str, set_name: str, *, width: int = st
     if not rows:
         return None
     order = list(dict.fromkeys(row["relation"] for row in rows))
-    room = style.panel_width(width, 2, order)
+    # The labels stand beside the first panel alone.
+    room = int((width - min(LABEL_LIMIT, 6.2 * max(map(len, order)))) / 2) - style.GAP
     panels = [_effect_panel([row for row in rows if row["panel"] == panel], order, panel, room) for panel in PANELS]
-    facts, queries = (part["attribution"][name] for name in ("facts", "queries"))
+    counts = ", ".join(f"{part['attribution'][name]:,} {name}" for name in ("facts", "queries"))
     return _titled(
         alt.hconcat(*panels, spacing=style.GAP),
         f"What a fact's neurons do to its answer's probability: {protocol_title(found, protocol)}",
-        f"{found['model']['name']}, {SETS[set_name]}: {facts:,} facts, {queries:,} queries, {len(order) - 1} relations; lines "
-        "are 95% intervals over facts",
+        f"{found['model']['name']}, {SETS[set_name]}: {counts}, {len(order) - 1} relations; "
+        "lines are 95% intervals over facts; a bar with a number on it is longer than its panel",
     )
 
 
@@ -99,14 +101,14 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
     for row in rows:
         row["shown"] = min(max(row["value"], low), high)
         row["low_shown"], row["high_shown"] = (min(max(row[name], low), high) for name in ("low", "high"))
-        row["beyond"] = "" if low <= row["value"] <= high else f"{row['value']:,.0%} "
+        row["beyond"] = "" if low <= row["value"] <= high else f"{row['value']:,.0%}"
     labels = list(BARS)
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y(
             "relation:N",
             title=None,
             sort=order,
-            axis=alt.Axis(labelLimit=style.LABEL_LIMIT, tickSize=0, domain=False, labels=first),
+            axis=alt.Axis(labelLimit=LABEL_LIMIT, tickSize=0, domain=False, labels=first),
             scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1),
         ),
         yOffset=alt.YOffset("bar:N", sort=labels),
@@ -123,15 +125,24 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
         tooltip=["relation:N", "bar:N", *shares, alt.Tooltip("n:Q", title="facts")],
     )
     intervals = base.mark_rule(strokeWidth=1).encode(x=alt.X("low_shown:Q", title=title), x2="high_shown:Q")
-    beyond = base.mark_text(align="right", fontSize=9, fontWeight="bold", color="white").encode(
-        x=alt.X("shown:Q", title=title), text="beyond:N", color=alt.value("white")
-    )
-    return alt.layer(bars, intervals, beyond).properties(width=width, height=alt.Step(7, **{"for": "offset"}))
+    beyond = [
+        base.mark_text(align=align, dx=dx, fontSize=8, fontWeight="bold")
+        .transform_filter(inside)
+        .encode(x=alt.X("shown:Q", title=title), text="beyond:N", color=alt.value("white"))
+        for align, dx, inside in (("right", -2, alt.datum.value > 0), ("left", 2, alt.datum.value < 0))
+    ]
+    return alt.layer(bars, intervals, *beyond).properties(width=width, height=alt.Step(7, **{"for": "offset"}))
 
 
 def layer_shares(found: Mapping, *, width: int = style.WIDTH) -> Chart | None:
     """How the neurons spread over layers, a panel a protocol, by both methods."""
     panels = []
+    most = max(
+        share
+        for protocol in PROTOCOLS
+        for m in METHODS
+        for share in found["protocols"][protocol]["neurons"][m]["layers"]
+    )
     for protocol in PROTOCOLS:
         rows = []
         for method, (label, _) in METHODS.items():
@@ -148,7 +159,12 @@ def layer_shares(found: Mapping, *, width: int = style.WIDTH) -> Chart | None:
             .encode(
                 x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
                 xOffset=alt.XOffset("method:N", sort=labels),
-                y=alt.Y("share:Q", title="share of all selected neurons", axis=alt.Axis(format="~%", tickCount=5)),
+                y=alt.Y(
+                    "share:Q",
+                    title="share of all selected neurons",
+                    axis=alt.Axis(format="~%", tickCount=5),
+                    scale=style.zero_to(most),
+                ),
                 color=alt.Color(
                     "method:N",
                     title=None,
@@ -157,7 +173,7 @@ def layer_shares(found: Mapping, *, width: int = style.WIDTH) -> Chart | None:
                 ),
                 tooltip=["method:N", "layer:O", alt.Tooltip("share:Q", format=".2%")],
             )
-            .properties(width=width // 2 - 70, height=200)
+            .properties(width=width // 2 - 80, height=200)
         )
     if not panels:
         return None
@@ -188,7 +204,12 @@ def neuron_map(found: Mapping, protocol: str, neurons: Sequence[Mapping], *, wid
     labels = [label for label, _ in USES.values()]
     most = max(row["facts"] for row in rows)
     n_layers, d_mlp = found["model"]["n_layers"], found["model"]["d_mlp"]
-    x = alt.X("index:Q", title="neuron of the layer", scale=alt.Scale(domain=[0, d_mlp], nice=False))
+    x = alt.X(
+        "index:Q",
+        title="neuron of the layer",
+        axis=alt.Axis(format="d"),
+        scale=alt.Scale(domain=[0, d_mlp], nice=False),
+    )
     y = alt.Y(
         "layer:Q",
         title="layer",
@@ -221,8 +242,9 @@ def neuron_map(found: Mapping, protocol: str, neurons: Sequence[Mapping], *, wid
     names = alt.layer(
         *(
             alt.Chart(alt.Data(values=side))
-            .mark_text(align=align, dx=dx, fontWeight=600)
+            .mark_text(align=align, dx=dx, fontWeight=600, **halo)
             .encode(x=x, y=y, text="neuron:N")
+            for halo in ({"stroke": "white", "strokeWidth": 4, "strokeOpacity": 0.85}, {})
             for side, align, dx in (
                 ([row for row in rows[:NAMED] if row["index"] < 0.9 * d_mlp], "left", 13),
                 ([row for row in rows[:NAMED] if row["index"] >= 0.9 * d_mlp], "right", -13),

@@ -77,7 +77,7 @@ def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig,
 
     def asked(chosen: set[int], title: str) -> dict[int, dict]:
         """What the model answers; the record's line of each fact."""
-        mine = queries[np.isin(queries.fact_N, list(chosen))]
+        mine = queries[np.flatnonzero(np.isin(queries.fact_N, list(chosen)))]
         _ask(model, facts, mine, record, title)
         return {fact: record[fact] for fact in chosen}
 
@@ -96,7 +96,7 @@ def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig,
         chosen = _drawn(facts, usable, config.limit, config.seed)
         drop("fact above the limit", len(usable) - len(chosen))
         asked(chosen, "ask")
-    queries = queries[np.isin(queries.fact_N, list(chosen))]
+    queries = queries[np.flatnonzero(np.isin(queries.fact_N, list(chosen)))]
     width = int(queries.length_N.max())
     queries = dataclasses.replace(queries, tokens_NT=queries.tokens_NT[:, :width])
     answers = [answer for fact in sorted(chosen) for answer in record[fact]["queries"]]

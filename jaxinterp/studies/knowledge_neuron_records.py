@@ -18,7 +18,7 @@ SHORTEST = 8  # tokens of a batch, at least
 
 
 def claim(folder: Path, config: Mapping) -> Mapping:
-    """Makes the folder this study's, or checks that it is.
+    """Makes the folder this study's, or checks that it is. A study that has recorded nothing makes room for another.
 
     Returns:
       The provenance that was written when the study began.
@@ -27,8 +27,9 @@ def claim(folder: Path, config: Mapping) -> Mapping:
     """
     path = writable_folder(folder) / "config.json"
     mine = json.loads(json.dumps(config))
-    if not path.exists():
-        if any(folder.iterdir()):
+    begun = any(file.stat().st_size for file in folder.glob("*.jsonl"))
+    if not path.exists() or not (begun or read_json(path).get("config") == mine):
+        if not path.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no study that could be continued; choose another folder")
         write_json(path, {"config": mine, "provenance": provenance()})
     saved = read_json(path)

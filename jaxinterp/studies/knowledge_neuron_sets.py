@@ -13,7 +13,7 @@ from jaxinterp.studies.knowledge_neuron_queries import Asked
 from jaxinterp.studies.knowledge_neuron_records import Record
 
 THRESHOLDS = {"attribution": THRESHOLD, "activation": ACTIVATION_THRESHOLD}
-Sets = Sequence[Sequence[Int[np.ndarray, " n"]]]  # of each query, of each answer token: neurons as layer · F + neuron
+Sets = Sequence[Sequence[Int[np.ndarray, " _"]]]  # of each query, of each answer token: neurons as layer · F + neuron
 
 
 @dataclasses.dataclass(frozen=True)

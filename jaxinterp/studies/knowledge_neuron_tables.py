@@ -11,10 +11,9 @@ from jaxinterp.studies.knowledge_neuron_scores import METHODS
 
 TITLE = {"paper": "the paper's rule", "fixed_k": "{k} neurons a token"}
 SETS = {"all": "all facts", "known": "answers it gets right"}
-METHOD = {"attribution": "integrated gradients", "activation": "activation (baseline)"}
 COLUMNS = {
-    "suppressability": "own off: S",
-    "control_drop": "other fact's off: C",
+    "suppressability": "S: own off",
+    "control_drop": "C: other's off",
     "random_drop": "random off",
     "selective": "S − C",
     "amplification": "own doubled",
@@ -36,7 +35,7 @@ def print_tables(found: Mapping) -> None:
     """Prints what was asked and left out, the effects with 95 % intervals, the neurons, and the relations."""
     console = Console()
     # A log file has no width of its own: a narrow default would wrap every number.
-    console = Console(width=None if console.is_terminal else 170)
+    console = Console(width=None if console.is_terminal else 180)
     asked = found["facts"]
     residual = found["completeness_residual"]["value"]
     for line in (
@@ -61,24 +60,25 @@ def print_tables(found: Mapping) -> None:
 def _effects(found: Mapping) -> Table:
     table = Table(
         *("neurons", "queries", "facts", "found by", *COLUMNS.values()),
-        title="Change of the answers' probability, mean over relations (95 % intervals over facts)",
+        title="% of the answers' probability lost (off) or gained (doubled): mean over relations [95 % interval]",
+        caption="known: answers that the model gets right; attribution: integrated gradients; activation: the baseline",
         title_justify="left",
     )
     for protocol in PROTOCOLS:
         part = found["protocols"][protocol]
-        for name, title in SETS.items():
+        for name in SETS:
             for method in METHODS:
                 effects = part["sets"][name][method]
                 cells = (_percent(effects["overall"].get(column)) for column in COLUMNS)
-                table.add_row(protocol_title(found, protocol), title, f"{effects['facts']:,}", METHOD[method], *cells)
+                table.add_row(protocol_title(found, protocol), name, f"{effects['facts']:,}", method, *cells)
         table.add_section()
     published = found["published"]
     for method in METHODS:
         table.add_row(
             f"published: {published['model']}",
-            "another model,",
-            "27,738",
-            METHOD[method],
+            "–",
+            f"{published['facts']:,}",
+            method,
             *(f"{100 * published[c][method]:.2f}" if c in published else "" for c in COLUMNS),
         )
     return table
@@ -96,7 +96,7 @@ def _neurons(found: Mapping) -> Table:
         for method in METHODS:
             one = part["neurons"][method]
             table.add_row(
-                *(protocol_title(found, protocol), METHOD[method], f"{one['facts']:,}", _number(one["mean"])),
+                *(protocol_title(found, protocol), method, f"{one['facts']:,}", _number(one["mean"])),
                 *(f"{one['without']:,}", f"{one['distinct']:,}", _number(one["shared_inside"])),
                 *(_number(one["shared_across"]), f"{part['not_covered']:,}"),
             )
@@ -120,7 +120,7 @@ def _relations(found: Mapping, protocol: str) -> Table:
         table.add_row(
             relation_title(relation),
             str(neurons["facts"]),
-            _value(metrics, "probability"),
+            f"{100 * metrics['probability']['value']:.3g}",
             _number(neurons["mean"]),
             *(_value(metrics, name) for name in ("suppressability", "control_drop", "random_drop", "amplification")),
             *(_value(baseline[relation], name) for name in ("suppressability", "amplification")),
@@ -131,12 +131,16 @@ def _relations(found: Mapping, protocol: str) -> Table:
 def _percent(value: Mapping | None) -> str:
     if value is None or None in value.values():
         return "–"
-    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+    return f"{_points(value['value'])} [{_points(value['low'])}, {_points(value['high'])}]"
 
 
 def _value(metrics: Mapping, name: str) -> str:
     value = metrics[name]["value"] if name in metrics else None
-    return "–" if value is None else f"{100 * value:.1f}"
+    return "–" if value is None else _points(value)
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}" if abs(value) < 1 else f"{100 * value:,.0f}"
 
 
 def _number(value: float | None) -> str:

@@ -43,9 +43,9 @@ def neuron_statistics(use: Usage, relation_N: np.ndarray, d_mlp: int, n_layers: 
     """Numbers of neurons, their layers, and how many two facts share.
 
     Two facts share Σ_i w[a, i] w[b, i] neurons: of one set a fact, how many they have in common; of one an answer
-    token, the mean of that over pairs of their answer tokens. "shared_inside" is the mean over pairs of facts of one relation,
-    then over relations that have a pair; "shared_across" the mean over all pairs of facts of different relations; None
-    without pairs.
+    token, the mean of that over pairs of their answer tokens. "shared_inside" is the mean over pairs of facts of one
+    relation, then over relations that have a pair; "shared_across" the mean over all pairs of facts of different
+    relations; None without pairs.
 
     Args:
       use: of N facts.

@@ -60,7 +60,8 @@ def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfi
         record = score(model, asked, config, out)
         selections = select(asked, record, config)
         edited = edit(model, asked, selections, config)
-        residual = [query["residual"] for fact in np.unique(asked.queries.fact_N) for query in record[fact]["queries"]]
+        facts_N = np.unique(asked.queries.fact_N).tolist()
+        residual_N = np.array([query["residual"] for fact in facts_N for query in record[fact]["queries"]])
         found = {
             "config": {**dataclasses.asdict(config), **identity},
             "provenance": dict(provenance),
@@ -69,7 +70,7 @@ def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfi
                 asked,
                 edited,
                 selections,
-                residual_N=np.array(residual),
+                residual_N=residual_N,
                 d_mlp=model.config.d_mlp,
                 n_layers=model.config.n_layers,
                 replicates=config.replicates,

@@ -17,6 +17,7 @@ class FactsConfig:
     relations: tuple[str, ...] = ()  # of the source; () is all
     limit: int = 0  # most facts of a relation that are tried; 0 is all
     prompts: int = 3  # most prompts a fact that are tried, drawn for each fact; 0 is all
+    longest: int = 16  # tokens of a text with its answer; longer ones are left out, for they cost every step
     least: int = 4  # known facts that a relation must have; others are left out
     unseen_facts: float = 0.3  # share of the subjects that the objective never sees, in (0, 1)
     unseen_relations: tuple[str, ...] = ()  # relations that the objective never sees; () draws `n_unseen_relations`
@@ -24,7 +25,7 @@ class FactsConfig:
     seed: int = 0  # of limits, prompts and the division
 
     def __post_init__(self) -> None:
-        for field, least in (("limit", 0), ("prompts", 0), ("least", 1), ("n_unseen_relations", 1), ("seed", 0)):
+        for field, least in (("limit", 0), ("prompts", 0), ("longest", 4), ("least", 1), ("n_unseen_relations", 1), ("seed", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"facts.{field} must be at least {least}, got {getattr(self, field)}")
         if not 0 < self.unseen_facts < 1:

@@ -58,8 +58,9 @@ def finetune_data(
     facts = load_facts(config.source).select(relations=config.relations).answer_last()
     facts = facts.limited(config.limit, config.seed)
     dropped = dict(facts.dropped)
+    longest = min(config.longest, model.config.n_ctx)
     queries = encode(
-        facts, facts.queries(config.prompts, config.seed), model.tokenizer, n_ctx=model.config.n_ctx, dropped=dropped
+        facts, facts.queries(config.prompts, config.seed), model.tokenizer, n_ctx=longest, dropped=dropped
     )
     done = 0
 

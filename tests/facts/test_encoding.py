@@ -1,13 +1,25 @@
 """From queries to arrays: where answers stand, and what a batch may hold."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from tiny import tiny_queries
+from tiny import masked_tokenizer, tiny_queries
+from tokenizers import Tokenizer, models
 
 from jaxinterp.errors import UserError
-from jaxinterp.facts.encoding import batches_of_all, encode, query_batch, sentence
+from jaxinterp.facts.encoding import (
+    TOO_LONG,
+    UNCLEAR,
+    UNKNOWN,
+    batches_of_all,
+    encode,
+    encode_texts,
+    query_batch,
+    sentence,
+)
 from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.models.tokenizers import BOS, PAD, train_tokenizer
+from jaxinterp.models.tokenizers import BOS, PAD, TextTokenizer, train_tokenizer
 
 FACTS = FactSet(
     (
@@ -31,6 +43,10 @@ TOKENIZERS = {
 }
 
 
+def words(tokenizer, tokens):
+    return [tokenizer.token(int(token)) for token in tokens]
+
+
 def test_sentences():
     assert sentence(FACTS, 0, 0) == "The capital of France is Paris."
     assert sentence(FACTS, 1, 1) == "Mexico's capital is called Mexico City."
@@ -39,10 +55,10 @@ def test_sentences():
 def test_words_by_hand():
     tokenizer = TOKENIZERS["word"]
     found = encode(FACTS, QUERIES, tokenizer)
-    assert [tokenizer.id_to_token(token) for token in found.tokens_NT[1]] == [
+    assert words(tokenizer, found.tokens_NT[1]) == [
         *(BOS, "Mexico", "'s", "capital", "is", "called", "Mexico", "City", "."),
     ]
-    assert [tokenizer.id_to_token(token) for token in found.tokens_NT[0]] == [
+    assert words(tokenizer, found.tokens_NT[0]) == [
         *(BOS, "The", "capital", "of", "France", "is", "Paris", ".", PAD),
     ]
     np.testing.assert_array_equal(found.length_N, [8, 9, 8, 7, 8])
@@ -65,19 +81,19 @@ def test_the_answer_stands_where_it_is_said_to(kind):
         start, length = found.answer_start_N[row], found.answer_length_N[row]
         tokens = found.tokens_NT[row].tolist()
         answer = FACTS.facts[fact].answer
-        assert tokens[0] == tokenizer.token_to_id(BOS)
-        assert tokens[1:start] == tokenizer.encode(FACTS.prompt(fact, prompt)).ids
-        assert tokens[start : start + length] == tokenizer.encode(answer).ids
-        assert tokens[start + length : found.length_N[row]] == [tokenizer.token_to_id(".")]
-        assert set(tokens[found.length_N[row] :]) <= {tokenizer.token_to_id(PAD)}
+        assert tokenizer.token(tokens[0]) == BOS
+        assert tokens[1:start] == tokenizer.encode(FACTS.prompt(fact, prompt))
+        assert tokens[start : start + length] == tokenizer.encode(answer)
+        assert words(tokenizer, tokens[start + length : found.length_N[row]]) == ["."]
+        assert set(words(tokenizer, tokens[found.length_N[row] :])) <= {PAD}
     assert found.answer_length_N.max() > 1
 
 
 def test_a_full_stop_that_merges_with_the_answer_is_an_error():
     facts = FactSet((Relation("shout", ("{subject} shouts",), "people"),), (Fact("shout", "Ann", "Hey!"),))
     tokenizer = train_tokenizer(["Ann shouts Hey!."] * 5, kind="bpe", vocab_size=300)
-    assert tokenizer.encode("Hey!.").tokens[-1] == "!."
-    with pytest.raises(UserError, match=r"'Ann shouts Hey!\.' cannot be told"):
+    assert tokenizer.token(tokenizer.encode("Hey!.")[-1]) == "!."
+    with pytest.raises(UserError, match=r"the answer of 'Ann shouts Hey!\.' cannot be told from the text around it"):
         encode(facts, np.array([[0, 0]]), tokenizer)
 
 
@@ -90,23 +106,27 @@ def test_errors_of_encode():
     # Fact 1 with its first prompt has only known words; a tokenizer of the first sentence does not know Mexico.
     with pytest.raises(UserError, match=r"does not know 'Mexico' in 'The capital of Mexico is Mexico City\.'"):
         encode(FACTS, np.array([[0, 0], [1, 0]]), train_tokenizer([sentence(FACTS, 0, 0)]))
-    glued = FactSet((Relation("glued", ("{subject}",), "x"),), (Fact("glued", "a", "'s"),))
-    odd = train_tokenizer(["a 's ."])
-    odd.pre_tokenizer = None  # the whole text is one word: a prompt's tokens do not begin its sentence's
-    with pytest.raises(UserError, match=r"the answer of \Wa 's\.\W cannot be told from its prompt and the full stop"):
+    # Its space belongs to the word before it, so that a prompt's tokens do not begin its sentence's.
+    vocab = {token: index for index, token in enumerate((PAD, "a", "b", " ", ".", "a "))}
+    odd = TextTokenizer(Tokenizer(models.BPE(vocab, [("a", " ")])), (0,), (), 0, None)
+    assert [odd.encode(text) for text in ("a", "a b", "a b.")] == [[1], [5, 2], [5, 2, 4]]
+    glued = FactSet((Relation("glued", ("{subject}",), "x"),), (Fact("glued", "a", "b"),))
+    with pytest.raises(UserError, match=r"the answer of 'a b\.' cannot be told from the text around it in tokens"):
         encode(glued, np.array([[0, 0]]), odd)
 
 
 def check_batch(queries, batch, taken, n_rows):
     """Everything that must hold of a batch of `queries`."""
     assert batch.tokens_BT.shape == batch.token_weight_BT.shape
-    assert {len(x) for x in batch[2:]} == {n_rows}
+    assert batch.length_B.shape == batch.tokens_BT.shape[:1]
+    assert {len(x) for x in batch[3:]} == {n_rows}
     row = 0
     for answer, query in enumerate(taken):
         start, length = queries.answer_start_N[query], queries.answer_length_N[query]
         for step in range(length):
             assert (batch.answer_R[row], batch.weight_R[row]) == (answer, 1)
             np.testing.assert_array_equal(batch.tokens_BT[batch.sequence_R[row]], queries.tokens_NT[query])
+            assert batch.length_B[batch.sequence_R[row]] == queries.length_N[query]
             assert batch.position_R[row] == start + step - 1
             assert batch.target_R[row] == queries.tokens_NT[query][start + step]
             control = batch.control_R[row]
@@ -203,3 +223,126 @@ def test_all_batches_cover_every_query_once(n_rows):
 def test_an_answer_longer_than_a_batch():
     with pytest.raises(UserError, match="an answer has 2 tokens, above the 1 rows of a batch"):
         next(batches_of_all(tiny_queries(4), n_rows=1, seed=0))
+
+
+PLACED = FactSet(
+    (
+        Relation("capital", ("{answer} is in {subject}.", "In {subject} is {answer}, people say."), "countries"),
+        Relation("domain", ("Sites in {subject} end in",), "countries"),
+    ),
+    (Fact("capital", "Mexico", "Mexico City"), Fact("domain", "Peru", ".pe")),
+)
+PLACED_QUERIES = np.array([[0, 0], [0, 1], [1, 0]])
+PLACED_TEXTS = [sentence(PLACED, *query) for query in PLACED_QUERIES.tolist()]
+
+
+def test_answers_in_the_middle_of_a_text():
+    assert PLACED_TEXTS == [
+        "Mexico City is in Mexico.",
+        "In Mexico is Mexico City, people say.",
+        "Sites in Peru end in .pe.",
+    ]
+    for tokenizer in (train_tokenizer(PLACED_TEXTS), masked_tokenizer(PLACED_TEXTS)):
+        found = encode(PLACED, PLACED_QUERIES, tokenizer)
+        first = words(tokenizer, tokenizer.prefix)
+        last = words(tokenizer, tokenizer.suffix)
+        whole = [*first, "In", "Mexico", "is", "Mexico", "City", ",", "people", "say", ".", *last]
+        assert words(tokenizer, found.tokens_NT[1]) == whole
+        np.testing.assert_array_equal(found.answer_start_N, [1, 4, 6])
+        np.testing.assert_array_equal(found.answer_length_N, [2, 2, 1])
+        np.testing.assert_array_equal(found.length_N, np.array([7, 10, 8]) + len(last))
+        assert found.mask == found[np.array([1])].mask == tokenizer.mask
+
+
+def test_every_masked_answer_token_has_a_text_of_its_own():
+    tokenizer = masked_tokenizer(PLACED_TEXTS)
+    queries = encode(PLACED, PLACED_QUERIES, tokenizer)
+    batch, taken = query_batch(queries, n_sequences=3, n_rows=6, answered=[1, 2, 0], rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(taken, [1, 2, 0])
+    end = [",", "people", "say", ".", "[SEP]"]
+    # An answer's token and its later ones are hidden; its earlier ones can be read, as in a causal model.
+    expected = [
+        ["[CLS]", "In", "Mexico", "is", "[MASK]", "[MASK]", *end],
+        ["[CLS]", "In", "Mexico", "is", "Mexico", "[MASK]", *end],
+        ["[CLS]", "Sites", "in", "Peru", "end", "in", "[MASK]", ".", "[SEP]"],
+        ["[CLS]", "[MASK]", "[MASK]", "is", "in", "Mexico", ".", "[SEP]"],
+        ["[CLS]", "Mexico", "[MASK]", "is", "in", "Mexico", ".", "[SEP]"],
+    ]
+    assert batch.tokens_BT.shape == (6, 11)
+    for row, read in enumerate(expected):
+        assert words(tokenizer, batch.tokens_BT[row]) == read + [PAD] * (11 - len(read))
+    np.testing.assert_array_equal(batch.length_B[:5], [len(read) for read in expected])
+    np.testing.assert_array_equal(batch.sequence_R[:5], range(5))
+    np.testing.assert_array_equal(batch.position_R[:5], [4, 5, 6, 1, 2])
+    assert words(tokenizer, batch.target_R[:5]) == ["Mexico", "City", ".pe", "Mexico", "City"]
+    np.testing.assert_array_equal(batch.answer_R, [0, 0, 1, 2, 2, 2])
+    np.testing.assert_array_equal(batch.weight_R, [1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(batch.answer_weight_N, [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(batch.control_weight_N, [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(batch.control_R[[0, 1, 3, 4, 5]], [2, 2, 2, 2, 5])
+    assert batch.control_R[2] in (0, 3)
+    assert not batch.token_weight_BT.any()  # a masked model does not predict the next token
+    assert (queries.tokens_NT != tokenizer.mask).all()  # the queries themselves are not touched
+
+
+def test_all_masked_batches_cover_every_answer_token():
+    tokenizer = masked_tokenizer(PLACED_TEXTS)
+    queries = encode(PLACED, PLACED_QUERIES, tokenizer)
+    seen = []
+    for batch, taken in batches_of_all(queries, n_rows=3, seed=0):
+        assert batch.tokens_BT.shape == (3, 11)
+        real = batch.weight_R > 0
+        hidden = batch.tokens_BT[np.arange(3), batch.position_R] == tokenizer.mask
+        np.testing.assert_array_equal(hidden, real)
+        answers, targets = batch.answer_R[real], batch.target_R[real]
+        seen += [(int(taken[answer]), int(target)) for answer, target in zip(answers, targets, strict=True)]
+    ids = {word: tokenizer.encode(word)[0] for word in ("Mexico", "City", ".pe")}
+    expected = [(query, ids[word]) for query in (0, 1) for word in ("Mexico", "City")]
+    assert sorted(seen) == sorted([*expected, (2, ids[".pe"])])
+
+
+def test_a_causal_model_without_a_first_token():
+    tokenizer = dataclasses.replace(train_tokenizer(PLACED_TEXTS), prefix=())
+    queries = encode(PLACED, PLACED_QUERIES[1:], tokenizer)
+    assert words(tokenizer, queries.tokens_NT[1])[:6] == ["Sites", "in", "Peru", "end", "in", ".pe"]
+    np.testing.assert_array_equal(queries.answer_start_N, [3, 5])
+    batch, taken = query_batch(queries, n_sequences=2, n_rows=3, answered=range(2), rng=np.random.default_rng(0))
+    check_batch(queries, batch, taken, 3)
+    np.testing.assert_array_equal(batch.position_R, [2, 3, 4])
+    np.testing.assert_array_equal(batch.token_weight_BT.sum(1), [8, 6])  # nothing predicts the first token
+    # An answer at the very start follows nothing, so that no position can be asked for it.
+    with pytest.raises(UserError, match="cannot be told from the text around it"):
+        encode(PLACED, PLACED_QUERIES[:1], tokenizer)
+    encode(PLACED, PLACED_QUERIES[:1], train_tokenizer(PLACED_TEXTS))  # here it follows <bos>
+
+
+def test_what_cannot_be_encoded_is_left_out_and_counted():
+    tokenizer = train_tokenizer(["a b c d e ."])
+    texts = [
+        ("a", "b", "."),
+        ("a b", "z", "."),
+        ("z", "b", "."),
+        ("a", " ", "."),
+        ("a b c d", "e", "."),
+        ("b", "a", "."),
+    ]
+    dropped = {UNKNOWN: 5}
+    found = encode_texts(texts, tokenizer, n_ctx=6, dropped=dropped)
+    assert dropped == {UNKNOWN: 7, UNCLEAR: 1, TOO_LONG: 1}
+    np.testing.assert_array_equal(found.fact_N, [0, 5])
+    np.testing.assert_array_equal(found.subject_N, [0, 5])
+    assert [words(tokenizer, tokens) for tokens in found.tokens_NT] == [[BOS, "a", "b", "."], [BOS, "b", "a", "."]]
+    np.testing.assert_array_equal(encode_texts(texts, tokenizer, dropped={}).fact_N, [0, 4, 5])
+    with pytest.raises(UserError, match=r"none of the 2 queries can be encoded: .*'word outside the vocabulary': 2"):
+        encode_texts(texts[1:3], tokenizer, dropped={})
+
+
+def test_queries_keep_their_facts_when_others_are_left_out():
+    tokenizer = train_tokenizer([sentence(FACTS, *query) for query in ((0, 0), (3, 0))])
+    dropped = {}
+    found = encode(FACTS, QUERIES, tokenizer, dropped=dropped)
+    assert dropped == {UNKNOWN: 3}
+    np.testing.assert_array_equal(found.fact_N, [0, 3])
+    np.testing.assert_array_equal(found.prompt_N, [0, 0])
+    np.testing.assert_array_equal(found.relation_N, [0, 2])
+    np.testing.assert_array_equal(found.subject_N, [0, 2])

@@ -6,15 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import slow_readout, tiny_config, tiny_params, tiny_queries
+from tiny import ARCHITECTURES, slow_readout, tiny_config, tiny_params, tiny_queries
 
-from jaxinterp.facts.encoding import batches_of_all
-from jaxinterp.metrics.answers import log_odds, measured_ability, measured_answers, measured_by_ablation
+from jaxinterp.facts.encoding import EncodedQueries, batches_of_all
+from jaxinterp.metrics.answers import (
+    fitting_rows,
+    log_odds,
+    measured_ability,
+    measured_answers,
+    measured_by_ablation,
+    recalled,
+)
 from jaxinterp.models.transformer import forward
+from jaxinterp.quadrature import quadrature
 from jaxinterp.suppression import random_mask
 
 K, ROWS, SEED = 3, 7, 5
 L, F = 2, 6
+RULE = quadrature("midpoint", 20)
 
 
 def six_queries():
@@ -79,8 +88,8 @@ def measured():
     with jax.enable_x64(True):
         config = tiny_config(n_layers=L, dtype="float64")
         params, queries = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), six_queries()
-        fast = measured_answers(config, params, queries, k=K, n_relations=2, rows=ROWS, seed=SEED)
-        ablation = measured_by_ablation(config, params, queries, k=K, rows=ROWS, seed=SEED)
+        fast = measured_answers(config, params, queries, k=K, n_relations=2, rule=RULE, rows=ROWS, seed=SEED)
+        ablation = measured_by_ablation(config, params, queries, k=K, rule=RULE, rows=ROWS, seed=SEED)
         ability = measured_ability(config, params, queries, rows=ROWS, seed=SEED)
 
         @jax.jit
@@ -181,3 +190,39 @@ def test_log_odds():
     np.testing.assert_allclose(log_odds(log_p), np.log([1, 9, 1e-6]), rtol=1e-5, atol=1e-6)
     assert np.isfinite(log_odds(jnp.array([0.0, 1e-9]))).all()
     assert float(log_odds(jnp.zeros(1))[0]) > 10
+
+
+def queries_of_two_widths(n: int, mask: int | None):
+    """Lengths 6 to 12: some are taken with 8 positions and some with 12, where the model's context ends."""
+    rng, index = np.random.default_rng(1), np.arange(n)
+    length, answer_length = 6 + index % 3 + 4 * (index % 2), 1 + (index % 5 == 0)
+    tokens = rng.integers(1, 10, (n, 12)) * (np.arange(12)[None] < length[:, None])
+    start = length - 1 - answer_length
+    indices = (index, index * 0, index % 3, index)
+    return EncodedQueries(tokens.astype(np.int32), length, start, answer_length, *indices, mask)
+
+
+@pytest.mark.parametrize(("name", "mask"), [("gpt", None), ("bert", 10)])
+def test_recalled_has_the_columns_of_measured_answers(name, mask):
+    config = tiny_config(n_layers=1, n_ctx=12, **ARCHITECTURES[name])
+    params, queries = tiny_params(config), queries_of_two_widths(60, mask)
+    done = []
+    found = recalled(config, params, queries, rows=8, progress=done.append)
+    rule = quadrature("midpoint", 1)
+    expected = measured_answers(config, params, queries, k=2, n_relations=3, rule=rule, rows=8).columns
+    assert set(found) == {"probability", "correct"}
+    np.testing.assert_array_equal(found["correct"], expected["correct"])
+    np.testing.assert_allclose(found["probability"], expected["probability"], rtol=1e-4)
+    assert 3 < found["correct"].sum() < 30
+    assert sum(done) == 60
+    # A masked model has no next token to predict.
+    assert ("sentence_nll" in expected) == (mask is None)
+
+
+def test_rows_that_fit_by_hand():
+    assert fitting_rows(tiny_config(), 20, 64) == 64
+    # 4 arrays of 4 bytes for each of 30 layers, 20 points and 50,000 tokens are 480 MB a row, of 3 GB.
+    assert fitting_rows(tiny_config(n_layers=30, d_vocab=50_000), 20, 64) == 6
+    assert fitting_rows(tiny_config(n_layers=30, d_vocab=50_000), 20, 4) == 4
+    assert fitting_rows(tiny_config(n_layers=30, d_vocab=50_000), 5, 64) == 25
+    assert fitting_rows(tiny_config(n_layers=100, d_vocab=2_000_000), 20, 64) == 1

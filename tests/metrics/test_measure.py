@@ -5,17 +5,19 @@ import json
 
 import numpy as np
 import pytest
+from knowing import N_RELATIONS, N_SUBJECTS, knowing
 from tiny import tiny_config, tiny_params, tiny_queries
 
 from jaxinterp.errors import UserError
-from jaxinterp.facts.encoding import EncodedQueries, encode, sentence
+from jaxinterp.facts.encoding import UNKNOWN, EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, SplitConfig
-from jaxinterp.metrics.answers import measured_ability
+from jaxinterp.metrics.answers import measured_ability, measured_answers
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.metrics.measure import measure, sample
+from jaxinterp.metrics.measure import measure, measure_facts, sample
 from jaxinterp.metrics.results import model_results, promoted_tokens
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.quadrature import quadrature
 
 
 def queries_of(relation_of_fact, n_prompts):
@@ -60,7 +62,7 @@ SPLIT = FACTS.split(SplitConfig(unseen_relations=("w",)))
 @pytest.fixture(scope="module")
 def model():
     tokenizer = train_tokenizer([sentence(FACTS, fact, prompt) for fact in range(15) for prompt in (0, 1)])
-    config = tiny_config(n_layers=2, d_vocab=tokenizer.get_vocab_size())
+    config = tiny_config(n_layers=2, d_vocab=tokenizer.n_tokens)
     return LanguageModel(config, tiny_params(config), tokenizer, {})
 
 
@@ -127,7 +129,7 @@ def test_promoted_tokens_are_those_of_the_value_vector(model):
     for layer, neuron in [(0, 0), (1, 4), (1, 5)]:
         value = np.asarray(model.params["layers"]["w_out"])[layer, neuron]
         scores = embedding @ ((value - value.mean()) * scale)
-        ranking = [model.tokenizer.id_to_token(int(token)) for token in np.argsort(-scores)]
+        ranking = [model.tokenizer.token(int(token)) for token in np.argsort(-scores)]
         assert promoted_tokens(model, layer, neuron, len(ranking)) == ranking
 
 
@@ -159,3 +161,55 @@ def test_what_cannot_be_measured(model):
     for field, value in [("queries", -1), ("ability_queries", -1), ("ablation_queries", -1), ("rows", 0)]:
         with pytest.raises(UserError, match=f"measure.{field} must be at least"):
             MeasureConfig(**{field: value})
+
+
+def test_the_rule_and_its_points_are_the_attributions(model, measured):
+    config = MeasureConfig(k=3, queries=6, ability_queries=6, ablation_queries=0, rows=6, rule="left", points=1)
+    found = measure(model, FACTS, SPLIT, config).sets["objective"]["completeness_residual"].overall.value
+    queries = encode(FACTS, SPLIT.objective, model.tokenizer)
+    queries = queries[sample(queries, 6, 0)]
+    columns = measured_answers(
+        model.config, model.params, queries, k=3, n_relations=3, rule=quadrature("left", 1), rows=6
+    ).columns
+    by_relation = [columns["residual"][queries.relation_N == relation].mean() for relation in (0, 1)]
+    np.testing.assert_allclose(found, np.mean(by_relation), rtol=1e-5)
+    # One point at the start of the path integrates badly.
+    assert found > 3 * measured[0].sets["objective"]["completeness_residual"].overall.value
+
+
+SMALL = MeasureConfig(k=2, queries=10, ability_queries=0, ablation_queries=0, rows=8, points=2, replicates=20)
+
+
+def test_any_facts_on_any_model():
+    """Every fact has a known or an unknown first prompt, a second one, and a third that a causal model cannot read."""
+    model, facts = knowing()
+    strange = Fact("r0", "nobody", "w1")
+    facts = FactSet(facts.relations, (*facts.facts, strange), {"dropped before": 7})
+    calls = []
+    found, left_out = measure_facts(model, facts, SMALL, progress=lambda *call: calls.append(call))
+    assert left_out == {"dropped before": 7, "prompt whose answer does not come last": N_RELATIONS, UNKNOWN: 2}
+    assert tuple(found.sets) == ("facts", "known_facts")
+    assert found.sets["known_facts"]["recall"].overall.value == 1
+    assert found.sets["known_facts"]["probability"].overall.n <= 10
+    # Two thirds of the first prompts are answered correctly, and few of the second ones.
+    assert found.ability["recall"].overall.n == N_RELATIONS * N_SUBJECTS
+    assert 1 / 3 <= found.ability["recall"].overall.value < 0.6
+    assert found.sets["facts"]["recall"].overall.value < 1
+    assert {"suppressability", "control_drop", "random_drop"} <= set(found.sets["facts"])
+    stages = list(dict.fromkeys(stage for stage, *_ in calls))
+    assert stages == ["what it knows", "facts", "known_facts"]
+    for stage in stages:
+        done, total = zip(*[call[1:] for call in calls if call[0] == stage], strict=True)
+        assert done[-1] == total[-1]
+
+
+def test_a_model_that_knows_nothing():
+    model, facts = knowing()
+    unknown = [fact for fact in facts.facts if fact.subject in ("s2", "s8")]  # of one token, and by no prompt
+    facts = FactSet(facts.relations, tuple(unknown))
+    model = dataclasses.replace(model, params={**model.params, "unembedding": -model.params["unembedding"]})
+    wrong = [dataclasses.replace(fact, answer="x") for fact in unknown]  # x is never predicted
+    found, left_out = measure_facts(model, dataclasses.replace(facts, facts=tuple(wrong)), SMALL)
+    assert tuple(found.sets) == ("facts",)
+    assert found.ability["recall"].overall.value == 0
+    assert left_out == {"prompt whose answer does not come last": N_RELATIONS}

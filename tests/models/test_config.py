@@ -5,27 +5,19 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import ARCHITECTURES, tiny_config
 
 from jaxinterp.errors import UserError
-from jaxinterp.models.config import PRESETS, ModelConfig, preset
+from jaxinterp.models.config import PRESETS, ModelConfig, RopeScaling, preset
 from jaxinterp.models.transformer import init, logical_axes
 
 VARIANTS = {
-    "gpt": {},
-    "llama": {
-        "norm": "rmsnorm",
-        "position": "rotary",
-        "ffn": "swiglu",
-        "n_kv_heads": 1,
-        "tied": False,
-        "qkv_bias": False,
-        "out_bias": False,
-        "mlp_bias": False,
-    },
+    **ARCHITECTURES,
     "swiglu with biases": {"ffn": "swiglu", "norm": "rmsnorm"},
     "no biases": {"ffn": "relu", "qkv_bias": False, "out_bias": False, "mlp_bias": False, "tied": False},
     "wide heads": {"n_heads": 6, "n_kv_heads": 3, "d_head": 10, "d_mlp": 5, "position": "rotary"},
+    "biases of queries alone": {"qkv_bias": True, "out_bias": False, "mlp_bias": False, "n_kv_heads": 1},
+    "normed heads": {"qk_norm": True, "norm": "rmsnorm", "position": "rotary"},
 }
 
 
@@ -41,6 +33,7 @@ def test_n_params_counts_what_init_makes_and_every_parameter_has_named_axes(name
     sizes = {
         "vocab": config.d_vocab,
         "embed": config.d_model,
+        "embed_out": config.d_model,
         "position": config.n_ctx,
         "layers": config.n_layers,
         "heads": config.n_heads,
@@ -76,7 +69,7 @@ def test_preset_takes_changes():
 def test_unknown_preset_or_field():
     with pytest.raises(UserError, match=r"unknown preset '7m'; known: 0\.5m, 0\.7m, 100m"):
         preset("7m", d_vocab=10, n_ctx=8)
-    with pytest.raises(UserError, match="unknown model field 'width'; known: bias, d_head"):
+    with pytest.raises(UserError, match=r"unknown model field 'width'; known: attention, attn_scale, .*d_head"):
         preset("0.7m", d_vocab=10, n_ctx=8, width=3)
 
 
@@ -86,11 +79,25 @@ def test_unknown_preset_or_field():
         ({"d_mlp": 0}, "model.d_mlp must be at least 1, got 0"),
         ({"n_layers": -1}, "model.n_layers must be at least 1, got -1"),
         ({"norm": "batchnorm"}, "unknown model.norm 'batchnorm'; known: layernorm, rmsnorm"),
-        ({"ffn": "geglu"}, "unknown model.ffn 'geglu'; known: gelu, relu, swiglu"),
+        ({"ffn": "reglu"}, "unknown model.ffn 'reglu'; known: geglu, gelu, gelu_exact, relu, swiglu"),
         ({"position": "alibi"}, "unknown model.position 'alibi'; known: learned, rotary"),
-        ({"dtype": "bfloat16"}, "unknown model.dtype 'bfloat16'; known: float32, float64"),
+        ({"dtype": "float16"}, "unknown model.dtype 'float16'; known: bfloat16, float32, float64"),
+        ({"attention": "prefix"}, "unknown model.attention 'prefix'; known: bidirectional, causal"),
+        ({"norm_placement": "none"}, "unknown model.norm_placement 'none'; known: post, pre, sandwich"),
+        ({"head": "mlp"}, "unknown model.head 'mlp'; known: linear, transform"),
         ({"n_heads": 4, "n_kv_heads": 3}, r"model.n_heads \(4\) must be a multiple of model.n_kv_heads \(3\)"),
-        ({"position": "rotary", "d_head": 3}, "even model.d_head, got 3"),
+        ({"position": "rotary", "d_head": 3}, "even model.d_head · model.rope_share, got 3"),
+        ({"position": "rotary", "d_head": 4, "rope_share": 0.25}, "even model.d_head · model.rope_share, got 1"),
+        ({"rope_share": 0.0}, r"model.rope_share must be above 0 and at most 1, got 0\.0"),
+        ({"rope_share": 1.5}, r"model.rope_share must be above 0 and at most 1, got 1\.5"),
+        ({"local_layers": (1,)}, "model.local_layers need a model.window of at least 1, got None"),
+        ({"local_layers": (1,), "window": 0}, "model.local_layers need a model.window of at least 1, got 0"),
+        ({"local_layers": (3,), "window": 2}, r"model.local_layers must lie in 0 … 2, got \(3,\)"),
+        ({"parallel": True, "norm_placement": "sandwich"}, "model.parallel needs norm_placement pre, got sandwich"),
+        (
+            {"attention": "bidirectional", "local_layers": (0,), "window": 2},
+            "a bidirectional model cannot have model.local_layers",
+        ),
     ],
 )
 def test_what_does_not_fit(changes, message):
@@ -99,3 +106,18 @@ def test_what_does_not_fit(changes, message):
         object.__setattr__(config, name, value)
     with pytest.raises(UserError, match=message):
         config.__post_init__()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "yarn", "factor": 2.0}, "unknown model.rope_scaling.kind 'yarn'; known: linear, llama3"),
+        ({"kind": "linear", "factor": 0.0}, r"model.rope_scaling.factor must be above 0, got 0\.0"),
+    ],
+)
+def test_what_does_not_scale(fields, message):
+    scaling = object.__new__(RopeScaling)
+    for name, value in fields.items():
+        object.__setattr__(scaling, name, value)
+    with pytest.raises(UserError, match=message):
+        scaling.__post_init__()

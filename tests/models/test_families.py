@@ -153,6 +153,8 @@ REFUSED = [
     ("llama", {"model_type": "mamba"}, "unknown model_type .* 'mamba'; known: bert, gemma2, gemma3_text, gpt2"),
     ("llama", {"model_type": None}, "has no model_type; known: bert"),
     ("llama", {"model_type": "x", "auto_map": {"AutoModel": "m.M"}}, r"\(auto_map\) is never run"),
+    ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which is not supported; supported: 1.0"),
+    ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "rope_parameters: partial_rotary_factor is 0.5"),
     ("qwen2", {"layer_types": ["sliding_attention"] * 2}, "use_sliding_window is false"),
     ("qwen2", {"layer_types": ["sliding_attention"]}, "layer_types must be a list of 2 out of"),
     ("gemma2", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "sliding windows is not supported"),
@@ -170,8 +172,12 @@ def test_what_cannot_be_computed_is_refused_by_name(name, changes, message, tmp_
 
 
 def test_fields_that_nobody_reads_are_reported(tmp_path):
-    _, _, provenance = load(tmp_path, "llama", attention_window_of_the_future=3, attention_dropout=0.1)
-    assert provenance["fields_not_read"] == ["attention_window_of_the_future"]
+    future = {
+        "attention_window_of_the_future": 3,
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0, "mscale": 1.0},
+    }
+    _, _, provenance = load(tmp_path, "llama", attention_dropout=0.1, **future)
+    assert provenance["fields_not_read"] == ["attention_window_of_the_future", "rope_scaling.mscale"]
 
 
 def test_a_soft_cap_of_null_is_no_cap(tmp_path):

@@ -14,8 +14,9 @@ from jaxinterp.models.transformer import forward
 
 MODELS = Path(__file__).parents[2] / "checkpoints" / "models"
 TOLERANCE = 1e-3
+BATCH = 10
 SUBJECTS = {
-    "The capital of {} is": [
+    "The capital of {} is": (
         "France",
         "Japan",
         "Kenya",
@@ -25,9 +26,9 @@ SUBJECTS = {
         "Peru",
         "Poland",
         "Vietnam",
-        "Canada",
-    ],
-    "The official language of {} is": [
+        "Oman",
+    ),
+    "People in {} speak": (
         "Mexico",
         "Iran",
         "Austria",
@@ -35,16 +36,16 @@ SUBJECTS = {
         "Thailand",
         "Greece",
         "Haiti",
-        "Turkey",
         "Chile",
         "Israel",
-    ],
-    "{} was born in the city of": ["Mozart", "Gandhi", "Ada Lovelace", "Pelé", "Marie Curie"],
-    "The chemical symbol of {} is": ["iron", "gold", "oxygen", "sodium", "lead"],
-    "Once upon a time, there was a {} who": ["king", "fox", "girl", "baker", "dragon"],
-    "def {}(x):\n    return": ["square", "negate", "double", "identity", "is_even"],
-    "In {}, the war": ["1812", "1914", "1939", "1945", "1066"],
-    "{} plus 2 equals": ["1", "3", "17", "40", "999"],
+        "Cuba",
+    ),
+    "{} was born in the city of": ("Mozart", "Gandhi", "Ada Lovelace", "Pelé", "Marie Curie"),
+    "The chemical symbol of {} is": ("iron", "gold", "oxygen", "sodium", "lead"),
+    "Once upon a time, there was a {} who": ("king", "fox", "girl", "baker", "dragon"),
+    "def {}(x):\n    return": ("square", "negate", "double", "identity", "is_even"),
+    "In {}, the war": ("1812", "1914", "1939", "1945", "1066"),
+    "{} plus 2 equals": ("1", "3", "17", "40", "999"),
 }
 PROMPTS = [template.format(subject) for template, subjects in SUBJECTS.items() for subject in subjects]
 
@@ -64,15 +65,19 @@ def test_logits_of_a_real_model(name):
     encoded = [[*model.tokenizer.prefix, *ids] for ids in model.tokenizer.encode_batch(PROMPTS)]
     length = max(map(len, encoded))
     difference, same, spread = 0.0, 0, []
-    for ids in encoded:
-        padded = np.array([ids + [model.tokenizer.pad] * (length - len(ids))])
-        found = np.asarray(run(model.params, jnp.asarray(padded, jnp.int32)))[0, : len(ids)]
+    for first in range(0, len(encoded), BATCH):
+        batch = encoded[first : first + BATCH]
+        padded = np.array([ids + [model.tokenizer.pad] * (length - len(ids)) for ids in batch], np.int32)
+        found = np.asarray(run(model.params, jnp.asarray(padded)))
+        mask = torch.tensor([[i < len(ids) for i in range(length)] for ids in batch]).long()
         with torch.no_grad():
-            expected = reference(input_ids=torch.tensor([ids])).logits[0].numpy()
+            expected = reference(input_ids=torch.from_numpy(padded).long(), attention_mask=mask).logits.numpy()
         assert found.shape == expected.shape
-        difference = max(difference, float(np.abs(found - expected).max()))
-        same += int(found[-1].argmax() == expected[-1].argmax())
-        spread.append(expected.std())
+        for ids, ours, theirs in zip(batch, found, expected, strict=True):
+            ours, theirs = ours[: len(ids)], theirs[: len(ids)]
+            difference = max(difference, float(np.abs(ours - theirs).max()))
+            same += int(ours[-1].argmax() == theirs[-1].argmax())
+            spread.append(theirs.std())
     print(f"{name}: largest difference {difference:.1e} (logits vary by {np.mean(spread):.1f}), top-1 equal {same}/50")
     assert difference < TOLERANCE
     assert same == len(PROMPTS)

@@ -85,6 +85,8 @@ def hf_sizes(fields: Fields, *, d_head: int | None = None) -> dict[str, object]:
       d_head: head width if the config has none; None is d_model / n_heads.
     """
     d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    fields.only("partial_rotary_factor", 1.0)
+    fields.part("rope_parameters").only("partial_rotary_factor", 1.0)
     if "head_dim" not in fields and d_head is None:
         d_head = head_width(fields, d_model, n_heads)
     return {

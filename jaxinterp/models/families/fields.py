@@ -29,6 +29,7 @@ class Fields:
     def __init__(self, values: Mapping[str, object], where: str, prefix: str = "") -> None:
         self.values, self.where, self.prefix = values, where, prefix
         self._read: set[str] = set()
+        self._parts: dict[str, Fields] = {}
 
     def __contains__(self, name: str) -> bool:
         return self.values.get(self.prefix + name) is not None
@@ -87,16 +88,20 @@ class Fields:
 
     def part(self, name: str) -> "Fields":
         """A nested object; empty if it is absent."""
-        value = self.get(name, {})
-        if not isinstance(value, Mapping):
-            raise self.wrong(name, value, "an object")
-        return Fields(value, f"{self.where}: {self.prefix}{name}")
+        if name not in self._parts:
+            value = self.get(name, {})
+            if not isinstance(value, Mapping):
+                raise self.wrong(name, value, "an object")
+            self._parts[name] = Fields(value, f"{self.where}: {self.prefix}{name}")
+        return self._parts[name]
 
     def wrong(self, name: str, value: object, wanted: str) -> UserError:
         """UserError for a value of the wrong kind."""
         return UserError(f"{self.where}: {self.prefix}{name} must be {wanted}, got {value!r}")
 
     def unread(self) -> tuple[str, ...]:
-        """Names under the prefix that were not asked for and might matter."""
-        names = (name for name in self.values if name.startswith(self.prefix))
-        return tuple(sorted(name for name in names if name not in self._read and not INERT.fullmatch(name)))
+        """Names under the prefix, and in the parts, that were not asked for and might matter."""
+        names = [name for name in self.values if name.startswith(self.prefix) and name not in self._read]
+        names = [name for name in names if not INERT.fullmatch(name)]
+        names += [f"{part}.{name}" for part, fields in self._parts.items() for name in fields.unread()]
+        return tuple(sorted(names))

@@ -16,6 +16,7 @@ PLAIN = {Kind.F32: "<f4", Kind.F16: "<f2", Kind.F64: "<f8"}
 QUANTISED = (Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1)
 QUANTISED += (Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K)
 SUPPORTED = tuple(kind.name for kind in (*PLAIN, *QUANTISED))
+LONG_ROW = 1 << 14  # numbers; 16 of them stay in a processor's cache
 ALIGNMENT = 32  # of tensors, unless the metadata has another
 
 
@@ -91,12 +92,13 @@ class GgufFile(TensorFile):
             return data.view(PLAIN[tensor.kind]).reshape(shape)
         # A scale that is no number is found afterwards, with the tensor's name.
         with np.errstate(all="ignore"):
-            return gguf.dequantize(data.reshape(-1, _row_of_blocks(tensor)), tensor.kind).reshape(shape)
+            return gguf.dequantize(data.reshape(-1, _row_bytes(tensor.kind, count)), tensor.kind).reshape(shape)
 
 
-def _row_of_blocks(tensor: Tensor) -> int:
-    block, size = gguf.GGML_QUANT_SIZES[tensor.kind]
-    return tensor.shape[-1] // block * size
+def _row_bytes(kind: Kind, n_bytes: int) -> int:
+    """Blocks stand one after the other, and `gguf` takes 16 rows at a time: long ones are faster than the tensor's."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return math.gcd(n_bytes // size, max(LONG_ROW // block, 1)) * size
 
 
 def _info(reader: _Reader) -> tuple[str, int, tuple[int, ...], int]:

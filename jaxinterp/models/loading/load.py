@@ -15,7 +15,6 @@ from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.registry import gguf_family, hf_family
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.gguf_file import GgufFile
-from jaxinterp.models.loading.gguf_metadata import read_metadata
 from jaxinterp.models.loading.gguf_tokenizer import gguf_tokenizer
 from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer
 from jaxinterp.models.loading.safetensors_file import SafetensorsFile
@@ -35,12 +34,16 @@ def load_pretrained(
     Raises:
       UserError: if the model is not supported, or a file is missing, damaged, or does not fit the config.
     """
-    config, params, provenance = pretrained_parameters(path, dtype=dtype, placement=placement)
-    tokenizer = folder_tokenizer(path) if path.is_dir() else gguf_tokenizer(read_metadata(path), path)
-    if tokenizer.n_tokens > config.d_vocab:
+    check_dtype(dtype)
+    opened = _opened(path)
+    # The tokenizer comes first: what is wrong with it shows before the weights are read.
+    metadata = opened.file.metadata if isinstance(opened.file, GgufFile) else None
+    tokenizer = folder_tokenizer(path) if metadata is None else gguf_tokenizer(metadata, path)
+    if tokenizer.n_tokens > opened.config.d_vocab:
         raise UserError(
-            f"{path}: the tokenizer has {tokenizer.n_tokens} tokens, the embedding only {config.d_vocab} rows"
+            f"{path}: the tokenizer has {tokenizer.n_tokens} tokens, the embedding only {opened.config.d_vocab} rows"
         )
+    config, params, provenance = _parameters(opened, dtype, placement)
     if revision is not None:
         provenance = {**provenance, "revision": revision}
     return LanguageModel(config, params, tokenizer, provenance)
@@ -63,11 +66,7 @@ def pretrained_parameters(
       UserError: if the model is not supported, or a file is missing, damaged, or does not fit the config.
     """
     check_dtype(dtype)
-    if path.is_dir():
-        return _from_folder(path, dtype, placement)
-    if path.suffix != ".gguf":
-        raise UserError(f"{path} is neither a folder nor a .gguf file; give a model's folder or a GGUF file")
-    return _from_gguf(path, dtype, placement)
+    return _parameters(_opened(path), dtype, placement)
 
 
 def check_dtype(dtype: str) -> None:
@@ -78,35 +77,55 @@ def check_dtype(dtype: str) -> None:
         raise UserError("float64 needs JAX_ENABLE_X64=1 in the environment; or choose float32")
 
 
-def _from_folder(folder: Path, dtype: str, placement: Placement | None) -> tuple[ModelConfig, dict, dict[str, object]]:
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A published model whose head has been read."""
+
+    file: TensorFile
+    layout: Layout
+    config: ModelConfig
+    provenance: dict[str, object]
+
+
+def _opened(path: Path) -> _Opened:
+    if path.is_dir():
+        return _opened_folder(path)
+    if path.suffix == ".gguf":
+        return _opened_gguf(path)
+    raise UserError(f"{path} is neither a folder nor a .gguf file; give a model's folder or a GGUF file")
+
+
+def _opened_folder(folder: Path) -> _Opened:
     where = folder / "config.json"
     if not where.is_file():
         raise UserError(f"{folder} holds no model: config.json is missing")
     published = read_json(where)
     family = hf_family(published, str(where))
-    fields = Fields(published, str(where))
+    fields, file = Fields(published, str(where)), SafetensorsFile(folder)
     fields.only("quantization_config")
-    config, params, found = _load(SafetensorsFile(folder), fields, family.hf, dtype, placement)
-    return config, params, {"source": str(folder), "format": "safetensors", "family": family.name, **found}
+    config = family.hf.config(fields, file)
+    provenance = {"source": str(folder), "format": "safetensors", "family": family.name}
+    return _Opened(file, family.hf, config, {**provenance, "fields_not_read": list(fields.unread())})
 
 
-def _from_gguf(path: Path, dtype: str, placement: Placement | None) -> tuple[ModelConfig, dict, dict[str, object]]:
+def _opened_gguf(path: Path) -> _Opened:
     file = GgufFile(path)
     digest = _checked_digest(path)
     family = gguf_family(file.metadata, str(path))
     fields = Fields(file.metadata, str(path), f"{file.metadata['general.architecture']}.")
-    config, params, found = _load(file, fields, family.gguf, dtype, placement)
+    config = family.gguf.config(fields, file)
     kinds = sorted({tensor.kind.name for tensor in file.tensors.values()})
-    source = {"source": str(path), "format": "gguf", "types": kinds, "family": family.name, **found}
-    return config, params, source if digest is None else {**source, "sha256": digest}
+    provenance = {"source": str(path), "format": "gguf", "types": kinds, "family": family.name}
+    provenance |= {"fields_not_read": list(fields.unread())} | ({} if digest is None else {"sha256": digest})
+    return _Opened(file, family.gguf, config, provenance)
 
 
-def _load(
-    file: TensorFile, fields: Fields, layout: Layout, dtype: str, placement: Placement | None
+def _parameters(
+    opened: _Opened, dtype: str, placement: Placement | None
 ) -> tuple[ModelConfig, dict, dict[str, object]]:
-    config = dataclasses.replace(layout.config(fields, file), dtype=dtype)
-    params, ignored = load_weights(file, config, layout, placement=placement)
-    return config, params, {"ignored_tensors": ignored, "fields_not_read": list(fields.unread())}
+    config = dataclasses.replace(opened.config, dtype=dtype)
+    params, ignored = load_weights(opened.file, config, opened.layout, placement=placement)
+    return config, params, {**opened.provenance, "ignored_tensors": ignored}
 
 
 def _checked_digest(path: Path) -> str | None:

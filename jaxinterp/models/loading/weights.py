@@ -1,5 +1,6 @@
 """From the tensors of a file to stacked parameters: every tensor is used or named as ignored, none is copied twice."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 
@@ -15,6 +16,7 @@ from jaxinterp.models.language_model import nested
 
 # (path of a parameter, its shape) → where it goes
 Placement = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
+ALIGNMENT = 64  # bytes
 CHUNK = 1 << 21  # numbers that are converted at once: what temporary arrays hold
 
 
@@ -41,9 +43,9 @@ def load_weights(
     wanted = _wanted(config, sources)
     ignored = _check(file, layout, names, wanted, config)
     loaded: dict[tuple[str, ...], jax.Array] = {}
-    for path in sorted(leaves, key=lambda path: -np.prod(_stacked(path, leaves[path], config))):
+    for path in sorted(leaves, key=lambda path: -math.prod(_stacked(path, leaves[path], config))):
         shape = _stacked(path, leaves[path], config)
-        array = np.empty(shape, config.dtype)
+        array = _aligned(shape, np.dtype(config.dtype))
         if path.startswith("layers."):
             for layer in range(config.n_layers):
                 _fill(array[layer], file, names, sources[path], layer)
@@ -51,7 +53,7 @@ def load_weights(
             _fill(array, file, names, sources[path], None)
         key = tuple(path.split("."))
         value = jax.device_put(array, placement(key, shape) if placement else None)
-        # The host's copy goes before the next one comes; the transfer may still be reading it.
+        # What the host has goes before the next one comes, unless JAX has taken it over.
         loaded[key] = value.block_until_ready()
         del array, value
     return nested({path: loaded[path] for path in sorted(loaded)}), ignored
@@ -69,6 +71,14 @@ def parameter_shapes(config: ModelConfig) -> dict[str, Shape]:
 
 def _stacked(path: str, shape: Shape, config: ModelConfig) -> Shape:
     return (config.n_layers, *shape) if path.startswith("layers.") else shape
+
+
+def _aligned(shape: Shape, dtype: np.dtype) -> np.ndarray:
+    """An array that JAX can take over on a CPU as it is, which saves holding the largest parameter twice."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(n_bytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 def _names(file: TensorFile, layout: Layout) -> dict[str, str]:
@@ -136,7 +146,7 @@ def _check_copy(file: TensorFile, name: str, original: str) -> None:
 
 
 def _chunks(shape: Shape) -> Iterator[tuple[int, int]]:
-    step = max(1, CHUNK // max(1, int(np.prod(shape[1:]))))
+    step = max(1, CHUNK // max(1, math.prod(shape[1:])))
     return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 

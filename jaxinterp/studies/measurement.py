@@ -1,0 +1,56 @@
+"""One model measured: the work behind `jaxinterp measure`."""
+
+import dataclasses
+
+from jaxinterp.errors import UserError
+from jaxinterp.facts.source import load_facts
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.measure import measure_facts
+from jaxinterp.metrics.results import model_results
+from jaxinterp.models.bundle import LanguageModel, load_model
+from jaxinterp.models.fetch import resolve
+from jaxinterp.progress import progress
+from jaxinterp.provenance import provenance
+from jaxinterp.studies.compare import measured_results, print_table
+from jaxinterp.training.data import data_from_provenance
+
+
+def measured_model(name: str, facts: str | None, config: MeasureConfig) -> dict:
+    """Measures a model, prints the table, and returns its entry in results.json with its provenance.
+
+    Args:
+      name: of the model; see `jaxinterp.models.fetch.resolve`.
+      facts: what to measure it on, see `jaxinterp.facts.source.load_facts`; None are those it was trained with.
+      config: how.
+    Raises:
+      UserError: if the model or the facts cannot be had, or nothing can be measured.
+    """
+    model = load_model(resolve(name))
+    title = name.rstrip("/").rsplit("/", 1)[-1]
+    if facts is not None:
+        results = _on_facts(title, model, facts, config)
+    elif "config" in model.provenance:
+        results = measured_results(title, model, data_from_provenance(model.provenance), config)
+    else:
+        raise UserError(f"{name} is a pretrained model: say with --facts what to measure it on, e.g. --facts world")
+    print_table({"models": {title: results}})
+    about = {"model": dict(model.provenance), "facts": facts, "measure": dataclasses.asdict(config)}
+    return {**results, "provenance": {**about, **provenance()}}
+
+
+def _on_facts(title: str, model: LanguageModel, source: str, config: MeasureConfig) -> dict:
+    facts = load_facts(source)
+    with progress(f"measure {title}", 300) as report:
+        stages = ("what it knows", "facts", "known_facts")
+
+        def advance(stage: str, done: int, total: int) -> None:
+            report(100 * stages.index(stage) + 100 * done // total, stage.replace("_", " "))
+
+        measurement, left_out = measure_facts(model, facts, config, progress=advance)
+    print("left out: " + (", ".join(f"{n:,} {reason}" for reason, n in left_out.items()) or "nothing"))
+    if "known_facts" not in measurement.sets:
+        print("the model answers none of the facts that it was asked correctly")
+    return {
+        **model_results(measurement, model, [relation.name for relation in facts.relations]),
+        "left_out": left_out,
+    }

@@ -1,0 +1,141 @@
+"""What differs between published families inside attention and around it: windows, rotary positions, caps, 16 bits."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import ARCHITECTURES, arrays_of, tiny_batch, tiny_config, tiny_params
+
+from jaxinterp.models.config import RopeScaling
+from jaxinterp.models.transformer import forward, layer_constants, rotate
+from jaxinterp.readout import lm_readout
+
+TOKENS = jnp.asarray([[3, 1, 4, 1, 5, 9, 2, 6]])
+
+
+def ran(config, tokens=TOKENS, params=None, capture=()):
+    params = tiny_params(config) if params is None else params
+    return jax.device_get(jax.jit(lambda p, t: forward(config, p, t, capture=capture))(params, tokens))
+
+
+@pytest.mark.parametrize(
+    # One layer reaches window − 1 positions back, two layers twice as far, and one without a window reaches everything.
+    ("local_layers", "n_layers", "reach"),
+    [((0,), 1, 2), ((0, 1), 2, 4), ((0,), 2, 7), ((), 1, 7)],
+)
+def test_a_local_layer_sees_its_window_alone(local_layers, n_layers, reach):
+    config = tiny_config(n_layers=n_layers, window=3, local_layers=local_layers, **ARCHITECTURES["llama"])
+    whole = jax.jit(lambda p, t: forward(config, p, t, capture=("attn_pattern",)))
+    params = tiny_params(config)
+    before, after = (whole(params, TOKENS.at[0, 0].set(first)) for first in (3, 7))
+    changed = np.abs(before.logits_BTV - after.logits_BTV)[0].max(-1)
+    np.testing.assert_array_equal(changed[reach + 1 :], 0)
+    assert (changed[: reach + 1] > 1e-4).all()
+    distance = np.arange(8)[:, None] - np.arange(8)[None]
+    for layer in range(n_layers):
+        seen = (distance >= 0) & (distance < (3 if layer in local_layers else 8))
+        shown = np.broadcast_to(seen, (config.n_heads, 8, 8))
+        np.testing.assert_array_equal(before.activations["attn_pattern"][layer, 0] > 0, shown)
+
+
+def test_partial_rotary_leaves_the_rest_alone():
+    x = np.random.default_rng(0).standard_normal((1, 3, 2, 10)).astype(np.float32)
+    position = jnp.array([[0, 1, 5]])
+    turned = np.asarray(jax.jit(rotate)(jnp.asarray(x), position, jnp.array([1.0, 0.25])))
+    np.testing.assert_array_equal(turned[..., 4:], x[..., 4:])
+    np.testing.assert_array_equal(turned[:, 0], x[:, 0])
+    # Of the coordinates that rotate, i and i + 2 are a point of the plane.
+    for pair, frequency in ((0, 1.0), (1, 0.25)):
+        point = (x[..., pair] + 1j * x[..., pair + 2]) * np.exp(1j * frequency * np.array([0, 1, 5]))[None, :, None]
+        np.testing.assert_allclose(turned[..., pair], point.real, atol=1e-6)
+        np.testing.assert_allclose(turned[..., pair + 2], point.imag, atol=1e-6)
+
+
+def test_frequencies_by_hand():
+    config = tiny_config(position="rotary", d_head=12, rope_share=0.5, rope_theta=1000.0)
+    found = layer_constants(config)
+    np.testing.assert_allclose(found.frequency, [[1, 0.1, 0.01]] * 3, rtol=1e-6)
+    np.testing.assert_array_equal(found.window, [8, 8, 8])
+    scaling = RopeScaling("linear", 4.0)
+    changes = {"rope_scaling": scaling, "window": 3, "local_layers": (0, 2), "rope_theta_local": 8.0}
+    found = layer_constants(tiny_config(position="rotary", d_head=6, rope_theta=1000.0, **changes))
+    # Local layers have a base of their own, and are not scaled.
+    local = [1, 0.5, 0.25]
+    np.testing.assert_allclose(found.frequency, [local, [1 / 4, 0.1 / 4, 0.01 / 4], local], rtol=1e-6)
+    np.testing.assert_array_equal(found.window, [3, 8, 3])
+
+
+def test_llama3_scaling_keeps_short_wavelengths_and_divides_long_ones():
+    scaling = RopeScaling("llama3", 8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_n_ctx=1000)
+    fields = {"n_layers": 1, "position": "rotary", "d_head": 1024}
+    plain = np.asarray(layer_constants(tiny_config(**fields)).frequency[0], np.float64)
+    share = np.asarray(layer_constants(tiny_config(**fields, rope_scaling=scaling)).frequency[0]) / plain
+    wavelength = 2 * math.pi / plain
+    short, long = wavelength < 250, wavelength > 1000
+    assert short.any() and long.any() and not (short | long).all()
+    np.testing.assert_allclose(share[short], 1, rtol=1e-6)
+    np.testing.assert_allclose(share[long], 1 / 8, rtol=1e-6)
+    between = wavelength[~(short | long)]
+    kept = (1000 / between - 1) / (4 - 1)
+    np.testing.assert_allclose(share[~(short | long)], kept + (1 - kept) / 8, rtol=1e-5)
+    # Neighbouring wavelengths are 2 % apart: no jump anywhere, and never up.
+    assert (np.diff(share) < 1e-6).all()
+    assert np.diff(share).min() > -0.03
+
+
+@pytest.mark.parametrize("kind", ["linear", "llama3"])
+def test_scaled_frequencies_are_what_the_model_turns_by(kind):
+    """Where every wavelength is long, keys are those of positions that are divided by the factor."""
+    scaling = RopeScaling(kind, 2.0, original_n_ctx=6)
+    fields = {**ARCHITECTURES["llama"], "n_layers": 1, "d_head": 2}
+    scaled = ran(tiny_config(**fields, rope_scaling=scaling))
+    # One token at all positions: its key is the same one, turned.
+    same = jnp.full((1, 8), 4)
+    keys = ran(tiny_config(**fields, rope_scaling=scaling), same).cache.keys[0, 0, :, 0]
+    first = keys[0, 0] + 1j * keys[0, 1]
+    turned = first * np.exp(0.5j * np.arange(8))
+    np.testing.assert_allclose(keys, np.stack([turned.real, turned.imag], -1), atol=1e-5)
+    assert np.abs(scaled.logits_BTV - ran(tiny_config(**fields)).logits_BTV).max() > 1e-3
+
+
+def test_caps_bound_scores_and_logits():
+    config = tiny_config(n_layers=1)
+    params = jax.tree.map(lambda leaf: 4 * leaf, tiny_params(config))
+    free = ran(config, params=params, capture=("attn_pattern",))
+    capped = ran(tiny_config(n_layers=1, attn_softcap=0.5, logit_softcap=2.0), params=params, capture=("attn_pattern",))
+    loose = ran(tiny_config(n_layers=1, attn_softcap=1e6, logit_softcap=1e6), params=params)
+    np.testing.assert_allclose(loose.logits_BTV, free.logits_BTV, rtol=1e-3, atol=1e-3)
+    assert np.abs(free.logits_BTV).max() > 2 > np.abs(capped.logits_BTV).max() > 1
+    visible = np.tri(8, dtype=bool)
+
+    def least_share(result):
+        pattern = np.where(visible, result.activations["attn_pattern"][0, 0], np.nan)
+        return np.nanmin(np.nanmin(pattern, -1) / np.nanmax(pattern, -1))
+
+    # Scores lie between −c and c, so that the weights of one query differ by e^2c at most.
+    assert least_share(free) < 0.1 < 0.9999 / math.e < least_share(capped) < 0.7
+    # A cap of logits alone is c · tanh(logits / c) of the others.
+    logits = ran(tiny_config(n_layers=1, logit_softcap=2.0), params=params).logits_BTV
+    np.testing.assert_allclose(logits, 2 * np.tanh(free.logits_BTV / 2), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt", "gemma", "bert"])
+def test_bfloat16_is_near_float32(name):
+    config = tiny_config(n_layers=2, dtype="bfloat16", **ARCHITECTURES[name])
+    params = tiny_params(config)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+
+    def run(config):
+        exact = jax.tree.map(lambda leaf: leaf.astype(config.dtype), params)
+        result, readout = lm_readout(config, exact, *arrays_of(tiny_batch()))
+        return result.logits_BTV, readout.untouched(), readout(jnp.zeros(readout.shape, config.dtype))
+
+    near = jax.jit(lambda: run(config))()
+    exact = jax.jit(lambda: run(tiny_config(n_layers=2, **ARCHITECTURES[name])))()
+    assert near[0].dtype == near[1].dtype == jnp.float32  # softmax and logits need more than 16 bits
+    for a, b in zip(near, exact, strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, atol=0.05 * float(jnp.abs(b).max()))
+    assert float(jnp.abs(near[0] - exact[0]).max()) > 1e-5  # it is not float32 in disguise

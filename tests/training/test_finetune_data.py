@@ -1,0 +1,157 @@
+"""The facts of a fine-tuning run: what a model knows, who sees what, and the batches of its steps."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from knowing import N_RELATIONS, N_SUBJECTS, knowing, known, table
+
+from jaxinterp.errors import UserError
+from jaxinterp.facts.facts import Fact
+from jaxinterp.metrics.answers import recalled
+from jaxinterp.training.finetune_config import FactsConfig
+from jaxinterp.training.finetune_data import SETS, finetune_batch, finetune_data
+
+
+@pytest.fixture(scope="module")
+def model():
+    return knowing()[0]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """All facts, and one that the tokenizer cannot write."""
+    _, facts = knowing()
+    path = tmp_path_factory.mktemp("facts") / "own.csv"
+    facts = dataclasses.replace(facts, facts=(*facts.facts, Fact("r0", "nobody", "w1")))
+    path.write_text(table(facts))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(model, path):
+    calls = []
+    found = finetune_data(model, config_of(path), progress=lambda *call: calls.append(call))
+    assert calls[-1] == (found.tried, found.tried)
+    return found
+
+
+def config_of(path, **changes):
+    return FactsConfig(**{"source": str(path), "least": 3, "n_unseen_relations": 2, **changes})
+
+
+def names(data, set_name, field):
+    facts = [data.facts.facts[index] for index in data.sets[set_name].fact_N.tolist()]
+    return {getattr(fact, field) for fact in facts}
+
+
+def asked(data, set_name):
+    part = data.sets[set_name]
+    return set(zip(part.fact_N.tolist(), part.prompt_N.tolist(), strict=True))
+
+
+def test_roles_are_apart(data):
+    assert tuple(data.sets) == SETS
+    assert not names(data, "objective", "relation") & names(data, "unseen_relations", "relation")
+    assert names(data, "unseen_facts", "relation") <= names(data, "objective", "relation")
+    assert not names(data, "objective", "subject") & names(data, "unseen_facts", "subject")
+    assert len(names(data, "unseen_relations", "relation")) == 2
+    assert len(names(data, "objective", "relation")) == N_RELATIONS - 2
+    # 0.3 of the subjects with known facts, in every relation.
+    subjects = names(data, "objective", "subject") | names(data, "unseen_facts", "subject")
+    assert len(names(data, "unseen_facts", "subject")) == round(0.3 * len(subjects))
+
+
+def test_all_that_is_known_has_a_role_and_nothing_else(data, model):
+    known_queries = set()
+    for name in SETS:
+        assert recalled(model.config, model.params, data.sets[name])["correct"].all()
+        known_queries |= asked(data, name)
+    assert len(known_queries) == sum(len(part) for part in data.sets.values())
+    # Facts are known by their first prompts; two prompts of a fact that is not the tokenizer's were left out.
+    first = {
+        (i, 0) for i, fact in enumerate(data.facts.facts) if fact.subject != "nobody" and known(int(fact.subject[1:]))
+    }
+    assert first <= known_queries
+    assert data.tried == 2 * N_RELATIONS * N_SUBJECTS
+    assert data.dropped["answered wrongly"] == data.tried - len(known_queries)
+    assert data.dropped["word outside the vocabulary"] == 2
+    assert data.dropped["prompt whose answer does not come last"] == N_RELATIONS
+    said = data.describe()
+    assert f"{data.dropped['answered wrongly']} answered wrongly" in said
+    assert f"objective: {len(data.sets['objective'])} queries" in said and said.count("\n") == 3
+
+
+def test_the_division_is_a_function_of_the_seed(data, model, path):
+    again = finetune_data(model, config_of(path))
+    assert [asked(data, name) for name in SETS] == [asked(again, name) for name in SETS]
+    others = [finetune_data(model, config_of(path, seed=seed)) for seed in (1, 2, 3)]
+    assert any(asked(data, "objective") != asked(other, "objective") for other in others)
+
+
+def test_chosen_relations_and_facts(model, path):
+    found = finetune_data(model, config_of(path, unseen_relations=("r4",), prompts=1, limit=6))
+    assert names(found, "unseen_relations", "relation") == {"r4"}
+    assert names(found, "objective", "relation") == {"r0", "r1", "r2", "r3"}
+    assert found.dropped["above the limit"] == N_RELATIONS * (N_SUBJECTS - 6) + 1
+    assert found.tried <= N_RELATIONS * 6
+    found = finetune_data(model, config_of(path, relations=("r0", "r1", "r3"), n_unseen_relations=1))
+    assert {relation.name for relation in found.facts.relations} == {"r0", "r1", "r3"}
+
+
+def test_relations_with_few_known_facts_are_left_out(model, path, tmp_path):
+    _, facts = knowing()
+    few = [fact for fact in facts.facts if fact.relation != "r2" or fact.subject in ("s0", "s2", "s3", "s5", "s8")]
+    own = tmp_path / "few.csv"
+    own.write_text(table(dataclasses.replace(facts, facts=tuple(few))))
+    found = finetune_data(model, config_of(own, prompts=0, least=4))
+    reason = "of a relation with fewer than 4 known facts"
+    assert "r2" not in set().union(*(names(found, name, "relation") for name in SETS))
+    assert found.dropped[reason] >= 2
+    assert found.dropped["answered wrongly"] + found.dropped[reason] + sum(map(len, found.sets.values())) == found.tried
+    with pytest.raises(UserError, match=r"knows facts of 0 relations \(none\), too few .*smaller facts.least"):
+        finetune_data(model, config_of(path, least=50))
+
+
+def test_what_cannot_be_divided(model, path):
+    with pytest.raises(UserError, match="unknown relation 'r9'; known: r0, r1, r2, r3, r4"):
+        finetune_data(model, config_of(path, unseen_relations=("r9",)))
+    with pytest.raises(UserError, match="no known fact is left for 'objective'"):
+        finetune_data(model, config_of(path, n_unseen_relations=5))
+    masked = dataclasses.replace(model, config=dataclasses.replace(model.config, attention="bidirectional"))
+    with pytest.raises(UserError, match="needs a causal language model"):
+        finetune_data(masked, config_of(path))
+
+
+def test_batches_are_balanced_over_relations(data):
+    queries = data.sets["objective"]
+    sizes = np.bincount(queries.relation_N)
+    sizes = sizes[sizes > 0]
+    for step in range(5):
+        batch = finetune_batch(data, seed=0, step=step, n_queries=7, n_rows=14)
+        n_answers = int(batch.answer_weight_N.sum())
+        assert n_answers == 7 and batch.tokens_BT.shape[0] == 7
+        rows = {tuple(row): index for index, row in enumerate(queries.tokens_NT.tolist())}
+        relations = [queries.relation_N[rows[tuple(row)]] for row in batch.tokens_BT.tolist()]
+        counts = np.bincount(relations, minlength=N_RELATIONS)
+        assert sorted(counts[counts > 0]) == [2, 2, 3]
+        assert batch.control_weight_N.sum() == 7 or len(set(relations)) < 3
+
+
+def test_batches_are_a_function_of_seed_and_step(data):
+    def batch(step, seed=0):
+        return finetune_batch(data, seed=seed, step=step, n_queries=6, n_rows=12)
+
+    for a, b in zip(batch(3), batch(3), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(batch(3).tokens_BT, batch(4).tokens_BT)
+    assert not np.array_equal(batch(3).tokens_BT, batch(3, seed=1).tokens_BT)
+
+
+def test_configs_check_themselves():
+    for field, value in (("limit", -1), ("prompts", -1), ("least", 0), ("n_unseen_relations", 0), ("seed", -1)):
+        with pytest.raises(UserError, match=f"facts.{field} must be at least"):
+            FactsConfig(**{field: value})
+    for share in (0.0, 1.0):
+        with pytest.raises(UserError, match="unseen_facts must lie between 0 and 1"):
+            FactsConfig(unseen_facts=share)

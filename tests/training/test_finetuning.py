@@ -1,0 +1,215 @@
+"""Fine-tuning end to end on a tiny model: interrupted and continued, refused, and the whole study."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from knowing import knowing, table
+
+from jaxinterp.errors import UserError
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.models.bundle import load_model, save_model
+from jaxinterp.models.transformer import forward
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.studies import finetuning
+from jaxinterp.studies.finetuning import finetuning_study
+from jaxinterp.training import finetune as loop
+from jaxinterp.training.config import OptimiserConfig
+from jaxinterp.training.finetune import finetune, perplexity
+from jaxinterp.training.finetune_config import FactsConfig, FinetuneConfig, TextConfig
+from jaxinterp.training.finetune_data import SETS, finetune_data
+from jaxinterp.training.texts import text_data
+
+WINDOW = 8
+COMPILED = {}
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch):
+    """Every call would compile the same step again."""
+    make = loop.finetune_step
+
+    def memo(model, config):
+        key = repr((model, config))
+        if key not in COMPILED:
+            COMPILED[key] = make(model, config)
+        return COMPILED[key]
+
+    monkeypatch.setattr(loop, "finetune_step", memo)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A model's folder, the config of a run of 5 steps, and all that the run reads."""
+    folder = tmp_path_factory.mktemp("inputs")
+    model, facts = knowing()
+    save_model(folder / "model", model)
+    (folder / "own.csv").write_text(table(facts))
+    (folder / "text").mkdir()
+    for number in range(12):
+        (folder / "text" / f"{number}.txt").write_text("the r1 of s2 has as is x y z w1 w2 w3 s4 " * 3)
+    config = FinetuneConfig(
+        facts=FactsConfig(source=str(folder / "own.csv"), least=2, prompts=1, n_unseen_relations=2),
+        text=TextConfig(folder / "text", length=WINDOW, windows=2, held_out_windows=3),
+        objective=ObjectiveConfig(weights={"suppression": "1", "control": "1"}, k=2, path="per_layer", points=1),
+        optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=1, weight_decay=0.0),
+        steps=5,
+        queries=4,
+        rows=8,
+        checkpoint_every=2,
+    )
+    return (
+        folder,
+        config,
+        model,
+        finetune_data(model, config.facts),
+        text_data(config.text.folder, model.tokenizer, WINDOW),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    """A run that nothing interrupted; the step is compiled here."""
+    _, config, model, data, text = inputs
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    out.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        make = loop.finetune_step
+        patch.setattr(loop, "finetune_step", lambda *arguments: COMPILED.setdefault(repr(arguments), make(*arguments)))
+        return out, finetune(config, model, data, text, out)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_same_params(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def test_a_run_leaves_what_it_promises(finished, inputs):
+    model = inputs[2]
+    out, tuned = finished
+    metrics = lines(out / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5]
+    parts = {"loss", "text_kl", "prompt_kl", "suppression", "control", "suppressability", "control_drop"}
+    assert parts | {"gradient_norm", "learning_rate"} <= set(metrics[0])
+    assert metrics[0]["text_kl"] == metrics[0]["prompt_kl"] == 0 < metrics[-1]["text_kl"]
+    assert [path.name for path in (out / "checkpoints").iterdir() if path.name.isdigit()] == ["5"]
+    assert tuned.config == dataclasses.replace(model.config, dtype="float32")
+    assert tuned.provenance["original"] == {"made": "for tests"}
+    assert tuned.provenance["config"]["steps"] == 5 and "git" in tuned.provenance
+    differences = [
+        np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (tuned.params, model.params)), strict=True)
+    ]
+    assert all(0 < value < 0.2 for value in differences)
+
+
+def test_interrupted_and_started_again_is_bit_identical(finished, inputs, tmp_path, monkeypatch):
+    _, config, model, data, text = inputs
+    save, saved = loop.Checkpoints.save, []
+
+    def save_and_stop(self, state):
+        save(self, state)
+        saved.append(int(state.step))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Checkpoints, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config, model, data, text, tmp_path)
+    assert saved == [2]
+    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    # What a killed run may leave: lines beyond the checkpoint, and half a line.
+    with (tmp_path / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    resumed = finetune(config, model, data, text, tmp_path)
+    assert_same_params(resumed.params, finished[1].params)
+    assert lines(tmp_path / "metrics.jsonl") == lines(finished[0] / "metrics.jsonl")
+    # Once more, it is done already.
+    assert_same_params(finetune(config, model, data, text, tmp_path).params, finished[1].params)
+    assert lines(tmp_path / "metrics.jsonl") == lines(finished[0] / "metrics.jsonl")
+
+
+def test_a_signal_stops_between_two_steps(inputs, tmp_path, monkeypatch):
+    import signal
+
+    _, config, model, data, text = inputs
+    make_batch = loop.finetune_batch
+
+    def signalled(data, *, step, **rest):
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return make_batch(data, step=step, **rest)
+
+    monkeypatch.setattr(loop, "finetune_batch", signalled)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 3; start again with the same folder"):
+        finetune(config, model, data, text, tmp_path)
+    assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert "3" in [path.name for path in (tmp_path / "checkpoints").iterdir()]
+
+
+def test_a_step_that_is_not_finite_is_an_error(inputs, tmp_path):
+    _, config, model, data, text = inputs
+    broken = {**model.params, "unembedding": model.params["unembedding"] * np.inf}
+    message = r"step 1 is not finite \(.*loss.*\); lower optimiser.learning_rate and start in another folder"
+    with pytest.raises(UserError, match=message):
+        finetune(config, dataclasses.replace(model, params=broken), data, text, tmp_path)
+    assert lines(tmp_path / "metrics.jsonl") == []
+    with pytest.raises(UserError, match="an answer has 2 tokens, above rows = 1; raise rows"):
+        finetune(dataclasses.replace(config, rows=1), model, data, text, tmp_path / "other")
+
+
+def test_perplexity_by_hand(inputs):
+    *_, model, _, text = inputs
+    windows = text.held_out_NT[:3]
+    log_p = np.asarray(jax.nn.log_softmax(forward(model.config, model.params, jax.numpy.asarray(windows)).logits_BTV))
+    nll = [-log_p[row, t, windows[row, t + 1]] for row in range(3) for t in range(WINDOW - 1)]
+    for rows in (2, 3):
+        np.testing.assert_allclose(perplexity(model, windows, rows=rows), np.exp(np.mean(nll)), rtol=1e-5)
+
+
+MEASURE = MeasureConfig(k=2, queries=4, ability_queries=4, ablation_queries=0, points=1, rows=4, replicates=10)
+
+
+def test_the_whole_study(inputs, tmp_path, monkeypatch, capsys):
+    folder, config, model, *_ = inputs
+    charts, trained = {}, []
+    monkeypatch.setattr(finetuning, "save_chart", lambda chart, where, name: charts.setdefault(name, chart.to_dict()))
+    train = finetuning.finetune
+    monkeypatch.setattr(finetuning, "finetune", lambda *arguments: trained.append(1) or train(*arguments))
+    out = tmp_path / "out"
+    results = finetuning_study(str(folder / "model"), config, MEASURE, out)
+    said = capsys.readouterr().out
+    assert "objective: " in said and "perplexity on held-out text: " in said and "left out: " in said
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert tuple(results["models"]) == tuple(results["perplexity"]) == ("original", "fine-tuned")
+    for measured in results["models"].values():
+        assert tuple(measured["sets"]) == SETS
+        assert measured["sets"]["objective"]["suppressability"]["n"] == 4
+    # All that is measured is what the original knows.
+    assert all(entry["recall"]["value"] == 1 for entry in results["models"]["original"]["sets"].values())
+    before, after = results["perplexity"].values()
+    assert before != after and 0.5 < after / before < 2
+    asked = results["provenance"]["facts"]["asked"]
+    assert (
+        sum(results["provenance"]["sets"].values()) + results["provenance"]["facts"]["left_out"]["answered wrongly"]
+        == asked
+    )
+    assert {"overview", "training", *(f"relations_{name}" for name in SETS)} == set(charts)
+    tuned = load_model(out / "model")
+    assert tuned.config == model.config
+    assert np.abs(tuned.params["layers"]["w_out"] - model.params["layers"]["w_out"]).max() > 1e-4
+    # Started once more, nothing is measured or trained again, and another run is refused.
+    monkeypatch.setattr(finetuning, "measure_sets", None)
+    again = finetuning_study(str(folder / "model"), config, MEASURE, out)
+    assert again["models"] == results["models"] and again["perplexity"] == results["perplexity"]
+    assert len(trained) == 2 and len(lines(out / "metrics.jsonl")) == 5
+    for changed, message in (
+        ((dataclasses.replace(config, steps=6), MEASURE), "another config: steps is 5 there and 6 here"),
+        ((config, dataclasses.replace(MEASURE, k=3)), "another config: measure.k is 2 there and 3 here"),
+    ):
+        with pytest.raises(UserError, match=message):
+            finetuning_study(str(folder / "model"), *changed, out)

@@ -1,0 +1,90 @@
+"""Neutral text: windows by hand, documents that are held out, folders that do not do."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from jaxinterp.errors import UserError
+from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.training.texts import HELD_OUT, text_data
+
+LETTERS = tuple("abcdefghijklmnop")
+TOKENIZER = train_tokenizer([" ".join(LETTERS)])
+
+
+def is_held_out(name):
+    return hashlib.sha256(name.encode()).digest()[0] % HELD_OUT == 0
+
+
+TRAINING, MORE = [f"{i}.txt" for i in range(99) if not is_held_out(f"{i}.txt")][:2]
+(ASIDE,) = [f"{i}.txt" for i in range(99) if is_held_out(f"{i}.txt")][:1]
+NESTED = next(f"sub/{i}.md" for i in range(99) if not is_held_out(f"sub/{i}.md"))
+
+
+def written(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def texts(windows):
+    return [" ".join(TOKENIZER.token(int(token)) for token in window) for window in windows]
+
+
+def test_windows_by_hand(tmp_path):
+    files = {TRAINING: "a b c d e f g", MORE: "h i j", NESTED: "k l m n", ASIDE: "n o p a b", "note.pdf": "a b c d"}
+    found = text_data(written(tmp_path, files), TOKENIZER, 4)
+    # Every window begins as the model's texts do; the ends of documents are dropped, and none is joined to the next.
+    expected = {"<bos> a b c", "<bos> d e f", "<bos> h i j", "<bos> k l m"}
+    assert set(texts(found.training_NT)) == expected and len(found.training_NT) == 4
+    assert texts(found.held_out_NT) == ["<bos> n o p"]
+    assert found.training_NT.dtype == np.int32
+    assert found.source == str(tmp_path)
+
+
+def test_another_document_moves_none(tmp_path):
+    first = text_data(written(tmp_path, {TRAINING: "a b c d e f", ASIDE: "n o p"}), TOKENIZER, 4)
+    again = text_data(tmp_path, TOKENIZER, 4)
+    more = text_data(written(tmp_path, {MORE: "h i j"}), TOKENIZER, 4)
+    assert set(texts(first.training_NT)) < set(texts(more.training_NT))
+    np.testing.assert_array_equal(first.held_out_NT, more.held_out_NT)
+    assert first.digest == again.digest != more.digest
+    (tmp_path / MORE).rename(tmp_path / NESTED.replace("sub/", ""))
+    assert text_data(tmp_path, TOKENIZER, 4).digest != more.digest
+
+
+def test_pythons_own_text():
+    tokenizer = train_tokenizer(["the value of an expression"], kind="bpe", vocab_size=270)
+    found = text_data(None, tokenizer, 64)
+    assert "pydoc_data" in found.source
+    n_training, n_held_out = len(found.training_NT), len(found.held_out_NT)
+    assert n_training > 1000 and 0.05 < n_held_out / (n_training + n_held_out) < 0.5
+    assert found.training_NT.shape[1] == found.held_out_NT.shape[1] == 64
+    assert (found.training_NT[:, 0] == tokenizer.prefix[0]).all()
+    assert not set(map(bytes, found.training_NT)) & set(map(bytes, found.held_out_NT))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"has no text files \(\.txt, \.md, \.rst\)"),
+        ({"a.html": "a b c d"}, "has no text files"),
+        ({TRAINING: "a b c d"}, "there is no held-out text of 3 tokens in 1 documents"),
+        ({ASIDE: "a b c d", TRAINING: "a b"}, "there is no training text of 3 tokens in 2 documents"),
+    ],
+)
+def test_folders_without_enough_text(tmp_path, files, message):
+    with pytest.raises(UserError, match=message):
+        text_data(written(tmp_path, files), TOKENIZER, 4)
+
+
+def test_what_is_no_text(tmp_path):
+    with pytest.raises(UserError, match="nothing is no folder"):
+        text_data(tmp_path / "nothing", TOKENIZER, 4)
+    with pytest.raises(UserError, match="a window of text must have at least 3 tokens, got 2"):
+        text_data(written(tmp_path, {TRAINING: "a b c"}), TOKENIZER, 2)
+    (tmp_path / TRAINING).write_bytes(b"\xff\xfe a")
+    with pytest.raises(UserError, match=rf"{TRAINING} cannot be read as UTF-8 text"):
+        text_data(tmp_path, TOKENIZER, 4)
