@@ -47,7 +47,10 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     with progress("ask what the model knows", 100) as report:
         data = finetune_data(original, config.facts, progress=lambda done, total: report(100 * done // total))
     print(data.describe())
-    print(f"text: {len(text.training_NT)} windows of {config.text.length} tokens, {len(text.held_out_NT)} held out")
+    print(
+        f"text: {len(text.training_NT)} windows of {config.text.length} tokens, {len(text.held_out_NT)} held out "
+        f"({text.n_shared} paragraphs that both have were cut from the former)"
+    )
     results = {"provenance": _provenance(name, config, measure, data, text), "perplexity": {}, "models": {}}
     _measured("original", original, data, text, config, measure, out, results)
     tuned = finetune(config, original, data, text, out)

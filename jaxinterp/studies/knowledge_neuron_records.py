@@ -27,14 +27,16 @@ def claim(folder: Path, config: Mapping) -> Mapping:
     """
     path = writable_folder(folder) / "config.json"
     mine = json.loads(json.dumps(config))
-    begun = any(file.stat().st_size for file in folder.glob("*.jsonl"))
-    if not path.exists() or not (begun or read_json(path).get("config") == mine):
-        if not path.exists() and any(folder.iterdir()):
+    if not path.exists():
+        if any(folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no study that could be continued; choose another folder")
         write_json(path, {"config": mine, "provenance": provenance()})
     saved = read_json(path)
-    if not {"config", "provenance"} <= saved.keys():
+    if saved.keys() != {"config", "provenance"}:
         raise UserError(f"{path} is not that of a knowledge-neuron study; choose another folder")
+    if saved["config"] != mine and not any(file.stat().st_size for file in folder.glob("*.jsonl")):
+        saved = {"config": mine, "provenance": provenance()}
+        write_json(path, saved)
     for name in sorted(mine.keys() | saved["config"].keys()):
         here, there = mine.get(name), saved["config"].get(name)
         if here != there:

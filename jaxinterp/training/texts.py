@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,16 @@ class TextData:
 
     training_NT: Int[np.ndarray, "N T"]
     held_out_NT: Int[np.ndarray, "H T"]
+    n_shared: int  # paragraphs that were cut from the former because the latter have them too
     source: str
     digest: str  # SHA-256 of all documents
 
 
 def text_data(folder: Path | None, tokenizer: TextTokenizer, length: int) -> TextData:
     """Cuts documents into windows of `length` tokens; what is left at a document's end is dropped.
+
+    Documents repeat one another (Python's own do at length), so that a paragraph of a held-out document is cut from
+    those that are trained on.
 
     Args:
       folder: with text files (.txt, .md, .rst, in UTF-8), also in subfolders; None takes the language reference that
@@ -41,20 +46,41 @@ def text_data(folder: Path | None, tokenizer: TextTokenizer, length: int) -> Tex
     if room < 2:
         raise UserError(f"a window of text must have at least {len(tokenizer.prefix) + 2} tokens, got {length}")
     names = sorted(documents)
-    for name, ids in zip(names, tokenizer.encode_batch([documents[name] for name in names]), strict=True):
-        # By name, so that another document does not move this one from one part to the other.
-        held_out = hashlib.sha256(name.encode()).digest()[0] % HELD_OUT == 0
+    aside = {_plain(part) for name in names if _is_held_out(name) for part in _paragraphs(documents[name])}
+    texts, n_shared = [], 0
+    for name in names:
+        parts = _paragraphs(documents[name])
+        kept = parts if _is_held_out(name) else [part for part in parts if _plain(part) not in aside]
+        texts.append("\n\n".join(kept))
+        n_shared += len(parts) - len(kept)
+    for name, ids in zip(names, tokenizer.encode_batch(texts), strict=True):
         for start in range(0, len(ids) - room + 1, room):
-            windows[held_out].append([*tokenizer.prefix, *ids[start : start + room]])
+            windows[_is_held_out(name)].append([*tokenizer.prefix, *ids[start : start + room]])
     for held_out, part in windows.items():
         if not part:
             which = "held-out" if held_out else "training"
             raise UserError(
-                f"there is no {which} text of {room} tokens in {len(documents)} documents; give a folder with more text"
+                f"there is no {which} text of {room} tokens in {len(documents)} documents, of which {n_shared} "
+                "paragraphs stand in held-out ones too; give a folder with more text"
             )
     digest = hashlib.sha256("\0".join(f"{name}\0{documents[name]}" for name in names).encode()).hexdigest()
     source = str(folder) if folder is not None else "Python's language reference (pydoc_data.topics)"
-    return TextData(np.array(windows[False], np.int32), np.array(windows[True], np.int32), source, digest)
+    training, held_out = (np.array(windows[part], np.int32) for part in (False, True))
+    return TextData(training, held_out, n_shared, source, digest)
+
+
+def _is_held_out(name: str) -> bool:
+    # By name, so that another document does not move this one from one part to the other.
+    return hashlib.sha256(name.encode()).digest()[0] % HELD_OUT == 0
+
+
+def _paragraphs(text: str) -> list[str]:
+    return re.split(r"\n\s*\n", text)
+
+
+def _plain(paragraph: str) -> str:
+    """Without line breaks and indentation, by which repetitions differ."""
+    return " ".join(paragraph.split())
 
 
 def _files(folder: Path) -> dict[str, str]:

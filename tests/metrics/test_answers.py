@@ -213,7 +213,7 @@ def test_recalled_has_the_columns_of_measured_answers(name, mask):
     assert set(found) == {"probability", "correct"}
     np.testing.assert_array_equal(found["correct"], expected["correct"])
     np.testing.assert_allclose(found["probability"], expected["probability"], rtol=1e-4)
-    assert 3 < found["correct"].sum() < 30
+    assert 1 < found["correct"].sum() < 30
     assert sum(done) == 60
     # A masked model has no next token to predict.
     assert ("sentence_nll" in expected) == (mask is None)

@@ -145,6 +145,14 @@ def test_a_study_that_has_done_nothing_makes_room(tmp_path):
     assert json.loads((tmp_path / "s" / "config.json").read_text())["config"] == {"k": 3}
 
 
+def test_the_config_of_something_else_is_left_alone(tmp_path):
+    for content in ({"config": {"steps": 1}, "revision": "x"}, {"d_vocab": 5}):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="is not that of a knowledge-neuron study; choose another folder"):
+            claim(tmp_path, {"k": 3})
+        assert json.loads((tmp_path / "config.json").read_text()) == content
+
+
 def record_of(tmp_path, *facts):
     """Each fact is a list of prompts, each a list of tokens, each a dict neuron -> score, by both methods."""
     record = Record(tmp_path / "scores.jsonl")

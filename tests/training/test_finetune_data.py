@@ -90,11 +90,11 @@ def test_the_division_is_a_function_of_the_seed(data, model, path):
 
 
 def test_chosen_relations_and_facts(model, path):
-    found = finetune_data(model, config_of(path, unseen_relations=("r4",), prompts=1, limit=6))
+    found = finetune_data(model, config_of(path, unseen_relations=("r4",), prompts=1, limit=8))
     assert names(found, "unseen_relations", "relation") == {"r4"}
-    assert names(found, "objective", "relation") == {"r0", "r1", "r2", "r3"}
-    assert found.dropped["above the limit"] == N_RELATIONS * (N_SUBJECTS - 6) + 1
-    assert found.tried <= N_RELATIONS * 6
+    assert names(found, "objective", "relation") <= {"r0", "r1", "r2", "r3"}
+    assert found.dropped["above the limit"] == N_RELATIONS * (N_SUBJECTS - 8) + 1
+    assert found.tried <= N_RELATIONS * 8
     found = finetune_data(model, config_of(path, relations=("r0", "r1", "r3"), n_unseen_relations=1))
     assert {relation.name for relation in found.facts.relations} == {"r0", "r1", "r3"}
 

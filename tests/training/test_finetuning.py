@@ -48,8 +48,9 @@ def inputs(tmp_path_factory):
     save_model(folder / "model", model)
     (folder / "own.csv").write_text(table(facts))
     (folder / "text").mkdir()
+    words, rng = "the r1 of s2 has as is x y z w1 w2 w3 s4".split(), np.random.default_rng(0)
     for number in range(12):
-        (folder / "text" / f"{number}.txt").write_text("the r1 of s2 has as is x y z w1 w2 w3 s4 " * 3)
+        (folder / "text" / f"{number}.txt").write_text(" ".join(rng.choice(words, 40)))
     config = FinetuneConfig(
         facts=FactsConfig(source=str(folder / "own.csv"), least=2, prompts=1, n_unseen_relations=2),
         text=TextConfig(folder / "text", length=WINDOW, windows=2, held_out_windows=3),

@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType as Kind
 
 from jaxinterp.errors import UserError
 from jaxinterp.models.families.family import TensorFile
-from jaxinterp.models.loading.gguf_metadata import _Reader
+from jaxinterp.models.loading.gguf_metadata import Reader
 
 PLAIN = {Kind.F32: "<f4", Kind.F16: "<f2", Kind.F64: "<f8"}
 QUANTISED = (Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1)
@@ -54,7 +54,7 @@ class GgufFile(TensorFile):
         try:
             size = path.stat().st_size
             with path.open("rb") as file:
-                reader = _Reader(file, size, path)
+                reader = Reader(file, size, path)
                 self.metadata = reader.pairs()
                 n_tensors = int(np.frombuffer(bytes(reader.data[8:16]), "<u8")[0])
                 infos = [_info(reader) for _ in range(n_tensors)]
@@ -101,7 +101,7 @@ def _row_bytes(kind: Kind, n_bytes: int) -> int:
     return math.gcd(n_bytes // size, max(LONG_ROW // block, 1)) * size
 
 
-def _info(reader: _Reader) -> tuple[str, int, tuple[int, ...], int]:
+def _info(reader: Reader) -> tuple[str, int, tuple[int, ...], int]:
     name = reader.string("a tensor's name")
     n_axes = reader.number("<u4")
     if not 1 <= n_axes <= 4:

@@ -41,12 +41,12 @@ def read_metadata(path: Path) -> dict[str, object]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            return _Reader(file, size, path).pairs()
+            return Reader(file, size, path).pairs()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-class _Reader:
+class Reader:
     """A position in the file's first bytes, which grow chunk by chunk: the tensors behind them are never read."""
 
     def __init__(self, file, size: int, path: Path) -> None:
