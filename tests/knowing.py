@@ -24,7 +24,7 @@ def known(subject: int) -> bool:
 
 def n_tokens(subject: int) -> int:
     """Of the answers about a subject."""
-    return 1 + (subject % 4 == 1)
+    return 1 + subject % 2
 
 
 def knowing(seed: int = 0, **changes) -> tuple[LanguageModel, FactSet]:

@@ -171,7 +171,7 @@ def test_measure_on_facts_of_ones_own(made, capsys, tmp_path):
     assert results["sets"]["known_facts"]["recall"]["value"] == 1 > results["recall"]["value"] > 0.3
     about = results["provenance"]
     assert about["facts"] == str(made["facts"]) and about["model"] == {"made": "for tests"}
-    assert about["measure"]["points"] == 1 and "git" in about
+    assert about["measure"]["points"] == 1 and "revision" in about
 
 
 def test_attribute_on_a_masked_model(made, capsys):

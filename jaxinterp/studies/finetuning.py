@@ -45,7 +45,8 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     text = text_data(config.text.folder, original.tokenizer, config.text.length)
     claim(whole, out, resume=(out / "config.json").exists())
     with progress("ask what the model knows", 100) as report:
-        data = finetune_data(original, config.facts, progress=lambda done, total: report(100 * done // total))
+        pieces = text.pieces(config.facts.longest, config.text.tried, config.seed) if config.text_queries else None
+        data = finetune_data(original, config.facts, pieces, progress=lambda done, total: report(100 * done // total))
     print(data.describe())
     print(
         f"text: {len(text.training_NT)} windows of {config.text.length} tokens, {len(text.held_out_NT)} held out "

@@ -15,6 +15,7 @@ class KnowledgeNeuronsConfig:
     limit: int = 10  # facts of each relation, drawn by the seed; 0 is all
     prompts: int = 5  # prompts a fact, drawn by the seed; 0 is all; the paper's rule needs at least 3
     known_only: bool = False  # keep, before the limit, the facts that the model gets right on one of its prompts
+    tried: int = 0  # most facts of each relation that are tried for known_only, drawn by the seed; 0 is all
     one_token: bool = False  # keep, before the limit, the facts whose answers are one token, as the paper's rule does
     k: int = 10  # neurons an answer token, of the protocol with a fixed number
     rule: Literal["left", "right", "midpoint", "gauss_legendre"] = "left"  # quadrature; left is the paper's code
@@ -24,7 +25,7 @@ class KnowledgeNeuronsConfig:
     seed: int = 0  # of facts, prompts, other facts, random neurons and the bootstrap
 
     def __post_init__(self) -> None:
-        least = {"limit": 0, "prompts": 0, "k": 1, "points": 1, "replicates": 1, "seed": 0}
+        least = {"limit": 0, "tried": 0, "prompts": 0, "k": 1, "points": 1, "replicates": 1, "seed": 0}
         if self.rows is not None:
             least["rows"] = 1
         for name, bound in least.items():

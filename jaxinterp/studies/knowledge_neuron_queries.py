@@ -17,6 +17,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.transformer import forward
 from jaxinterp.progress import progress
+from jaxinterp.readout import Rows, row_logits
 from jaxinterp.studies.knowledge_neuron_config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neuron_records import Record, fill, short
 
@@ -40,8 +41,8 @@ def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig,
 
     In the order of the steps: a causal model is asked only prompts that end in the answer; `config.prompts` prompts of
     each fact are drawn; queries that cannot be encoded go; with `one_token`, facts with an answer of several tokens go;
-    with `known_only`, facts that the model gets right with none of its prompts go; of the rest, `config.limit` facts of
-    each relation are drawn. What the model answers is recorded in `folder`, fact by fact.
+    with `known_only`, at most `config.tried` facts of each relation are tried and those that the model gets right with
+    none of their prompts go; of the rest, `config.limit` facts of each relation are drawn. What the model answers is recorded in `folder`, fact by fact.
 
     Args:
       model: a language model.
@@ -82,6 +83,10 @@ def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig,
         return {fact: record[fact] for fact in chosen}
 
     tried = None
+    if config.known_only and config.tried:
+        within = _drawn(facts, usable, config.tried, config.seed)
+        drop("fact above the limit of tries", len(usable) - len(within))
+        usable = within
     if config.known_only:
         tried, known = _known(facts, usable, config, asked)
         if not known:
@@ -176,8 +181,8 @@ def description(facts: FactSet, fact: int) -> dict:
 def _answer_step(config: ModelConfig) -> Callable:
     @jax.jit
     def step(params: Mapping, batch: QueryBatch) -> tuple[Array, Array]:
-        logits_BTV = forward(config, params, batch.tokens_BT, length_B=batch.length_B).logits_BTV
-        logits_RV = logits_BTV[batch.sequence_R, batch.position_R]
+        result = forward(config, params, batch.tokens_BT, length_B=batch.length_B)
+        logits_RV = row_logits(config, params, result, Rows(batch.sequence_R, batch.position_R, batch.target_R))
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits_RV), batch.target_R[:, None], axis=-1)[:, 0]
         return jnp.exp(log_p), logits_RV.argmax(-1) == batch.target_R
 

@@ -29,7 +29,7 @@ def measured_model(name: str, facts: str | None, config: MeasureConfig) -> dict:
     title = name.rstrip("/").rsplit("/", 1)[-1]
     if facts is not None:
         results = _on_facts(title, model, facts, config)
-    elif "config" in model.provenance:
+    elif "data" in model.provenance:
         results = measured_results(title, model, data_from_provenance(model.provenance), config)
     else:
         raise UserError(f"{name} is a pretrained model: say with --facts what to measure it on, e.g. --facts world")

@@ -63,7 +63,12 @@ def finetune(
         ):
             for number in range(done, config.steps):
                 batch = finetune_batch(
-                    data, seed=config.seed, step=number, n_queries=config.queries, n_rows=config.rows
+                    data,
+                    seed=config.seed,
+                    step=number,
+                    n_queries=config.queries,
+                    n_rows=config.rows,
+                    n_text=config.text_queries,
                 )
                 state, metrics = step_fn(state, original.params, batch, _windows(text, config, number))
                 line = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -73,9 +78,11 @@ def finetune(
                         f"step {number + 1} is not finite ({bad}); lower optimiser.learning_rate and start in another "
                         "folder"
                     )
-                log.write(json.dumps({"step": number + 1, **line}) + "\n")
+                # A batch without controls has no control drop, and NaN is no JSON.
+                known = {name: value if math.isfinite(value) else None for name, value in line.items()}
+                log.write(json.dumps({"step": number + 1, **known}) + "\n")
                 log.flush()
-                report(number + 1, _words(line))
+                report(number + 1, _words(known))
                 last, stop = number + 1 == config.steps, interrupted.is_set()
                 if last or stop or (number + 1) % config.checkpoint_every == 0:
                     checkpoints.save(state)
@@ -99,10 +106,9 @@ def _windows(text: TextData, config: FinetuneConfig, step: int) -> Int[np.ndarra
 
 
 def _words(line: dict) -> str:
-    return (
-        f"loss {line['loss']:.3f}  text KL {line['text_kl']:.4f}  S {line['suppressability']:.0%}  "
-        f"C {line['control_drop']:.0%}"
-    )
+    shares = {"S": "suppressability", "C": "control_drop"}
+    said = [f"{short} {line[name]:.0%}" for short, name in shares.items() if line[name] is not None]
+    return "  ".join([f"loss {line['loss']:.3f}", f"text KL {line['text_kl']:.4f}", *said])
 
 
 def perplexity(model: LanguageModel, windows_NT: Int[np.ndarray, "N T"], *, rows: int = 8) -> float:

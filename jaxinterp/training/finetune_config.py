@@ -25,7 +25,14 @@ class FactsConfig:
     seed: int = 0  # of limits, prompts and the division
 
     def __post_init__(self) -> None:
-        for field, least in (("limit", 0), ("prompts", 0), ("longest", 4), ("least", 1), ("n_unseen_relations", 1), ("seed", 0)):
+        for field, least in (
+            ("limit", 0),
+            ("prompts", 0),
+            ("longest", 4),
+            ("least", 1),
+            ("n_unseen_relations", 1),
+            ("seed", 0),
+        ):
             if getattr(self, field) < least:
                 raise UserError(f"facts.{field} must be at least {least}, got {getattr(self, field)}")
         if not 0 < self.unseen_facts < 1:
@@ -38,11 +45,12 @@ class TextConfig:
 
     folder: Path | None = None  # text files (.txt, .md, .rst); None is the language reference that ships with Python
     length: int = 64  # tokens of a window
-    windows: int = 4  # a step
+    windows: int = 1  # a step
     held_out_windows: int = 64  # on which perplexity is measured; 0 is all
+    tried: int = 1500  # pieces of text whose last token the model is asked, as further facts; 0 is none
 
     def __post_init__(self) -> None:
-        for field, least in (("length", 8), ("windows", 1), ("held_out_windows", 0)):
+        for field, least in (("length", 8), ("windows", 1), ("held_out_windows", 0), ("tried", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"text.{field} must be at least {least}, got {getattr(self, field)}")
 
@@ -54,7 +62,7 @@ class FinetuneConfig:
     facts: FactsConfig = FactsConfig()
     text: TextConfig = TextConfig()
     objective: ObjectiveConfig = ObjectiveConfig(
-        weights={"suppression": "1", "control": "1"}, k=10, path="per_layer", points=1
+        weights={"suppression": "1.5", "control": "2"}, k=10, path="joint", points=4
     )
     text_kl: float = 1.0  # weight of KL(original ‖ model) on the text, nats a token
     prompt_kl: float = 1.0  # the same on the prompts and answers
@@ -62,19 +70,22 @@ class FinetuneConfig:
     rank: int = 16  # of lora
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; what is trained stays in float32
     optimiser: OptimiserConfig = OptimiserConfig(
-        learning_rate=2e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99, final=0.1
+        learning_rate=1e-4, warmup_steps=10, weight_decay=0.0, beta2=0.99, final=0.1
     )
     seed: int = 0  # of data order, controls and quadrature offsets
-    steps: int = 200
-    queries: int = 16  # queries a step
-    rows: int = 24  # answer tokens a step
-    checkpoint_every: int = 50  # steps between checkpoints; the last step is always saved
+    steps: int = 70
+    queries: int = 8  # facts a step
+    text_queries: int = 8  # pieces of text a step whose last token is treated like a fact's answer; see finetune_data
+    rows: int = 18  # answer tokens a step
+    checkpoint_every: int = 35  # steps between checkpoints; the last step is always saved
     keep_checkpoints: int = 1  # newest checkpoints kept
 
     def __post_init__(self) -> None:
         for field in ("rank", "steps", "queries", "rows", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
-        for field in ("text_kl", "prompt_kl"):
+        if self.text_queries and not self.text.tried:
+            raise UserError("text_queries needs text.tried above 0; or set both to 0")
+        for field in ("text_kl", "prompt_kl", "text_queries"):
             if getattr(self, field) < 0:
                 raise UserError(f"{field} must be at least 0, got {getattr(self, field)}")

@@ -23,6 +23,7 @@ class FinetuneData:
 
     facts: FactSet
     sets: Mapping[str, EncodedQueries]  # by name out of SETS
+    text: EncodedQueries | None  # pieces of text whose last token the model predicts
     tried: int  # queries that the model was asked
     dropped: Mapping[str, int]  # what was left out, by reason
 
@@ -33,12 +34,18 @@ class FinetuneData:
             relations = sorted({self.facts.relations[index].name for index in queries.relation_N})
             n_facts = len(set(queries.fact_N.tolist()))
             lines.append(f"{name.replace('_', ' ')}: {len(queries)} queries, {n_facts} facts; {', '.join(relations)}")
+        if self.text is not None:
+            lines.append(f"text: {len(self.text)} pieces whose last token the model predicts")
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
         return "\n".join([*lines, f"left out: {left_out}" if left_out else "nothing left out"])
 
 
 def finetune_data(
-    model: LanguageModel, config: FactsConfig, *, progress: Callable[[int, int], None] = lambda *_: None
+    model: LanguageModel,
+    config: FactsConfig,
+    text_NT: Int[np.ndarray, "N T"] | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> FinetuneData:
     """Asks the model and divides what it answers correctly.
 
@@ -46,9 +53,13 @@ def finetune_data(
     nowhere in the objective. A query (a fact with one prompt) is known if every token of its answer is the most
     probable one.
 
+    A handful of relations cannot teach a model to keep any two facts apart, and there are no more that a small model
+    knows. So tokens of neutral text that it predicts serve as further facts, each of a relation of its own.
+
     Args:
       model: a causal language model.
       config: which facts.
+      text_NT: pieces of neutral text, whose last token is asked; None is no text.
       progress: called with (queries asked, queries in all).
     Raises:
       UserError: if the model is not causal, facts or relations are unknown, or a set would be empty.
@@ -59,15 +70,14 @@ def finetune_data(
     facts = facts.limited(config.limit, config.seed)
     dropped = dict(facts.dropped)
     longest = min(config.longest, model.config.n_ctx)
-    queries = encode(
-        facts, facts.queries(config.prompts, config.seed), model.tokenizer, n_ctx=longest, dropped=dropped
-    )
-    done = 0
+    queries = encode(facts, facts.queries(config.prompts, config.seed), model.tokenizer, n_ctx=longest, dropped=dropped)
+    pieces = None if text_NT is None else _text_queries(text_NT, queries)
+    done, total = 0, len(queries) + (0 if pieces is None else len(pieces))
 
     def advance(n: int) -> None:
         nonlocal done
         done += n
-        progress(done, len(queries))
+        progress(done, total)
 
     correct = recalled(model.config, model.params, queries, progress=advance)["correct"] > 0
     dropped["answered wrongly"] = int((~correct).sum())
@@ -75,7 +85,33 @@ def finetune_data(
     enough = _enough(known, config.least)
     dropped[f"of a relation with fewer than {config.least} known facts"] = int((~enough).sum())
     known = known[np.flatnonzero(enough)]
-    return FinetuneData(facts, _divided(facts, known, config), len(queries), dropped)
+    if pieces is not None:
+        predicted = recalled(model.config, model.params, pieces, progress=advance)["correct"] > 0
+        dropped["piece of text whose last token is not predicted"] = int((~predicted).sum())
+        pieces = pieces[np.flatnonzero(predicted)]
+        if not len(pieces):
+            raise UserError(
+                "the model predicts the last token of no piece of text; set text.tried and text_queries to 0"
+            )
+    return FinetuneData(facts, _divided(facts, known, config), pieces, len(queries), dropped)
+
+
+def _text_queries(text_NT: Int[np.ndarray, "N T"], facts: EncodedQueries) -> EncodedQueries:
+    """Each piece's last token as an answer, of a relation and a subject that nothing else has."""
+    n, length = text_NT.shape
+    every, own = np.ones(n, int), np.arange(n)
+    first_relation, first_subject = 1 + int(facts.relation_N.max()), 1 + int(facts.subject_N.max())
+    return EncodedQueries(
+        text_NT,
+        length * every,
+        (length - 1) * every,
+        every,
+        own,
+        0 * own,
+        first_relation + own,
+        first_subject + own,
+        facts.mask,
+    )
 
 
 def _enough(known: EncodedQueries, least: int) -> Bool[np.ndarray, " N"]:
@@ -108,8 +144,10 @@ def _divided(facts: FactSet, known: EncodedQueries, config: FactsConfig) -> dict
     return sets
 
 
-def finetune_batch(data: FinetuneData, *, seed: int, step: int, n_queries: int, n_rows: int) -> QueryBatch:
-    """The queries of a step, spread evenly over relations; a pure function of its arguments.
+def finetune_batch(
+    data: FinetuneData, *, seed: int, step: int, n_queries: int, n_rows: int, n_text: int = 0
+) -> QueryBatch:
+    """The queries of a step: facts spread evenly over relations, then pieces of text; a pure function of its arguments.
 
     Relations with many known facts would otherwise drown the others, and a control needs another relation.
     """
@@ -118,5 +156,18 @@ def finetune_batch(data: FinetuneData, *, seed: int, step: int, n_queries: int, 
     share = {relation: np.flatnonzero(queries.relation_N == relation) for relation in relations.tolist()}
     turns = np.concatenate([rng.permutation(relations) for _ in range(-(-n_queries // len(relations)))])[:n_queries]
     chosen: Int[np.ndarray, " n"] = np.array([rng.choice(share[relation]) for relation in turns.tolist()])
-    batch, _ = query_batch(queries[chosen], n_sequences=n_queries, n_rows=n_rows, answered=range(len(chosen)), rng=rng)
+    asked = queries[chosen]
+    if n_text:
+        asked = _together(asked, data.text[rng.choice(len(data.text), n_text, replace=len(data.text) < n_text)])
+    n = len(asked)
+    batch, _ = query_batch(asked, n_sequences=n, n_rows=n_rows, answered=range(n), rng=rng)
     return batch
+
+
+def _together(a: EncodedQueries, b: EncodedQueries) -> EncodedQueries:
+    """Both, padded to the longer one's positions; what stands in padding does not matter to a causal model."""
+    width = max(a.tokens_NT.shape[1], b.tokens_NT.shape[1])
+    tokens = [np.pad(part.tokens_NT, ((0, 0), (0, width - part.tokens_NT.shape[1]))) for part in (a, b)]
+    names = [field.name for field in dataclasses.fields(a) if field.name not in ("tokens_NT", "mask")]
+    rest = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in names}
+    return EncodedQueries(np.concatenate(tokens), **rest, mask=a.mask)

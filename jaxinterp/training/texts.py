@@ -24,6 +24,24 @@ class TextData:
     n_shared: int  # paragraphs that were cut from the former because the latter have them too
     source: str
     digest: str  # SHA-256 of all documents
+    n_prefix: int  # tokens of the model's prefix at the start of a window
+
+    def pieces(self, length: int, n: int, seed: int) -> Int[np.ndarray, "n length"]:
+        """Pieces of training windows, each `length` tokens with its prefix: `n` of them, or as many as there are.
+
+        Raises:
+          UserError: if windows are shorter.
+        """
+        if length > self.training_NT.shape[1]:
+            raise UserError(
+                f"pieces of text of {length} tokens do not fit into windows of {self.training_NT.shape[1]}; raise "
+                "text.length, or lower facts.longest"
+            )
+        prefix, rest = self.training_NT[:, : self.n_prefix], self.training_NT[:, self.n_prefix :]
+        room = length - self.n_prefix
+        cut = [np.concatenate([prefix, rest[:, a : a + room]], 1) for a in range(0, rest.shape[1] - room + 1, room)]
+        everything = np.concatenate(cut)
+        return np.random.default_rng(seed).permutation(everything)[:n]
 
 
 def text_data(folder: Path | None, tokenizer: TextTokenizer, length: int) -> TextData:
@@ -66,7 +84,7 @@ def text_data(folder: Path | None, tokenizer: TextTokenizer, length: int) -> Tex
     digest = hashlib.sha256("\0".join(f"{name}\0{documents[name]}" for name in names).encode()).hexdigest()
     source = str(folder) if folder is not None else "Python's language reference (pydoc_data.topics)"
     training, held_out = (np.array(windows[part], np.int32) for part in (False, True))
-    return TextData(training, held_out, n_shared, source, digest)
+    return TextData(training, held_out, n_shared, source, digest, len(tokenizer.prefix))
 
 
 def _is_held_out(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from knowing import N_RELATIONS, N_SUBJECTS, knowing, known, table
@@ -9,6 +10,7 @@ from knowing import N_RELATIONS, N_SUBJECTS, knowing, known, table
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import Fact
 from jaxinterp.metrics.answers import recalled
+from jaxinterp.models.transformer import forward
 from jaxinterp.training.finetune_config import FactsConfig
 from jaxinterp.training.finetune_data import SETS, finetune_batch, finetune_data
 
@@ -148,8 +150,60 @@ def test_batches_are_a_function_of_seed_and_step(data):
     assert not np.array_equal(batch(3).tokens_BT, batch(3, seed=1).tokens_BT)
 
 
+PIECES = np.random.default_rng(0).integers(3, 30, (40, 6)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def with_text(model, path):
+    return finetune_data(model, config_of(path), PIECES)
+
+
+def test_text_that_the_model_predicts_serves_as_facts(with_text, data, model, path):
+    text = with_text.text
+    logits = forward(model.config, model.params, jnp.asarray(PIECES)).logits_BTV
+    predicted = np.asarray(logits[:, -2].argmax(-1)) == PIECES[:, -1]
+    np.testing.assert_array_equal(text.tokens_NT, PIECES[predicted])
+    assert 0 < len(text) < 40
+    assert with_text.dropped["piece of text whose last token is not predicted"] == 40 - len(text)
+    # Their last token is asked, and each is of a relation and a subject of its own, so that any two are controls.
+    np.testing.assert_array_equal(text.answer_start_N + text.answer_length_N, text.length_N)
+    np.testing.assert_array_equal(text.answer_length_N, 1)
+    for field in ("relation_N", "subject_N"):
+        mine = getattr(text, field).tolist()
+        assert len(set(mine)) == len(mine)
+        assert not set(mine) & {value for part in data.sets.values() for value in getattr(part, field).tolist()}
+    assert [asked(with_text, name) for name in SETS] == [asked(data, name) for name in SETS]
+    assert f"text: {len(text)} pieces whose last token the model predicts" in with_text.describe()
+    assert data.text is None
+    wrong = np.full_like(PIECES, model.tokenizer.encode("x")[0])  # x is never predicted
+    with pytest.raises(UserError, match="predicts the last token of no piece of text; set text.tried and text_queries"):
+        finetune_data(model, config_of(path), wrong)
+
+
+def test_batches_with_text(with_text):
+    batch = finetune_batch(with_text, seed=0, step=1, n_queries=4, n_rows=12, n_text=3)
+    facts = finetune_batch(with_text, seed=0, step=1, n_queries=4, n_rows=12)
+    assert batch.tokens_BT.shape[0] == 7 and batch.answer_weight_N.sum() == 7
+    width = facts.tokens_BT.shape[1]
+    np.testing.assert_array_equal(batch.tokens_BT[:4, :width], facts.tokens_BT)
+    pieces = {tuple(row) for row in with_text.text.tokens_NT.tolist()}
+    assert {tuple(row[:6]) for row in batch.tokens_BT[4:].tolist()} <= pieces
+    real = batch.weight_R > 0
+    last = batch.answer_R[real] >= 4
+    np.testing.assert_array_equal(batch.position_R[real][last], 4)
+    np.testing.assert_array_equal(batch.target_R[real][last], batch.tokens_BT[4:, 5])
+    assert batch.control_weight_N.sum() == 7
+
+
 def test_configs_check_themselves():
-    for field, value in (("limit", -1), ("prompts", -1), ("least", 0), ("n_unseen_relations", 0), ("seed", -1)):
+    for field, value in (
+        ("limit", -1),
+        ("prompts", -1),
+        ("longest", 3),
+        ("least", 0),
+        ("n_unseen_relations", 0),
+        ("seed", -1),
+    ):
         with pytest.raises(UserError, match=f"facts.{field} must be at least"):
             FactsConfig(**{field: value})
     for share in (0.0, 1.0):

@@ -48,26 +48,24 @@ def inputs(tmp_path_factory):
     save_model(folder / "model", model)
     (folder / "own.csv").write_text(table(facts))
     (folder / "text").mkdir()
-    words, rng = "the r1 of s2 has as is x y z w1 w2 w3 s4".split(), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(12):
-        (folder / "text" / f"{number}.txt").write_text(" ".join(rng.choice(words, 40)))
+        words = rng.choice(["the", "of", "has", "as", "is", "x", "y", "z", "r1", "s2", "w3"], 40)
+        (folder / "text" / f"{number}.txt").write_text(" ".join(words))
     config = FinetuneConfig(
-        facts=FactsConfig(source=str(folder / "own.csv"), least=2, prompts=1, n_unseen_relations=2),
-        text=TextConfig(folder / "text", length=WINDOW, windows=2, held_out_windows=3),
+        facts=FactsConfig(source=str(folder / "own.csv"), least=2, prompts=2, longest=WINDOW, n_unseen_relations=2),
+        text=TextConfig(folder / "text", length=WINDOW, windows=2, held_out_windows=3, tried=40),
         objective=ObjectiveConfig(weights={"suppression": "1", "control": "1"}, k=2, path="per_layer", points=1),
         optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=1, weight_decay=0.0),
         steps=5,
         queries=4,
-        rows=8,
+        text_queries=2,
+        rows=10,
         checkpoint_every=2,
     )
-    return (
-        folder,
-        config,
-        model,
-        finetune_data(model, config.facts),
-        text_data(config.text.folder, model.tokenizer, WINDOW),
-    )
+    text = text_data(config.text.folder, model.tokenizer, WINDOW)
+    pieces = text.pieces(WINDOW, config.text.tried, config.seed)
+    return folder, config, model, finetune_data(model, config.facts, pieces), text
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +100,7 @@ def test_a_run_leaves_what_it_promises(finished, inputs):
     assert [path.name for path in (out / "checkpoints").iterdir() if path.name.isdigit()] == ["5"]
     assert tuned.config == dataclasses.replace(model.config, dtype="float32")
     assert tuned.provenance["original"] == {"made": "for tests"}
-    assert tuned.provenance["config"]["steps"] == 5 and "git" in tuned.provenance
+    assert tuned.provenance["config"]["steps"] == 5 and "revision" in tuned.provenance
     differences = [
         np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (tuned.params, model.params)), strict=True)
     ]
@@ -161,6 +159,20 @@ def test_a_step_that_is_not_finite_is_an_error(inputs, tmp_path):
     assert lines(tmp_path / "metrics.jsonl") == []
     with pytest.raises(UserError, match="an answer has 2 tokens, above rows = 1; raise rows"):
         finetune(dataclasses.replace(config, rows=1), model, data, text, tmp_path / "other")
+
+
+def test_batches_without_controls_say_nothing_of_them(inputs, tmp_path, capsys):
+    """One relation in the objective: the control drop is no number, and everything else is."""
+    _, config, model, data, text = inputs
+    objective = data.sets["objective"]
+    alone = objective[np.flatnonzero(objective.relation_N == objective.relation_N[0])]
+    one = dataclasses.replace(data, sets={**data.sets, "objective": alone})
+    finetune(dataclasses.replace(config, text_queries=0), model, one, text, tmp_path)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        found = json.loads(line, parse_constant=pytest.fail)
+        assert [name for name, value in found.items() if value is None] == ["control_drop"]
+    said = capsys.readouterr().out
+    assert "nan" not in said and "C " not in said and "S " in said
 
 
 def test_perplexity_by_hand(inputs):

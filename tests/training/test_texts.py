@@ -78,6 +78,21 @@ def test_a_paragraph_of_held_out_text_is_not_trained_on(tmp_path):
     assert found.n_shared == 1
 
 
+def test_pieces_by_hand(tmp_path):
+    found = text_data(written(tmp_path, {TRAINING: "a b c d e f g h i j k", ASIDE: "n o p a b"}), TOKENIZER, 6)
+    assert set(texts(found.training_NT)) == {"<bos> a b c d e", "<bos> f g h i j"}
+    # Each begins as the model's texts do, and none reaches over a window's end or into held-out text.
+    expected = ["<bos> a b", "<bos> c d", "<bos> f g", "<bos> h i"]
+    assert sorted(texts(found.pieces(3, 9, 0))) == expected
+    assert sorted(texts(found.pieces(6, 9, 0))) == ["<bos> a b c d e", "<bos> f g h i j"]
+    some = texts(found.pieces(3, 3, 0))
+    assert len(some) == 3 and set(some) < set(expected)
+    assert some == texts(found.pieces(3, 3, 0))
+    assert any(texts(found.pieces(3, 4, 0)) != texts(found.pieces(3, 4, seed)) for seed in (1, 2, 3))
+    with pytest.raises(UserError, match="pieces of text of 7 tokens do not fit into windows of 6; raise text.length"):
+        found.pieces(7, 3, 0)
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
