@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,9 +13,11 @@ import pytest
 
 from jaxinterp import cli
 from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.models.catalogue import entry, models_folder
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+FETCHED = ROOT / models_folder() / "smollm2-135m" / "model.gguf"
 COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.strip().splitlines()]
 
 
@@ -34,7 +38,15 @@ def test_commands(tmp_path, monkeypatch, capsys):
         program, *words = shlex.split(command)
         if program == "make":
             continue
+        if program == ".venv/bin/python":
+            check_experiment(words, capsys)
+            continue
         assert program == ".venv/bin/jaxinterp"
+        if words[:2] == ["models", "fetch"]:
+            assert entry(words[2]).name == words[2]
+            continue
+        if "smollm2-135m" in words and not FETCHED.exists():
+            words += ["--help"]  # without its 90 MB the command line alone can be checked
         if words[0] == "train":
             words[words.index("--out") + 1] = str(tmp_path / "run")
             words += ["--steps", "3"]
@@ -43,6 +55,14 @@ def test_commands(tmp_path, monkeypatch, capsys):
         assert stop.value.code == 0, capsys.readouterr().err
         seen.add(words[0])
     assert seen == {"attribute", "measure", "train", "facts"}
+
+
+def check_experiment(words, capsys):
+    """Experiments take minutes: that the command line is accepted must do here."""
+    result = subprocess.run([sys.executable, *words, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0 and "--out" in result.stdout, result.stderr
+    options = [word for word in words if word.startswith("--")]
+    assert options and all(option in result.stdout for option in options)
 
 
 def test_python_example():

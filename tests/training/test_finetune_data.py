@@ -176,7 +176,7 @@ def test_text_that_the_model_predicts_serves_as_facts(with_text, data, model, pa
     assert f"text: {len(text)} pieces whose last token the model predicts" in with_text.describe()
     assert data.text is None
     wrong = np.full_like(PIECES, model.tokenizer.encode("x")[0])  # x is never predicted
-    with pytest.raises(UserError, match="predicts the last token of no piece of text; set text.tried and text_queries"):
+    with pytest.raises(UserError, match="predicts the last token of no piece of text"):
         finetune_data(model, config_of(path), wrong)
 
 

@@ -15,6 +15,7 @@ from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies import finetuning
 from jaxinterp.studies.finetuning import finetuning_study
+from jaxinterp.studies.measurement import measured_model
 from jaxinterp.training import finetune as loop
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.finetune import finetune, perplexity
@@ -26,18 +27,17 @@ WINDOW = 8
 COMPILED = {}
 
 
+def compiled_once(model, config, make=loop.finetune_step):
+    """The step, which every call of `finetune` would compile again; how many queries are facts is nothing to it."""
+    key = repr((model, dataclasses.replace(config, queries=1, text_queries=0)))
+    if key not in COMPILED:
+        COMPILED[key] = make(model, config)
+    return COMPILED[key]
+
+
 @pytest.fixture(autouse=True)
-def compiled_once(monkeypatch):
-    """Every call would compile the same step again."""
-    make = loop.finetune_step
-
-    def memo(model, config):
-        key = repr((model, config))
-        if key not in COMPILED:
-            COMPILED[key] = make(model, config)
-        return COMPILED[key]
-
-    monkeypatch.setattr(loop, "finetune_step", memo)
+def one_compilation(monkeypatch):
+    monkeypatch.setattr(loop, "finetune_step", compiled_once)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,7 @@ def finished(inputs, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     out.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        make = loop.finetune_step
-        patch.setattr(loop, "finetune_step", lambda *arguments: COMPILED.setdefault(repr(arguments), make(*arguments)))
+        patch.setattr(loop, "finetune_step", compiled_once)
         return out, finetune(config, model, data, text, out)
 
 
@@ -167,7 +166,7 @@ def test_batches_without_controls_say_nothing_of_them(inputs, tmp_path, capsys):
     objective = data.sets["objective"]
     alone = objective[np.flatnonzero(objective.relation_N == objective.relation_N[0])]
     one = dataclasses.replace(data, sets={**data.sets, "objective": alone})
-    finetune(dataclasses.replace(config, text_queries=0), model, one, text, tmp_path)
+    finetune(dataclasses.replace(config, queries=6, text_queries=0), model, one, text, tmp_path)
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         found = json.loads(line, parse_constant=pytest.fail)
         assert [name for name, value in found.items() if value is None] == ["control_drop"]
@@ -215,6 +214,8 @@ def test_the_whole_study(inputs, tmp_path, monkeypatch, capsys):
     tuned = load_model(out / "model")
     assert tuned.config == model.config
     assert np.abs(tuned.params["layers"]["w_out"] - model.params["layers"]["w_out"]).max() > 1e-4
+    with pytest.raises(UserError, match="is a pretrained model: say with --facts what to measure it on"):
+        measured_model(str(out / "model"), None, MEASURE)
     # Started once more, nothing is measured or trained again, and another run is refused.
     monkeypatch.setattr(finetuning, "measure_sets", None)
     again = finetuning_study(str(folder / "model"), config, MEASURE, out)
