@@ -42,7 +42,8 @@ def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig,
     In the order of the steps: a causal model is asked only prompts that end in the answer; `config.prompts` prompts of
     each fact are drawn; queries that cannot be encoded go; with `one_token`, facts with an answer of several tokens go;
     with `known_only`, at most `config.tried` facts of each relation are tried and those that the model gets right with
-    none of their prompts go; of the rest, `config.limit` facts of each relation are drawn. What the model answers is recorded in `folder`, fact by fact.
+    none of their prompts go; of the rest, `config.limit` facts of each relation are drawn. What the model answers is
+    recorded in `folder`, fact by fact.
 
     Args:
       model: a language model.
