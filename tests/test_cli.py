@@ -75,8 +75,11 @@ def test_help_explains_every_field(command, capsys):
         ("measure --model {tmp}", "holds no model: config.json is missing"),
         ("measure --model {model} --k 100000", "k must be at least 1 and below"),
         ("measure --model {model} --metrics supressability", "unknown metric 'supressability'; known:"),
-        ("attribute --model {model} --prompt 'The capital of Atlantis is' --answer Paris", "the word 'Atlantis'"),
-        ("attribute --model {model} --prompt '' --answer Paris", "neither may be empty"),
+        (
+            "attribute --model {model} --prompt 'The capital of Atlantis is' --answer Paris",
+            "does not know 'Atlantis' in 'The",
+        ),
+        ("attribute --model {model} --prompt '' --answer Paris", "neither prompt nor answer may be empty"),
         ("attribute --model {model} --prompt 'The capital of France is' --answer Paris --k 0", "k must be at least 1"),
         (f"attribute --model {{model}} --prompt '{'the ' * 40}' --answer Paris", "above the model's context"),
         (
@@ -200,7 +203,7 @@ def test_models_list_needs_no_network(capsys, tmp_path, monkeypatch):
     code, out, err = status(["models", "list", "--folder", str(tmp_path)], capsys)
     assert code == 0, err
     for name in ("smollm2-135m", "gemma3-270m", "bert-base-cased", "gpt2", "pythia-70m"):
-        assert sum(re.search(rf"│ {re.escape(name)} +│", line) is not None for line in out.splitlines()) == 1
+        assert sum(re.search(rf"^│ {re.escape(name)} +│", line) is not None for line in out.splitlines()) == 1
     assert str(tmp_path) in out.replace("\n", "")
 
 

@@ -196,7 +196,7 @@ def test_describe(countries: FactSet):
     continents = next(line for line in lines if " continent " in line)
     n_facts = sum(fact.relation == "continent" for fact in countries.facts)
     assert continents.split()[2:4] == [str(n_facts), "6"]
-    assert continents.endswith("The continent of Afghanistan is Asia")
+    assert continents.endswith("The continent of Afghanistan is Asia.")
     assert f"total  12  {len(countries)}".split() in [line.split() for line in lines]
     for reason, number in countries.dropped.items():
         assert f"{number:8d}  {reason}" in lines
