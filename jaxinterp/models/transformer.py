@@ -499,8 +499,8 @@ def run_branches(
     """The residual stream after the last layer for L branches at once: branch l starts after layer l, from start[l].
 
     All branches are rows of one batch that goes through the layers once, so that weights are read once and one backward
-    pass serves all. Layers run in `BRANCH_GROUPS` scans; a scan carries the branches that have started before its end,
-    which wastes about 1/BRANCH_GROUPS of the work and keeps compile time independent of L.
+    pass serves all. Layers run in `BRANCH_GROUPS` scans, so that compile time does not grow with L; a scan carries the
+    branches that start before its end, those that have not started too. With a scan a layer no work is wasted.
     """
     n_layers = start_LRSD.shape[0]
     bounds = np.linspace(0, n_layers, min(BRANCH_GROUPS, n_layers) + 1).round().astype(int).tolist()
@@ -514,13 +514,16 @@ def run_branches(
             where = (constants, suffix.position_RS, None, suffix.valid_RS, past)
             return block.apply({"params": weights}, resid_RSD, None, *where)[0]
 
-        return jax.vmap(one)(resid_NRSD).at[number].set(start_RSD), None
+        return jax.vmap(one)(resid_NRSD).at[number].set(start_RSD, mode="drop"), None
 
     per_layer = (jnp.arange(n_layers), params["layers"], layer_constants(config), suffix.cache, start_LRSD)
     resid = start_LRSD[:0]
     for first, last in itertools.pairwise(bounds):
-        resid = jnp.concatenate([resid, jnp.zeros_like(start_LRSD[first:last])])
-        resid, _ = jax.lax.scan(layer, resid, jax.tree.map(lambda x, f=first, t=last: x[f:t], per_layer))
+        # The scan's last branch starts at its end: it is dropped inside, and joins the others afterwards.
+        resid = jnp.concatenate([resid, jnp.zeros_like(start_LRSD[first : last - 1])])
+        if resid.shape[0]:
+            resid, _ = jax.lax.scan(layer, resid, jax.tree.map(lambda x, f=first, t=last: x[f:t], per_layer))
+        resid = jnp.concatenate([resid, start_LRSD[last - 1 : last]])
     return resid
 
 
