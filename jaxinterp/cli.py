@@ -69,8 +69,9 @@ class Attribute:
     answer: str  # what should follow
     model: str = REFERENCE  # folder of a model, a .gguf file, a name from `jaxinterp models list`, or org/name of a hub
     k: int = 8  # neurons an answer token, out of all layers
-    points: int = 20  # quadrature points
-    rule: Literal["left", "right", "midpoint", "gauss_legendre"] = "midpoint"  # quadrature rule
+    rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "adaptive"  # of the integral
+    points: int = 20  # of the rule; adaptive takes as many as each layer needs
+    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P
     path: Literal["per_layer", "joint"] = "per_layer"  # of integrated gradients
     json: bool = False  # print JSON for programs
 
@@ -85,8 +86,9 @@ class Attribute:
             self.prompt,
             self.answer,
             k=self.k,
-            points=self.points,
             rule=self.rule,
+            points=self.points,
+            tolerance=self.tolerance,
             path=self.path,
         )
         if self.json:

@@ -1,16 +1,19 @@
 """One prompt under the microscope: which neurons carry its answer, and what switching or doubling them does."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+import functools
 
+import jax
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxinterp.adaptive import per_layer_attribution
 from jaxinterp.attribution import PATHS, integrated_gradients
 from jaxinterp.errors import UserError, unknown
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode_texts, query_batch
+from jaxinterp.facts.encoding import EncodedQueries, encode_texts, query_batch
 from jaxinterp.metrics.results import promoted_tokens
 from jaxinterp.models.bundle import LanguageModel
-from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import Rows, lm_readout
+from jaxinterp.quadrature import integral, quadrature
+from jaxinterp.readout import Readout, Rows, read
 from jaxinterp.selection import check_k, top_k
 from jaxinterp.suppression import amplify, random_mask, suppress
 
@@ -21,8 +24,9 @@ def inspect_answer(
     answer: str,
     *,
     k: int = 8,
+    rule: str = "adaptive",
     points: int = 20,
-    rule: str = "midpoint",
+    tolerance: float = 0.01,
     path: str = "per_layer",
     seed: int = 0,
 ) -> dict:
@@ -37,7 +41,8 @@ def inspect_answer(
         place of the answer.
       answer: what should follow, or stand there; a space before it makes no difference.
       k: neurons an answer token, out of all layers.
-      points, rule, path: of the integral.
+      rule, points, tolerance: see `jaxinterp.quadrature.integral`.
+      path: of integrated gradients; the adaptive rule is for the per-layer one.
       seed: of the random neurons.
     Returns:
       {"prompt", "answer", "probability", "suppressed", "amplified", "random" (probabilities), "tokens": one entry an
@@ -54,32 +59,40 @@ def inspect_answer(
     queries = _query(model, prompt, answer)
     n_rows = int(queries.answer_length_N[0])
     batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=np.random.default_rng(0))
-    integral = quadrature(rule, points)
-
-    @jax.jit
-    def measured(params: dict, batch: QueryBatch, key: jax.Array) -> dict:
-        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-        result, readout = lm_readout(model.config, params, batch.tokens_BT, rows, batch.length_B)
-        attribution = integrated_gradients(readout, integral, path=path)
-        mask = top_k(attribution.scores_LRF, k)
-        edits = {"suppressed": suppress(mask), "amplified": amplify(mask), "random": suppress(random_mask(key, mask))}
-        return {
+    rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+    readout, logits_RV = read(model.config, model.params, batch.tokens_BT, rows, batch.length_B)
+    if path == "per_layer":
+        attribution = per_layer_attribution(readout, integral(rule, points, tolerance))
+    elif rule == "adaptive":
+        raise UserError("the adaptive rule is for the per_layer path; on the joint path choose another rule")
+    else:
+        fixed = quadrature(rule, points)
+        attribution = jax.jit(lambda readout: integrated_gradients(readout, fixed, path="joint"))(readout)
+    found = jax.device_get(
+        {
             "scores": attribution.scores_LRF,
             "activations": readout.neurons_LRF,
             "residual": attribution.residual_PR,
-            "predicted": result.logits_BTV[rows.sequence_R, rows.position_R].argmax(-1),
+            "predicted": logits_RV.argmax(-1),
             "tokens": readout.untouched(),
             "probability": readout.untouched().prod(),
-            **{name: readout(*edit).prod() for name, edit in edits.items()},
+            **_edited(readout, attribution.scores_LRF, jax.random.key(seed), k),
         }
-
-    found = jax.device_get(measured(model.params, jax.tree.map(jnp.asarray, batch), jax.random.key(seed)))
+    )
     return {
         "prompt": prompt,
         "answer": answer,
         **{name: float(found[name]) for name in ("probability", "suppressed", "amplified", "random")},
         "tokens": [_row(model, found, row, int(batch.target_R[row]), k) for row in range(n_rows)],
     }
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _edited(readout: Readout, scores_LRF: Array, key: PRNGKeyArray, k: int) -> dict[str, Array]:
+    """P of the whole answer under each edit."""
+    mask = top_k(scores_LRF, k)
+    edits = {"suppressed": suppress(mask), "amplified": amplify(mask), "random": suppress(random_mask(key, mask))}
+    return {name: readout(*edit).prod() for name, edit in edits.items()}
 
 
 def _query(model: LanguageModel, prompt: str, answer: str) -> EncodedQueries:

@@ -19,6 +19,29 @@ class Quadrature(NamedTuple):
     weights_M: Float[Array, " M"] | Float[np.ndarray, " M"]  # sum to 1
 
 
+class Adaptive(NamedTuple):
+    """As many points as each layer and row needs; see `jaxinterp.adaptive`."""
+
+    tolerance: float  # of a layer's completeness residual, as a share of the row's probability
+
+
+Integral = Quadrature | Adaptive
+INTEGRALS = (*RULES, "adaptive")
+
+
+def integral(rule: str, n_points: int, tolerance: float) -> Integral:
+    """What `rule` names: "adaptive" to a tolerance, or a `quadrature` of `n_points` points.
+
+    Raises:
+      UserError: if the rule is unknown or has no points, or the tolerance is not above 0.
+    """
+    if rule != "adaptive":
+        return quadrature(rule, n_points)
+    if tolerance <= 0:
+        raise UserError(f"the tolerance of an adaptive attribution must be above 0, got {tolerance}")
+    return Adaptive(tolerance)
+
+
 def quadrature(rule: str, n_points: int) -> Quadrature:
     """A fixed rule of `n_points` points.
 
@@ -34,7 +57,7 @@ def quadrature(rule: str, n_points: int) -> Quadrature:
         points, weights = np.polynomial.legendre.leggauss(n_points)
         return Quadrature((points + 1) / 2, weights / 2)
     if rule not in RULES:
-        raise unknown("quadrature rule", rule, RULES)
+        raise unknown("quadrature rule", rule, INTEGRALS)
     offset = {"left": 0.0, "midpoint": 0.5, "right": 1.0}[rule]
     return Quadrature((np.arange(n_points) + offset) / n_points, np.full(n_points, 1 / n_points))
 

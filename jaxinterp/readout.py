@@ -8,33 +8,28 @@ the reference text and untouched, and the answer's probability is the product ov
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.errors import UserError
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.transformer import (
-    Edit,
-    Forward,
-    Suffix,
-    after_ffn,
-    ffn_output,
-    forward,
-    run_branches,
-    run_layers,
-    unembed,
-)
+from jaxinterp.models.suffix import Suffix, after_ffn, ffn_output, run_branches, run_layers
+from jaxinterp.models.transformer import Edit, Forward, forward, unembed
 
 
 class Readout:
     """`P(gates, shift) -> [R]`: the probability read at every row while its neurons are `gates · neurons + shift`.
 
-    A row's value depends on its own gates alone. Subclasses define `shape` and `__call__`; `scaled_layers` may be
-    overridden by something faster that gives the same values and derivatives.
+    A row's value depends on its own gates alone. Subclasses define `shape` and `__call__`. They may define the other
+    methods anew, for something faster with the same values and derivatives: a branch is a row with an edit in one layer
+    alone, and X is a space in which that layer's neurons add up. Here X is F, the gates themselves; a language model's
+    X is D, the output of the layer's FFN.
     """
 
     shape: tuple[int, int, int]  # (L, R, F)
@@ -46,18 +41,44 @@ class Readout:
         """Probability in [0, 1] of every row."""
         raise NotImplementedError
 
-    def scaled_layers(self, alpha: Float[Array, ""], delta_LRF: Float[Array, "L R F"]) -> Float[Array, "L R"]:
-        """P with the gates of layer l at `alpha + delta[l]` and all others at 1, for every l: a point of L paths."""
-        n_layers = self.shape[0]
-        ones = jnp.ones(self.shape, delta_LRF.dtype)
-        one = jax.vmap(lambda layer, delta: self(ones.at[layer].set(alpha + delta)))
-        return one(jnp.arange(n_layers), delta_LRF)
-
     def untouched(self) -> Float[Array, " R"]:
         """P with all gates at 1."""
         return self(jnp.ones(self.shape))
 
+    def zero_slopes(self, *n: int) -> Float[Array, "*n R X"]:
+        """Zeros of the space X, for n branches a row."""
+        return jnp.zeros((*n, *self.shape[1:]), self.untouched().dtype)
 
+    def branches(
+        self, layer_NR: Int[Array, "N R"], alpha_NR: Float[Array, "N R"], delta_NRX: Float[Array, "N R X"]
+    ) -> Float[Array, "N R"]:
+        """P of each row with the gates of layer `layer[n, r]` at `alpha[n, r]` and all others at 1, displaced by delta.
+
+        Args:
+          layer_NR: layers, 0 … L − 1.
+          alpha_NR: gates.
+          delta_NRX: what is added in X; there to be differentiated, and to switch off single neurons.
+        """
+        gates = jax.vmap(
+            lambda layer, alpha, delta: jnp.ones(self.shape[::2], delta.dtype).at[layer].set(alpha + delta)
+        )
+        return jax.vmap(lambda *branch: self(gates(*branch).transpose(1, 0, 2)))(layer_NR, alpha_NR, delta_NRX)
+
+    def neuron_scores(self, slope_LRX: Float[Array, "L R X"]) -> Float[Array, "L R F"]:
+        """∂P/∂gate of every neuron, from ∂P/∂delta of its layer; linear."""
+        return slope_LRX
+
+    def branch_scores(self, layer_NR: Int[Array, "N R"], slope_NRX: Float[Array, "N R X"]) -> Float[Array, "N R"]:
+        """dP/dα of branches from ∂P/∂delta: the `neuron_scores` of each branch's own layer, summed over its neurons."""
+        return slope_NRX.sum(-1)
+
+    def neuron_outputs(self, neuron_N: Int[Array, " N"]) -> Float[Array, "N L R X"]:
+        """What neuron `neuron[n]` of each layer adds in X when its gate is 1."""
+        one_hot = jax.nn.one_hot(neuron_N, self.shape[2], dtype=self.untouched().dtype)
+        return jnp.broadcast_to(one_hot[:, None, None], (neuron_N.shape[0], *self.shape))
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["neurons_LRF"], meta_fields=["function", "shape"])
 @dataclasses.dataclass(frozen=True)
 class FunctionReadout(Readout):
     """Any pure function of gates as a readout: a class probability, a value head, a toy."""
@@ -87,15 +108,18 @@ def _target_probability(logits: Float[Array, "*B R V"], target_R: Int[Array, " R
     return jnp.exp(jnp.take_along_axis(log_p, target, axis=-1)[..., 0])
 
 
+_ARRAYS = ["params", "rows", "suffix", "resid_mid_LRD", "mlp_out_LRD", "neurons_LRF", "resid_post_LRTD", "untouched_R"]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=_ARRAYS, meta_fields=["config"])
 @dataclasses.dataclass(frozen=True)
 class LanguageModelReadout(Readout):
     """The fast readout of a language model: every value starts from what one forward has left behind.
 
-    Gates act at the query position only. In a causal model the keys and values of earlier positions never change, so a
-    value is a one-token decode against the cache. In a bidirectional model the change spreads to all positions in the
-    next layer, so a value is a forward of the later layers. A branch that starts in layer l starts from the untouched
-    `resid_mid` and neurons of that layer, where the FFN's output is linear in the neurons. Gradients with respect to
-    parameters flow through the cache. Make one with `lm_readout`.
+    A value is a run of the later layers alone; see `jaxinterp.models.suffix`. A branch starts in its layer's untouched
+    `resid_mid`, to which the FFN's output is added, and that is linear in the neurons: α multiplies D numbers, and the
+    layer's matrices are needed once for all points of a path. Gradients with respect to parameters flow through the
+    cache. Make one with `lm_readout`.
     """
 
     config: ModelConfig
@@ -103,6 +127,7 @@ class LanguageModelReadout(Readout):
     rows: Rows
     suffix: Suffix
     resid_mid_LRD: Float[Array, "L R D"]  # at the query
+    mlp_out_LRD: Float[Array, "L R D"]
     neurons_LRF: Float[Array, "L R F"]
     resid_post_LRTD: Float[Array, "L R T D"] | None  # of bidirectional models
     untouched_R: Float[Array, " R"]
@@ -116,36 +141,51 @@ class LanguageModelReadout(Readout):
         if shift_LRF is not None:
             first = first + shift_LRF[:1]
         deeper = Edit(gates_LRF[1:], None if shift_LRF is None else shift_LRF[1:])
-        layers = jax.tree.map(lambda x: x[:1], self.params["layers"])
-        start = self._after(layers, ffn_output(self.config, layers, first))[0]
+        mlp_out = ffn_output(self.config, jax.tree.map(lambda x: x[:1], self.params["layers"]), first)
+        start = self._after(jnp.zeros((1, self.shape[1]), jnp.int32), mlp_out)[0]
         return self._probability(run_layers(self.config, self.params, start, self.suffix, deeper, start=1))
-
-    def scaled_layers(self, alpha: Array, delta_LRF: Array) -> Array:
-        # Linear in the neurons: the point's α multiplies a [L, R, D] array, and `delta` (shared by all points, there to
-        # be differentiated) costs one matrix product a layer for all of them.
-        layers, neurons = self.params["layers"], self.neurons_LRF
-        still = ffn_output(self.config, layers, jnp.zeros_like(neurons))
-        output = ffn_output(self.config, layers, neurons) - still
-        change = ffn_output(self.config, layers, neurons * delta_LRF)
-        start = self._after(layers, alpha.astype(output.dtype) * output + change)
-        return self._probability(run_branches(self.config, self.params, start, self.suffix))
 
     def untouched(self) -> Array:
         return self.untouched_R
 
-    def _after(self, layers: Mapping, mlp_out_LRD: Array) -> Array:
-        """The residual stream [L, R, S, D] after layers whose FFN gave `mlp_out` at the query."""
-        n_layers = mlp_out_LRD.shape[0]
-        query = after_ffn(self.config, layers, self.resid_mid_LRD[:n_layers], mlp_out_LRD)[:, :, None]
+    def zero_slopes(self, *n: int) -> Array:
+        return jnp.zeros((*n, *self.mlp_out_LRD.shape[1:]), self.mlp_out_LRD.dtype)
+
+    def branches(self, layer_NR: Array, alpha_NR: Array, delta_NRX: Array) -> Array:
+        row = jnp.arange(self.shape[1])[None]
+        bias = self._bias_LD()[layer_NR]
+        alpha = alpha_NR[..., None].astype(bias.dtype)
+        # b + α · (a W_out) + delta
+        mlp_out = (1 - alpha) * bias + alpha * self.mlp_out_LRD[layer_NR, row] + delta_NRX
+        start = self._after(layer_NR, mlp_out)
+        return self._probability(run_branches(self.config, self.params, start, self.suffix, layer_NR))
+
+    def neuron_scores(self, slope_LRX: Array) -> Array:
+        return self.neurons_LRF * jnp.einsum("lrd,lfd->lrf", slope_LRX, self.params["layers"]["w_out"])
+
+    def branch_scores(self, layer_NR: Array, slope_NRX: Array) -> Array:
+        neurons_alone = self.mlp_out_LRD - self._bias_LD()[:, None]
+        return (slope_NRX * neurons_alone[layer_NR, jnp.arange(self.shape[1])[None]]).sum(-1)
+
+    def neuron_outputs(self, neuron_N: Array) -> Array:
+        w_out_NLD = self.params["layers"]["w_out"][:, neuron_N].transpose(1, 0, 2)
+        return self.neurons_LRF[..., neuron_N].transpose(2, 0, 1)[..., None] * w_out_NLD[:, :, None]
+
+    def _bias_LD(self) -> Array:
+        shape = (self.shape[0], self.mlp_out_LRD.shape[-1])
+        return self.params["layers"].get("b_out", jnp.zeros(shape, self.mlp_out_LRD.dtype))
+
+    def _after(self, layer_NR: Array, mlp_out_NRD: Array) -> Float[Array, "N R S D"]:
+        """The residual stream after layers whose FFN gave `mlp_out` at the query."""
+        row = jnp.arange(self.shape[1])[None]
+        mid = self.resid_mid_LRD[layer_NR, row]
+        query = after_ffn(self.config, self.params["layers"], layer_NR, mid, mlp_out_NRD)[:, :, None]
         if self.resid_post_LRTD is None:
             return query
-        return jnp.where(self.suffix.edited_RS[None, :, :, None], query, self.resid_post_LRTD[:n_layers])
+        return jnp.where(self.suffix.query_RS[None, :, :, None], query, self.resid_post_LRTD[layer_NR, row])
 
-    def _probability(self, resid: Float[Array, "*L R S D"]) -> Float[Array, "*L R"]:
-        if self.suffix.cache is None:
-            at = self.rows.position_R.reshape((1,) * (resid.ndim - 3) + (-1, 1, 1))
-            resid = jnp.take_along_axis(resid, at, axis=-2)
-        return _target_probability(unembed(self.config, self.params, resid[..., 0, :]), self.rows.target_R)
+    def _probability(self, resid: Float[Array, "*N R D"]) -> Float[Array, "*N R"]:
+        return _target_probability(unembed(self.config, self.params, resid), self.rows.target_R)
 
 
 def lm_readout(
@@ -164,29 +204,53 @@ def lm_readout(
       length_B: tokens of each sequence before padding; see `forward`.
     """
     bidirectional = config.attention == "bidirectional"
-    capture = ("resid_mid", "mlp_post", "resid_post") if bidirectional else ("resid_mid", "mlp_post")
+    capture = ("resid_mid", "mlp_post", "mlp_out", *(("resid_post", "attn_q") if bidirectional else ()))
     result = forward(config, params, tokens_BT, length_B=length_B, capture=capture)
-    at = (slice(None), rows.sequence_R, rows.position_R)
+    found = {name: result.activations[name] for name in ("resid_mid", "mlp_out", "mlp_post")}
+    found = {name: value[:, rows.sequence_R, rows.position_R] for name, value in found.items()}
     position_RT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], (rows.target_R.shape[0], tokens_BT.shape[1]))
+    cache = jax.tree.map(lambda x: x[:, rows.sequence_R], result.cache)
     if bidirectional:
+        query = position_RT == rows.position_R[:, None]
         valid = None if length_B is None else position_RT < length_B[rows.sequence_R][:, None]
-        suffix = Suffix(position_RT, position_RT == rows.position_R[:, None], valid, None, None)
+        attn_q = result.activations["attn_q"][:, rows.sequence_R]
+        suffix = Suffix(position_RT, cache, ~query if valid is None else valid & ~query, query, valid, attn_q)
     else:
-        cache = jax.tree.map(lambda x: x[:, rows.sequence_R], result.cache)
-        earlier = position_RT < rows.position_R[:, None]
-        suffix = Suffix(rows.position_R[:, None], None, None, cache, earlier)
+        suffix = Suffix(rows.position_R[:, None], cache, position_RT < rows.position_R[:, None])
     readout = LanguageModelReadout(
         config,
         params,
         rows,
         suffix,
-        result.activations["resid_mid"][at],
-        result.activations["mlp_post"][at],
+        found["resid_mid"],
+        found["mlp_out"],
+        found["mlp_post"],
         result.activations["resid_post"][:, rows.sequence_R] if bidirectional else None,
         # Not from the logits of all positions: a large vocabulary makes those dear, and often nobody needs them.
         _target_probability(row_logits(config, params, result, rows), rows.target_R),
     )
     return result, readout
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(config: ModelConfig, params: Mapping, batch: tuple) -> tuple[LanguageModelReadout, Array]:
+    tokens_BT, rows, length_B = batch
+    result, readout = lm_readout(config, params, tokens_BT, rows, length_B)
+    # The parameters would be copied.
+    return dataclasses.replace(readout, params={}), row_logits(config, params, result, rows)
+
+
+def read(
+    config: ModelConfig,
+    params: Mapping,
+    tokens_BT: Int[Array | np.ndarray, "B T"],
+    rows: Rows,
+    length_B: Int[Array | np.ndarray, " B"] | None = None,
+) -> tuple[LanguageModelReadout, Float[Array, "R V"]]:
+    """`lm_readout` made of arrays, for what is not traced (`jaxinterp.adaptive`), and the logits at its rows."""
+    batch = jax.tree.map(jnp.asarray, (tokens_BT, rows, length_B))
+    readout, logits_RV = _read(config, params, batch)
+    return dataclasses.replace(readout, params=params), logits_RV
 
 
 def row_logits(config: ModelConfig, params: Mapping, result: Forward, rows: Rows) -> Float[Array, "R V"]:

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxinterp import quadrature as rules
 from jaxinterp.errors import UserError
-from jaxinterp.quadrature import RULES, quadrature, random_offset
+from jaxinterp.quadrature import RULES, Adaptive, quadrature, random_offset
 
 
 def integral(rule, function):
@@ -81,5 +82,12 @@ def test_errors():
         quadrature("left", 0)
     with pytest.raises(UserError, match="at least 1 point, got 0"):
         random_offset(jax.random.key(0), 0)
-    with pytest.raises(UserError, match="'simpson'; known: gauss_legendre, left, midpoint, right"):
+    with pytest.raises(UserError, match="'simpson'; known: adaptive, gauss_legendre, left, midpoint, right"):
         quadrature("simpson", 3)
+
+
+def test_integral_by_name():
+    assert rules.integral("adaptive", 3, 0.05) == Adaptive(0.05)
+    np.testing.assert_array_equal(rules.integral("left", 4, 0.05).points_M, quadrature("left", 4).points_M)
+    with pytest.raises(UserError, match="must be above 0, got 0"):
+        rules.integral("adaptive", 3, 0.0)

@@ -45,7 +45,16 @@ def test_values_and_gate_gradients(setting):
     gates, shift = gates_like(config, batch, 0), gates_like(config, batch, 1)
 
     def everything(readout, gates, shift):
-        branches = readout.scaled_layers(gates[0, 0, 0], shift)
+        layer, alpha = jnp.array([[0], [2], [1], [0]]), jnp.array([[0.3], [0.7], [0.0], [1.0]])
+        shape = (4, readout.shape[1])
+        layer, alpha = jnp.broadcast_to(layer, shape), jnp.broadcast_to(alpha, shape)
+        neuron = jnp.array([4, 0, 5, 2])
+        delta = 0.5 * readout.neuron_outputs(neuron)[jnp.arange(4)[:, None], layer, jnp.arange(shape[1])[None]]
+        branches, back = jax.vjp(lambda d: readout.branches(layer, alpha.astype(gates.dtype), d), delta)
+        slope = back(jnp.ones_like(branches))[0]
+        along = readout.branch_scores(layer, slope)
+        # A branch for each layer, in order.
+        branches = branches, readout.neuron_scores(slope[:3][jnp.array([0, 2, 1])]), along
         gradient = jax.grad(lambda g: readout(g).sum())(gates)
         return readout(gates), readout(gates, shift), readout.untouched(), readout.neurons_LRF, branches, gradient
 

@@ -174,9 +174,10 @@ class QueryBatch(NamedTuple):
     target_R: Int[np.ndarray, " R"]  # the answer's token
     answer_R: Int[np.ndarray, " R"]  # which answer the row belongs to
     weight_R: Float[np.ndarray, " R"]  # 1 for a row, 0 for padding
-    control_R: Int[np.ndarray, " R"]  # row of another fact (other subject, other relation), or the row itself: none
+    # Rows of X other facts (other subject, other relation), or the row itself: none
+    control_XR: Int[np.ndarray, "X R"]
     answer_weight_N: Float[np.ndarray, " N"]  # 1 for an answer, 0 for padding
-    control_weight_N: Float[np.ndarray, " N"]  # 1 for an answer that has a control
+    control_weight_XN: Float[np.ndarray, "X N"]  # 1 for an answer that has this control
 
 
 def query_batch(
@@ -186,6 +187,7 @@ def query_batch(
     n_rows: int,
     answered: Sequence[int] | Int[np.ndarray, " A"],
     rng: np.random.Generator,
+    n_controls: int = 1,
 ) -> tuple[QueryBatch, Int[np.ndarray, " n"]]:
     """A batch of fixed shape.
 
@@ -194,7 +196,8 @@ def query_batch(
       n_sequences: B; of a masked language model it is R whatever stands here.
       n_rows: R, which is N as well; answers are taken while their rows fit, so that an answer is never cut.
       answered: which of the queries are read, in order.
-      rng: draws each answer's control.
+      rng: draws each answer's controls.
+      n_controls: X; an answer has fewer, all different, if the batch has no more that are of other facts.
     Returns:
       The batch, and the indices (into `queries`) of the answers that are in it.
     """
@@ -209,10 +212,16 @@ def query_batch(
     subject, relation = queries.subject_N[taken], queries.relation_N[taken]
     allowed = (subject[:, None] != subject[None]) & (relation[:, None] != relation[None])
     score = np.where(allowed, rng.random(allowed.shape), -1.0)
-    partner = score.argmax(1) if len(taken) else np.zeros(0, int)
-    has_control = allowed.any(1) if len(taken) else np.zeros(0, bool)
-    # A control with fewer tokens lends its rows in turn.
-    control = np.where(has_control[answer], first[partner[answer]] + step % lengths[partner[answer]], np.arange(n_used))
+    controls, has_control = [], []
+    for x in range(n_controls):
+        # The last of those in order stands for controls that there are not; it is not allowed.
+        place = min(x, max(len(taken) - 1, 0))
+        partner = np.argsort(-score, axis=1, kind="stable")[:, place] if len(taken) else np.zeros(0, int)
+        there = allowed[np.arange(len(taken)), partner] & (place == x)
+        # A control with fewer tokens lends its rows in turn.
+        lent = first[partner[answer]] + step % lengths[partner[answer]]
+        controls.append(np.concatenate([np.where(there[answer], lent, np.arange(n_used)), np.arange(n_used, n_rows)]))
+        has_control.append(there)
 
     def padded(values: np.ndarray, fill: int, dtype: type, n: int = n_rows) -> np.ndarray:
         return np.concatenate([values, np.full(n - len(values), fill)]).astype(dtype)
@@ -241,15 +250,15 @@ def query_batch(
         padded(target, 0, np.int32),
         padded(answer, last, np.int32),
         padded(np.ones(n_used), 0, np.float32),
-        np.concatenate([control, np.arange(n_used, n_rows)]).astype(np.int32),
+        np.array(controls, np.int32),
         padded(np.ones(len(taken)), 0, np.float32),
-        padded(has_control, 0, np.float32),
+        np.array([padded(there, 0, np.float32) for there in has_control]),
     )
     return batch, taken
 
 
 def batches_of_all(
-    queries: EncodedQueries, *, n_rows: int, seed: int
+    queries: EncodedQueries, *, n_rows: int, seed: int, n_controls: int = 1
 ) -> Iterator[tuple[QueryBatch, Int[np.ndarray, " n"]]]:
     """Every query once, in batches of at most `n_rows` rows, in a shuffled order (so that controls are varied).
 
@@ -264,7 +273,12 @@ def batches_of_all(
         ahead = order[start : start + n_rows]
         chosen = ahead[np.cumsum(queries.answer_length_N[ahead]) <= n_rows]
         batch, taken = query_batch(
-            queries[chosen], n_sequences=n_rows, n_rows=n_rows, answered=range(len(chosen)), rng=rng
+            queries[chosen],
+            n_sequences=n_rows,
+            n_rows=n_rows,
+            answered=range(len(chosen)),
+            rng=rng,
+            n_controls=n_controls,
         )
         yield batch, chosen[taken]
         start += len(chosen)

@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxinterp.attribution import integrated_gradients, neuron_ablation
+from jaxinterp.adaptive import per_layer_attribution
+from jaxinterp.attribution import Attribution, neuron_ablation
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
+from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit, Forward, forward
-from jaxinterp.quadrature import Quadrature
-from jaxinterp.readout import Readout, Rows, answer_log_probability, lm_readout, row_logits
+from jaxinterp.quadrature import Integral
+from jaxinterp.readout import LanguageModelReadout, Readout, Rows, answer_log_probability, lm_readout, read, row_logits
 from jaxinterp.selection import top_k
 from jaxinterp.suppression import amplify, control_mask, random_mask, suppress
 
-PATH = "per_layer"  # of the attribution that measures, whatever the training used
 LENGTHS = 8  # tokens; lengths are rounded up to multiples, so that few shapes are compiled
 LOGITS_BYTES = 3e9  # that a batch's branches may take, with what the backward pass keeps of them
 
@@ -39,7 +40,8 @@ def measured_answers(
     *,
     k: int,
     n_relations: int,
-    rule: Quadrature,
+    integral: Integral,
+    n_controls: int = 1,
     rows: int = 64,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
@@ -47,31 +49,35 @@ def measured_answers(
     """Measures every query with per-layer integrated gradients and a fixed budget of k neurons an answer token.
 
     Columns: probability, suppressed, control, random, amplified (probabilities of whole answers, the last four under
-    the edits of `jaxinterp.suppression`); log_probability and suppressed_log_probability (nats); log_odds and
-    suppressed_log_odds; suppressed_ratio; correct (0 or 1); sentence_nll (nats) and sentence_tokens; residual (mean
-    absolute completeness residual). A query without a possible control in its batch has NaN there.
+    the edits of `jaxinterp.suppression`; control is a mean over controls); log_probability and
+    suppressed_log_probability (nats); log_odds and suppressed_log_odds; suppressed_ratio; correct (0 or 1);
+    sentence_nll (nats) and sentence_tokens; residual (mean absolute completeness residual). A query without a possible
+    control in its batch has NaN there.
 
     Args:
       config, params: the model.
       queries: what to measure.
       k: neurons an answer token, out of all layers.
       n_relations: number of relations that `queries.relation_N` indexes.
-      rule: of the attribution's integral.
+      integral: of the attribution.
+      n_controls: other facts whose neurons are switched off, for each query.
       rows: answer tokens at once; see `fitting_rows`.
       seed: of controls and random neurons.
       progress: called with the number of queries done in each batch.
     """
-    step, key = _jitted(config, k, _hashable(rule)), jax.random.key(seed)
+    step, ability, key = _answers_step(k), _jitted_ability(config), jax.random.key(seed)
     selected = np.zeros((n_relations, config.n_layers, config.d_mlp))
 
     def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
-        columns, mask = step(params, batch, jax.random.fold_in(key, number))
+        readout, _ = _readout(config, params, batch)
+        attribution = per_layer_attribution(readout, integral)
+        columns, mask = step(readout, batch, attribution, jax.random.fold_in(key, number))
         real = batch.weight_R > 0
         relation_R = queries.relation_N[taken][batch.answer_R[real]]
         np.add.at(selected, relation_R, np.asarray(mask).transpose(1, 0, 2)[real])
-        return columns
+        return {**columns, **ability(params, batch)}
 
-    return Answers(_all_batches(queries, rows, seed, measured, progress), selected)
+    return Answers(_all_batches(queries, rows, seed, measured, progress, n_controls), selected)
 
 
 def measured_by_ablation(
@@ -80,7 +86,7 @@ def measured_by_ablation(
     queries: EncodedQueries,
     *,
     k: int,
-    rule: Quadrature,
+    integral: Integral,
     rows: int = 32,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
@@ -90,8 +96,13 @@ def measured_by_ablation(
     The same as `measured_answers`, with the k neurons whose exact single ablation costs the answer token most. L·F
     evaluations a token: measure a sample.
     """
-    step = _jitted_ablation(config, k, _hashable(rule))
-    return _all_batches(queries, rows, seed, lambda number, batch, taken: step(params, batch), progress)
+    step = _ablation_step(k)
+
+    def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
+        readout, _ = _readout(config, params, batch)
+        return step(readout, batch, per_layer_attribution(readout, integral).scores_LRF)
+
+    return _all_batches(queries, rows, seed, measured, progress)
 
 
 def measured_ability(
@@ -141,20 +152,17 @@ def fitting_rows(config: ModelConfig, points: int, most: int) -> int:
     return max(1, min(most, int(LOGITS_BYTES / bytes_a_row)))
 
 
-def _hashable(rule: Quadrature) -> tuple:
-    return tuple(tuple(np.asarray(part).tolist()) for part in rule)
-
-
 def _all_batches(
     queries: EncodedQueries,
     rows: int,
     seed: int,
     step: Callable[[int, QueryBatch, np.ndarray], Mapping[str, Array]],
     progress: Callable[[int], None] = lambda _: None,
+    n_controls: int = 1,
 ) -> dict[str, Float[np.ndarray, " N"]]:
     """The columns that `step` (batch's number, batch, its queries) returns, put back into the queries' order."""
     columns: dict[str, np.ndarray] = {}
-    for number, (batch, taken) in enumerate(batches_of_all(queries, n_rows=rows, seed=seed)):
+    for number, (batch, taken) in enumerate(batches_of_all(queries, n_rows=rows, seed=seed, n_controls=n_controls)):
         for name, value in jax.device_get(step(number, batch, taken)).items():
             columns.setdefault(name, np.full(len(queries), np.nan))[taken] = value[: len(taken)]
         progress(len(taken))
@@ -165,7 +173,6 @@ class _Measured(NamedTuple):
     """A readout at the rows of a batch, with the sums over answers."""
 
     batch: QueryBatch
-    forward: Forward
     readout: Readout
 
     def log_probability(self, probability_R: Array) -> Array:
@@ -176,8 +183,10 @@ class _Measured(NamedTuple):
         return jnp.exp(self.log_probability(self.readout(*edit)))
 
     def control(self, mask_LRF: Array) -> Array:
-        value = self.probability(suppress(control_mask(mask_LRF, self.batch.control_R)))
-        return jnp.where(self.batch.control_weight_N > 0, value, jnp.nan)
+        """P without a control's neurons, a mean over an answer's controls; NaN if it has none."""
+        one = lambda control_R: self.probability(suppress(control_mask(mask_LRF, control_R)))  # noqa: E731
+        weight_XN = jnp.asarray(self.batch.control_weight_XN)
+        return (jax.lax.map(one, jnp.asarray(self.batch.control_XR)) * weight_XN).sum(0) / weight_XN.sum(0)
 
     def answer_mean(self, value_R: Array) -> Array:
         n_answers = self.batch.answer_weight_N.shape[0]
@@ -185,19 +194,21 @@ class _Measured(NamedTuple):
         return total / jnp.maximum(jax.ops.segment_sum(self.batch.weight_R, self.batch.answer_R, n_answers), 1)
 
 
-def _measured(config: ModelConfig, params: Mapping, batch: QueryBatch) -> _Measured:
-    rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-    return _Measured(batch, *lm_readout(config, params, batch.tokens_BT, rows, batch.length_B))
+def _readout(config: ModelConfig, params: Mapping, batch: QueryBatch) -> tuple[LanguageModelReadout, Array]:
+    return read(config, params, batch.tokens_BT, _rows(batch), batch.length_B)
+
+
+def _rows(batch: QueryBatch) -> Rows:
+    return Rows(batch.sequence_R, batch.position_R, batch.target_R)
 
 
 @functools.lru_cache(maxsize=8)
-def _jitted(config: ModelConfig, k: int, points: tuple) -> Callable:
-    rule = Quadrature(*np.array(points))
-
+def _answers_step(k: int) -> Callable:
     @jax.jit
-    def step(params: Mapping, batch: QueryBatch, key: PRNGKeyArray) -> tuple[dict[str, Array], Array]:
-        measured = _measured(config, params, batch)
-        attribution = integrated_gradients(measured.readout, rule, path=PATH)
+    def step(
+        readout: Readout, batch: QueryBatch, attribution: Attribution, key: PRNGKeyArray
+    ) -> tuple[dict[str, Array], Array]:
+        measured = _Measured(batch, readout)
         mask = top_k(attribution.scores_LRF, k)
         log_p = measured.log_probability(measured.readout.untouched())
         log_suppressed = measured.log_probability(measured.readout(*suppress(mask)))
@@ -213,22 +224,18 @@ def _jitted(config: ModelConfig, k: int, points: tuple) -> Callable:
             "suppressed_log_odds": log_odds(log_suppressed),
             "suppressed_ratio": jnp.exp(log_suppressed - log_p),
             "residual": measured.answer_mean(jnp.abs(attribution.residual_PR).mean(0)),
-            **_ability(config, measured.forward.logits_BTV, batch),
         }
         return columns, mask
 
     return step
 
 
-def _ability(config: ModelConfig, logits_BTV: Float[Array, "B T V"], batch: QueryBatch) -> dict[str, Array]:
-    wrong_R = logits_BTV[batch.sequence_R, batch.position_R].argmax(-1) != batch.target_R
+def _ability(config: ModelConfig, params: Mapping, result: Forward, batch: QueryBatch) -> dict[str, Array]:
     n_answers = batch.answer_weight_N.shape[0]
-    errors = jax.ops.segment_sum(wrong_R * batch.weight_R, batch.answer_R, n_answers)
-    correct = {"correct": (errors == 0).astype(logits_BTV.dtype)}
+    correct = {"correct": _correct(row_logits(config, params, result, _rows(batch)), batch)}
     if config.attention == "bidirectional":
         return correct  # it does not predict the next token
-    log_p = jax.nn.log_softmax(logits_BTV[:, :-1])
-    nll_BT = -jnp.take_along_axis(log_p, batch.tokens_BT[:, 1:, None], axis=-1)[..., 0]
+    nll_BT = next_token_nll(config, params, result, batch.tokens_BT)
     weight_BT = batch.token_weight_BT[:, 1:]
     # An answer's sentence is that of its first row.
     first_R = jnp.concatenate([jnp.ones(1, bool), batch.answer_R[1:] != batch.answer_R[:-1]]) * batch.weight_R
@@ -240,38 +247,39 @@ def _ability(config: ModelConfig, logits_BTV: Float[Array, "B T V"], batch: Quer
     }
 
 
+def _correct(logits_RV: Float[Array, "R V"], batch: QueryBatch) -> Float[Array, " N"]:
+    """1 where every token of an answer is the most probable one."""
+    wrong_R = logits_RV.argmax(-1) != batch.target_R
+    errors_N = jax.ops.segment_sum(wrong_R * batch.weight_R, batch.answer_R, batch.answer_weight_N.shape[0])
+    return (errors_N == 0).astype(logits_RV.dtype)
+
+
 @functools.lru_cache(maxsize=8)
 def _jitted_ability(config: ModelConfig) -> Callable:
-    return jax.jit(
-        lambda params, batch: _ability(
-            config, forward(config, params, batch.tokens_BT, length_B=batch.length_B).logits_BTV, batch
-        )
-    )
+    @jax.jit
+    def step(params: Mapping, batch: QueryBatch) -> dict[str, Array]:
+        return _ability(config, params, forward(config, params, batch.tokens_BT, length_B=batch.length_B), batch)
+
+    return step
 
 
 @functools.lru_cache(maxsize=8)
 def _jitted_recall(config: ModelConfig) -> Callable:
     @jax.jit
     def step(params: Mapping, batch: QueryBatch) -> dict[str, Array]:
-        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-        result, readout = lm_readout(config, params, batch.tokens_BT, rows, batch.length_B)
-        wrong_R = row_logits(config, params, result, rows).argmax(-1) != batch.target_R
-        errors_N = jax.ops.segment_sum(wrong_R * batch.weight_R, batch.answer_R, batch.answer_weight_N.shape[0])
-        p = jnp.exp(_Measured(batch, result, readout).log_probability(readout.untouched()))
-        return {"probability": p, "correct": (errors_N == 0).astype(p.dtype)}
+        result, readout = lm_readout(config, params, batch.tokens_BT, _rows(batch), batch.length_B)
+        p = jnp.exp(_Measured(batch, readout).log_probability(readout.untouched()))
+        return {"probability": p, "correct": _correct(row_logits(config, params, result, _rows(batch)), batch)}
 
     return step
 
 
 @functools.lru_cache(maxsize=8)
-def _jitted_ablation(config: ModelConfig, k: int, points: tuple) -> Callable:
-    rule = Quadrature(*np.array(points))
-
+def _ablation_step(k: int) -> Callable:
     @jax.jit
-    def step(params: Mapping, batch: QueryBatch) -> dict[str, Array]:
-        measured = _measured(config, params, batch)
-        mask = top_k(neuron_ablation(measured.readout), k)
-        by_gradients = top_k(integrated_gradients(measured.readout, rule, path=PATH).scores_LRF, k)
+    def step(readout: Readout, batch: QueryBatch, scores_LRF: Array) -> dict[str, Array]:
+        measured = _Measured(batch, readout)
+        mask, by_gradients = top_k(neuron_ablation(readout), k), top_k(scores_LRF, k)
         return {
             "ablation_suppressed": measured.probability(suppress(mask)),
             "ablation_control": measured.control(mask),

@@ -14,8 +14,12 @@ class MeasureConfig:
     queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
     ability_queries: int = 4096  # training sentences on which cross-entropy and recall are measured; 0 is all
     ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
-    rule: Literal["left", "right", "midpoint", "gauss_legendre"] = "midpoint"  # quadrature rule of the attribution
-    points: int = 20  # its points
+    rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = (
+        "midpoint"  # of the attribution's integral
+    )
+    points: int = 20  # of the rule; adaptive takes as many as each layer needs
+    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P
+    controls: int = 1  # other facts whose neurons are switched off, for each query
     rows: int = 64  # most answer tokens at once; fewer (see `fitting_rows`) where a large model's logits need room
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap
@@ -24,9 +28,11 @@ class MeasureConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UserError(f"measure.seed must be at least 0, got {self.seed}")
+        if self.tolerance <= 0:
+            raise UserError(f"measure.tolerance must be above 0, got {self.tolerance}")
         for field in ("queries", "ability_queries", "ablation_queries"):
             if getattr(self, field) < 0:
                 raise UserError(f"measure.{field} must be at least 0 (0 is all, or none), got {getattr(self, field)}")
-        for field in ("points", "rows", "replicates"):
+        for field in ("points", "controls", "rows", "replicates"):
             if getattr(self, field) < 1:
                 raise UserError(f"measure.{field} must be at least 1, got {getattr(self, field)}")

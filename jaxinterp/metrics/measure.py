@@ -22,7 +22,7 @@ from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.registry import get_metric, metric_names
 from jaxinterp.models.bundle import LanguageModel
-from jaxinterp.quadrature import quadrature
+from jaxinterp.quadrature import integral
 from jaxinterp.selection import check_k
 
 Progress = Callable[[str, int, int], None]
@@ -175,12 +175,18 @@ def _columns(
         done += n
         progress(done, len(queries) + len(second))
 
-    rule = quadrature(config.rule, config.points)
-    common = {"k": config.k, "rule": rule, "seed": config.seed, "progress": advance}
+    rule = integral(config.rule, config.points, config.tolerance)
+    common = {"k": config.k, "integral": rule, "seed": config.seed, "progress": advance}
     longest = int(queries.answer_length_N.max())
     rows = max(longest, fitting_rows(model.config, config.points, config.rows))
     answers = measured_answers(
-        model.config, model.params, queries, n_relations=len(facts.relations), rows=rows, **common
+        model.config,
+        model.params,
+        queries,
+        n_relations=len(facts.relations),
+        n_controls=config.controls,
+        rows=rows,
+        **common,
     )
     if not len(second):
         return answers

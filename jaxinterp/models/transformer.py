@@ -4,7 +4,6 @@
 full forward, with one position and a past it is a decoding step. `Transformer` stacks it with `nn.scan`.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from jaxinterp.models.config import ModelConfig
 # What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis.
 ACTIVATIONS = (
     "resid_pre",  # [L, B, S, D] the residual stream before the layer
+    "attn_q",  # [L, B, S, H, K] queries, rotated if positions are rotary
     "attn_pattern",  # [L, B, H, S, S] attention weights
     "attn_out",  # [L, B, S, D] what attention adds
     "resid_mid",  # [L, B, S, D] between attention and FFN
@@ -208,32 +208,61 @@ class Block(nn.Module):
         Returns:
           The residual stream after the layer, the new positions' keys and values, and what was captured.
         """
-        config = self.config
-        post, sandwich = config.norm_placement == "post", config.norm_placement == "sandwich"
-        read = resid_pre_BSD if post else self.norm_attn(resid_pre_BSD)
-        attn_out, new, attn_pattern = self._attention(read, constants, position_BS, valid_BS, past)
-        attn_out = self.norm_attn_out(attn_out) if sandwich else attn_out
-        resid_mid = self.norm_attn(resid_pre_BSD + attn_out) if post else resid_pre_BSD + attn_out
-        read = resid_mid if post else self.norm_mlp(resid_pre_BSD if config.parallel else resid_mid)
-        mlp_pre, mlp_post = self._neurons(read)
-        if edit is not None:
-            edited = mlp_post * edit.gates[:, None]
-            if edit.shift is not None:
-                edited = edited + edit.shift[:, None]
-            mlp_post = edited if edited_BS is None else jnp.where(edited_BS[..., None], edited, mlp_post)
-        mlp_out = self.ffn_output(mlp_post)
-        resid_post = self.after_ffn(resid_mid, mlp_out)
-        found = {
-            "resid_pre": resid_pre_BSD,
-            "attn_pattern": attn_pattern,
-            "attn_out": attn_out,
-            "resid_mid": resid_mid,
-            "mlp_pre": mlp_pre,
-            "mlp_post": mlp_post,
-            "mlp_out": mlp_out,
-            "resid_post": resid_post,
-        }
+        q, new = self._qkv(resid_pre_BSD, constants, position_BS)
+        visible = _all_visible(position_BS, position_BS, valid_BS)
+        if self.config.attention == "causal":
+            distance = position_BS[:, :, None] - position_BS[:, None, :]
+            visible = visible & (distance >= 0) & (distance < constants.window)
+        parts = [(new, visible)]
+        if past is not None:
+            distance = position_BS[:, :, None] - jnp.arange(past.visible_BT.shape[1])[None, None]
+            parts.insert(0, (past.cache, (distance < constants.window) & past.visible_BT[:, None, :]))
+        attn_out, attn_pattern = self._attend(q, parts)
+        resid_post, found = self._after_attention(resid_pre_BSD, attn_out, edit, edited_BS)
+        found |= {"attn_q": q, "attn_pattern": attn_pattern}
         return resid_post, (new, {name: found[name] for name in capture})
+
+    def after_change(
+        self,
+        resid_pre_BSD: Float[Array, "B S D"],
+        edit: Edit | None,
+        constants: LayerConstants,
+        position_BS: Int[Array, "B S"],
+        edited_BS: Bool[Array, "B S"],
+        valid_BS: Bool[Array, "B S"] | None,
+        base: tuple[Float[Array, "B S H K"], KVCache],
+    ) -> Float[Array, "B S D"]:
+        """The layer of a bidirectional model whose input differs from an untouched run's at one position a sequence.
+
+        Only that position's queries, keys and values are computed; the others are `base`, the untouched run's. The
+        result is that of `__call__`, whose arguments these are; `edited_BS` is the one position.
+        """
+        at = edited_BS.argmax(-1)
+        here_q, here_kv = self._qkv(_row(resid_pre_BSD, at), constants, _row(position_BS, at))
+        changed = edited_BS[..., None, None]
+        q, kv = jax.tree.map(lambda one, rest: jnp.where(changed, one, rest), (here_q, here_kv), base)
+        attn_out, _ = self._attend(q, [(kv, _all_visible(position_BS, position_BS, valid_BS))])
+        return self._after_attention(resid_pre_BSD, attn_out, edit, edited_BS)[0]
+
+    def at_query(
+        self,
+        resid_pre_BSD: Float[Array, "B S D"],
+        edit: Edit | None,
+        constants: LayerConstants,
+        position_BS: Int[Array, "B S"],
+        edited_BS: Bool[Array, "B S"],
+        valid_BS: Bool[Array, "B S"] | None,
+    ) -> Float[Array, "B 1 D"]:
+        """The last layer of a bidirectional model, at the one position that is read: the others need keys and values.
+
+        The result is that of `__call__`, whose arguments these are, at the position of `edited_BS`.
+        """
+        at = edited_BS.argmax(-1)
+        here, position = _row(resid_pre_BSD, at), _row(position_BS, at)
+        q, _ = self._qkv(here, constants, position)
+        _, kv = self._qkv(resid_pre_BSD, constants, position_BS)
+        attn_out, _ = self._attend(q, [(kv, _all_visible(position, position_BS, valid_BS))])
+        return self._after_attention(here, attn_out, edit, None)[0]
 
     def ffn_output(self, mlp_post: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
         """The FFN's output: linear in the neurons (with a bias)."""
@@ -245,19 +274,29 @@ class Block(nn.Module):
             return resid_mid + self.norm_mlp_out(mlp_out)
         return self.norm_mlp(resid_mid + mlp_out) if self.config.norm_placement == "post" else resid_mid + mlp_out
 
-    def _attention(
-        self, x_BSD: Array, constants: LayerConstants, position_BS: Array, valid_BS: Array | None, past: Past | None
-    ) -> tuple[Array, KVCache, Array]:
+    def _qkv(
+        self, resid_pre_BSD: Array, constants: LayerConstants, position_BS: Array
+    ) -> tuple[Float[Array, "B S H K"], KVCache]:
+        """Queries, keys and values, rotated if positions are rotary."""
         config = self.config
-        q = _add(jnp.einsum("bsd,dhk->bshk", x_BSD, self.w_q), self.b_q)
-        k = _add(jnp.einsum("bsd,dhk->bshk", x_BSD, self.w_k), self.b_k)
-        v = _add(jnp.einsum("bsd,dhk->bshk", x_BSD, self.w_v), self.b_v)
+        x = resid_pre_BSD if config.norm_placement == "post" else self.norm_attn(resid_pre_BSD)
+        q = _add(jnp.einsum("bsd,dhk->bshk", x, self.w_q), self.b_q)
+        k = _add(jnp.einsum("bsd,dhk->bshk", x, self.w_k), self.b_k)
+        v = _add(jnp.einsum("bsd,dhk->bshk", x, self.w_v), self.b_v)
         if config.qk_norm:
             q, k = self.norm_q(q), self.norm_k(k)
         if config.position == "rotary":
             q, k = rotate(q, position_BS, constants.frequency), rotate(k, position_BS, constants.frequency)
+        return q, KVCache(k, v)
+
+    def _attend(
+        self, q_BSHK: Array, parts: Sequence[tuple[KVCache, Array]]
+    ) -> tuple[Float[Array, "B S D"], Float[Array, "B H S U"]]:
+        """Attention's output and weights over stretches of keys and values, each with what may be seen of it."""
+        config = self.config
+        batch, n_positions = q_BSHK.shape[:2]
         group = config.n_heads // config.n_kv_heads
-        q = q.reshape(*q.shape[:2], config.n_kv_heads, group, config.d_head)
+        q = q_BSHK.reshape(batch, n_positions, config.n_kv_heads, group, config.d_head)
         q = q * (config.d_head**-0.5 if config.attn_scale is None else config.attn_scale)
 
         def scores(keys: Array, visible_BST: Array) -> Array:
@@ -266,26 +305,44 @@ class Block(nn.Module):
                 scores = config.attn_softcap * jnp.tanh(scores / config.attn_softcap)
             return jnp.where(visible_BST[:, None, None], scores, -jnp.inf)
 
-        def distance(position_BT: Array) -> Array:
-            return position_BS[:, :, None] - position_BT[:, None, :]
+        all_scores = jnp.concatenate([scores(kv.keys, visible) for kv, visible in parts], -1)
+        pattern = jax.nn.softmax(all_scores, axis=-1).astype(q.dtype)
+        # The parts are mixed apart: concatenating values would copy the past for every branch that shares it.
+        bounds = np.cumsum([kv.values.shape[1] for kv, _ in parts])[:-1].tolist()
+        mixed = sum(
+            jnp.einsum("bngst,btnk->bsngk", weights, kv.values)
+            for weights, (kv, _) in zip(jnp.split(pattern, bounds, axis=-1), parts, strict=True)
+        )
+        mixed = mixed.reshape(batch, n_positions, config.n_heads, config.d_head)
+        pattern = pattern.reshape(batch, config.n_heads, *pattern.shape[-2:])
+        return _add(jnp.einsum("bshk,hkd->bsd", mixed, self.w_o), self.b_o), pattern
 
-        visible = jnp.ones((x_BSD.shape[0], x_BSD.shape[1], x_BSD.shape[1]), bool)
-        if config.attention == "causal":
-            visible = (distance(position_BS) >= 0) & (distance(position_BS) < constants.window)
-        if valid_BS is not None:
-            visible = visible & valid_BS[:, None, :]
-        all_scores, values = [scores(k, visible)], [v]
-        if past is not None:
-            seen = distance(jnp.arange(past.visible_BT.shape[1])[None]) < constants.window
-            all_scores.insert(0, scores(past.cache.keys, seen & past.visible_BT[:, None, :]))
-            values.insert(0, past.cache.values)
-        pattern = jax.nn.softmax(jnp.concatenate(all_scores, -1), axis=-1).astype(x_BSD.dtype)
-        # The two parts are mixed apart: concatenating values would copy the past for every branch that shares it.
-        parts = jnp.split(pattern, [value.shape[1] for value in values[:-1]], axis=-1)
-        mixed = sum(jnp.einsum("bngst,btnk->bsngk", p, value) for p, value in zip(parts, values, strict=True))
-        mixed = mixed.reshape(*mixed.shape[:2], config.n_heads, config.d_head)
-        pattern = pattern.reshape(pattern.shape[0], config.n_heads, *pattern.shape[-2:])
-        return _add(jnp.einsum("bshk,hkd->bsd", mixed, self.w_o), self.b_o), KVCache(k, v), pattern
+    def _after_attention(
+        self, resid_pre_BSD: Array, attn_out_BSD: Array, edit: Edit | None, edited_BS: Array | None
+    ) -> tuple[Float[Array, "B S D"], dict[str, Array]]:
+        """The residual stream after the layer, and what can be captured on the way."""
+        config = self.config
+        post = config.norm_placement == "post"
+        attn_out = self.norm_attn_out(attn_out_BSD) if config.norm_placement == "sandwich" else attn_out_BSD
+        resid_mid = self.norm_attn(resid_pre_BSD + attn_out) if post else resid_pre_BSD + attn_out
+        read = resid_mid if post else self.norm_mlp(resid_pre_BSD if config.parallel else resid_mid)
+        mlp_pre, mlp_post = self._neurons(read)
+        if edit is not None:
+            edited = mlp_post * edit.gates[:, None]
+            if edit.shift is not None:
+                edited = edited + edit.shift[:, None]
+            mlp_post = edited if edited_BS is None else jnp.where(edited_BS[..., None], edited, mlp_post)
+        mlp_out = self.ffn_output(mlp_post)
+        resid_post = self.after_ffn(resid_mid, mlp_out)
+        return resid_post, {
+            "resid_pre": resid_pre_BSD,
+            "attn_out": attn_out,
+            "resid_mid": resid_mid,
+            "mlp_pre": mlp_pre,
+            "mlp_post": mlp_post,
+            "mlp_out": mlp_out,
+            "resid_post": resid_post,
+        }
 
     def _neurons(self, x_BSD: Array) -> tuple[Array, Array]:
         up = _add(x_BSD @ self.w_in, self.b_in)
@@ -293,6 +350,16 @@ class Block(nn.Module):
             gate = _add(x_BSD @ self.w_gate, self.b_gate)
             return gate, activation(self.config, gate) * up
         return up, activation(self.config, up)
+
+
+def _row(x_BS: Array, at_B: Int[Array, " B"]) -> Array:
+    """One position of every sequence, [B, 1, ...]."""
+    return jnp.take_along_axis(x_BS, at_B.reshape(-1, *(1,) * (x_BS.ndim - 1)), axis=1)
+
+
+def _all_visible(position_BS: Array, position_BT: Array, valid_BT: Array | None) -> Bool[Array, "B S T"]:
+    shape = (*position_BS.shape, position_BT.shape[1])
+    return jnp.ones(shape, bool) if valid_BT is None else jnp.broadcast_to(valid_BT[:, None, :], shape)
 
 
 def _add(x: Array, bias: Array | None) -> Array:
@@ -441,109 +508,6 @@ def forward(
     return Transformer(config).apply({"params": params}, tokens_BT, edit, query_B, length_B, tuple(capture))
 
 
-class Suffix(NamedTuple):
-    """Where the layers after a branch find what the branch did not change; see `run_layers`."""
-
-    position_RS: Int[Array, "R S"]  # of the positions that are run: the query alone (S = 1) or the whole sequence
-    edited_RS: Bool[Array, "R S"] | None  # where edits act; None is everywhere
-    valid_RS: Bool[Array, "R S"] | None  # which of them may be attended to; None is all
-    cache: KVCache | None  # of all layers, [L, R, T, KV, K]; None if all positions are run
-    visible_RT: Bool[Array, "R T"] | None  # which cached positions may be attended to
-
-
-def run_layers(
-    config: ModelConfig,
-    params: Mapping,
-    resid_RSD: Float[Array, "R S D"],
-    suffix: Suffix,
-    edit: Edit | None,
-    *,
-    start: int,
-) -> Float[Array, "R S D"]:
-    """The residual stream after the last layer, from the one before layer `start`.
-
-    Args:
-      config, params: the model.
-      resid_RSD: residual stream before layer `start`.
-      suffix: positions and cache.
-      edit: what is done to the neurons of layers start, ..., L−1, arrays [L − start, R, F]; None is nothing.
-      start: the first layer to run, 0 … L; L runs none.
-    """
-    block = Block(config)
-
-    def layer(resid: Array, per_layer: tuple) -> tuple[Array, None]:
-        weights, constants, cache, layer_edit = per_layer
-        past = None if cache is None else Past(cache, suffix.visible_RT)
-        resid, _ = block.apply(
-            {"params": weights},
-            resid,
-            layer_edit,
-            constants,
-            suffix.position_RS,
-            suffix.edited_RS,
-            suffix.valid_RS,
-            past,
-        )
-        return resid, None
-
-    rest = jax.tree.map(lambda x: x[start:], (params["layers"], layer_constants(config), suffix.cache))
-    return jax.lax.scan(layer, resid_RSD, (*rest, edit))[0]
-
-
-BRANCH_GROUPS = 3  # scans of `run_branches`
-
-
-def run_branches(
-    config: ModelConfig, params: Mapping, start_LRSD: Float[Array, "L R S D"], suffix: Suffix
-) -> Float[Array, "L R S D"]:
-    """The residual stream after the last layer for L branches at once: branch l starts after layer l, from start[l].
-
-    All branches are rows of one batch that goes through the layers once, so that weights are read once and one backward
-    pass serves all. Layers run in `BRANCH_GROUPS` scans, so that compile time does not grow with L; a scan carries the
-    branches that start before its end, those that have not started too. With a scan a layer no work is wasted.
-    """
-    n_layers = start_LRSD.shape[0]
-    bounds = np.linspace(0, n_layers, min(BRANCH_GROUPS, n_layers) + 1).round().astype(int).tolist()
-    block = Block(config)
-
-    def layer(resid_NRSD: Array, per_layer: tuple) -> tuple[Array, None]:
-        number, weights, constants, cache, start_RSD = per_layer
-        past = None if cache is None else Past(cache, suffix.visible_RT)
-
-        def one(resid_RSD: Array) -> Array:
-            where = (constants, suffix.position_RS, None, suffix.valid_RS, past)
-            return block.apply({"params": weights}, resid_RSD, None, *where)[0]
-
-        return jax.vmap(one)(resid_NRSD).at[number].set(start_RSD, mode="drop"), None
-
-    per_layer = (jnp.arange(n_layers), params["layers"], layer_constants(config), suffix.cache, start_LRSD)
-    resid = start_LRSD[:0]
-    for first, last in itertools.pairwise(bounds):
-        # The scan's last branch starts at its end: it is dropped inside, and joins the others afterwards.
-        resid = jnp.concatenate([resid, jnp.zeros_like(start_LRSD[first : last - 1])])
-        if resid.shape[0]:
-            resid, _ = jax.lax.scan(layer, resid, jax.tree.map(lambda x, f=first, t=last: x[f:t], per_layer))
-        resid = jnp.concatenate([resid, start_LRSD[last - 1 : last]])
-    return resid
-
-
 def unembed(config: ModelConfig, params: Mapping, resid: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     """Logits from the residual stream after the last layer."""
     return Transformer(config).apply({"params": params}, resid, method="unembed")
-
-
-def ffn_output(config: ModelConfig, layers: Mapping, mlp_post_LBF: Float[Array, "L *B F"]) -> Float[Array, "L *B D"]:
-    """The output of the FFNs for given neurons; linear in them, up to a bias.
-
-    Args:
-      layers: `params["layers"]`, or a slice of its leading axis as long as that of `mlp_post_LBF`.
-    """
-    return jax.vmap(lambda w, x: Block(config).apply({"params": w}, x, method="ffn_output"))(layers, mlp_post_LBF)
-
-
-def after_ffn(
-    config: ModelConfig, layers: Mapping, resid_mid_LBD: Float[Array, "L *B D"], mlp_out_LBD: Float[Array, "L *B D"]
-) -> Float[Array, "L *B D"]:
-    """The residual stream after layers whose FFN gave `mlp_out`; `layers` as in `ffn_output`."""
-    after = jax.vmap(lambda w, mid, out: Block(config).apply({"params": w}, mid, out, method="after_ffn"))
-    return after(layers, resid_mid_LBD, mlp_out_LBD)

@@ -14,6 +14,7 @@ from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.quadrature import random_offset
 from jaxinterp.readout import Readout, answer_log_probability
 from jaxinterp.selection import select
+from jaxinterp.suppression import control_mask, suppress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Context:
         edited = self.log_probability(self.readout(*edit))
         return jnp.exp(edited - jax.lax.stop_gradient(self.log_p_N))
 
+    def control_ratio(self, mask_LRF: Float[Array, "L R F"]) -> Float[Array, "X N"]:
+        """P(without a control's neurons) / sg(P) of every answer, for each of its controls."""
+        return jax.vmap(lambda control_R: self.ratio(suppress(control_mask(mask_LRF, control_R))))(
+            jnp.asarray(self.batch.control_XR)
+        )
+
     def log_probability(self, probability_R: Float[Array, " R"]) -> Float[Array, " N"]:
         """log P of the answers from their rows' probabilities, in nats."""
         batch = self.batch
@@ -54,6 +61,6 @@ class Context:
         return answer_log_probability(probability_R, batch.answer_R, batch.weight_R, n_answers)
 
 
-def mean(values_N: Float[Array, " N"], weight_N: Float[Array, " N"]) -> Float[Array, ""]:
+def mean(values_N: Float[Array, "*N"], weight_N: Float[Array, "*N"]) -> Float[Array, ""]:
     """Weighted mean; 0 if all weights are 0."""
     return (values_N * weight_N).sum() / jnp.maximum(weight_N.sum(), 1)

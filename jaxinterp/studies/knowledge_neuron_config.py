@@ -18,13 +18,16 @@ class KnowledgeNeuronsConfig:
     tried: int = 0  # most facts of each relation that are tried for known_only, drawn by the seed; 0 is all
     one_token: bool = False  # keep, before the limit, the facts whose answers are one token, as the paper's rule does
     k: int = 10  # neurons an answer token, of the protocol with a fixed number
-    rule: Literal["left", "right", "midpoint", "gauss_legendre"] = "left"  # quadrature; left is the paper's code
-    points: int = 20  # quadrature points
+    rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "left"  # left is the paper's code
+    points: int = 20  # of the rule; adaptive takes as many as each layer needs
+    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P
     rows: int | None = None  # answer tokens attributed at once; None is what fits in about 4 GB
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of facts, prompts, other facts, random neurons and the bootstrap
 
     def __post_init__(self) -> None:
+        if self.tolerance <= 0:
+            raise UserError(f"tolerance must be above 0, got {self.tolerance}")
         least = {"limit": 0, "tried": 0, "prompts": 0, "k": 1, "points": 1, "replicates": 1, "seed": 0}
         if self.rows is not None:
             least["rows"] = 1

@@ -1,22 +1,20 @@
 """The costly part of the study: every query's neurons scored by integrated gradients and by their activation."""
 
-import functools
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from jaxinterp.attribution import activation, integrated_gradients
+from jaxinterp.adaptive import per_layer_attribution
+from jaxinterp.attribution import activation
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import QueryBatch, sentence
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.progress import progress
-from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import Rows, lm_readout
+from jaxinterp.quadrature import integral
+from jaxinterp.readout import Rows, read
 from jaxinterp.recurrence import ACTIVATION_THRESHOLD
 from jaxinterp.studies.knowledge_neuron_config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neuron_queries import Asked, description
@@ -58,11 +56,15 @@ def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, fo
     queries, facts = asked.queries, asked.facts
     most = int(queries.answer_length_N.max())
     rows = config.rows or max(most, default_rows(model.config, config.points, queries.tokens_NT.shape[1]))
-    step = _score_step(model.config, config.rule, config.points)
+    rule = integral(config.rule, config.points, config.tolerance)
     at_least = {"attribution": min(4 * config.k, model.config.n_neurons), "activation": config.k}
 
     def values(batch: QueryBatch, taken: np.ndarray) -> list[dict]:
-        scores, residual_R = jax.device_get(step(model.params, batch))
+        rows_read = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+        readout, _ = read(model.config, model.params, batch.tokens_BT, rows_read, batch.length_B)
+        attribution = per_layer_attribution(readout, rule)
+        scores = jax.device_get({"attribution": attribution.scores_LRF, "activation": activation(readout)})
+        residual_R = np.abs(attribution.residual_PR).mean(0)
         found = []
         for answer, query in enumerate(taken):
             own = np.flatnonzero((batch.answer_R == answer) & (batch.weight_R > 0))
@@ -97,18 +99,3 @@ def strongest(scores_LF: Float[np.ndarray, "L F"], share: float, at_least: int) 
     strong = int((flat >= share * highest).sum()) if highest > 0 else 0
     kept = order[: max(strong, at_least)]
     return {"neurons": kept.tolist(), "scores": [short(value) for value in flat[kept]]}
-
-
-@functools.lru_cache(maxsize=8)
-def _score_step(config: ModelConfig, rule: str, points: int) -> Callable:
-    integral = quadrature(rule, points)
-
-    @jax.jit
-    def step(params: Mapping, batch: QueryBatch) -> tuple[dict[str, Array], Array]:
-        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-        _, readout = lm_readout(config, params, batch.tokens_BT, rows, batch.length_B)
-        found = integrated_gradients(readout, integral, path="per_layer")
-        scores = {"attribution": found.scores_LRF, "activation": activation(readout)}
-        return scores, jnp.abs(found.residual_PR).mean(0)
-
-    return step

@@ -49,6 +49,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; parameters and optimiser stay in float32
     seed: int = 0  # of initialisation, data order, controls and quadrature offsets
     steps: int = 1500  # optimiser steps
     batch_size: int = 64  # sentences a step
@@ -61,6 +62,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
+        if "dtype" in self.model:
+            raise UserError("model.dtype cannot be chosen: parameters are kept in float32; dtype is the arithmetic's")
         if self.seed < 0:
             raise UserError(f"seed must be at least 0, got {self.seed}")
         positive = (

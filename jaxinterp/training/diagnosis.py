@@ -42,7 +42,8 @@ def _arrays(
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         yield f"parameter {_dotted(path)}", leaf
     batch = jax.tree.map(jnp.asarray, batch)
-    result = forward(model, params, batch.tokens_BT, capture=ACTIVATIONS)
+    cast = jax.tree.map(lambda x: x.astype(model.dtype), dict(params))
+    result = forward(model, cast, batch.tokens_BT, capture=ACTIVATIONS)
     for layer in range(model.n_layers):
         for name in ACTIVATIONS:
             yield f"activation {name} of layer {layer}", result.activations[name][layer]

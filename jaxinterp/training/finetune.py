@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.errors import UserError
+from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.transformer import forward
@@ -124,7 +125,6 @@ def perplexity(model: LanguageModel, windows_NT: Int[np.ndarray, "N T"], *, rows
 def _jitted_nll(config: ModelConfig):
     @jax.jit
     def nll_B(params: dict, tokens_BT: jax.Array) -> jax.Array:
-        log_p = jax.nn.log_softmax(forward(config, params, tokens_BT).logits_BTV[:, :-1])
-        return -jnp.take_along_axis(log_p, tokens_BT[:, 1:, None], axis=-1)[..., 0].sum(-1)
+        return next_token_nll(config, params, forward(config, params, tokens_BT), tokens_BT).sum(-1)
 
     return nll_B

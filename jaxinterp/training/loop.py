@@ -1,14 +1,16 @@
 """The training loop: everything around the step that touches files, clocks and the terminal."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from jaxinterp.errors import UserError
+from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import overall
@@ -16,11 +18,11 @@ from jaxinterp.models.bundle import LanguageModel, load_model, save_model
 from jaxinterp.models.config import ModelConfig, preset
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
-from jaxinterp.selection import check_k
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.diagnosis import first_non_finite
+from jaxinterp.training.prefetch import prefetched
 from jaxinterp.training.run_folder import claim, interruptible, truncate
 from jaxinterp.training.state import TrainState, initial_state
 from jaxinterp.training.step import step_key, term_weights, train_step
@@ -74,10 +76,8 @@ def train(
         the loss stops being finite, with the name of the first bad array.
     """
     model = model_config(config, data)
-    check_k(config.objective.k, model.n_neurons)
-    if (tokens := int(data.queries.answer_length_N[data.in_objective_N].max())) > config.rows:
-        raise UserError(f"an answer has {tokens} tokens, above rows = {config.rows}; raise rows")
-    step_fn = train_step(model, config.objective, config.optimiser, config.steps)
+    check_rows(config, data)
+    step_fn = train_step(arithmetic(model, config), config.objective, config.optimiser, config.steps)
     claim(dataclasses.asdict(config), out, resume)
     state = initial_state(model, config.optimiser, config.steps, config.seed)
     checkpoints = Checkpoints(out / "checkpoints", config.keep_checkpoints)
@@ -93,10 +93,10 @@ def train(
             progress(title, config.steps, done=done) as report,
             interruptible() as interrupted,
             (out / "metrics.jsonl").open("a", encoding="utf-8") as log,
+            contextlib.closing(batches(config, data, done)) as inputs,
         ):
             pending: list[Mapping] = []
-            for number in range(done, config.steps):
-                batch = _batch(config, data, number)
+            for number, batch in enumerate(inputs, done):
                 state, metrics = step_fn(state, batch, number)
                 pending.append(metrics)
                 last, stop = number + 1 == config.steps, interrupted.is_set()
@@ -115,14 +115,31 @@ def train(
                     checkpoints.save(state)
                 if stop:
                     raise KeyboardInterrupt(f"stopped at step {number + 1}; continue with --resume and the same folder")
-        result = LanguageModel(model, jax.device_get(state.params), data.tokenizer, _provenance(config, data))
+        result = LanguageModel(model, jax.device_get(state.params), data.tokenizer, run_provenance(config, data))
         save_model(out / "model", result)
         return result
     finally:
         checkpoints.close()
 
 
-def _batch(config: TrainConfig, data: TrainingData, step: int):
+def check_rows(config: TrainConfig, data: TrainingData) -> None:
+    """UserError if an answer that the objective may read does not fit into a batch's rows."""
+    if (tokens := int(data.queries.answer_length_N[data.in_objective_N].max())) > config.rows:
+        raise UserError(f"an answer has {tokens} tokens, above rows = {config.rows}; raise rows")
+
+
+def arithmetic(model: ModelConfig, config: TrainConfig) -> ModelConfig:
+    """The model as a step computes it; it is kept in float32."""
+    return dataclasses.replace(model, dtype=config.dtype)
+
+
+def batches(config: TrainConfig, data: TrainingData, first: int) -> Iterator[QueryBatch]:
+    """The batches of the steps from `first` on, on the device, made ahead in a thread; to be closed."""
+    return prefetched(lambda step: jax.device_put(batch_of(config, data, step)), range(first, config.steps))
+
+
+def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
+    """The batch of a step."""
     return batch_at(data, seed=config.seed, step=step, n_sequences=config.batch_size, n_rows=config.rows)
 
 
@@ -132,7 +149,8 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _provenance(config: TrainConfig, data: TrainingData) -> dict:
+def run_provenance(config: TrainConfig, data: TrainingData) -> dict:
+    """What a model's folder says of how it was trained."""
     facts = {"facts": len(data.facts), "sha256": data.facts.digest(), "dropped": dict(data.facts.dropped)}
     return {"config": dataclasses.asdict(config), "data": facts, **provenance()}
 
@@ -151,15 +169,21 @@ def _checked(
         if metrics["finite"]:
             continue
         bad = number - len(pending) + offset
-        batch, weights = _batch(config, data, bad), term_weights(config.objective, state.step)
-        name = first_non_finite(model, config.objective, state.params, batch, weights, step_key(state))
+        batch, weights = batch_of(config, data, bad), term_weights(config.objective, state.step)
+        computed = arithmetic(model, config)
+        name = first_non_finite(computed, config.objective, state.params, batch, weights, step_key(state))
         steps = checkpoints.steps()
         good = (
             f"the last good checkpoint is {checkpoints.folder / str(steps[-1])}" if steps else "there is no checkpoint"
         )
         raise UserError(f"step {bad + 1} is not finite; the first bad array is {name}; {good}")
+    return {"step": number, **plain_line(metrics)}
+
+
+def plain_line(metrics: Mapping) -> dict[str, float | None]:
+    """A step's metrics for a line of JSON, which has no NaN; without "finite"."""
     values = {name: float(value) for name, value in metrics.items() if name != "finite"}
-    return {"step": number, **{name: value if np.isfinite(value) else None for name, value in values.items()}}
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 def _words(line: Mapping) -> str:
@@ -170,8 +194,12 @@ def _words(line: Mapping) -> str:
     return "  ".join(parts)
 
 
+def evaluated(bundle: LanguageModel, data: TrainingData) -> dict:
+    """A small measurement on the four sets: set -> metric -> value with its interval."""
+    return overall(measure(bundle, data.facts, data.split, EVALUATION).sets)
+
+
 def _evaluate(bundle: LanguageModel, data: TrainingData, out: Path, step: int) -> None:
-    measurement = measure(bundle, data.facts, data.split, EVALUATION)
-    line = {"step": step, "sets": overall(measurement.sets)}
+    line = {"step": step, "sets": evaluated(bundle, data)}
     with (out / "evaluations.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")

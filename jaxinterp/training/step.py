@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.transformer import forward
+from jaxinterp.models.transformer import Forward, forward
 from jaxinterp.objectives import control, suppression  # noqa: F401  (registers the terms)
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
@@ -17,17 +18,16 @@ from jaxinterp.objectives.registry import objective_term
 from jaxinterp.readout import Rows, lm_readout
 from jaxinterp.schedule import parse_schedule
 from jaxinterp.selection import check_k
-from jaxinterp.suppression import control_mask, suppress
+from jaxinterp.suppression import suppress
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
 
 Metrics = Mapping[str, Float[Array, ""]]
 
 
-def next_token_loss(logits_BTV: Float[Array, "B T V"], batch: QueryBatch) -> Float[Array, ""]:
+def next_token_loss(model: ModelConfig, params: Mapping, result: Forward, batch: QueryBatch) -> Float[Array, ""]:
     """Mean cross-entropy over the batch's tokens, in nats a token."""
-    log_p = jax.nn.log_softmax(logits_BTV[:, :-1])
-    nll_BT = -jnp.take_along_axis(log_p, batch.tokens_BT[:, 1:, None], axis=-1)[..., 0]
+    nll_BT = next_token_nll(model, params, result, batch.tokens_BT)
     weight_BT = batch.token_weight_BT[:, 1:].astype(nll_BT.dtype)
     return (nll_BT * weight_BT).sum() / jnp.maximum(weight_BT.sum(), 1)
 
@@ -39,36 +39,47 @@ def loss(
     batch: QueryBatch,
     weights: Mapping[str, Float[Array, ""]],
     key: PRNGKeyArray,
+    active: Bool[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """LM + Σ weight · term.
 
     Args:
-      model, objective: configs.
-      params: parameters.
+      model: whose dtype is that of the arithmetic.
+      objective: config.
+      params: parameters, in any dtype; they are cast.
       batch: sentences and the answers to read.
-      weights: the terms' weights at this step; if all are 0 the terms are not computed, and their metrics are NaN.
+      weights: the terms' weights at this step.
       key: consumed.
+      active: whether the terms are computed; if not, their metrics are NaN. None is whether any weight differs from 0.
+        Under `vmap` it has to be given, the same for all: a condition that differs computes both branches for all.
     Returns:
       The loss in nats, and metrics: every term, and the batch's suppressability and control drop (ratios of means over
       the batch), mean answer probability and mean absolute completeness residual.
     """
+    params = jax.tree.map(lambda x: x.astype(model.dtype), dict(params))
     if not weights:
-        lm = next_token_loss(forward(model, params, batch.tokens_BT).logits_BTV, batch)
+        lm = next_token_loss(model, params, forward(model, params, batch.tokens_BT), batch)
         return lm, {"lm": lm}
     rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
     result, readout = lm_readout(model, params, batch.tokens_BT, rows)
-    lm = next_token_loss(result.logits_BTV, batch)
+    lm = next_token_loss(model, params, result, batch)
 
     def terms() -> Metrics:
         context = Context(objective, batch, result, readout, key)
         return {name: objective_term(name)(context) for name in weights} | batch_metrics(context)
 
     shapes = jax.eval_shape(terms)
-    active = jnp.stack([jnp.asarray(weight) != 0 for weight in weights.values()]).any()
+    if active is None:
+        active = any_active(weights)
     values = jax.lax.cond(active, terms, lambda: jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes))
     # `where` on the weight as well: 0 · NaN is NaN.
     total = lm + sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items())
     return total, {"lm": lm, **values}
+
+
+def any_active(weights: Mapping[str, Float[Array, "*E"]]) -> Bool[Array, ""]:
+    """Whether any weight differs from 0."""
+    return jnp.stack([(jnp.asarray(weight) != 0).any() for weight in weights.values()]).any()
 
 
 def batch_metrics(context: Context) -> Metrics:
@@ -77,10 +88,11 @@ def batch_metrics(context: Context) -> Metrics:
     mask_LRF = jax.lax.stop_gradient(context.mask_LRF)
     p = jnp.exp(context.log_p_N)
     suppressed = p * context.ratio(suppress(mask_LRF))
-    controlled = p * context.ratio(suppress(control_mask(mask_LRF, batch.control_R)))
+    p_XN = jnp.broadcast_to(p[None], batch.control_weight_XN.shape)
+    controlled_XN = p_XN * context.control_ratio(mask_LRF)
     metrics = {
         "suppressability": 1 - mean(suppressed, batch.answer_weight_N) / mean(p, batch.answer_weight_N),
-        "control_drop": 1 - mean(controlled, batch.control_weight_N) / mean(p, batch.control_weight_N),
+        "control_drop": 1 - mean(controlled_XN, batch.control_weight_XN) / mean(p_XN, batch.control_weight_XN),
         "probability": mean(p, batch.answer_weight_N),
         "completeness_residual": mean(jnp.abs(context.attribution.residual_PR).mean(0), batch.weight_R),
     }
@@ -102,14 +114,19 @@ def step_key(state: TrainState) -> PRNGKeyArray:
     return jax.random.fold_in(state.key, state.step)
 
 
-def train_step(
+def update(
     model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
-) -> Callable[[TrainState, QueryBatch, int], tuple[TrainState, Metrics]]:
-    """The jitted step `(state, batch, number) -> (state, metrics)`; the state passed in is donated.
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """One step as a pure function `(state, batch, number, weights, active) -> (state, metrics)`, for `jit` and `vmap`.
 
-    A step whose loss or gradient is not finite leaves the state as it was, and so does every step whose number is not
-    the state's next: the steps that were under way when the first bad one is noticed. Metric "finite" is 0 for both.
+    Its weights and `active` are those of `loss`. A step whose loss or gradient is not finite leaves the state as it
+    was, and so does every step whose number is not the state's next: the steps that were under way when the first bad
+    one is noticed. Metric "finite" is 0 for both.
 
+    Args:
+      model: whose dtype is that of the arithmetic; parameters and optimiser keep theirs.
+      objective, optimiser_config: configs.
+      steps: of the whole run.
     Raises:
       UserError: if a term is unknown, or k does not fit the model.
     """
@@ -118,10 +135,16 @@ def train_step(
     check_k(objective.k, model.n_neurons)
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
 
-    def step(state: TrainState, batch: QueryBatch, number: Int[Array, ""]) -> tuple[TrainState, Metrics]:
-        weights, key = term_weights(objective, state.step), step_key(state)
+    def step(
+        state: TrainState,
+        batch: QueryBatch,
+        number: Int[Array, ""],
+        weights: Mapping[str, Float[Array, ""]],
+        active: Bool[Array, ""] | None = None,
+    ) -> tuple[TrainState, Metrics]:
+        key = step_key(state)
         value_and_grad = jax.value_and_grad(
-            lambda params: loss(model, objective, params, batch, weights, key), has_aux=True
+            lambda params: loss(model, objective, params, batch, weights, key, active), has_aux=True
         )
         (total, metrics), grads = value_and_grad(state.params)
         norm = optax.tree.norm(grads)
@@ -139,4 +162,20 @@ def train_step(
         }
         return TrainState(*kept, state.key), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return step
+
+
+def train_step(
+    model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
+) -> Callable[[TrainState, QueryBatch, int], tuple[TrainState, Metrics]]:
+    """`update` of one model, jitted: `(state, batch, number) -> (state, metrics)`; the state passed in is donated.
+
+    Raises:
+      UserError: if a term is unknown, or k does not fit the model.
+    """
+    step = update(model, objective, optimiser_config, steps)
+
+    def scheduled(state: TrainState, batch: QueryBatch, number: Int[Array, ""]) -> tuple[TrainState, Metrics]:
+        return step(state, batch, number, term_weights(objective, state.step))
+
+    return jax.jit(scheduled, donate_argnums=0)

@@ -119,7 +119,7 @@ def check_batch(queries, batch, taken, n_rows):
     """Everything that must hold of a batch of `queries`."""
     assert batch.tokens_BT.shape == batch.token_weight_BT.shape
     assert batch.length_B.shape == batch.tokens_BT.shape[:1]
-    assert {len(x) for x in batch[3:]} == {n_rows}
+    assert {x.shape[-1] for x in batch[3:]} == {n_rows}
     row = 0
     for answer, query in enumerate(taken):
         start, length = queries.answer_start_N[query], queries.answer_length_N[query]
@@ -129,19 +129,19 @@ def check_batch(queries, batch, taken, n_rows):
             assert batch.length_B[batch.sequence_R[row]] == queries.length_N[query]
             assert batch.position_R[row] == start + step - 1
             assert batch.target_R[row] == queries.tokens_NT[query][start + step]
-            control = batch.control_R[row]
+            control = batch.control_XR[0][row]
             other = taken[batch.answer_R[control]]
             apart = queries.subject_N[other] != queries.subject_N[query]
             apart &= queries.relation_N[other] != queries.relation_N[query]
-            assert (control != row and apart) == bool(batch.control_weight_N[answer])
+            assert (control != row and apart) == bool(batch.control_weight_XN[0][answer])
             assert batch.weight_R[control] == 1
-            if not batch.control_weight_N[answer]:
+            if not batch.control_weight_XN[0][answer]:
                 assert control == row
             row += 1
     np.testing.assert_array_equal(batch.weight_R, np.arange(n_rows) < row)
-    np.testing.assert_array_equal(batch.control_R[row:], np.arange(row, n_rows))
+    np.testing.assert_array_equal(batch.control_XR[0][row:], np.arange(row, n_rows))
     np.testing.assert_array_equal(batch.answer_weight_N, np.arange(n_rows) < len(taken))
-    assert not batch.control_weight_N[len(taken) :].any()
+    assert not batch.control_weight_XN[0][len(taken) :].any()
 
 
 def test_a_batch_by_hand():
@@ -153,9 +153,9 @@ def test_a_batch_by_hand():
     np.testing.assert_array_equal(batch.position_R, [3, 4, 5, 6, 5, 0, 0])
     np.testing.assert_array_equal(batch.answer_R, [0, 0, 1, 1, 2, 2, 2])
     np.testing.assert_array_equal(batch.weight_R, [1, 1, 1, 1, 1, 0, 0])
-    np.testing.assert_array_equal(batch.control_weight_N, [1, 1, 1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(batch.control_weight_XN[0], [1, 1, 1, 0, 0, 0, 0])
     # Peru's continent borrows from a row of 2 tokens in turn, or from the one row of the domain twice.
-    assert batch.control_R[:2].tolist() in ([2, 3], [4, 4])
+    assert batch.control_XR[0][:2].tolist() in ([2, 3], [4, 4])
     # Sentences 3 and 4 are padding; <bos> and padding tokens are not to be predicted.
     np.testing.assert_array_equal(batch.token_weight_BT.sum(1), [8, 7, 6, 0, 0])
     assert not batch.token_weight_BT[:, 0].any()
@@ -172,8 +172,8 @@ def test_controls_never_share_subject_or_relation():
             queries, n_sequences=12, n_rows=18, answered=range(12), rng=np.random.default_rng(seed)
         )
         check_batch(queries, batch, taken, 18)
-        assert batch.control_weight_N[:12].all()
-        seen.add(int(batch.answer_R[batch.control_R[0]]))
+        assert batch.control_weight_XN[0][:12].all()
+        seen.add(int(batch.answer_R[batch.control_XR[0][0]]))
     assert seen == {4, 5, 7, 8, 10, 11}  # every query of another subject (0–2) and another relation (0, 3, 6, 9)
 
 
@@ -182,7 +182,7 @@ def test_a_query_without_a_possible_control_keeps_its_own_row():
     object.__setattr__(queries, "subject_N", np.array([0, 1, 0]))  # the first shares with both others
     batch, taken = query_batch(queries, n_sequences=3, n_rows=6, answered=range(3), rng=np.random.default_rng(0))
     check_batch(queries, batch, taken, 6)
-    np.testing.assert_array_equal(batch.control_weight_N[:3], [0, 1, 1])
+    np.testing.assert_array_equal(batch.control_weight_XN[0][:3], [0, 1, 1])
 
 
 def test_answers_are_never_cut():
@@ -278,9 +278,9 @@ def test_every_masked_answer_token_has_a_text_of_its_own():
     np.testing.assert_array_equal(batch.answer_R, [0, 0, 1, 2, 2, 2])
     np.testing.assert_array_equal(batch.weight_R, [1, 1, 1, 1, 1, 0])
     np.testing.assert_array_equal(batch.answer_weight_N, [1, 1, 1, 0, 0, 0])
-    np.testing.assert_array_equal(batch.control_weight_N, [1, 1, 1, 0, 0, 0])
-    np.testing.assert_array_equal(batch.control_R[[0, 1, 3, 4, 5]], [2, 2, 2, 2, 5])
-    assert batch.control_R[2] in (0, 3)
+    np.testing.assert_array_equal(batch.control_weight_XN[0], [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(batch.control_XR[0][[0, 1, 3, 4, 5]], [2, 2, 2, 2, 5])
+    assert batch.control_XR[0][2] in (0, 3)
     assert not batch.token_weight_BT.any()  # a masked model does not predict the next token
     assert (queries.tokens_NT != tokenizer.mask).all()  # the queries themselves are not touched
 
@@ -346,3 +346,23 @@ def test_queries_keep_their_facts_when_others_are_left_out():
     np.testing.assert_array_equal(found.prompt_N, [0, 0])
     np.testing.assert_array_equal(found.relation_N, [0, 2])
     np.testing.assert_array_equal(found.subject_N, [0, 2])
+
+
+def test_several_controls_are_different_and_as_many_as_there_are():
+    """The first is the one that a single control is; a batch with fewer other facts gives fewer."""
+    queries = encode(FACTS, QUERIES, TOKENIZERS["word"])[np.array([1, 2, 3])]
+    made = {"n_sequences": 5, "n_rows": 7, "answered": [2, 0, 1]}
+    one, _ = query_batch(queries, rng=np.random.default_rng(0), **made)
+    batch, _ = query_batch(queries, rng=np.random.default_rng(0), n_controls=4, **made)
+    assert batch.control_XR.shape == (4, 7) and batch.control_weight_XN.shape == (4, 7)
+    np.testing.assert_array_equal(batch.control_XR[0], one.control_XR[0])
+    np.testing.assert_array_equal(batch.control_weight_XN[0], one.control_weight_XN[0])
+    # Three facts apart from each other have two others each.
+    np.testing.assert_array_equal(batch.control_weight_XN.sum(0), [2, 2, 2, 0, 0, 0, 0])
+    used = int(batch.weight_R.sum())
+    for answer in range(3):
+        row = int(np.flatnonzero(batch.answer_R[:used] == answer)[0])
+        there = batch.control_weight_XN[:, answer] > 0
+        others = set(batch.answer_R[batch.control_XR[there, row]].tolist())
+        assert others == {0, 1, 2} - {answer}
+        np.testing.assert_array_equal(batch.control_XR[~there, row], row)

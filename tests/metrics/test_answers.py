@@ -78,7 +78,7 @@ class Slow:
         """Each row's mask is another row's."""
         gates = self.ones.copy()
         for row in range(ROWS):
-            gates[:, row] -= mask[:, self.batch.control_R[row]]
+            gates[:, row] -= mask[:, self.batch.control_XR[0][row]]
         return self.probability(gates)
 
 
@@ -88,8 +88,8 @@ def measured():
     with jax.enable_x64(True):
         config = tiny_config(n_layers=L, dtype="float64")
         params, queries = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), six_queries()
-        fast = measured_answers(config, params, queries, k=K, n_relations=2, rule=RULE, rows=ROWS, seed=SEED)
-        ablation = measured_by_ablation(config, params, queries, k=K, rule=RULE, rows=ROWS, seed=SEED)
+        fast = measured_answers(config, params, queries, k=K, n_relations=2, integral=RULE, rows=ROWS, seed=SEED)
+        ablation = measured_by_ablation(config, params, queries, k=K, integral=RULE, rows=ROWS, seed=SEED)
         ability = measured_ability(config, params, queries, rows=ROWS, seed=SEED)
 
         @jax.jit
@@ -209,7 +209,7 @@ def test_recalled_has_the_columns_of_measured_answers(name, mask):
     done = []
     found = recalled(config, params, queries, rows=8, progress=done.append)
     rule = quadrature("midpoint", 1)
-    expected = measured_answers(config, params, queries, k=2, n_relations=3, rule=rule, rows=8).columns
+    expected = measured_answers(config, params, queries, k=2, n_relations=3, integral=rule, rows=8).columns
     assert set(found) == {"probability", "correct"}
     np.testing.assert_array_equal(found["correct"], expected["correct"])
     np.testing.assert_allclose(found["probability"], expected["probability"], rtol=1e-4)

@@ -169,7 +169,7 @@ def test_the_rule_and_its_points_are_the_attributions(model, measured):
     queries = encode(FACTS, SPLIT.objective, model.tokenizer)
     queries = queries[sample(queries, 6, 0)]
     columns = measured_answers(
-        model.config, model.params, queries, k=3, n_relations=3, rule=quadrature("left", 1), rows=6
+        model.config, model.params, queries, k=3, n_relations=3, integral=quadrature("left", 1), rows=6
     ).columns
     by_relation = [columns["residual"][queries.relation_N == relation].mean() for relation in (0, 1)]
     np.testing.assert_allclose(found, np.mean(by_relation), rtol=1e-5)

@@ -7,21 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ARCHITECTURES, tiny_config, tiny_params
+from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.errors import UserError
-from jaxinterp.models.transformer import (
-    ACTIVATIONS,
-    Edit,
-    Suffix,
-    after_ffn,
-    ffn_output,
-    forward,
-    rotate,
-    run_branches,
-    run_layers,
-    unembed,
-)
+from jaxinterp.models.suffix import Suffix, after_ffn, ffn_output, run_branches, run_layers
+from jaxinterp.models.transformer import ACTIVATIONS, Edit, forward, rotate, unembed
 
 VARIANTS = {
     "gpt": ARCHITECTURES["gpt"],
@@ -71,6 +61,7 @@ def plain_forward(config, params, tokens):
         x = [plain_norm(config, w["norm_attn"], r) for r in resid]
         pattern = np.zeros((config.n_heads, n, n))
         attn_out = [np.zeros(config.d_model) + w.get("b_o", 0.0) for _ in range(n)]
+        queries = np.zeros((n, config.n_heads, config.d_head))
         for head in range(config.n_heads):
             shared = head // group
 
@@ -82,11 +73,13 @@ def plain_forward(config, params, tokens):
             if config.position == "rotary":
                 q = [plain_rotate(config, vector, t) for t, vector in enumerate(q)]
                 k = [plain_rotate(config, vector, t) for t, vector in enumerate(k)]
+            queries[:, head] = q
             for t in range(n):
                 weights = [math.exp(q[t] @ k[s] / math.sqrt(config.d_head)) for s in range(t + 1)]
                 for s in range(t + 1):
                     pattern[head, t, s] = weights[s] / sum(weights)
                     attn_out[t] = attn_out[t] + pattern[head, t, s] * (v[s] @ w["w_o"][head])
+        found["attn_q"].append(queries)
         found["attn_pattern"].append(pattern)
         found["attn_out"].append(np.stack(attn_out))
         middle = [r + a for r, a in zip(resid, attn_out, strict=True)]
@@ -201,7 +194,7 @@ def one_token(result, replaced=100.0) -> Suffix:
     position = jnp.asarray(POSITION)
     past = jnp.arange(6)[None] < position[:, None]
     cache = jax.tree.map(lambda x: jnp.where(past[None, :, :, None, None], x, replaced), result.cache)
-    return Suffix(position[:, None], None, None, cache, past)
+    return Suffix(position[:, None], cache, past)
 
 
 def test_running_one_token_is_the_forward(run):
@@ -210,7 +203,7 @@ def test_running_one_token_is_the_forward(run):
 
     @functools.partial(jax.jit, static_argnums=4)
     def decoded(params, resid, suffix, edit, start):
-        return unembed(config, params, run_layers(config, params, resid[:, None], suffix, edit, start=start)[:, 0])
+        return unembed(config, params, run_layers(config, params, resid[:, None], suffix, edit, start=start))
 
     rows = np.arange(2)
     edited = whole(params, TOKENS, Edit(gates, shift))
@@ -223,23 +216,38 @@ def test_running_one_token_is_the_forward(run):
     np.testing.assert_allclose(logits, result.logits_BTV[rows, POSITION], atol=1e-13)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 3])
-def test_branches_are_runs_of_their_own(groups, float64, monkeypatch):
-    monkeypatch.setattr("jaxinterp.models.transformer.BRANCH_GROUPS", groups)
-    config = tiny_config(n_layers=4, dtype="float64", **VARIANTS["llama"])
+@pytest.mark.parametrize("layers", [[0, 1, 2, 3], [2, 0, 3, 1], [2, 2], [3]])
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_branches_are_runs_of_their_own(name, layers, float64):
+    """Whatever their layers: all, near each other, none that is left to run."""
+    config = tiny_config(n_layers=4, dtype="float64", **ARCHITECTURES[name])
     params = tiny_params(config)
-    start = jnp.asarray(np.random.default_rng(0).standard_normal((4, 2, 1, config.d_model)))
+    rng = np.random.default_rng(0)
+    batch = tiny_batch()
+    readout = fast_readout(config, params, batch)
+    suffix, query = readout.suffix, rng.standard_normal((4, 10, 1, config.d_model))
+
+    def start(layer):
+        if suffix.query_RS is None:
+            return jnp.asarray(query[layer])
+        return jnp.where(suffix.query_RS[..., None], query[layer], readout.resid_post_LRTD[layer])
 
     @jax.jit
-    def both(params, start):
-        suffix = one_token(forward(config, params, jnp.asarray(TOKENS)))
-        alone = [run_layers(config, params, start[layer], suffix, None, start=layer + 1) for layer in range(4)]
-        return run_branches(config, params, start, suffix), jnp.stack(alone)
+    def both(params):
+        alone = [run_layers(config, params, start(layer), suffix, None, start=layer + 1) for layer in layers]
+        layer_NR = jnp.broadcast_to(jnp.array(layers)[:, None], (len(layers), 10))
+        together = run_branches(config, params, jnp.stack([start(layer) for layer in layers]), suffix, layer_NR)
+        mixed = jnp.where(jnp.arange(10)[None] % 2 == 0, layer_NR, layer_NR[::-1])
+        starts = jnp.stack([start(layer) for layer in range(4)])[mixed, jnp.arange(10)[None]]
+        return together, jnp.stack(alone), run_branches(config, params, starts, suffix, mixed)
 
-    branches, alone = both(params, start)
-    np.testing.assert_allclose(branches, alone, atol=1e-13)
-    np.testing.assert_array_equal(branches[3], start[3])
-    assert float(jnp.abs(branches - start)[:3].min()) > 1e-6
+    together, alone, mixed = both(params)
+    np.testing.assert_allclose(together, alone, atol=1e-13)
+    np.testing.assert_allclose(mixed[:, ::2], alone[:, ::2], atol=1e-13)
+    np.testing.assert_allclose(mixed[:, 1::2], alone[::-1, 1::2], atol=1e-13)
+    last = layers.index(3) if 3 in layers else None
+    if last is not None:
+        np.testing.assert_array_equal(together[last], query[3, :, 0])
 
 
 def test_parts_of_the_ffn_are_the_forwards(run):
@@ -249,7 +257,8 @@ def test_parts_of_the_ffn_are_the_forwards(run):
     @jax.jit
     def parts(params):
         out = ffn_output(config, params["layers"], a["mlp_post"])
-        return out, after_ffn(config, params["layers"], a["resid_mid"], out)
+        layer = jnp.broadcast_to(jnp.arange(out.shape[0])[:, None, None], out.shape[:-1])
+        return out, after_ffn(config, params["layers"], layer, a["resid_mid"], out)
 
     out, after = parts(params)
     np.testing.assert_allclose(out, a["mlp_out"], atol=1e-14)

@@ -76,8 +76,8 @@ def frozen_objective(config, at, batch, path, make, mask_of):
         weight = batch.token_weight_BT[:, 1:]
         lm = -(log_p[..., 0] * weight).sum() / weight.sum()
         ratio = answers(readout(1 - mask), batch) / p
-        control = answers(readout(1 - mask[:, batch.control_R]), batch) / p
-        real, has_control = batch.answer_weight_N, batch.control_weight_N
+        control = answers(readout(1 - mask[:, batch.control_XR[0]]), batch) / p
+        real, has_control = batch.answer_weight_N, batch.control_weight_XN[0]
         return (
             lm
             + WEIGHTS["suppression"] * (ratio * real).sum() / real.sum()
@@ -140,8 +140,8 @@ def test_straight_through_has_the_hard_value_and_its_own_gradient(float64):
         weight = batch.token_weight_BT[:, 1:]
         readout = fast_readout(config, params, batch)
         ratio = answers(readout(1 - mask), batch) / p
-        control = jnp.maximum(1 - answers(readout(1 - mask[:, batch.control_R]), batch) / p, 0)
-        real, has_control = batch.answer_weight_N, batch.control_weight_N
+        control = jnp.maximum(1 - answers(readout(1 - mask[:, batch.control_XR[0]]), batch) / p, 0)
+        real, has_control = batch.answer_weight_N, batch.control_weight_XN[0]
         terms = 0.7 * (ratio * real).sum() / real.sum() + 1.3 * (control * has_control).sum() / has_control.sum()
         return terms - (log_p[..., 0] * weight).sum() / weight.sum()
 

@@ -76,7 +76,8 @@ def done(model, tmp_path_factory):
 
 def test_a_fixed_number_of_neurons_gives_the_columns_of_the_measurement(model, done):
     asked, record, _, edited = done
-    slow = measured_answers(model.config, model.params, asked.queries, k=K, n_relations=3, rule=RULE, rows=5).columns
+    made = {"k": K, "n_relations": 3, "integral": RULE}
+    slow = measured_answers(model.config, model.params, asked.queries, rows=5, **made).columns
     assert asked.queries.answer_length_N.max() == 2
     close = {"rtol": 1e-4, "atol": 1e-9}
     np.testing.assert_allclose(edited.probability_N, slow["probability"], **close)
@@ -290,7 +291,8 @@ def test_a_bidirectional_model_uses_prompts_with_the_answer_inside(tmp_path):
     assert found["facts"]["queries"] == 18
     assert "prompt whose answer does not come last" not in found["facts"]["dropped"]
     asked = choose(model, facts, dataclasses.replace(CONFIG, limit=2, prompts=0), tmp_path / "study")
-    slow = measured_answers(model.config, model.params, asked.queries, k=K, n_relations=3, rule=RULE, rows=4).columns
+    made = {"k": K, "n_relations": 3, "integral": RULE}
+    slow = measured_answers(model.config, model.params, asked.queries, rows=4, **made).columns
     effects = found["protocols"]["fixed_k"]["sets"]["all"]["attribution"]["by_relation"]
     for relation, name in enumerate("uvw"):
         own = asked.queries.relation_N == relation

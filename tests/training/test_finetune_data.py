@@ -137,7 +137,7 @@ def test_batches_are_balanced_over_relations(data):
         relations = [queries.relation_N[rows[tuple(row)]] for row in batch.tokens_BT.tolist()]
         counts = np.bincount(relations, minlength=N_RELATIONS)
         assert sorted(counts[counts > 0]) == [2, 2, 3]
-        assert batch.control_weight_N.sum() == 7 or len(set(relations)) < 3
+        assert batch.control_weight_XN[0].sum() == 7 or len(set(relations)) < 3
 
 
 def test_batches_are_a_function_of_seed_and_step(data):
@@ -195,7 +195,7 @@ def test_batches_with_text(with_text):
     last = batch.answer_R[real] >= 4
     np.testing.assert_array_equal(batch.position_R[real][last], 4)
     np.testing.assert_array_equal(batch.target_R[real][last], batch.tokens_BT[4:, 5])
-    assert batch.control_weight_N.sum() == 7
+    assert batch.control_weight_XN[0].sum() == 7
 
 
 def test_configs_check_themselves():

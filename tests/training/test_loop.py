@@ -159,7 +159,7 @@ def test_mistakes_stop_before_anything_is_written(data, tmp_path, change, messag
 
 
 def test_configs_check_themselves():
-    for mistake in ({"preset": "1g"}, {"steps": 0}):
+    for mistake in ({"preset": "1g"}, {"steps": 0}, {"model": {"dtype": "bfloat16"}}):
         with pytest.raises(UserError):
             TrainConfig(**mistake)
     for mistake in ({"points": 0}, {"temperature": 0.0}, {"k": 0}, {"weights": {"control": "x"}}):

@@ -1,0 +1,209 @@
+"""Integrated gradients with as many points as each layer and row needs: most layers need three, a few need dozens."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxinterp.attribution import Attribution, branch_slopes, gradient_x_activation, integrated_gradients
+from jaxinterp.errors import UserError
+from jaxinterp.quadrature import Adaptive, Integral, Quadrature
+from jaxinterp.readout import Readout
+
+# Points are multiples of 1 / ONE. That fine, as the norm after a layer of Gemma's makes P jump near α = 0.
+ONE = 2**16
+# Evaluations of P at once, about: enough to keep matrix products busy, few enough that most of a batch's branches are
+# near one another and pass over the same layers.
+EVALUATIONS = 128
+
+
+class AdaptiveAttribution(NamedTuple):
+    """An attribution, and what it took."""
+
+    attribution: Attribution
+    evaluations_LR: Int[np.ndarray, "L R"]  # of P and its gradient
+
+
+def per_layer_attribution(readout: Readout, integral: Integral) -> Attribution:
+    """Integrated gradients on the per-layer path of a readout made of arrays, by a fixed rule or adaptively.
+
+    Not to be traced or differentiated; see `attribution.integrated_gradients` for that.
+    """
+    if isinstance(integral, Adaptive):
+        return adaptive_integrated_gradients(readout, integral.tolerance).attribution
+    return _fixed(readout, *(jnp.asarray(part) for part in integral))
+
+
+@jax.jit
+def _fixed(readout: Readout, points_M: Array, weights_M: Array) -> Attribution:
+    return integrated_gradients(readout, Quadrature(points_M, weights_M), path="per_layer")
+
+
+def adaptive_integrated_gradients(readout: Readout, tolerance: float) -> AdaptiveAttribution:
+    """Per-layer integrated gradients whose completeness residual is at most `tolerance` · P(1), layer by layer.
+
+    Simpson's rule on intervals that are halved until Σ |∫ₐᵇ dP/dα dα by the rule − (P(b) − P(a))| over a layer's
+    intervals is below the tolerance: completeness holds on every interval, so that its local residual says where points
+    are missing, and residuals of opposite signs do not hide each other. Both ends of [0, 1] are needed anyway, and at
+    α = 1 one backward pass serves all layers; a halving takes two more points and uses all those there are.
+
+    The residual bounds the error of a layer's sum. Single neurons' errors can be larger where they cancel.
+
+    Not to be traced or differentiated: which points are evaluated depends on values.
+
+    Args:
+      readout: P, gates [L, R, F] -> probability [R].
+      tolerance: largest residual of a layer, as a share of the row's untouched probability; above 0.
+    Returns:
+      Scores [L, R, F], the residual [L, R] (above the tolerance where even points 1 / ONE apart do not reach it), and
+      evaluations.
+    Raises:
+      UserError: if the tolerance is not above 0.
+    """
+    if tolerance <= 0:
+        raise UserError(f"the tolerance of an adaptive attribution must be above 0, got {tolerance}")
+    n_layers, n_rows, _ = readout.shape
+    end_LRF, untouched_R = _at_one(readout)
+    end_LR, p_end_R = np.asarray(end_LRF).sum(-1), np.asarray(untouched_R)
+    paths = {
+        (layer, row): _Path(p_end_R[row], end_LR[layer, row]) for layer in range(n_layers) for row in range(n_rows)
+    }
+    asked = {key: [0, ONE // 2] for key in paths}
+    found: list[_Chunk] = []
+    while any(asked.values()):
+        chunks = _evaluated(readout, asked)
+        for chunk in chunks:
+            for (layer, row, node), p, slope in chunk.kept():
+                paths[layer, row].nodes[node] = p, slope
+        found += chunks
+        # What has converged is not looked at again.
+        asked = {key: paths[key].halved(tolerance * p_end_R[key[1]]) for key, nodes in asked.items() if nodes}
+    weights = {key: path.weights() for key, path in paths.items()}
+    total = readout.zero_slopes(n_layers)
+    for chunk in found:
+        weight_NR = np.zeros(chunk.layer_NR.shape)
+        for n, row in np.argwhere(chunk.kept_NR):
+            weight_NR[n, row] = weights[chunk.layer_NR[n, row], row].get(chunk.node_NR[n, row], 0.0)
+        total = _accumulated(total, chunk.layer_NR, jnp.asarray(weight_NR, total.dtype), chunk.slope_NRX)
+
+    def grid(value: Callable[[tuple[int, int]], float]) -> np.ndarray:
+        return np.array([value(key) for key in paths]).reshape(n_layers, n_rows)
+
+    end_weight = jnp.asarray(grid(lambda key: weights[key][ONE]), total.dtype)
+    residual = jnp.asarray(grid(lambda key: paths[key].residual()), total.dtype)
+    # The evaluation at α = 1 is shared by all layers.
+    n = grid(lambda key: len(paths[key].nodes) - 1)
+    return AdaptiveAttribution(Attribution(_scores(readout, total, end_weight, end_LRF), residual), n)
+
+
+class _Path:
+    """What is known of one layer's path of one row: nodes, in units of 1 / ONE, with P and dP/dα; and intervals."""
+
+    def __init__(self, p_end: float, slope_end: float) -> None:
+        self.nodes = {ONE: (float(p_end), float(slope_end))}
+        self.intervals = [(0, ONE)]
+
+    def rule(self, interval: tuple[int, int]) -> float:
+        """Simpson's rule for dP/dα on an interval."""
+        a, b = interval
+        slopes = [self.nodes[node][1] for node in (a, (a + b) // 2, b)]
+        return (slopes[0] + 4 * slopes[1] + slopes[2]) * (b - a) / (6 * ONE)
+
+    def local_residual(self, interval: tuple[int, int]) -> float:
+        a, b = interval
+        return self.rule(interval) - (self.nodes[b][0] - self.nodes[a][0])
+
+    def residual(self) -> float:
+        """Of completeness, over the whole path."""
+        return sum(self.local_residual(interval) for interval in self.intervals)
+
+    def halved(self, most: float) -> list[int]:
+        """Halves the intervals with the largest residuals until the others' sum is small; the new nodes."""
+        by_size = sorted(((abs(self.local_residual(i)), i) for i in self.intervals), reverse=True)
+        left = sum(value for value, _ in by_size)
+        if not left > most:
+            return []
+        nodes = []
+        for value, (a, b) in by_size:
+            # Half the tolerance stays for what is halved now. What cannot be halved would have the others halved in
+            # vain.
+            if left <= most / 2:
+                break
+            left -= value
+            if b - a >= 4:  # the halves need nodes at their middles
+                middle = (a + b) // 2
+                self.intervals.remove((a, b))
+                self.intervals += [(a, middle), (middle, b)]
+                nodes += [(a + middle) // 2, (middle + b) // 2]
+        return nodes
+
+    def weights(self) -> dict[int, float]:
+        """Of the nodes in the integral."""
+        found = dict.fromkeys(self.nodes, 0.0)
+        for a, b in self.intervals:
+            for node, factor in ((a, 1), ((a + b) // 2, 4), (b, 1)):
+                found[node] += factor * (b - a) / (6 * ONE)
+        return found
+
+
+class _Chunk(NamedTuple):
+    """Branches that were evaluated together."""
+
+    layer_NR: Int[np.ndarray, "N R"]
+    node_NR: Int[np.ndarray, "N R"]
+    kept_NR: Bool[np.ndarray, "N R"]  # what was asked for; the rest fills rows up
+    p_NR: Float[np.ndarray, "N R"]
+    along_NR: Float[np.ndarray, "N R"]  # dP/dα
+    slope_NRX: Array
+
+    def kept(self) -> Iterator[tuple[tuple[int, int, int], float, float]]:
+        """((layer, row, node), P, dP/dα) of what was asked for."""
+        for n, row in np.argwhere(self.kept_NR).tolist():
+            at = int(self.layer_NR[n, row]), row, int(self.node_NR[n, row])
+            yield at, float(self.p_NR[n, row]), float(self.along_NR[n, row])
+
+
+def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]]) -> list[_Chunk]:
+    """P and its gradient at the nodes that are asked for, by layer and row."""
+    n_layers, n_rows, _ = readout.shape
+    # Each row has its own queue, by layer; what fills it up runs fewest layers and does not count.
+    queues = [[(layer, node) for layer in range(n_layers) for node in asked.get((layer, r), ())] for r in range(n_rows)]
+    size = max(1, min(EVALUATIONS // n_rows, n_layers // 2))
+    n = -(-max(len(queue) for queue in queues) // size) * size
+    filled = np.array([queue + [(n_layers - 1, 0)] * (n - len(queue)) for queue in queues], np.int32)
+    layer_NR, node_NR = filled.transpose(2, 1, 0)
+    kept_NR = np.arange(n)[:, None] < np.array([len(queue) for queue in queues])[None]
+    found = []
+    for first in range(0, n, size):
+        part = slice(first, first + size)
+        alpha = (node_NR[part] / ONE).astype(readout.untouched().dtype)
+        p, along, slope = _branches(readout, layer_NR[part], alpha)
+        found.append(_Chunk(layer_NR[part], node_NR[part], kept_NR[part], np.asarray(p), np.asarray(along), slope))
+    return found
+
+
+@jax.jit
+def _at_one(readout: Readout) -> tuple[Float[Array, "L R F"], Float[Array, " R"]]:
+    return gradient_x_activation(readout), readout.untouched()
+
+
+@jax.jit
+def _branches(
+    readout: Readout, layer_NR: Array, alpha_NR: Array
+) -> tuple[Float[Array, "N R"], Float[Array, "N R"], Array]:
+    p_NR, slope_NRX = branch_slopes(readout, layer_NR, alpha_NR)
+    return p_NR, readout.branch_scores(layer_NR, slope_NRX), slope_NRX
+
+
+@jax.jit
+def _accumulated(total_LRX: Array, layer_NR: Array, weight_NR: Array, slopes_NRX: Array) -> Array:
+    row = jnp.broadcast_to(jnp.arange(layer_NR.shape[1])[None], layer_NR.shape)
+    return total_LRX.at[layer_NR, row].add(weight_NR[..., None] * slopes_NRX)
+
+
+@jax.jit
+def _scores(readout: Readout, slope_LRX: Array, weight_LR: Array, end_LRF: Array) -> Float[Array, "L R F"]:
+    return readout.neuron_scores(slope_LRX) + weight_LR[..., None] * end_LRF

@@ -1,0 +1,58 @@
+"""Which models are trained together; imports no JAX."""
+
+import dataclasses
+import math
+
+from jaxinterp.errors import UserError
+from jaxinterp.training.config import TrainConfig
+
+TERMS = ("suppression", "control")  # λ's and μ's
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One model of an ensemble."""
+
+    seed: int  # of initialisation and quadrature offsets
+    suppression: float  # λ, times its schedule
+    control: float  # μ, times its schedule
+
+    @property
+    def name(self) -> str:
+        """Of its folder and in results."""
+        return f"{self.setting}-seed{self.seed}"
+
+    @property
+    def setting(self) -> str:
+        """What members that differ by seed alone have in common."""
+        return f"lambda{self.suppression:g}-mu{self.control:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleConfig:
+    """Every seed with every pair of weights, trained in one program."""
+
+    # What all share; its seed is the first one, and fixes the order of the data for all. The schedules in
+    # objective.weights are multiplied by each member's λ and μ.
+    run: TrainConfig = TrainConfig()
+    seeds: int = 4  # number of seeds, from run.seed upwards
+    weights: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))  # pairs (λ, μ); (0, 0) is plain training
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UserError(f"seeds must be at least 1, got {self.seeds}")
+        if not self.weights or len(set(self.weights)) != len(self.weights):
+            raise UserError(f"weights must be one pair (λ, μ) or more, each once, got {self.weights}")
+        if not all(math.isfinite(value) for pair in self.weights for value in pair):
+            raise UserError(f"weights must be finite, got {self.weights}")
+        if set(self.run.objective.weights) != set(TERMS):
+            raise UserError(
+                f"an ensemble needs a schedule for each of {', '.join(TERMS)} in objective.weights, and no other, got "
+                f"{dict(self.run.objective.weights)}"
+            )
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All models, those of a pair of weights side by side."""
+        seeds = range(self.run.seed, self.run.seed + self.seeds)
+        return tuple(Member(seed, *pair) for pair in self.weights for seed in seeds)

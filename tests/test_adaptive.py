@@ -1,0 +1,69 @@
+"""Adaptive attributions: integrals by hand, the tolerance that is promised, and a transformer against many points."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_params
+
+from jaxinterp.adaptive import adaptive_integrated_gradients
+from jaxinterp.attribution import integrated_gradients
+from jaxinterp.errors import UserError
+from jaxinterp.quadrature import quadrature
+from jaxinterp.readout import FunctionReadout
+
+# Layer 0 is a cubic in each gate; layer 1 a narrow peak in the mean of its gates. P(1) = 2 + peak(1).
+CENTRE, WIDTH = 0.3, 0.02
+PEAK = FunctionReadout(
+    lambda g: g[0, :, 0] ** 3 + g[0, :, 1] + jnp.exp(-(((g[1].mean(-1) - CENTRE) / WIDTH) ** 2)), (2, 3, 2)
+)
+
+
+def test_by_hand_and_only_where_points_are_missing(float64):
+    found = adaptive_integrated_gradients(PEAK, 1e-4)
+    scores, residual = found.attribution
+    # Simpson's rule is exact for the cubic's derivative: its first points are all that it takes.
+    np.testing.assert_allclose(scores[0], [[1, 1]] * 3, atol=1e-14)
+    np.testing.assert_array_equal(found.evaluations_LR[0], [2, 2, 2])
+    # The peak rises and falls between 0 and 1: its integral is P(1) − P(0), nearly nothing, half for each gate.
+    change = np.exp(-(((1 - CENTRE) / WIDTH) ** 2)) - np.exp(-((CENTRE / WIDTH) ** 2))
+    assert residual.shape == (2, 3)
+    np.testing.assert_allclose(scores[1].sum(-1), [change] * 3, atol=2e-4)
+    np.testing.assert_allclose(scores[1, :, 0], scores[1, :, 1], atol=1e-14)
+    np.testing.assert_allclose(residual[1], scores[1].sum(-1) - change, atol=1e-14)
+
+
+def test_a_narrow_step_is_found_and_takes_points_near_it(float64):
+    step = FunctionReadout(lambda g: jax.nn.sigmoid((g[0].mean(-1) - 0.7) / 0.01), (1, 1, 2))
+    change = float(step(jnp.ones((1, 1, 2)))[0] - step(jnp.zeros((1, 1, 2)))[0])
+    for tolerance in (1e-2, 1e-4):
+        found = adaptive_integrated_gradients(step, tolerance)
+        assert abs(float(found.attribution.residual_PR[0, 0])) <= tolerance
+        np.testing.assert_allclose(found.attribution.scores_LRF.sum(), change, atol=tolerance)
+        assert 8 < found.evaluations_LR[0, 0] < 129
+    # As many equally spaced points as are needed there would be far more.
+    assert found.evaluations_LR[0, 0] < 80
+
+
+@pytest.mark.parametrize("name", ["gemma", "bert"])
+def test_a_transformer_within_the_tolerance(name, float64):
+    config = tiny_config(dtype="float64", **ARCHITECTURES[name])
+    readout = fast_readout(config, tiny_params(config), tiny_batch())
+    exact = jax.jit(lambda r: integrated_gradients(r, quadrature("gauss_legendre", 40), path="per_layer"))(readout)
+    evaluations, errors = [], []
+    for tolerance in (1e-2, 1e-5):
+        found = adaptive_integrated_gradients(readout, tolerance)
+        assert (np.abs(found.attribution.residual_PR) <= tolerance * readout.untouched()[None]).all()
+        error = jnp.abs(found.attribution.scores_LRF - exact.scores_LRF).max((0, 2))
+        errors.append(float((error / readout.untouched()).max()))
+        evaluations.append(found.evaluations_LR.sum())
+    assert evaluations[0] < evaluations[1]
+    # Neurons' errors may cancel in the residual; they become small with it all the same.
+    assert errors[0] < 0.3
+    assert errors[1] < 1e-3
+    assert np.unique(found.evaluations_LR).size > 1
+
+
+def test_tolerance_must_be_positive():
+    with pytest.raises(UserError, match="must be above 0, got 0"):
+        adaptive_integrated_gradients(PEAK, 0.0)

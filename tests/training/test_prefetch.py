@@ -1,0 +1,72 @@
+"""Inputs made ahead: in order, no further than asked, errors in their place, and an end when nobody wants more."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from jaxinterp.training.prefetch import prefetched
+
+
+def test_values_come_in_order_from_one_thread():
+    names = set()
+
+    def square(n):
+        names.add(threading.current_thread().name)
+        time.sleep(0.002 if n % 2 else 0)
+        return n * n
+
+    assert list(prefetched(square, range(20), ahead=3)) == [n * n for n in range(20)]
+    assert list(prefetched(square, [])) == [] and list(prefetched(square, [3], ahead=5)) == [9]
+    assert all(name.startswith("prefetch") for name in names)
+
+
+def test_the_next_values_are_made_while_one_is_used():
+    made, third = [], threading.Event()
+
+    def make(n):
+        made.append(n)
+        if n == 2:
+            third.set()
+        return n
+
+    with contextlib.closing(prefetched(make, range(10), ahead=2)) as values:
+        assert next(values) == 0
+        assert third.wait(10)
+        time.sleep(0.02)
+        assert made == [0, 1, 2]
+        assert next(values) == 1
+
+
+def test_an_error_is_raised_where_its_value_is_asked_for():
+    def make(n):
+        if n == 2:
+            raise ValueError("two")
+        return n
+
+    values = prefetched(make, range(10), ahead=4)
+    assert [next(values), next(values)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(values)
+    assert not prefetching()
+
+
+def test_an_interruption_ends_the_thread():
+    made = []
+
+    def make(n):
+        made.append(n)
+        time.sleep(0.01)
+        return n
+
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(prefetched(make, range(10**6))) as values:
+        for value in values:
+            if value == 3:
+                raise KeyboardInterrupt
+    assert not prefetching()
+    assert len(made) <= 7
+
+
+def prefetching() -> bool:
+    return any(thread.name.startswith("prefetch") for thread in threading.enumerate())
