@@ -1,5 +1,6 @@
 """Integrated gradients with as many points as each layer and row needs: most layers need three, a few need dozens."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -27,22 +28,29 @@ class AdaptiveAttribution(NamedTuple):
     evaluations_LR: Int[np.ndarray, "L R"]  # of P and its gradient
 
 
-def per_layer_attribution(readout: Readout, integral: Integral) -> Attribution:
+def per_layer_attribution(readout: Readout, integral: Integral, *, at_once: int = 1024) -> Attribution:
     """Integrated gradients on the per-layer path of a readout made of arrays, by a fixed rule or adaptively.
 
     Not to be traced or differentiated; see `attribution.integrated_gradients` for that.
+
+    Args:
+      readout: made of arrays; see `readout.read`.
+      integral: how.
+      at_once: evaluations of P in memory at a time; see `planner.evaluations_at_once`.
     """
     if isinstance(integral, Adaptive):
-        return adaptive_integrated_gradients(readout, integral.tolerance).attribution
-    return _fixed(readout, *(jnp.asarray(part) for part in integral))
+        return adaptive_integrated_gradients(readout, integral.tolerance, at_once=at_once).attribution
+    return _fixed(readout, *(jnp.asarray(part) for part in integral), at_once)
 
 
-@jax.jit
-def _fixed(readout: Readout, points_M: Array, weights_M: Array) -> Attribution:
-    return integrated_gradients(readout, Quadrature(points_M, weights_M), path="per_layer")
+@functools.partial(jax.jit, static_argnums=3)
+def _fixed(readout: Readout, points_M: Array, weights_M: Array, at_once: int) -> Attribution:
+    return integrated_gradients(readout, Quadrature(points_M, weights_M), path="per_layer", at_once=at_once)
 
 
-def adaptive_integrated_gradients(readout: Readout, tolerance: float) -> AdaptiveAttribution:
+def adaptive_integrated_gradients(
+    readout: Readout, tolerance: float, *, at_once: int = EVALUATIONS
+) -> AdaptiveAttribution:
     """Per-layer integrated gradients whose completeness residual is at most `tolerance` · P(1), layer by layer.
 
     Simpson's rule on intervals that are halved until Σ |∫ₐᵇ dP/dα dα by the rule − (P(b) − P(a))| over a layer's
@@ -57,6 +65,7 @@ def adaptive_integrated_gradients(readout: Readout, tolerance: float) -> Adaptiv
     Args:
       readout: P, gates [L, R, F] -> probability [R].
       tolerance: largest residual of a layer, as a share of the row's untouched probability; above 0.
+      at_once: most evaluations of P in memory at a time, at least one a row; not more than `EVALUATIONS` are.
     Returns:
       Scores [L, R, F], the residual [L, R] (above the tolerance where even points 1 / ONE apart do not reach it), and
       evaluations.
@@ -69,18 +78,20 @@ def adaptive_integrated_gradients(readout: Readout, tolerance: float) -> Adaptiv
     end_LRF, untouched_R = _at_one(readout)
     end_LR, p_end_R = np.asarray(end_LRF).sum(-1), np.asarray(untouched_R)
     paths = {
-        (layer, row): _Path(p_end_R[row], end_LR[layer, row]) for layer in range(n_layers) for row in range(n_rows)
+        (layer, row): _Path(float(p_end_R[row]), float(end_LR[layer, row]))
+        for layer in range(n_layers)
+        for row in range(n_rows)
     }
     asked = {key: [0, ONE // 2] for key in paths}
     found: list[_Chunk] = []
     while any(asked.values()):
-        chunks = _evaluated(readout, asked)
+        chunks = _evaluated(readout, asked, min(at_once, EVALUATIONS))
         for chunk in chunks:
             for (layer, row, node), p, slope in chunk.kept():
                 paths[layer, row].nodes[node] = p, slope
         found += chunks
         # What has converged is not looked at again.
-        asked = {key: paths[key].halved(tolerance * p_end_R[key[1]]) for key, nodes in asked.items() if nodes}
+        asked = {key: paths[key].halved(tolerance * float(p_end_R[key[1]])) for key, nodes in asked.items() if nodes}
     weights = {key: path.weights() for key, path in paths.items()}
     total = readout.zero_slopes(n_layers)
     for chunk in found:
@@ -103,7 +114,7 @@ class _Path:
     """What is known of one layer's path of one row: nodes, in units of 1 / ONE, with P and dP/dα; and intervals."""
 
     def __init__(self, p_end: float, slope_end: float) -> None:
-        self.nodes = {ONE: (float(p_end), float(slope_end))}
+        self.nodes = {ONE: (p_end, slope_end)}
         self.intervals = [(0, ONE)]
 
     def rule(self, interval: tuple[int, int]) -> float:
@@ -166,12 +177,12 @@ class _Chunk(NamedTuple):
             yield at, float(self.p_NR[n, row]), float(self.along_NR[n, row])
 
 
-def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]]) -> list[_Chunk]:
+def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]], at_once: int) -> list[_Chunk]:
     """P and its gradient at the nodes that are asked for, by layer and row."""
     n_layers, n_rows, _ = readout.shape
     # Each row has its own queue, by layer; what fills it up runs fewest layers and does not count.
     queues = [[(layer, node) for layer in range(n_layers) for node in asked.get((layer, r), ())] for r in range(n_rows)]
-    size = max(1, min(EVALUATIONS // n_rows, n_layers // 2))
+    size = max(1, min(at_once // n_rows, n_layers // 2))
     n = -(-max(len(queue) for queue in queues) // size) * size
     filled = np.array([queue + [(n_layers - 1, 0)] * (n - len(queue)) for queue in queues], np.int32)
     layer_NR, node_NR = filled.transpose(2, 1, 0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxinterp.adaptive import per_layer_attribution
 from jaxinterp.attribution import Attribution, neuron_ablation
@@ -16,13 +16,13 @@ from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
 from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit, Forward, forward
+from jaxinterp.planner import evaluations_at_once
 from jaxinterp.quadrature import Integral
 from jaxinterp.readout import LanguageModelReadout, Readout, Rows, answer_log_probability, lm_readout, read, row_logits
 from jaxinterp.selection import top_k
 from jaxinterp.suppression import amplify, control_mask, random_mask, suppress
 
 LENGTHS = 8  # tokens; lengths are rounded up to multiples, so that few shapes are compiled
-LOGITS_BYTES = 3e9  # that a batch's branches may take, with what the backward pass keeps of them
 
 
 class Answers(NamedTuple):
@@ -61,7 +61,7 @@ def measured_answers(
       n_relations: number of relations that `queries.relation_N` indexes.
       integral: of the attribution.
       n_controls: other facts whose neurons are switched off, for each query.
-      rows: answer tokens at once; see `fitting_rows`.
+      rows: answer tokens at once.
       seed: of controls and random neurons.
       progress: called with the number of queries done in each batch.
     """
@@ -70,7 +70,7 @@ def measured_answers(
 
     def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
         readout, _ = _readout(config, params, batch)
-        attribution = per_layer_attribution(readout, integral)
+        attribution = _attribution(config, readout, integral, batch)
         columns, mask = step(readout, batch, attribution, jax.random.fold_in(key, number))
         real = batch.weight_R > 0
         relation_R = queries.relation_N[taken][batch.answer_R[real]]
@@ -100,7 +100,7 @@ def measured_by_ablation(
 
     def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
         readout, _ = _readout(config, params, batch)
-        return step(readout, batch, per_layer_attribution(readout, integral).scores_LRF)
+        return step(readout, batch, _attribution(config, readout, integral, batch).scores_LRF)
 
     return _all_batches(queries, rows, seed, measured, progress)
 
@@ -140,16 +140,51 @@ def recalled(
     return columns
 
 
+def most_probable(
+    config: ModelConfig,
+    params: Mapping,
+    queries: EncodedQueries,
+    candidates: Mapping[int, Int[np.ndarray, " n"]],
+    *,
+    rows: int = 32,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """What a causal model itself would answer, out of the given tokens, and with which probability.
+
+    Args:
+      config, params: the model.
+      queries: whose answers are not looked at.
+      candidates: tokens, by the queries' relation index.
+      rows: queries at once.
+      progress: called with the number of queries done in each batch.
+    """
+    one_token = dataclasses.replace(queries, answer_length_N=np.ones(len(queries), int))
+    step = _jitted_distribution(config)
+
+    def best(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, np.ndarray]:
+        p_RV = np.asarray(step(params, batch))[: len(taken)]
+        own = [candidates[relation] for relation in queries.relation_N[taken].tolist()]
+        token = np.array([tokens[p_V[tokens].argmax()] for tokens, p_V in zip(own, p_RV, strict=True)])
+        return {"token": token, "probability": np.take_along_axis(p_RV, token[:, None], 1)[:, 0]}
+
+    found = _all_batches(one_token, rows, 0, best, progress)
+    return found["token"].astype(int), found["probability"]
+
+
+@functools.lru_cache(maxsize=8)
+def _jitted_distribution(config: ModelConfig) -> Callable:
+    @jax.jit
+    def step(params: Mapping, batch: QueryBatch) -> Float[Array, "R V"]:
+        result = forward(config, params, batch.tokens_BT, length_B=batch.length_B)
+        return jax.nn.softmax(row_logits(config, params, result, _rows(batch)))
+
+    return step
+
+
 def _fitted(tokens_NT: np.ndarray, n_positions: int) -> np.ndarray:
     """Cut or padded to `n_positions`; what stands there is padding in any case."""
     missing = max(n_positions - tokens_NT.shape[1], 0)
     return np.pad(tokens_NT, ((0, 0), (0, missing)))[:, :n_positions]
-
-
-def fitting_rows(config: ModelConfig, points: int, most: int) -> int:
-    """Rows of a batch whose branches, L · points a row, have room for their logits: at most `most`, at least 1."""
-    bytes_a_row = 4 * 4 * config.n_layers * points * config.d_vocab
-    return max(1, min(most, int(LOGITS_BYTES / bytes_a_row)))
 
 
 def _all_batches(
@@ -196,6 +231,12 @@ class _Measured(NamedTuple):
 
 def _readout(config: ModelConfig, params: Mapping, batch: QueryBatch) -> tuple[LanguageModelReadout, Array]:
     return read(config, params, batch.tokens_BT, _rows(batch), batch.length_B)
+
+
+def _attribution(
+    config: ModelConfig, readout: LanguageModelReadout, integral: Integral, batch: QueryBatch
+) -> Attribution:
+    return per_layer_attribution(readout, integral, at_once=evaluations_at_once(config, batch.tokens_BT.shape[1]))
 
 
 def _rows(batch: QueryBatch) -> Rows:

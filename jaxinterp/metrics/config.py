@@ -20,7 +20,7 @@ class MeasureConfig:
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
     tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P
     controls: int = 1  # other facts whose neurons are switched off, for each query
-    rows: int = 64  # most answer tokens at once; fewer (see `fitting_rows`) where a large model's logits need room
+    rows: int = 64  # answer tokens at once
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap
     metrics: tuple[str, ...] = ()  # names; () is all that were measured

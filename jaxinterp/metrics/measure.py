@@ -12,7 +12,6 @@ from jaxinterp.facts.facts import SETS, FactSet, Split
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.answers import (
     Answers,
-    fitting_rows,
     measured_ability,
     measured_answers,
     measured_by_ablation,
@@ -178,7 +177,7 @@ def _columns(
     rule = integral(config.rule, config.points, config.tolerance)
     common = {"k": config.k, "integral": rule, "seed": config.seed, "progress": advance}
     longest = int(queries.answer_length_N.max())
-    rows = max(longest, fitting_rows(model.config, config.points, config.rows))
+    rows = max(longest, config.rows)
     answers = measured_answers(
         model.config,
         model.params,

@@ -19,6 +19,9 @@ class ObjectiveConfig:
     temperature: float = 1.0  # of the soft selection, in root mean squares of a row's scores
     path: Literal["joint", "per_layer"] = "joint"  # of integrated gradients
     points: int = 4  # quadrature points of integrated gradients, with a random offset
+    # fast holds all points in memory; flat one at a time, whatever their number, and computes each again in the
+    # backward pass; auto is fast if that fits
+    memory: Literal["auto", "fast", "flat"] = "auto"
 
     def __post_init__(self) -> None:
         for text in self.weights.values():

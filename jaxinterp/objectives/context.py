@@ -31,7 +31,9 @@ class Context:
     def attribution(self) -> Attribution:
         """Integrated gradients of every row."""
         rule = random_offset(self.key, self.config.points)
-        return integrated_gradients(self.readout, rule, path=self.config.path)
+        # "auto" was decided before; see `jaxinterp.planner`.
+        at_once = self.readout.shape[1] if self.config.memory == "flat" else None
+        return integrated_gradients(self.readout, rule, path=self.config.path, at_once=at_once)
 
     @functools.cached_property
     def mask_LRF(self) -> Float[Array, "L R F"]:

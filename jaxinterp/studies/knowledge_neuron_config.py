@@ -21,7 +21,7 @@ class KnowledgeNeuronsConfig:
     rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "left"  # left is the paper's code
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
     tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P
-    rows: int | None = None  # answer tokens attributed at once; None is what fits in about 4 GB
+    rows: int | None = None  # answer tokens attributed at once; None is 32, or a longest answer's
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of facts, prompts, other facts, random neurons and the bootstrap
 

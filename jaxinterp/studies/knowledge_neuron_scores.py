@@ -10,8 +10,8 @@ from jaxinterp.adaptive import per_layer_attribution
 from jaxinterp.attribution import activation
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import QueryBatch, sentence
-from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.planner import evaluations_at_once
 from jaxinterp.progress import progress
 from jaxinterp.quadrature import integral
 from jaxinterp.readout import Rows, read
@@ -20,21 +20,9 @@ from jaxinterp.studies.knowledge_neuron_config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neuron_queries import Asked, description
 from jaxinterp.studies.knowledge_neuron_records import Record, fill, short
 
-MEMORY = 4e9  # bytes, about, of an attribution of the default number of rows
+ROWS = 32  # answer tokens at once
 KEPT = {"attribution": 0.1, "activation": ACTIVATION_THRESHOLD}  # of a row's highest score: what is recorded, at least
 METHODS = tuple(KEPT)
-
-
-def default_rows(config: ModelConfig, points: int, n_tokens: int) -> int:
-    """The rows that an attribution on the per-layer path holds in about 4 GB, at least 1.
-
-    L · points branches a row: each keeps about three arrays of logits, and of every later layer about 5 F + 8 D numbers
-    for the backward pass; in a bidirectional model at each of `n_tokens` positions.
-    """
-    positions = n_tokens if config.attention == "bidirectional" else 1
-    layer_pairs = 0.58 * config.n_layers**2  # a half, and what the groups of `run_branches` waste
-    kept = 3 * config.n_layers * config.d_vocab + layer_pairs * positions * (5 * config.d_mlp + 8 * config.d_model)
-    return max(1, int(MEMORY / (4 * points * kept)))
 
 
 def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, folder: Path) -> Record:
@@ -55,14 +43,15 @@ def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, fo
     """
     queries, facts = asked.queries, asked.facts
     most = int(queries.answer_length_N.max())
-    rows = config.rows or max(most, default_rows(model.config, config.points, queries.tokens_NT.shape[1]))
+    rows = config.rows or max(most, ROWS)
+    at_once = evaluations_at_once(model.config, queries.tokens_NT.shape[1])
     rule = integral(config.rule, config.points, config.tolerance)
     at_least = {"attribution": min(4 * config.k, model.config.n_neurons), "activation": config.k}
 
     def values(batch: QueryBatch, taken: np.ndarray) -> list[dict]:
         rows_read = Rows(batch.sequence_R, batch.position_R, batch.target_R)
         readout, _ = read(model.config, model.params, batch.tokens_BT, rows_read, batch.length_B)
-        attribution = per_layer_attribution(readout, rule)
+        attribution = per_layer_attribution(readout, rule, at_once=at_once)
         scores = jax.device_get({"attribution": attribution.scores_LRF, "activation": activation(readout)})
         residual_R = np.abs(attribution.residual_PR).mean(0)
         found = []

@@ -15,6 +15,8 @@ from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.transformer import forward
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.planner import planned_step
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
 from jaxinterp.training.adaptation import adapted, trainable
@@ -46,7 +48,11 @@ def finetune(
     longest = int(data.sets["objective"].answer_length_N.max())
     if longest > config.rows:
         raise UserError(f"an answer has {longest} tokens, above rows = {config.rows}; raise rows")
-    step_fn = finetune_step(original.config, config)
+
+    def make(objective: ObjectiveConfig):
+        return finetune_step(original.config, dataclasses.replace(config, objective=objective))
+
+    make(config.objective)  # its mistakes are told first
     change_key, step_key = jax.random.split(jax.random.key(config.seed))
     change = trainable(original.params, config.adapt, config.rank, change_key)
     opt_state = optimiser(config.optimiser, config.steps).init(change)
@@ -62,6 +68,7 @@ def finetune(
             interruptible() as interrupted,
             (out / "metrics.jsonl").open("a", encoding="utf-8") as log,
         ):
+            planned = None
             for number in range(done, config.steps):
                 batch = finetune_batch(
                     data,
@@ -70,8 +77,13 @@ def finetune(
                     n_queries=config.queries,
                     n_rows=config.rows,
                     n_text=config.text_queries,
+                    n_controls=config.controls,
                 )
-                state, metrics = step_fn(state, original.params, batch, _windows(text, config, number))
+                arguments = (state, original.params, batch, _windows(text, config, number))
+                if planned is None:
+                    planned = planned_step(make, config.objective, arguments)
+                    report(number, planned.describe())
+                state, metrics = planned.step(*arguments)
                 line = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 if not line.pop("finite"):
                     bad = ", ".join(name for name, value in line.items() if not math.isfinite(value))

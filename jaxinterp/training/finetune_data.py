@@ -10,7 +10,7 @@ from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
-from jaxinterp.metrics.answers import recalled
+from jaxinterp.metrics.answers import most_probable, recalled
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.training.finetune_config import FactsConfig
 
@@ -23,6 +23,7 @@ class FinetuneData:
 
     facts: FactSet
     sets: Mapping[str, EncodedQueries]  # by name out of SETS
+    beliefs: EncodedQueries | None  # with the model's own answers, for the objective
     text: EncodedQueries | None  # pieces of text whose last token the model predicts
     tried: int  # queries that the model was asked
     dropped: Mapping[str, int]  # what was left out, by reason
@@ -34,6 +35,9 @@ class FinetuneData:
             relations = sorted({self.facts.relations[index].name for index in queries.relation_N})
             n_facts = len(set(queries.fact_N.tolist()))
             lines.append(f"{name.replace('_', ' ')}: {len(queries)} queries, {n_facts} facts; {', '.join(relations)}")
+        if self.beliefs is not None:
+            names = sorted({self.facts.relations[index].name for index in self.beliefs.relation_N})
+            lines.append(f"beliefs: {len(self.beliefs)} queries with the model's own answers; {', '.join(names)}")
         if self.text is not None:
             lines.append(f"text: {len(self.text)} pieces whose last token the model predicts")
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
@@ -54,7 +58,9 @@ def finetune_data(
     probable one.
 
     A handful of relations cannot teach a model to keep any two facts apart, and there are no more that a small model
-    knows. So tokens of neutral text that it predicts serve as further facts, each of a relation of its own.
+    knows. What it believes has neurons as well, true or not: so the answers that it gives itself to prompts which it
+    answers wrongly serve as further facts of the objective, of relations and subjects that the objective may see; and
+    tokens of neutral text that it predicts, each of a relation of its own.
 
     Args:
       model: a causal language model.
@@ -72,7 +78,8 @@ def finetune_data(
     longest = min(config.longest, model.config.n_ctx)
     queries = encode(facts, facts.queries(config.prompts, config.seed), model.tokenizer, n_ctx=longest, dropped=dropped)
     pieces = None if text_NT is None else _text_queries(text_NT, queries)
-    done, total = 0, len(queries) + (0 if pieces is None else len(pieces))
+    n_beliefs = min(config.beliefs, len(queries))
+    done, total = 0, len(queries) + n_beliefs + (0 if pieces is None else len(pieces))
 
     def advance(n: int) -> None:
         nonlocal done
@@ -93,7 +100,48 @@ def finetune_data(
             raise UserError(
                 "the model predicts the last token of no piece of text; set text.tried and text_queries to 0"
             )
-    return FinetuneData(facts, _divided(facts, known, config), pieces, len(queries), dropped)
+    sets = _divided(facts, known, config)
+    beliefs = None
+    if n_beliefs:
+        wrong = _open_to_the_objective(queries[np.flatnonzero(~correct)], sets, config)
+        order = np.random.default_rng([config.seed, 2]).permutation(len(wrong))[:n_beliefs]
+        beliefs = _beliefs(model, queries, wrong[order], config.least_belief, advance)
+    return FinetuneData(facts, sets, beliefs, pieces, len(queries), dropped)
+
+
+def _open_to_the_objective(
+    queries: EncodedQueries, sets: Mapping[str, EncodedQueries], config: FactsConfig
+) -> EncodedQueries:
+    """Those of no unseen relation and of no subject that is kept out."""
+    unseen = np.isin(queries.relation_N, sets["unseen_relations"].relation_N)
+    kept_out = np.isin(queries.subject_N, sets["unseen_facts"].subject_N)
+    return queries[np.flatnonzero(~unseen & ~kept_out)]
+
+
+def _beliefs(
+    model: LanguageModel,
+    everything: EncodedQueries,
+    queries: EncodedQueries,
+    least: float,
+    advance: Callable[[int], None],
+) -> EncodedQueries | None:
+    """The queries with the model's own answers, out of their relations' one-token answers; None if there are none."""
+    rows = np.arange(len(everything))
+    first, one_token = everything.tokens_NT[rows, everything.answer_start_N], everything.answer_length_N == 1
+    own = {r: np.unique(first[one_token & (everything.relation_N == r)]) for r in set(everything.relation_N.tolist())}
+    queries = queries[np.flatnonzero([len(own[relation]) > 1 for relation in queries.relation_N.tolist()])]
+    if not len(queries):
+        return None
+    token_N, p_N = most_probable(model.config, model.params, queries, own, progress=advance)
+    tokens, start = queries.tokens_NT.copy(), queries.answer_start_N
+    tokens[np.arange(len(queries)), start] = token_N
+    after = np.arange(tokens.shape[1])[None] > start[:, None]
+    tokens = np.where(after, model.tokenizer.pad, tokens).astype(queries.tokens_NT.dtype)
+    answered = dataclasses.replace(
+        queries, tokens_NT=tokens, length_N=start + 1, answer_length_N=np.ones(len(queries), int)
+    )
+    sure = np.flatnonzero(p_N >= least)
+    return answered[sure] if len(sure) else None
 
 
 def _text_queries(text_NT: Int[np.ndarray, "N T"], facts: EncodedQueries) -> EncodedQueries:
@@ -145,13 +193,17 @@ def _divided(facts: FactSet, known: EncodedQueries, config: FactsConfig) -> dict
 
 
 def finetune_batch(
-    data: FinetuneData, *, seed: int, step: int, n_queries: int, n_rows: int, n_text: int = 0
+    data: FinetuneData, *, seed: int, step: int, n_queries: int, n_rows: int, n_text: int = 0, n_controls: int = 1
 ) -> QueryBatch:
-    """The queries of a step: facts spread evenly over relations, then pieces of text; a pure function of its arguments.
+    """The queries of a step: facts and beliefs spread evenly over relations, then pieces of text.
+
+    A pure function of its arguments.
 
     Relations with many known facts would otherwise drown the others, and a control needs another relation.
     """
     queries, rng = data.sets["objective"], np.random.default_rng([seed, step])
+    if data.beliefs is not None:
+        queries = _together(queries, data.beliefs)
     relations = np.unique(queries.relation_N)
     share = {relation: np.flatnonzero(queries.relation_N == relation) for relation in relations.tolist()}
     turns = np.concatenate([rng.permutation(relations) for _ in range(-(-n_queries // len(relations)))])[:n_queries]
@@ -160,7 +212,7 @@ def finetune_batch(
     if n_text:
         asked = _together(asked, data.text[rng.choice(len(data.text), n_text, replace=len(data.text) < n_text)])
     n = len(asked)
-    batch, _ = query_batch(asked, n_sequences=n, n_rows=n_rows, answered=range(n), rng=rng)
+    batch, _ = query_batch(asked, n_sequences=n, n_rows=n_rows, answered=range(n), rng=rng, n_controls=n_controls)
     return batch
 
 

@@ -16,6 +16,8 @@ from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import overall
 from jaxinterp.models.bundle import LanguageModel, load_model, save_model
 from jaxinterp.models.config import ModelConfig, preset
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.planner import planned_step
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
 from jaxinterp.training.checkpoint import Checkpoints
@@ -77,7 +79,11 @@ def train(
     """
     model = model_config(config, data)
     check_rows(config, data)
-    step_fn = train_step(arithmetic(model, config), config.objective, config.optimiser, config.steps)
+
+    def make(objective: ObjectiveConfig):
+        return train_step(arithmetic(model, config), objective, config.optimiser, config.steps)
+
+    make(config.objective)  # its mistakes are told before the folder is claimed
     claim(dataclasses.asdict(config), out, resume)
     state = initial_state(model, config.optimiser, config.steps, config.seed)
     checkpoints = Checkpoints(out / "checkpoints", config.keep_checkpoints)
@@ -96,8 +102,12 @@ def train(
             contextlib.closing(batches(config, data, done)) as inputs,
         ):
             pending: list[Mapping] = []
+            planned = None
             for number, batch in enumerate(inputs, done):
-                state, metrics = step_fn(state, batch, number)
+                if planned is None:
+                    planned = planned_step(make, config.objective, (state, batch, number))
+                    report(number, planned.describe())
+                state, metrics = planned.step(state, batch, number)
                 pending.append(metrics)
                 last, stop = number + 1 == config.steps, interrupted.is_set()
                 save = last or stop or (number + 1) % config.checkpoint_every == 0

@@ -10,7 +10,6 @@ from tiny import ARCHITECTURES, slow_readout, tiny_config, tiny_params, tiny_que
 
 from jaxinterp.facts.encoding import EncodedQueries, batches_of_all
 from jaxinterp.metrics.answers import (
-    fitting_rows,
     log_odds,
     measured_ability,
     measured_answers,
@@ -217,12 +216,3 @@ def test_recalled_has_the_columns_of_measured_answers(name, mask):
     assert sum(done) == 60
     # A masked model has no next token to predict.
     assert ("sentence_nll" in expected) == (mask is None)
-
-
-def test_rows_that_fit_by_hand():
-    assert fitting_rows(tiny_config(), 20, 64) == 64
-    # 4 arrays of 4 bytes for each of 30 layers, 20 points and 50,000 tokens are 480 MB a row, of 3 GB.
-    assert fitting_rows(tiny_config(n_layers=30, d_vocab=50_000), 20, 64) == 6
-    assert fitting_rows(tiny_config(n_layers=30, d_vocab=50_000), 20, 4) == 4
-    assert fitting_rows(tiny_config(n_layers=30, d_vocab=50_000), 5, 64) == 25
-    assert fitting_rows(tiny_config(n_layers=100, d_vocab=2_000_000), 20, 64) == 1

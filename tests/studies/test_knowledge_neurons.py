@@ -317,16 +317,6 @@ def claimed(folder):
     return folder
 
 
-def test_the_default_number_of_rows_is_what_fits():
-    small = tiny_config()
-    smollm2 = tiny_config(d_vocab=49152, n_layers=30, d_model=576, d_mlp=1536)
-    assert scores.default_rows(smollm2, 20, 32) == 4  # a compiled step of 4 rows takes 3.8 GB
-    assert scores.default_rows(dataclasses.replace(smollm2, d_vocab=10**8), 20, 32) == 1
-    assert scores.default_rows(small, 5, 32) > scores.default_rows(small, 20, 32) > 1000
-    both = dataclasses.replace(small, attention="bidirectional")
-    assert scores.default_rows(both, 20, 64) < scores.default_rows(small, 20, 64)
-
-
 def test_configs_that_cannot_be():
     for name, value in [("limit", -1), ("prompts", -1), ("k", 0), ("points", 0), ("rows", 0), ("seed", -1)]:
         with pytest.raises(UserError, match=f"{name} must be at least"):

@@ -39,7 +39,7 @@ def data(model, path):
 
 
 def config_of(path, **changes):
-    return FactsConfig(**{"source": str(path), "least": 3, "n_unseen_relations": 2, **changes})
+    return FactsConfig(**{"source": str(path), "least": 3, "n_unseen_relations": 2, "beliefs": 0, **changes})
 
 
 def names(data, set_name, field):
@@ -151,6 +151,57 @@ def test_batches_are_a_function_of_seed_and_step(data):
 
 
 @pytest.fixture(scope="module")
+def believing(model, path):
+    return finetune_data(model, config_of(path, beliefs=1000, least_belief=0.05))
+
+
+def test_beliefs_are_the_models_own_answers_where_the_objective_may_look(believing, data, model):
+    beliefs, facts = believing.beliefs, believing.facts
+    assert [asked(believing, name) for name in SETS] == [asked(data, name) for name in SETS]
+    assert data.beliefs is None and len(beliefs) > 5
+    mine = set(zip(beliefs.fact_N.tolist(), beliefs.prompt_N.tolist(), strict=True))
+    assert len(mine) == len(beliefs)
+    for name in SETS:
+        assert not mine & asked(believing, name)
+    own = [facts.facts[index] for index in beliefs.fact_N.tolist()]
+    assert not {fact.relation for fact in own} & names(believing, "unseen_relations", "relation")
+    assert not {fact.subject for fact in own} & names(believing, "unseen_facts", "subject")
+    # One token, the last, which of the relation's answers the model finds the most probable, and probable enough.
+    np.testing.assert_array_equal(beliefs.answer_length_N, 1)
+    np.testing.assert_array_equal(beliefs.length_N, beliefs.answer_start_N + 1)
+    logits = np.asarray(forward(model.config, model.params, jnp.asarray(beliefs.tokens_NT)).logits_BTV)
+    for row, fact in enumerate(own):
+        place = int(beliefs.answer_start_N[row])
+        p = np.exp(logits[row, place - 1]) / np.exp(logits[row, place - 1]).sum()
+        answers = {other.answer for other in facts.facts if other.relation == fact.relation}
+        ids = [encoded[0] for word in sorted(answers) if len(encoded := model.tokenizer.encode(word)) == 1]
+        assert beliefs.tokens_NT[row, place] == max(ids, key=lambda token: p[token])
+        assert p[beliefs.tokens_NT[row, place]] >= 0.05
+    assert (
+        beliefs.tokens_NT[:, 1:][np.arange(beliefs.tokens_NT.shape[1] - 1)[None] >= beliefs.length_N[:, None] - 1]
+        == model.tokenizer.pad
+    ).all()
+    assert f"beliefs: {len(beliefs)} queries with the model's own answers" in believing.describe()
+
+
+def test_batches_take_facts_and_beliefs(believing):
+    whole = {
+        tuple(row[: int(n)])
+        for part in (believing.sets["objective"], believing.beliefs)
+        for row, n in zip(part.tokens_NT.tolist(), part.length_N, strict=True)
+    }
+    beliefs = zip(believing.beliefs.tokens_NT.tolist(), believing.beliefs.length_N, strict=True)
+    own = {tuple(row[: int(n)]) for row, n in beliefs}
+    seen = set()
+    for step in range(6):
+        batch = finetune_batch(believing, seed=0, step=step, n_queries=6, n_rows=12, n_controls=2)
+        assert batch.control_XR.shape == (2, 12)
+        seen |= {tuple(row[: int(n)]) for row, n in zip(batch.tokens_BT.tolist(), batch.length_B, strict=True)}
+    assert seen <= whole
+    assert seen & own and seen - own
+
+
+@pytest.fixture(scope="module")
 def pieces(model):
     """Pieces of text, the first 12 of which end in what the model predicts and the others in something else."""
     made = np.random.default_rng(0).integers(3, 30, (20, 6)).astype(np.int32)
@@ -203,6 +254,7 @@ def test_configs_check_themselves():
         ("limit", -1),
         ("prompts", -1),
         ("longest", 3),
+        ("beliefs", -1),
         ("least", 0),
         ("n_unseen_relations", 0),
         ("seed", -1),
