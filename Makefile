@@ -29,7 +29,7 @@ ablations: .venv/installed
 	$(BIN)/python experiments/ablations.py
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 # Not in the lock: torch's wheels differ from platform to platform, and nothing else needs it.
 .venv/parity: .venv/installed

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution import Attribution, branch_slopes, gradient_x_activation, integrated_gradients
 from jaxinterp.errors import UserError
@@ -87,18 +87,19 @@ def adaptive_integrated_gradients(
     while any(asked.values()):
         chunks = _evaluated(readout, asked, min(at_once, EVALUATIONS))
         for chunk in chunks:
-            for (layer, row, node), p, slope in chunk.kept():
-                paths[layer, row].nodes[node] = p, slope
+            for place, (layer, row, node) in chunk.asked_for():
+                paths[layer, row].nodes[node] = float(chunk.p_J[place]), float(chunk.along_J[place])
         found += chunks
         # What has converged is not looked at again.
         asked = {key: paths[key].halved(tolerance * float(p_end_R[key[1]])) for key, nodes in asked.items() if nodes}
     weights = {key: path.weights() for key, path in paths.items()}
     total = readout.zero_slopes(n_layers)
     for chunk in found:
-        weight_NR = np.zeros(chunk.layer_NR.shape)
-        for n, row in np.argwhere(chunk.kept_NR):
-            weight_NR[n, row] = weights[chunk.layer_NR[n, row], row].get(chunk.node_NR[n, row], 0.0)
-        total = _accumulated(total, chunk.layer_NR, jnp.asarray(weight_NR, total.dtype), chunk.slope_NRX)
+        weight_J = np.zeros(len(chunk.layer_J))
+        for place, (layer, row, node) in chunk.asked_for():
+            weight_J[place] = weights[layer, row].get(node, 0.0)
+        weight = jnp.asarray(weight_J, total.dtype)
+        total = _accumulated(total, chunk.layer_J, chunk.row_J, weight, chunk.slope_JX)
 
     def grid(value: Callable[[tuple[int, int]], float]) -> np.ndarray:
         return np.array([value(key) for key in paths]).reshape(n_layers, n_rows)
@@ -163,37 +164,56 @@ class _Path:
 class _Chunk(NamedTuple):
     """Branches that were evaluated together."""
 
-    layer_NR: Int[np.ndarray, "N R"]
-    node_NR: Int[np.ndarray, "N R"]
-    kept_NR: Bool[np.ndarray, "N R"]  # what was asked for; the rest fills rows up
-    p_NR: Float[np.ndarray, "N R"]
-    along_NR: Float[np.ndarray, "N R"]  # dP/dα
-    slope_NRX: Array
+    layer_J: Int[np.ndarray, " J"]
+    row_J: Int[np.ndarray, " J"]
+    node_J: Int[np.ndarray, " J"]  # −1 for what fills the chunk up
+    p_J: Float[np.ndarray, " J"]
+    along_J: Float[np.ndarray, " J"]  # dP/dα
+    slope_JX: Array
 
-    def kept(self) -> Iterator[tuple[tuple[int, int, int], float, float]]:
-        """((layer, row, node), P, dP/dα) of what was asked for."""
-        for n, row in np.argwhere(self.kept_NR).tolist():
-            at = int(self.layer_NR[n, row]), row, int(self.node_NR[n, row])
-            yield at, float(self.p_NR[n, row]), float(self.along_NR[n, row])
+    def asked_for(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
+        """Place and (layer, row, node) of what was asked for."""
+        jobs = zip(self.layer_J.tolist(), self.row_J.tolist(), self.node_J.tolist(), strict=True)
+        return ((place, job) for place, job in enumerate(jobs) if job[2] >= 0)
 
 
 def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]], at_once: int) -> list[_Chunk]:
     """P and its gradient at the nodes that are asked for, by layer and row."""
     n_layers, n_rows, _ = readout.shape
-    # Each row has its own queue, by layer; what fills it up runs fewest layers and does not count.
-    queues = [[(layer, node) for layer in range(n_layers) for node in asked.get((layer, r), ())] for r in range(n_rows)]
-    size = max(1, min(at_once // n_rows, n_layers // 2))
-    n = -(-max(len(queue) for queue in queues) // size) * size
-    filled = np.array([queue + [(n_layers - 1, 0)] * (n - len(queue)) for queue in queues], np.int32)
-    layer_NR, node_NR = filled.transpose(2, 1, 0)
-    kept_NR = np.arange(n)[:, None] < np.array([len(queue) for queue in queues])[None]
+    alike = len(asked) == n_layers * n_rows and len({tuple(nodes) for nodes in asked.values()}) == 1
+    # Rows that need the same share what they attend to; otherwise every branch gets a copy of its row's.
+    if alike or readout.take(jnp.zeros(1, jnp.int32)) is None:
+        queues = [
+            [(layer, node) for layer in range(n_layers) for node in asked.get((layer, row), ())]
+            for row in range(n_rows)
+        ]
+        longest = max(len(queue) for queue in queues)
+        n, chunks = _sizes(longest, max(1, at_once // n_rows))
+        # What fills up runs fewest layers.
+        filled = np.array([queue + [(n_layers - 1, -1)] * (n * chunks - len(queue)) for queue in queues], np.int32)
+        jobs_CNR3 = np.concatenate([filled, np.indices(filled.shape[:2])[0][..., None]], -1).transpose(1, 0, 2)
+        jobs = jobs_CNR3.reshape(chunks, n, n_rows, 3)
+        evaluate = lambda _, layer_NR, alpha_NR: _branches(readout, layer_NR, alpha_NR)  # noqa: E731
+    else:
+        queue = sorted((layer, node, row) for (layer, row), nodes in asked.items() for node in nodes)
+        n, chunks = _sizes(len(queue), max(1, at_once))
+        filled = np.array(queue + [(n_layers - 1, -1, 0)] * (n * chunks - len(queue)), np.int32)
+        jobs = filled.reshape(chunks, n, 3)
+        evaluate = functools.partial(_branches_of_rows, readout)
     found = []
-    for first in range(0, n, size):
-        part = slice(first, first + size)
-        alpha = (node_NR[part] / ONE).astype(readout.untouched().dtype)
-        p, along, slope = _branches(readout, layer_NR[part], alpha)
-        found.append(_Chunk(layer_NR[part], node_NR[part], kept_NR[part], np.asarray(p), np.asarray(along), slope))
+    for chunk in jobs:
+        layer, node, row = np.moveaxis(chunk, -1, 0)
+        alpha = (np.maximum(node, 0) / ONE).astype(readout.untouched().dtype)
+        p, along, slope = evaluate(row, layer, alpha)
+        flat = (x.ravel() for x in (layer, row, node, np.asarray(p), np.asarray(along)))
+        found.append(_Chunk(*flat, slope.reshape(-1, slope.shape[-1])))
     return found
+
+
+def _sizes(n: int, most: int) -> tuple[int, int]:
+    """Size and number of chunks. Two sizes, so that two programs are compiled: many branches, or the few of a round."""
+    size = max(1, most // 4) if n <= most // 4 else most
+    return size, -(-n // size)
 
 
 @jax.jit
@@ -210,9 +230,13 @@ def _branches(
 
 
 @jax.jit
-def _accumulated(total_LRX: Array, layer_NR: Array, weight_NR: Array, slopes_NRX: Array) -> Array:
-    row = jnp.broadcast_to(jnp.arange(layer_NR.shape[1])[None], layer_NR.shape)
-    return total_LRX.at[layer_NR, row].add(weight_NR[..., None] * slopes_NRX)
+def _branches_of_rows(readout: Readout, row_J: Array, layer_J: Array, alpha_J: Array) -> tuple[Array, Array, Array]:
+    return tuple(x[0] for x in _branches(readout.take(row_J), layer_J[None], alpha_J[None]))
+
+
+@jax.jit
+def _accumulated(total_LRX: Array, layer_J: Array, row_J: Array, weight_J: Array, slope_JX: Array) -> Array:
+    return total_LRX.at[layer_J, row_J].add(weight_J[:, None] * slope_JX)
 
 
 @jax.jit

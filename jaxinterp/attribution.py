@@ -14,10 +14,11 @@ from jaxinterp.readout import Readout
 Path = Literal["per_layer", "joint"]
 PATHS = ("per_layer", "joint")
 
-# Of the per-layer path where memory is no matter: most groups of layers that are run one after another (a group runs
-# all its branches through the layers that the first of them needs), and evaluations of P in a group at least.
+# Of the per-layer path: most groups of branches that are run one after another where memory is no matter (a group runs
+# all its branches through the layers that the first of them needs), and evaluations of P in a group at least (a group
+# reads the layers' weights anew).
 GROUPS = 8
-SPEED = 256
+LEAST = 100
 
 
 class Attribution(NamedTuple):
@@ -89,8 +90,11 @@ def _per_layer(readout: Readout, rule: Quadrature, at_once: int | None) -> Attri
     layers = jnp.arange(n_layers)
     branches = jnp.repeat(layers, n_points), jnp.tile(points, n_layers)
     # In the order of their layers, so that the branches of a chunk have most later layers in common.
-    group = -(-n_layers * n_points // GROUPS)
-    together = max(group, SPEED // n_rows) if at_once is None else min(group, max(1, at_once // n_rows))
+    evaluations = n_layers * n_points * n_rows
+    n_groups = min(GROUPS, max(1, evaluations // LEAST))
+    together = -(-n_layers * n_points // n_groups)
+    if at_once is not None:
+        together = min(together, max(1, at_once // n_rows))
     slopes = lambda chunk: branch_slopes(readout, *(_for_rows(x, n_rows) for x in chunk))  # noqa: E731
     _, slope = _mapped(slopes, branches, together, again=at_once is not None)
     slope_LRX = jnp.einsum("m,lmrx->lrx", weights, slope.reshape(n_layers, n_points, *slope.shape[1:]))

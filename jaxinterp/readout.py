@@ -72,6 +72,10 @@ class Readout:
         """dP/dα of branches from ∂P/∂delta: the `neuron_scores` of each branch's own layer, summed over its neurons."""
         return slope_NRX.sum(-1)
 
+    def take(self, row_J: Int[Array, " J"]) -> "Readout | None":
+        """The readout of some rows, in any order and number; None if it cannot be had."""
+        return None
+
     def neuron_outputs(self, neuron_N: Int[Array, " N"]) -> Float[Array, "N L R X"]:
         """What neuron `neuron[n]` of each layer adds in X when its gate is 1."""
         one_hot = jax.nn.one_hot(neuron_N, self.shape[2], dtype=self.untouched().dtype)
@@ -166,6 +170,22 @@ class LanguageModelReadout(Readout):
     def branch_scores(self, layer_NR: Array, slope_NRX: Array) -> Array:
         neurons_alone = self.mlp_out_LRD - self._bias_LD()[:, None]
         return (slope_NRX * neurons_alone[layer_NR, jnp.arange(self.shape[1])[None]]).sum(-1)
+
+    def take(self, row_J: Array) -> "LanguageModelReadout":
+        suffix = self.suffix
+        per_row = (suffix.position_RS, suffix.visible_RT, suffix.query_RS, suffix.valid_RS)
+        position, visible, query, valid = jax.tree.map(lambda x: x[row_J], per_row)
+        names = ("resid_mid_LRD", "mlp_out_LRD", "neurons_LRF", "resid_post_LRTD")
+        cache, attn_q, found = jax.tree.map(
+            lambda x: x[:, row_J], (suffix.cache, suffix.attn_q_LRSHK, {name: getattr(self, name) for name in names})
+        )
+        return dataclasses.replace(
+            self,
+            rows=jax.tree.map(lambda x: x[row_J], self.rows),
+            suffix=Suffix(position, cache, visible, query, valid, attn_q),
+            untouched_R=self.untouched_R[row_J],
+            **found,
+        )
 
     def neuron_outputs(self, neuron_N: Array) -> Array:
         w_out_NLD = self.params["layers"]["w_out"][:, neuron_N].transpose(1, 0, 2)

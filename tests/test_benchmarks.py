@@ -21,7 +21,8 @@ sys.path.append(str(FOLDER))
 import harness
 from harness import Arm, Ratio, Runs, alternating
 
-SCRIPTS = ("attribution_gpt2", "attribution_bert", "meta_step", "train_step", "startup")
+PEERED = ("attribution_gpt2", "attribution_bert", "meta_step", "train_step")
+SCRIPTS = (*PEERED, "startup", "one_program", "memory")
 PEERS = ("torch", "captum", "knowledge_neurons")
 
 
@@ -160,7 +161,7 @@ def test_help_needs_no_peers(name, run_script):
     assert "--out" in out and "--quick" in out and "--runs" in out
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "startup"])
+@pytest.mark.parametrize("name", PEERED)
 def test_missing_peers_are_told_in_one_line(name, run_script, tmp_path):
     code, _, err = run_script(name, "--quick", "--out", str(tmp_path))
     assert code == 2

@@ -1,5 +1,6 @@
 """The arms that `attribution_gpt2.py` and `attribution_bert.py` share: per-layer integrated gradients of prompts."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,6 +72,24 @@ class Ours:
             None if flops is None else flops / self.n,
         )
         return arm, np.asarray(program(*arguments))
+
+    def adaptive_arm(self, tolerance: float) -> tuple[Arm, np.ndarray]:
+        """The arm of the adaptive rule, forward included, and what it returns."""
+        from jaxinterp.adaptive import adaptive_integrated_gradients
+        from jaxinterp.readout import read
+
+        def run() -> np.ndarray:
+            readout, _ = read(self.config, self.params, self.tokens, self.rows)
+            return np.asarray(adaptive_integrated_gradients(readout, tolerance).attribution.scores_LRF)
+
+        start = time.perf_counter()
+        scores = run()
+        return Arm(run, self.n, time.perf_counter() - start), scores
+
+
+def integration_errors(exact: np.ndarray, scores: dict[str, np.ndarray]) -> dict[str, float]:
+    """Σ |score − exact| / Σ |exact| of every way to attribute one prompt."""
+    return {name: float(np.abs(found - exact).sum() / np.abs(exact).sum()) for name, found in scores.items()}
 
 
 def peer_arm(run: Callable[[], np.ndarray]) -> tuple[Arm, np.ndarray]:

@@ -24,6 +24,7 @@ class AttributionBert:
     padded: int = 128  # tokens of the padded sequences
     points: int = 20  # of the quadrature; a multiple of 10, knowledge-neurons' batch
     runs: int = 5  # timed runs of every arm
+    adaptive: float = 1e-3  # tolerance of the adaptive rule: a layer's residual as a share of P
     tolerance: float = 1e-5  # between arms, as a share of the largest score
 
     def __post_init__(self) -> None:
@@ -34,7 +35,15 @@ class AttributionBert:
 
     def __call__(self) -> None:
         """Runs the benchmark."""
-        from attribution_arms import Ours, captum_arm, knowledge_neurons_arm, padded, prompts, torch_arm
+        from attribution_arms import (
+            Ours,
+            captum_arm,
+            integration_errors,
+            knowledge_neurons_arm,
+            padded,
+            prompts,
+            torch_arm,
+        )
         from harness import FLOPS_NOTE, Ratio, benchmark, close
         from peers import KnowledgeNeuronsPackage, ours, published_model, require
 
@@ -53,6 +62,8 @@ class AttributionBert:
         made = {
             "ours, batch": batch.arm(lambda: batch.scores(left), count=not self.quick),
             "ours, single": single.arm(lambda: single.scores(left), count=not self.quick),
+            "ours, batch, adaptive": batch.adaptive_arm(self.adaptive),
+            "ours, single, adaptive": single.adaptive_arm(self.adaptive),
             "knowledge-neurons": knowledge_neurons_arm(package, first, self.points),
             "knowledge-neurons, padded": knowledge_neurons_arm(package, padded(first, self.padded), self.points),
             "captum": captum_arm(model, first, self.points, self.points),
@@ -63,7 +74,11 @@ class AttributionBert:
         theirs = Quadrature(*KnowledgeNeuronsPackage.rule(self.points))
         _, at_their_points = single.arm(lambda: single.scores(theirs), count=False)
         one, tolerance = scores["ours, single"][:, 0], self.tolerance
+        _, exact = single.arm(lambda: single.scores(quadrature("gauss_legendre", 12)), count=False)
+        mine = ("ours, batch", "ours, single", "ours, batch, adaptive", "ours, single, adaptive")
+        errors = integration_errors(exact[:, 0], {name: scores[name][:, 0] for name in mine})
         checks = {
+            "integration error, a share of Σ |score| by Gauss-Legendre with 12 points": errors,
             "batch and single": close(scores["ours, batch"][:, 0], one, tolerance=tolerance),
             "PyTorch by hand": close(one, scores["PyTorch by hand"], tolerance=tolerance),
             "captum, left sum": close(one, scores["captum"], tolerance=tolerance),
@@ -73,6 +88,7 @@ class AttributionBert:
         }
         targets = {"knowledge-neurons": 4.0, "knowledge-neurons, padded": 20.0}
         ratios = [Ratio(peer, "ours, batch", "at_least", target) for peer, target in targets.items()]
+        ratios += [Ratio(peer, "ours, batch, adaptive") for peer in targets]
         ratios += [Ratio(peer, "ours, batch") for peer in ("captum", "PyTorch by hand")]
         ratios += [Ratio(peer, "ours, single") for peer in (*targets, "captum", "PyTorch by hand")]
         ratios += [Ratio(peer, "ours, batch", of=of) for peer in targets for of in ("cpu_seconds", "flops")]

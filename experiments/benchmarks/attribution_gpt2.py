@@ -21,6 +21,7 @@ class AttributionGpt2:
     tokens: int = 12  # of a prompt
     points: int = 20  # of the quadrature; a multiple of 10, knowledge-neurons' batch
     runs: int = 5  # timed runs of every arm
+    adaptive: float = 1e-3  # tolerance of the adaptive rule: a layer's residual as a share of P
     tolerance: float = 1e-5  # between arms, as a share of the largest score
 
     def __post_init__(self) -> None:
@@ -29,7 +30,7 @@ class AttributionGpt2:
 
     def __call__(self) -> None:
         """Runs the benchmark."""
-        from attribution_arms import Ours, captum_arm, knowledge_neurons_arm, prompts, torch_arm
+        from attribution_arms import Ours, captum_arm, integration_errors, knowledge_neurons_arm, prompts, torch_arm
         from harness import FLOPS_NOTE, Ratio, benchmark, close
         from peers import KnowledgeNeuronsPackage, ours, published_model, require
 
@@ -47,6 +48,8 @@ class AttributionGpt2:
         made = {
             "ours, batch": batch.arm(lambda: batch.scores(left), count=not self.quick),
             "ours, single": single.arm(lambda: single.scores(left), count=not self.quick),
+            "ours, batch, adaptive": batch.adaptive_arm(self.adaptive),
+            "ours, single, adaptive": single.adaptive_arm(self.adaptive),
             "knowledge-neurons": knowledge_neurons_arm(KnowledgeNeuronsPackage(model), first, self.points),
             "captum": captum_arm(model, first, self.points, self.points),
             "PyTorch by hand": torch_arm(model, first, left),
@@ -57,7 +60,11 @@ class AttributionGpt2:
         _, at_their_points = single.arm(lambda: single.scores(theirs), count=False)
         at_neurons = KnowledgeNeuronsPackage(model, neurons=True)(first, self.points)
         one = scores["ours, single"][:, 0]
+        _, exact = single.arm(lambda: single.scores(quadrature("gauss_legendre", 12)), count=False)
+        mine = ("ours, batch", "ours, single", "ours, batch, adaptive", "ours, single, adaptive")
+        errors = integration_errors(exact[:, 0], {name: scores[name][:, 0] for name in mine})
         checks = {
+            "integration error, a share of Σ |score| by Gauss-Legendre with 12 points": errors,
             "batch and single": close(scores["ours, batch"][:, 0], one, tolerance=self.tolerance),
             "PyTorch by hand": close(one, scores["PyTorch by hand"], tolerance=self.tolerance),
             "captum, left sum": close(one, scores["captum"], tolerance=self.tolerance),
@@ -67,6 +74,7 @@ class AttributionGpt2:
         }
         targets = {"ours, batch": 15.0, "ours, single": 12.0}
         ratios = [Ratio("knowledge-neurons", name, "at_least", target) for name, target in targets.items()]
+        ratios += [Ratio("knowledge-neurons", f"{name}, adaptive", "at_least", 50.0) for name in targets]
         ratios += [Ratio(peer, name) for name in targets for peer in ("captum", "PyTorch by hand")]
         ratios += [Ratio("knowledge-neurons", name, of=of) for name in targets for of in ("cpu_seconds", "flops")]
         benchmark(
