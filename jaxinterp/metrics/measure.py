@@ -177,7 +177,7 @@ def _columns(
     rule = integral(config.rule, config.points, config.tolerance)
     common = {"k": config.k, "integral": rule, "seed": config.seed, "progress": advance}
     longest = int(queries.answer_length_N.max())
-    rows = max(longest, config.rows)
+    rows = max(longest, min(config.rows, int(queries.answer_length_N.sum())))
     answers = measured_answers(
         model.config,
         model.params,

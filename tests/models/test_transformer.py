@@ -302,5 +302,7 @@ def test_rotary_products_depend_on_relative_positions_alone(float64):
 
 def test_unknown_activation():
     config = tiny_config()
-    with pytest.raises(UserError, match="unknown activation 'hook_resid_pre'; known: attn_out, attn_pattern, mlp_out"):
+    with pytest.raises(
+        UserError, match="unknown activation 'hook_resid_pre'; known: attn_out, attn_pattern, attn_q, mlp_out"
+    ):
         forward(config, {}, jnp.asarray(TOKENS), capture=("hook_resid_pre",))

@@ -180,19 +180,19 @@ class Stop:
     def __init__(self, step, n):
         self.step, self.left = step, n
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments, **named):
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
-        return self.step(*arguments)
+        return self.step(*arguments, **named)
 
 
 @pytest.mark.parametrize("after", [0, 2, 5])
 def test_an_interrupted_study_goes_on_to_the_same_results(model, tmp_path, monkeypatch, after):
     study_of(model, FACTS, CONFIG, tmp_path / "whole")
-    real = scores._score_step
+    real = scores.per_layer_attribution
     with monkeypatch.context() as patched:
-        patched.setattr(scores, "_score_step", lambda *a: Stop(real(*a), after))
+        patched.setattr(scores, "per_layer_attribution", Stop(real, after))
         with pytest.raises(KeyboardInterrupt, match=r"what is done is kept in .*; the same command goes on there"):
             study_of(model, FACTS, CONFIG, tmp_path / "cut")
     path = tmp_path / "cut" / "attributions.jsonl"
@@ -203,7 +203,7 @@ def test_an_interrupted_study_goes_on_to_the_same_results(model, tmp_path, monke
             file.write('{"fact": 8, "relat')
     calls = []
     with monkeypatch.context() as patched:
-        patched.setattr(scores, "_score_step", lambda *a: lambda *b: calls.append(0) or real(*a)(*b))
+        patched.setattr(scores, "per_layer_attribution", lambda *a, **b: calls.append(0) or real(*a, **b))
         study_of(model, FACTS, CONFIG, tmp_path / "cut")
     n_batches = len(scores_plan(model, tmp_path))
     assert len(calls) <= n_batches - after + 1

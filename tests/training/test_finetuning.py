@@ -165,7 +165,7 @@ def test_batches_without_controls_say_nothing_of_them(inputs, tmp_path, capsys):
     _, config, model, data, text = inputs
     objective = data.sets["objective"]
     alone = objective[np.flatnonzero(objective.relation_N == objective.relation_N[0])]
-    one = dataclasses.replace(data, sets={**data.sets, "objective": alone})
+    one = dataclasses.replace(data, sets={**data.sets, "objective": alone}, beliefs=None)
     finetune(dataclasses.replace(config, queries=6, text_queries=0), model, one, text, tmp_path)
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         found = json.loads(line, parse_constant=pytest.fail)
