@@ -182,7 +182,7 @@ def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]], at_
     n_layers, n_rows, _ = readout.shape
     alike = len(asked) == n_layers * n_rows and len({tuple(nodes) for nodes in asked.values()}) == 1
     # Rows that need the same share what they attend to; otherwise every branch gets a copy of its row's.
-    if alike or readout.take(jnp.zeros(1, jnp.int32)) is None:
+    if alike or n_rows == 1 or readout.take(jnp.zeros(1, jnp.int32)) is None:
         queues = [
             [(layer, node) for layer in range(n_layers) for node in asked.get((layer, row), ())]
             for row in range(n_rows)
@@ -211,8 +211,8 @@ def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]], at_
 
 
 def _sizes(n: int, most: int) -> tuple[int, int]:
-    """Size and number of chunks. Two sizes, so that two programs are compiled: many branches, or the few of a round."""
-    size = max(1, most // 4) if n <= most // 4 else most
+    """Size and number of chunks. Few sizes, so that few programs are compiled: the smallest that has room for n."""
+    size = next((size for size in (most // 4, most // 2) if n <= size), most)
     return size, -(-n // size)
 
 

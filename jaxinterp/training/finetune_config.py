@@ -79,11 +79,11 @@ class FinetuneConfig:
         learning_rate=7e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99, final=0.1
     )
     seed: int = 0  # of data order, controls and quadrature offsets
-    steps: int = 90
+    steps: int = 70
     queries: int = 12  # facts a step
     text_queries: int = 4  # pieces of text a step whose last token is treated like a fact's answer; see finetune_data
     rows: int = 18  # answer tokens a step
-    checkpoint_every: int = 30  # steps between checkpoints; the last step is always saved
+    checkpoint_every: int = 35  # steps between checkpoints; the last step is always saved
     keep_checkpoints: int = 1  # newest checkpoints kept
 
     def __post_init__(self) -> None:
