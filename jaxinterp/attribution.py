@@ -132,6 +132,7 @@ def _chunked(arrays: tuple[Array, ...], size: int) -> tuple[Array, ...]:
 def _mapped(function: Callable, arrays: tuple[Array, ...], size: int, *, again: bool):
     """`function` of chunks of the arrays one after another; computed again in a backward pass if `again`."""
     n = arrays[0].shape[0]
+    size = min(size, n)
     # Filled up with the last branch, which runs fewest layers.
     short = -n % size
     chunks = tuple(jnp.concatenate([x, jnp.repeat(x[-1:], short)]).reshape(-1, size) for x in arrays)
