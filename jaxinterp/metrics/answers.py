@@ -77,7 +77,8 @@ def measured_answers(
         np.add.at(selected, relation_R, np.asarray(mask).transpose(1, 0, 2)[real])
         return {**columns, **ability(params, batch)}
 
-    return Answers(_all_batches(queries, rows, seed, measured, progress, n_controls), selected)
+    parts = _whole_sequences_by_length(config, queries)
+    return Answers(_all_batches(queries, rows, seed, measured, progress, n_controls, parts), selected)
 
 
 def measured_by_ablation(
@@ -102,7 +103,8 @@ def measured_by_ablation(
         readout, _ = _readout(config, params, batch)
         return step(readout, batch, _attribution(config, readout, integral, batch).scores_LRF)
 
-    return _all_batches(queries, rows, seed, measured, progress)
+    parts = _whole_sequences_by_length(config, queries)
+    return _all_batches(queries, rows, seed, measured, progress, parts=parts)
 
 
 def measured_ability(
@@ -128,16 +130,9 @@ def recalled(
 
     Queries are taken by length, so that short ones are not padded to the longest.
     """
-    step, columns = _jitted_recall(config), {}
-    width = np.minimum(-(-queries.length_N // LENGTHS) * LENGTHS, config.n_ctx)
-    for n_positions in np.unique(width).tolist():
-        index = np.flatnonzero(width == n_positions)
-        part = queries[index]
-        part = dataclasses.replace(part, tokens_NT=_fitted(part.tokens_NT, n_positions))
-        found = _all_batches(part, rows, 0, lambda number, batch, taken: step(params, batch), progress)
-        for name, values in found.items():
-            columns.setdefault(name, np.full(len(queries), np.nan))[index] = values
-    return columns
+    step = _jitted_recall(config)
+    measured = lambda number, batch, taken: step(params, batch)  # noqa: E731
+    return _all_batches(queries, rows, 0, measured, progress, parts=_by_length(config, queries))
 
 
 def most_probable(
@@ -181,6 +176,17 @@ def _jitted_distribution(config: ModelConfig) -> Callable:
     return step
 
 
+def _by_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.ndarray, " n"]]:
+    """Indices of queries that are about as long as one another, by that length in tokens."""
+    width = np.minimum(-(-queries.length_N // LENGTHS) * LENGTHS, config.n_ctx)
+    return {n_positions: np.flatnonzero(width == n_positions) for n_positions in np.unique(width).tolist()}
+
+
+def _whole_sequences_by_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.ndarray, " n"]] | None:
+    """`_by_length` where padding costs as much as text: every edit runs whole sequences of a bidirectional model."""
+    return _by_length(config, queries) if config.attention == "bidirectional" else None
+
+
 def _fitted(tokens_NT: np.ndarray, n_positions: int) -> np.ndarray:
     """Cut or padded to `n_positions`; what stands there is padding in any case."""
     missing = max(n_positions - tokens_NT.shape[1], 0)
@@ -194,13 +200,23 @@ def _all_batches(
     step: Callable[[int, QueryBatch, np.ndarray], Mapping[str, Array]],
     progress: Callable[[int], None] = lambda _: None,
     n_controls: int = 1,
+    parts: Mapping[int, Int[np.ndarray, " n"]] | None = None,
 ) -> dict[str, Float[np.ndarray, " N"]]:
-    """The columns that `step` (batch's number, batch, its queries) returns, put back into the queries' order."""
+    """The columns that `step` (batch's number, batch, its queries) returns, put back into the queries' order.
+
+    Args:
+      parts: queries, by the length of their batches in tokens; None is all of them, as long as they are.
+    """
     columns: dict[str, np.ndarray] = {}
-    for number, (batch, taken) in enumerate(batches_of_all(queries, n_rows=rows, seed=seed, n_controls=n_controls)):
-        for name, value in jax.device_get(step(number, batch, taken)).items():
-            columns.setdefault(name, np.full(len(queries), np.nan))[taken] = value[: len(taken)]
-        progress(len(taken))
+    number = 0
+    for n_positions, index in (parts or {queries.tokens_NT.shape[1]: np.arange(len(queries))}).items():
+        part = queries[index]
+        part = dataclasses.replace(part, tokens_NT=_fitted(part.tokens_NT, n_positions))
+        for batch, taken in batches_of_all(part, n_rows=rows, seed=seed, n_controls=n_controls):
+            for name, value in jax.device_get(step(number, batch, index[taken])).items():
+                columns.setdefault(name, np.full(len(queries), np.nan))[index[taken]] = value[: len(taken)]
+            progress(len(taken))
+            number += 1
     return columns
 
 

@@ -64,6 +64,8 @@ class ModelConfig:
     unembed_bias: bool = False
     head: Literal["linear", "transform"] = "linear"  # transform: dense, activation, norm before the unembedding (BERT)
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"  # of arithmetic; float64 needs jax_enable_x64
+    # cudnn: attention of whole sequences by cuDNN's fused kernel; NVIDIA GPUs and bfloat16 alone
+    attention_kernel: Literal["plain", "cudnn"] = "plain"
 
     def __post_init__(self) -> None:
         # JSON has no tuples.
@@ -90,6 +92,8 @@ class ModelConfig:
             raise UserError(f"model.local_layers must lie in 0 … {self.n_layers - 1}, got {self.local_layers}")
         if self.parallel and self.norm_placement != "pre":
             raise UserError(f"model.parallel needs norm_placement pre, got {self.norm_placement}")
+        if self.attention_kernel == "cudnn" and (self.local_layers or self.attn_softcap is not None):
+            raise UserError("model.attention_kernel cudnn has no model.local_layers, no model.attn_softcap; use plain")
         if self.attention == "bidirectional" and self.local_layers:
             raise UserError("a bidirectional model cannot have model.local_layers")
 

@@ -217,7 +217,10 @@ class Block(nn.Module):
         if past is not None:
             distance = position_BS[:, :, None] - jnp.arange(past.visible_BT.shape[1])[None, None]
             parts.insert(0, (past.cache, (distance < constants.window) & past.visible_BT[:, None, :]))
-        attn_out, attn_pattern = self._attend(q, parts)
+        if self.config.attention_kernel == "cudnn" and past is None and "attn_pattern" not in capture:
+            attn_out, attn_pattern = self._fused(q, new, valid_BS), None
+        else:
+            attn_out, attn_pattern = self._attend(q, parts)
         resid_post, found = self._after_attention(resid_pre_BSD, attn_out, edit, edited_BS)
         found |= {"attn_q": q, "attn_pattern": attn_pattern}
         return resid_post, (new, {name: found[name] for name in capture})
@@ -316,6 +319,19 @@ class Block(nn.Module):
         mixed = mixed.reshape(batch, n_positions, config.n_heads, config.d_head)
         pattern = pattern.reshape(batch, config.n_heads, *pattern.shape[-2:])
         return _add(jnp.einsum("bshk,hkd->bsd", mixed, self.w_o), self.b_o), pattern
+
+    def _fused(self, q_BSHK: Array, kv: KVCache, valid_BS: Array | None) -> Float[Array, "B S D"]:
+        """`_attend` of whole sequences by cuDNN, which never writes the attention weights down."""
+        config = self.config
+        mixed = jax.nn.dot_product_attention(
+            q_BSHK,
+            *kv,
+            scale=config.attn_scale,
+            is_causal=config.attention == "causal",
+            key_value_seq_lengths=None if valid_BS is None else valid_BS.sum(-1),
+            implementation="cudnn",
+        )
+        return _add(jnp.einsum("bshk,hkd->bsd", mixed, self.w_o), self.b_o)
 
     def _after_attention(
         self, resid_pre_BSD: Array, attn_out_BSD: Array, edit: Edit | None, edited_BS: Array | None

@@ -50,6 +50,8 @@ class TrainConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; parameters and optimiser stay in float32
+    # Of whole sequences. cudnn: the fused kernel, for NVIDIA GPUs and dtype bfloat16; weights are the same for both
+    attention: Literal["plain", "cudnn"] = "plain"
     seed: int = 0  # of initialisation, data order, controls and quadrature offsets
     steps: int = 1500  # optimiser steps
     batch_size: int = 64  # sentences a step
@@ -64,6 +66,10 @@ class TrainConfig:
             raise unknown("preset", self.preset, PRESETS)
         if "dtype" in self.model:
             raise UserError("model.dtype cannot be chosen: parameters are kept in float32; dtype is the arithmetic's")
+        if "attention_kernel" in self.model:
+            raise UserError("model.attention_kernel cannot be chosen: it is no part of a model; use attention")
+        if self.attention == "cudnn" and self.dtype != "bfloat16":
+            raise UserError(f"attention cudnn needs dtype bfloat16, got {self.dtype}")
         if self.seed < 0:
             raise UserError(f"seed must be at least 0, got {self.seed}")
         positive = (

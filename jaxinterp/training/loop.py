@@ -139,8 +139,14 @@ def check_rows(config: TrainConfig, data: TrainingData) -> None:
 
 
 def arithmetic(model: ModelConfig, config: TrainConfig) -> ModelConfig:
-    """The model as a step computes it; it is kept in float32."""
-    return dataclasses.replace(model, dtype=config.dtype)
+    """The model as a step computes it; it is kept in float32.
+
+    Raises:
+      UserError: if the device has not what the config asks for.
+    """
+    if config.attention == "cudnn" and jax.default_backend() != "gpu":
+        raise UserError(f"attention cudnn needs an NVIDIA GPU, and JAX runs on {jax.default_backend()}; use plain")
+    return dataclasses.replace(model, dtype=config.dtype, attention_kernel=config.attention)
 
 
 def batches(config: TrainConfig, data: TrainingData, first: int) -> Iterator[QueryBatch]:

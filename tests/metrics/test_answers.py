@@ -9,6 +9,7 @@ import pytest
 from tiny import ARCHITECTURES, slow_readout, tiny_config, tiny_params, tiny_queries
 
 from jaxinterp.facts.encoding import EncodedQueries, batches_of_all
+from jaxinterp.metrics import answers
 from jaxinterp.metrics.answers import (
     log_odds,
     measured_ability,
@@ -216,3 +217,28 @@ def test_recalled_has_the_columns_of_measured_answers(name, mask):
     assert sum(done) == 60
     # A masked model has no next token to predict.
     assert ("sentence_nll" in expected) == (mask is None)
+
+
+def test_short_sequences_of_a_bidirectional_model_are_not_padded_to_the_longest(monkeypatch):
+    config = tiny_config(n_layers=2, n_ctx=12, **ARCHITECTURES["bert"])
+    params, queries = tiny_params(config), queries_of_two_widths(40, 10)
+    widths, read = [], answers.read
+
+    def noted(config, params, tokens_BT, *args):
+        widths.append(tokens_BT.shape[1])
+        return read(config, params, tokens_BT, *args)
+
+    monkeypatch.setattr(answers, "read", noted)
+    rule = quadrature("midpoint", 2)
+
+    def measured():
+        return measured_answers(config, params, queries, k=2, n_relations=3, integral=rule, rows=8).columns
+
+    found = measured()
+    assert set(widths) == {8, 12}
+    monkeypatch.setattr(answers, "_by_length", lambda config, queries: None)
+    widths.clear()
+    expected = measured()
+    assert set(widths) == {12}
+    for name in ("probability", "suppressed", "amplified", "residual", "correct"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-6)

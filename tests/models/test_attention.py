@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, arrays_of, tiny_batch, tiny_config, tiny_params
 
+from jaxinterp.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.transformer import forward, layer_constants, rotate
 from jaxinterp.readout import lm_readout
@@ -139,3 +140,38 @@ def test_bfloat16_is_near_float32(name):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, atol=0.05 * float(jnp.abs(b).max()))
     assert float(jnp.abs(near[0] - exact[0]).max()) > 1e-5  # it is not float32 in disguise
+
+
+@pytest.mark.parametrize(("name", "length"), [("gpt", None), ("llama", None), ("bert", (5, 8))])
+def test_cudnn_is_asked_for_the_same_attention(name, length, monkeypatch):
+    """The kernel runs on GPUs alone; JAX's own implementation takes the same arguments."""
+    original, asked = jax.nn.dot_product_attention, []
+
+    def on_any_device(*args, implementation, **kwargs):
+        asked.append(implementation)
+        return original(*args, implementation="xla", **kwargs)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", on_any_device)
+    fields = {"attn_scale": 0.3, **ARCHITECTURES[name]}
+    params = tiny_params(tiny_config(**fields))
+    tokens = jnp.concatenate([TOKENS, TOKENS[:, ::-1]])
+    length_B = None if length is None else jnp.asarray(length)
+    run = jax.jit(
+        lambda config, capture: forward(config, params, tokens, length_B=length_B, capture=capture),
+        static_argnums=(0, 1),
+    )
+    plain, fused = (run(tiny_config(**fields, attention_kernel=kernel), ()) for kernel in ("plain", "cudnn"))
+    assert set(asked) == {"cudnn"}
+    valid = jnp.arange(8)[None] < (8 if length is None else length_B[:, None])
+    difference = jnp.abs(plain.logits_BTV - fused.logits_BTV).max(-1)
+    assert float(jnp.where(valid, difference, 0).max()) < 1e-5
+    # Attention weights are nowhere in the kernel's result, so that whoever wants them gets the plain one.
+    asked.clear()
+    found = run(tiny_config(**fields, attention_kernel="cudnn"), ("attn_pattern",)).activations["attn_pattern"]
+    assert found.shape == (3, 2, 2, 8, 8) and not asked
+
+
+def test_cudnn_does_not_take_what_it_has_not():
+    for fields in ({"window": 3, "local_layers": (1,)}, {"attn_softcap": 5.0}):
+        with pytest.raises(UserError, match="cudnn has no model"):
+            tiny_config(attention_kernel="cudnn", **fields)

@@ -1,0 +1,66 @@
+"""Floating-point operations and bytes of attribution and of training with the objective, by counting matrix products.
+
+For predictions of sizes that nobody has run. Norms, activations and softmax are left out.
+"""
+
+from typing import NamedTuple
+
+from jaxinterp.models.config import ModelConfig
+
+
+class Device(NamedTuple):
+    """A device as its data sheet has it."""
+
+    name: str
+    flops: float  # dense 16-bit operations a second
+    memory: float  # bytes
+
+
+H100 = Device("H100 SXM", 989e12, 80e9)
+V5E = Device("TPU v5e", 197e12, 16e9)
+
+
+def decode_flops(config: ModelConfig, n_positions: int, n_layers: int) -> float:
+    """One token through `n_layers` layers, against `n_positions` cached ones, and its logits."""
+    return n_layers * _token_flops(config, n_positions) + 2 * config.d_model * config.d_vocab
+
+
+def forward_flops(config: ModelConfig, n_positions: int, *, logits: bool) -> float:
+    """A sequence through the model; with the logits of all positions, or of none."""
+    head = 2 * config.d_model * config.d_vocab if logits else 0.0
+    return n_positions * (config.n_layers * _token_flops(config, n_positions) + head)
+
+
+def attribution_flops(config: ModelConfig, n_positions: int, n_points: int) -> float:
+    """Integrated gradients of one answer token on the per-layer path, and its probability with neurons switched off.
+
+    A branch is a decode of the layers after its own and a backward pass with respect to activations alone, which costs
+    as much.
+    """
+    branches = sum(decode_flops(config, n_positions, later) for later in range(config.n_layers))
+    scores = 2 * config.n_layers * config.d_model * config.d_mlp
+    rest = decode_flops(config, n_positions, config.n_layers)
+    return forward_flops(config, n_positions, logits=False) + 2 * n_points * branches + scores + rest
+
+
+def training_flops(config: ModelConfig, n_positions: int, n_sequences: int, n_rows: int, n_points: int | None) -> float:
+    """A training step on the joint path with suppression and control; `n_points` None is a plain one.
+
+    A gradient of a gradient takes six decodes a point, an edited pass with its backward three.
+    """
+    plain = 3 * n_sequences * forward_flops(config, n_positions, logits=True)
+    if n_points is None:
+        return plain
+    return plain + n_rows * (6 * n_points + 6) * decode_flops(config, n_positions, config.n_layers)
+
+
+def training_bytes(config: ModelConfig) -> float:
+    """What a training run holds whatever its batch: parameters, their gradients and Adam's two moments in 32 bits."""
+    return 16.0 * config.n_params
+
+
+def _token_flops(config: ModelConfig, n_positions: int) -> float:
+    """A token through a layer: its matrices, and attention's scores and mixture."""
+    heads = 2 * config.n_heads + 2 * config.n_kv_heads
+    matrices = config.d_model * config.d_head * heads + (3 if config.gated else 2) * config.d_model * config.d_mlp
+    return 2 * matrices + 4 * config.n_heads * config.d_head * n_positions
