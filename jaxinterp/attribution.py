@@ -156,6 +156,18 @@ def activation(readout: Readout) -> Float[Array, "L R F"]:
     return readout.neurons_LRF
 
 
+def projection(readout: Readout) -> Float[Array, "L R F"]:
+    """activation · ⟨value vector, unembedding of what is read⟩: Geva et al. 2021. In logits, up to a scale a row.
+
+    Raises:
+      UserError: if the readout does not know what its neurons write.
+    """
+    contributions = readout.logit_contributions()
+    if contributions is None:
+        raise UserError("projection needs a readout that knows its neurons' value vectors; this one does not")
+    return contributions
+
+
 def neuron_ablation(readout: Readout, *, chunk: int = 16) -> Float[Array, "L R F"]:
     """P(1) − P(gate of one neuron = 0), exactly, for every neuron: L·F evaluations a row.
 

@@ -21,6 +21,7 @@ from jaxinterp.errors import UserError
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.suffix import Suffix, after_ffn, ffn_output, run_branches, run_layers
 from jaxinterp.models.transformer import Edit, Forward, forward, unembed
+from jaxinterp.models.value_vectors import as_unembedded, unembedding
 
 
 class Readout:
@@ -74,6 +75,10 @@ class Readout:
 
     def take(self, row_J: Int[Array, " J"]) -> "Readout | None":
         """The readout of some rows, in any order and number; None if it cannot be had."""
+        return None
+
+    def logit_contributions(self) -> "Float[Array, 'L R F'] | None":
+        """What each neuron's value vector adds to the logit of what is read, past all later layers; None if unknown."""
         return None
 
     def neuron_outputs(self, neuron_N: Int[Array, " N"]) -> Float[Array, "N L R X"]:
@@ -186,6 +191,15 @@ class LanguageModelReadout(Readout):
             untouched_R=self.untouched_R[row_J],
             **found,
         )
+
+    def logit_contributions(self) -> Array:
+        config, params = self.config, self.params
+        target_RD = unembedding(config, params, self.rows.target_R)
+
+        def of_layer(layer: Mapping, neurons_RF: Array) -> Array:
+            return neurons_RF * (target_RD @ as_unembedded(config, params, layer, layer["w_out"]).T)
+
+        return jax.vmap(of_layer)(params["layers"], self.neurons_LRF)
 
     def neuron_outputs(self, neuron_N: Array) -> Array:
         w_out_NLD = self.params["layers"]["w_out"][:, neuron_N].transpose(1, 0, 2)

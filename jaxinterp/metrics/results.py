@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.metrics.estimates import Estimate, Estimates
 from jaxinterp.metrics.measure import Measurement
 from jaxinterp.models.bundle import LanguageModel
+from jaxinterp.models.value_vectors import as_unembedded, unembedding
 
 ABILITY = ("cross_entropy", "recall")  # those of a bidirectional model lack the first
 MOST_USED = 20  # neurons listed
@@ -72,19 +72,12 @@ def promoted_tokens(model: LanguageModel, layer: int, neuron: int, n: int = 5, *
 
     A neuron whose `activation` is negative, as it can be in gated FFNs, promotes what −W_out[i] · E is largest for.
 
-    The scales of the norms between the value vector and the unembedding are folded in; their division by a standard
-    deviation does not change the order. Later layers and BERT's head, which are not linear, are left out.
+    See `models.value_vectors` for the norms in between.
     """
     config, params = model.config, model.params
-    layers = jax.tree.map(lambda x: jnp.asarray(x[layer], jnp.float32), params["layers"])
-    value = layers["w_out"][neuron] * (-1.0 if activation < 0 else 1.0)
-    if config.norm_placement == "sandwich":
-        value = value * layers["norm_mlp_out"]["scale"]
-    if config.norm == "layernorm":
-        value = value - value.mean()
-    scale = layers["norm_mlp"] if config.norm_placement == "post" else params["norm_final"]
-    unembedding = params["embedding" if config.tied else "unembedding"]
-    logits = jnp.asarray(unembedding, jnp.float32) @ (value * jnp.asarray(scale["scale"], jnp.float32))
+    layer_params = jax.tree.map(lambda x: x[layer], params["layers"])
+    value = layer_params["w_out"][neuron] * (-1.0 if activation < 0 else 1.0)
+    logits = unembedding(config, params) @ as_unembedded(config, params, layer_params, value[None])[0]
     return [model.tokenizer.token(int(token)) for token in jax.lax.top_k(logits, n)[1]]
 
 
