@@ -77,6 +77,10 @@ class Readout:
         """The readout of some rows, in any order and number; None if it cannot be had."""
         return None
 
+    def aimed_at(self, target_R: Int[Array, " R"]) -> "Readout | None":
+        """The readout of other targets at the same rows; None if there is no such thing."""
+        return None
+
     def logit_contributions(self) -> "Float[Array, 'L R F'] | None":
         """What each neuron's value vector adds to the logit of what is read, past all later layers; None if unknown."""
         return None
@@ -191,6 +195,11 @@ class LanguageModelReadout(Readout):
             untouched_R=self.untouched_R[row_J],
             **found,
         )
+
+    def aimed_at(self, target_R: Array) -> "LanguageModelReadout":
+        aimed = dataclasses.replace(self, rows=self.rows._replace(target_R=target_R))
+        ones = jnp.ones(self.shape, self.neurons_LRF.dtype)
+        return dataclasses.replace(aimed, untouched_R=aimed(ones))
 
     def logit_contributions(self) -> Array:
         config, params = self.config, self.params

@@ -1,5 +1,27 @@
 """The metrics that come with the package; importing this module registers them."""
 
-from jaxinterp.metrics import ability, suppression
+from jaxinterp.metrics import (
+    ability,
+    answers,
+    faithfulness,
+    interventions,
+    probes,
+    recovery,
+    selectors,
+    specificity,
+    suppression,
+    units,
+)
 
-__all__ = ["ability", "suppression"]
+__all__ = [
+    "ability",
+    "answers",
+    "faithfulness",
+    "interventions",
+    "probes",
+    "recovery",
+    "selectors",
+    "specificity",
+    "suppression",
+    "units",
+]

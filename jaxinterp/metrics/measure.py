@@ -10,16 +10,12 @@ from jaxtyping import Float, Int
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import SETS, FactSet, Split
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
-from jaxinterp.metrics.answers import (
-    Answers,
-    measured_ability,
-    measured_answers,
-    measured_by_ablation,
-    recalled,
-)
+from jaxinterp.metrics.answers import ABILITY, Answers, measured_answers
+from jaxinterp.metrics.columns import MeasuredSet, get_group, group_names, groups_giving
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
-from jaxinterp.metrics.registry import get_metric, metric_names
+from jaxinterp.metrics.recall import measured_ability, recalled
+from jaxinterp.metrics.registry import NEURONS, Metric, get_metric, metric_names
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.quadrature import integral
 from jaxinterp.selection import check_k
@@ -129,71 +125,126 @@ def measure_sets(
       UserError: if k does not fit the model, or a metric is unknown or was not measured.
     """
     check_k(config.k, model.config.n_neurons)
-    for name in config.metrics:
-        get_metric(name)
+    groups = _groups(config)
+    neurons = any(get_metric(name).of_neurons for name in wanted(config))
     measured, selected = {}, None
-    for name, queries in sets.items():
-        queries = queries[sample(queries, config.queries, config.seed)]
-        answers = _columns(model, facts, queries, config, functools.partial(progress, name))
-        measured[name] = _estimates(config.metrics, answers.columns, facts, queries, config)
+    for name, pool in sets.items():
+        queries = pool[sample(pool, config.queries, config.seed)]
+        answers = _columns(model, facts, queries, pool, groups, neurons, config, functools.partial(progress, name))
+        measured[name] = _estimates(wanted(config), answers, facts, queries, config)
         if selected is None:
             selected = answers.selected
     queries = ability[sample(ability, config.ability_queries, config.seed)]
     columns = measured_ability(model.config, model.params, queries, rows=config.rows)
-    return Measurement(_estimates((), columns, facts, queries, config), measured, selected)
+    about = Answers(columns, np.zeros(0), None, None)
+    return Measurement(_estimates((), about, facts, queries, config), measured, selected)
+
+
+BASE = ("base", "ablations")  # costs of what is measured if no metric is named
+
+
+def wanted(config: MeasureConfig) -> tuple[str, ...]:
+    """The metrics that are named; () is all that the columns allow. "all" stands for every registered one."""
+    return metric_names() if config.metrics == ("all",) else config.metrics
+
+
+def _groups(config: MeasureConfig) -> tuple[str, ...]:
+    """The groups of columns that the metrics need; those of one answer at a time first."""
+    named = [get_metric(name) for name in wanted(config)]
+    if not named:
+        found = tuple(name for name in group_names() if get_group(name).cost in BASE)
+    else:
+        found = groups_giving({need for metric in named for need in metric.needs} - {*ABILITY, *NEURONS})
+    if not config.ablation_queries:
+        found = tuple(name for name in found if get_group(name).cost != "ablations")
+    return found
 
 
 def _estimates(
     names: tuple[str, ...],
-    columns: Mapping[str, Float[np.ndarray, " N"]],
+    answers: Answers,
     facts: FactSet,
     queries: EncodedQueries,
     config: MeasureConfig,
 ) -> dict[str, Estimates]:
-    """The named metrics, or all that the columns allow."""
+    """The named metrics, or all that the columns allow; of "all" as well, those that they allow."""
     # A set of one relation has no controls: their column is NaN throughout.
-    measured = {name for name, values in columns.items() if not np.isnan(values).all()}
-    names = names or tuple(name for name in metric_names() if not set(get_metric(name).needs) - measured)
+    measured = {name for name, values in answers.columns.items() if not np.isnan(values).all()}
+    if answers.activation_NU is not None:
+        measured |= set(NEURONS)
+
+    def allowed(metric: Metric) -> bool:
+        return not set(metric.needs) - measured
+
+    if not names or config.metrics == ("all",):
+        names = tuple(name for name in metric_names() if allowed(get_metric(name)))
     relations = [facts.relations[index].name for index in queries.relation_N]
-    return estimate(names, columns, queries.fact_N, relations, replicates=config.replicates, seed=config.seed)
+    return estimate(
+        names,
+        answers.columns,
+        queries.fact_N,
+        relations,
+        activation_NU=answers.activation_NU,
+        selected_NU=answers.selected_NU,
+        replicates=config.replicates,
+        seed=config.seed,
+    )
 
 
 def _columns(
     model: LanguageModel,
     facts: FactSet,
     queries: EncodedQueries,
+    pool: EncodedQueries,
+    groups: tuple[str, ...],
+    neurons: bool,
     config: MeasureConfig,
     progress: Callable[[int, int], None],
 ) -> Answers:
     """All columns of the queries; those of exact ablation are NaN outside its sample."""
-    second = sample(queries, config.ablation_queries, config.seed) if config.ablation_queries else np.zeros(0, int)
-    done = 0
+    of_sets = tuple(name for name in groups if get_group(name).of_set)
+    dear = tuple(name for name in groups if get_group(name).cost == "ablations")
+    of_batches = tuple(name for name in groups if name not in {*of_sets, *dear})
+    second = sample(queries, config.ablation_queries, config.seed) if dear else np.zeros(0, int)
+    done, total = 0, len(queries) * (1 + len(of_sets)) + len(second)
 
     def advance(n: int) -> None:
         nonlocal done
         done += n
-        progress(done, len(queries) + len(second))
+        progress(done, total)
 
     rule = integral(config.rule, config.points, config.tolerance)
-    common = {"k": config.k, "integral": rule, "seed": config.seed, "progress": advance}
     longest = int(queries.answer_length_N.max())
     rows = max(longest, min(config.rows, int(queries.answer_length_N.sum())))
-    answers = measured_answers(
-        model.config,
-        model.params,
-        queries,
-        n_relations=len(facts.relations),
-        n_controls=config.controls,
-        rows=rows,
-        **common,
-    )
-    if not len(second):
-        return answers
-    # L·F evaluations a row: fewer rows at once, unless one answer needs more.
-    rows = min(rows, max(32, longest))
-    by_ablation = measured_by_ablation(model.config, model.params, queries[second], rows=rows, **common)
+
+    def measured(
+        queries: EncodedQueries, groups: tuple[str, ...], rows: int, neurons: bool, n_controls: int
+    ) -> Answers:
+        return measured_answers(
+            model.config,
+            model.params,
+            queries,
+            k=config.k,
+            n_relations=len(facts.relations),
+            integral=rule,
+            groups=groups,
+            neurons=neurons,
+            n_controls=n_controls,
+            rows=rows,
+            seed=config.seed,
+            progress=advance,
+        )
+
+    answers = measured(queries, of_batches, rows, neurons, config.controls)
     columns = dict(answers.columns)
-    for name, values in by_ablation.items():
-        columns[name] = np.full(len(queries), np.nan)
-        columns[name][second] = values
+    if len(second):
+        # L·F evaluations a row: fewer rows at once, unless one answer needs more.
+        few = measured(queries[second], dear, min(rows, max(32, longest)), False, 1)
+        for name in set(few.columns) - set(columns):
+            columns[name] = np.full(len(queries), np.nan)
+            columns[name][second] = few.columns[name]
+    found = MeasuredSet(model.config, model.params, queries, pool, config.k, rule, rows, config.seed)
+    for name in of_sets:
+        columns |= get_group(name).columns(found)
+        advance(len(queries))
     return answers._replace(columns=columns)

@@ -1,18 +1,43 @@
-"""Metrics of measured answers, by name.
+"""Metrics by name.
 
-A metric is one file (or one function) with one decorator. It is written once, in terms of `mean(column)`, the mean of a
-measured column inside each relation; the same function then gives the point estimate and every bootstrap replicate.
+A metric is one file (or one function) with one decorator. It is a pure function of what was measured: of means of
+columns (one value an answer), or of neurons (activations, selections). The same function gives the point estimate and
+every bootstrap replicate, overall and inside relations.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from jaxinterp.registry import Registry
 
-Mean = Callable[[str], np.ndarray]  # column -> mean inside each relation, [replicates, relations]
-Formula = Callable[[Mean], np.ndarray]  # -> the metric inside each relation, [replicates, relations]
+Values = np.ndarray | Array
+Mean = Callable[[str], Values]  # column -> mean inside each relation, [replicates, relations]
+Better = Literal["higher", "lower", "neither"]
+Masks = Literal["hard", "soft", "none"]
+# How a metric can be computed: from passes that `measure` makes anyway, from some more, or from thousands.
+Cost = Literal["base", "passes", "attributions", "ablations", "training"]
+
+
+class Neurons(NamedTuple):
+    """What is known of the neurons at the queries of N answers; U = L·F neurons, in the order (layer, neuron)."""
+
+    activation_NU: Float[Array, "N U"]  # at the query of the answer's first token
+    selected_NU: Float[Array, "N U"]  # share of the answer's tokens whose knowledge neuron it is
+    concept_N: Int[Array, " N"]  # relation, 0 … n_concepts − 1
+    weight_N: Float[Array, " N"]  # ≥ 0; how often an answer counts: 1, or a bootstrap replicate's
+    n_concepts: int
+
+
+NEURONS = ("activations", "selections")  # what a metric of neurons may need
+
+# A metric of columns returns its value inside each relation, [replicates, relations]; one of neurons its value for
+# each concept, [concepts], or one for all, [].
+Formula = Callable[[Mean], Values] | Callable[[Neurons], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,31 +58,55 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A metric: a function of columns' means inside relations."""
+    """A metric and what a reader has to know of it."""
 
     name: str
-    needs: tuple[str, ...]  # columns, see `jaxinterp.metrics.answers.measured_answers`
+    needs: tuple[str, ...]  # columns, see `jaxinterp.metrics.columns`; or some of NEURONS
     term: Term  # what readers are told
     formula: Formula
+    range: tuple[float, float]  # of values that can occur
+    better: Better  # which way the model is more interpretable, or more able
+    masks: Masks  # whether it switches neurons by hard masks, soft ones, or looks at none
+    differentiable: bool  # in what it needs
+    source: str  # where it comes from
+
+    @property
+    def of_neurons(self) -> bool:
+        """Whether it is a function of `Neurons` rather than of means of columns."""
+        return bool(set(self.needs) & set(NEURONS))
 
 
 _METRICS: Registry[Metric] = Registry("metric")
 
 
 def metric(
-    name: str, *, needs: tuple[str, ...], title: str, symbol: str = "", unit: str = "", signed: bool = False
+    name: str,
+    *,
+    needs: tuple[str, ...],
+    title: str,
+    symbol: str = "",
+    unit: str = "",
+    signed: bool = False,
+    range: tuple[float, float] = (-math.inf, math.inf),
+    better: Better = "neither",
+    masks: Masks = "hard",
+    differentiable: bool = True,
+    source: str = "",
 ) -> Callable[[Formula], Formula]:
     """Registers a metric under a name that is not taken; its docstring is the definition that reports print.
 
     Args:
       name: in results and on command lines.
-      needs: the columns that the formula takes means of.
+      needs: the columns that the formula takes means of; or `NEURONS` that it looks at.
       title, symbol, unit, signed: see `Term`.
+      range, better, masks, differentiable, source: see `Metric`; `jaxinterp.metrics.check.check_metric` holds the
+        formula to them.
     """
 
     def register(formula: Formula) -> Formula:
         definition = " ".join((formula.__doc__ or "").split())
-        _METRICS.add(name, Metric(name, needs, Term(title, definition, symbol, unit, signed), formula))
+        term = Term(title, definition, symbol, unit, signed)
+        _METRICS.add(name, Metric(name, needs, term, formula, range, better, masks, differentiable, source))
         return formula
 
     return register

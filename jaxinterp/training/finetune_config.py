@@ -20,7 +20,7 @@ class FactsConfig:
     longest: int = 16  # tokens of a text with its answer; longer ones are left out, for they cost every step
     # Prompts of relations that the objective sees which the model answers wrongly: what it would answer itself, out of
     # the relation's one-token answers, serves as a further fact of the objective. 0 is none
-    beliefs: int = 2400  # most that are tried
+    beliefs: int = 4800  # most that are tried
     least_belief: float = 0.02  # probability that such an answer must have
     least: int = 4  # known facts that a relation must have; others are left out
     unseen_facts: float = 0.3  # share of the subjects that the objective never sees, in (0, 1)
@@ -79,11 +79,11 @@ class FinetuneConfig:
         learning_rate=7e-5, warmup_steps=10, weight_decay=0.0, beta2=0.99, final=0.1
     )
     seed: int = 0  # of data order, controls and quadrature offsets
-    steps: int = 70
+    steps: int = 180
     queries: int = 12  # facts a step
     text_queries: int = 4  # pieces of text a step whose last token is treated like a fact's answer; see finetune_data
     rows: int = 18  # answer tokens a step
-    checkpoint_every: int = 35  # steps between checkpoints; the last step is always saved
+    checkpoint_every: int = 60  # steps between checkpoints; the last step is always saved
     keep_checkpoints: int = 1  # newest checkpoints kept
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
-from jaxinterp.metrics.answers import most_probable, recalled
+from jaxinterp.metrics.recall import most_probable, recalled
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.training.finetune_config import FactsConfig
 

@@ -6,17 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from tiny import ARCHITECTURES, slow_readout, tiny_config, tiny_params, tiny_queries
 
 from jaxinterp.facts.encoding import EncodedQueries, batches_of_all
-from jaxinterp.metrics import answers
-from jaxinterp.metrics.answers import (
-    log_odds,
-    measured_ability,
-    measured_answers,
-    measured_by_ablation,
-    recalled,
+from jaxinterp.metrics import (
+    batching,
+    selectors,  # noqa: F401  (registers its columns)
 )
+from jaxinterp.metrics.answers import log_odds, measured_answers
+from jaxinterp.metrics.recall import measured_ability, recalled
 from jaxinterp.models.transformer import forward
 from jaxinterp.quadrature import quadrature
 from jaxinterp.suppression import random_mask
@@ -64,6 +63,10 @@ class Slow:
                 scores[layer, :, neuron] = self.probability(self.ones) - self.probability(gates)
         return scores
 
+    def agreement(self, scores, row):
+        """Spearman's correlation with the effects of single ablations."""
+        return scipy.stats.spearmanr(scores[:, row].ravel(), self.ablation()[:, row].ravel()).statistic
+
     def top(self, scores):
         mask = np.zeros((L, ROWS, F))
         for row in range(ROWS):
@@ -88,8 +91,9 @@ def measured():
     with jax.enable_x64(True):
         config = tiny_config(n_layers=L, dtype="float64")
         params, queries = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), six_queries()
-        fast = measured_answers(config, params, queries, k=K, n_relations=2, integral=RULE, rows=ROWS, seed=SEED)
-        ablation = measured_by_ablation(config, params, queries, k=K, integral=RULE, rows=ROWS, seed=SEED)
+        groups = ("answers", "ablation")
+        common = {"k": K, "n_relations": 2, "integral": RULE, "rows": ROWS, "seed": SEED}
+        fast = measured_answers(config, params, queries, groups=groups, neurons=True, **common)
         ability = measured_ability(config, params, queries, rows=ROWS, seed=SEED)
 
         @jax.jit
@@ -98,7 +102,7 @@ def measured():
             return probability, pull_back(jnp.ones_like(probability))[0]
 
         logits_of = jax.jit(lambda params, tokens: forward(config, params, tokens).logits_BTV)
-        slow = {name: np.full(6, np.nan) for name in (*fast.columns, *ablation)}
+        slow = {name: np.full(6, np.nan) for name in fast.columns}
         selected = np.zeros((2, L, F))
         for number, (batch, taken) in enumerate(batches_of_all(queries, n_rows=ROWS, seed=SEED)):
             one = Slow(batch, readout)
@@ -132,6 +136,7 @@ def measured():
                 assert len(rows) == queries.answer_length_N[query]
                 slow["residual"][query] = np.mean(np.abs(residual[:, rows]))
                 slow["ablation_overlap"][query] = np.mean([(mask * chosen)[:, row].sum() / K for row in rows])
+                slow["ablation_rank_agreement"][query] = np.mean([one.agreement(scores, row) for row in rows])
                 for row in rows:
                     selected[queries.relation_N[query]] += mask[:, row]
                 tokens, start = queries.tokens_NT[query], queries.answer_start_N[query]
@@ -146,7 +151,7 @@ def measured():
         p, s = slow["probability"], slow["suppressed"]
         slow |= {"log_probability": np.log(p), "suppressed_log_probability": np.log(s), "suppressed_ratio": s / p}
         slow |= {"log_odds": np.log(p / (1 - p)), "suppressed_log_odds": np.log(s / (1 - s))}
-    return {**fast.columns, **ablation}, slow, fast.selected, selected, ability
+    return fast.columns, slow, fast.selected, selected, ability
 
 
 def test_every_column_is_the_slow_one(measured):
@@ -222,13 +227,13 @@ def test_recalled_has_the_columns_of_measured_answers(name, mask):
 def test_short_sequences_of_a_bidirectional_model_are_not_padded_to_the_longest(monkeypatch):
     config = tiny_config(n_layers=2, n_ctx=12, **ARCHITECTURES["bert"])
     params, queries = tiny_params(config), queries_of_two_widths(40, 10)
-    widths, read = [], answers.read
+    widths, read = [], batching.read
 
     def noted(config, params, tokens_BT, *args):
         widths.append(tokens_BT.shape[1])
         return read(config, params, tokens_BT, *args)
 
-    monkeypatch.setattr(answers, "read", noted)
+    monkeypatch.setattr(batching, "read", noted)
     rule = quadrature("midpoint", 2)
 
     def measured():
@@ -236,7 +241,7 @@ def test_short_sequences_of_a_bidirectional_model_are_not_padded_to_the_longest(
 
     found = measured()
     assert set(widths) == {8, 12}
-    monkeypatch.setattr(answers, "_by_length", lambda config, queries: None)
+    monkeypatch.setattr(batching, "by_length", lambda config, queries: None)
     widths.clear()
     expected = measured()
     assert set(widths) == {12}

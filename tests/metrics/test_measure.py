@@ -11,9 +11,10 @@ from tiny import tiny_config, tiny_params, tiny_queries
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import UNKNOWN, EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, SplitConfig
-from jaxinterp.metrics.answers import measured_ability, measured_answers
+from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure, measure_facts, sample
+from jaxinterp.metrics.recall import measured_ability
 from jaxinterp.metrics.results import model_results, promoted_tokens
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.models.tokenizers import train_tokenizer

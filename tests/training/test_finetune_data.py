@@ -9,7 +9,7 @@ from knowing import N_RELATIONS, N_SUBJECTS, knowing, known, table
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import Fact
-from jaxinterp.metrics.answers import recalled
+from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.transformer import forward
 from jaxinterp.training.finetune_config import FactsConfig
 from jaxinterp.training.finetune_data import SETS, finetune_batch, finetune_data
