@@ -415,8 +415,16 @@ class Transformer(nn.Module):
             self.positions = self.param("positions", _matrix(0.02, "position", "embed"), shape, dtype)
         if config.embed_norm:
             self.norm_embed = Norm(config)
-        self.layers = nn.scan(
+        # Of what a backward pass needs, products with weights are kept and the rest is made again: norms, attention
+        # weights and activations are larger than they are dear, and writing them into the scan's stack costs more.
+        block = nn.remat(
             Block,
+            policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            prevent_cse=False,  # a scan's body is compiled by itself
+            static_argnums=(8,),  # capture
+        )
+        self.layers = nn.scan(
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
