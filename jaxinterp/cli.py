@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxinterp.errors import UserError
+from jaxinterp.metric_commands import Metrics
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.model_commands import Models
 from jaxinterp.training.config import TrainConfig
@@ -177,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Attribute, tyro.conf.subcommand("attribute")]
         | Annotated[Facts, tyro.conf.subcommand("facts")]
         | Annotated[Models, tyro.conf.subcommand("models")]
+        | Annotated[Metrics, tyro.conf.subcommand("metrics")]
     )
     sys.exit(run(lambda: _parsed(commands, arguments, prog="jaxinterp")()))
 

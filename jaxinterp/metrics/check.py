@@ -23,8 +23,24 @@ TOLERANCE = 1e-4  # of comparisons in float32, relative to max(1, |value|)
 # What columns are like in a model whose facts sit in neurons of their own, and in one where nothing does: factors of P,
 # except where a column is no probability.
 GOOD, BAD = (
-    {"suppressed": 0.05, "control": 0.99, "random": 1.0, "amplified": 1.5, "mean_ablated": 0.1, "resampled": 0.06},
-    {"suppressed": 0.95, "control": 0.3, "random": 0.7, "amplified": 0.8, "mean_ablated": 0.97, "resampled": 0.98},
+    {
+        "suppressed": 0.05,
+        "control": 0.99,
+        "random": 1.0,
+        "amplified": 1.5,
+        "mean_ablated": 0.1,
+        "resampled": 0.06,
+        "resampled_control": 0.98,
+    },
+    {
+        "suppressed": 0.95,
+        "control": 0.3,
+        "random": 0.7,
+        "amplified": 0.8,
+        "mean_ablated": 0.97,
+        "resampled": 0.98,
+        "resampled_control": 0.7,
+    },
 )
 GOOD |= {"ablation_suppressed": 0.05, "ablation_control": 0.99, "paraphrase_suppressed": 0.1, "restored": 0.1}
 BAD |= {"ablation_suppressed": 0.95, "ablation_control": 0.3, "paraphrase_suppressed": 0.9, "restored": 0.9}

@@ -6,6 +6,7 @@ A group is one decorated pure function of `Measured`; a metric that needs one of
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxinterp.attribution import Attribution
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
-from jaxinterp.metrics.registry import Cost
+from jaxinterp.metrics.registry import Cost, Metric
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit
 from jaxinterp.quadrature import Integral
@@ -155,6 +156,15 @@ def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
         known = sorted(column for name in _GROUPS.names() for column in _GROUPS[name].gives)
         raise UserError(f"no group of columns gives {sorted(missing)[0]!r}; known: {', '.join(known)}")
     return found
+
+
+COSTS: tuple[Cost, ...] = get_args(Cost)  # from the cheapest
+
+
+def metric_cost(metric: Metric) -> Cost:
+    """The cost of the dearest group that the metric needs; base for what every measurement has."""
+    given = {column: _GROUPS[name].cost for name in _GROUPS.names() for column in _GROUPS[name].gives}
+    return max((given.get(need, "base") for need in metric.needs), key=COSTS.index)
 
 
 @functools.lru_cache(maxsize=16)

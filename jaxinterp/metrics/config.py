@@ -23,7 +23,7 @@ class MeasureConfig:
     rows: int = 64  # answer tokens at once
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap
-    metrics: tuple[str, ...] = ()  # names; () is all that were measured
+    metrics: tuple[str, ...] = ()  # names of `jaxinterp metrics list`, or all; () are those that cost least
 
     def __post_init__(self) -> None:
         if self.seed < 0:

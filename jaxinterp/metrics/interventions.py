@@ -13,22 +13,26 @@ from jaxinterp.suppression import set_value
 
 @column_group(
     "interventions",
-    gives=("mean_ablated", "resampled", "interchanged", "interchange_base"),
+    gives=("mean_ablated", "resampled", "resampled_control", "interchanged", "interchange_base"),
     cost="passes",
 )
 def _interventions(measured: Measured) -> dict[str, Array]:
-    """P with the knowledge neurons at their mean activation over all queries; at another fact's activation; and the
-    probability of another answer of the relation, untouched and with both facts' neurons as that answer's prompt has
-    them.
+    """P with the knowledge neurons at their mean activation over all queries; with them, or with another fact's, at the
+    other fact's activation; and the probability of another answer of the relation, untouched and with both facts'
+    neurons as that answer's prompt has them.
     """
     neurons, mask = measured.readout.neurons_LRF, measured.mask_LRF
     mean = jnp.broadcast_to(measured.mean_LF[:, None], neurons.shape)
     control_R = jnp.asarray(measured.batch.control_XR)[0]
     has_control = jnp.asarray(measured.batch.control_weight_XN)[0] > 0
-    resampled = measured.probability(set_value(mask, neurons[:, control_R]))
+    resampled, of_control = (
+        jnp.where(has_control, measured.probability(set_value(chosen, neurons[:, control_R])), jnp.nan)
+        for chosen in (mask, mask[:, control_R])
+    )
     return {
         "mean_ablated": measured.probability(set_value(mask, mean)),
-        "resampled": jnp.where(has_control, resampled, jnp.nan),
+        "resampled": resampled,
+        "resampled_control": of_control,
         **_interchanged(measured),
     }
 
@@ -95,6 +99,19 @@ def mean_ablation_drop(mean: Mean) -> Values:
 def resample_drop(mean: Mean) -> Values:
     """Suppressability with the knowledge neurons at the activations that they have for another fact."""
     return drop(mean, "resampled")
+
+
+@metric(
+    "resample_selective",
+    needs=("probability", "resampled", "resampled_control"),
+    title="S − C by resampling",
+    unit="%",
+    better="higher",
+    source="Chan et al. 2022, resampling ablation",
+)
+def resample_selective(mean: Mean) -> Values:
+    """The same less what it costs to give the other fact's knowledge neurons the activations of that other fact."""
+    return drop(mean, "resampled") - drop(mean, "resampled_control")
 
 
 @metric(

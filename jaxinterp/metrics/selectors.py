@@ -94,6 +94,19 @@ def ablation_control_drop(mean: Mean) -> Values:
     return drop(mean, "ablation_control")
 
 
+@metric(
+    "ablation_selective",
+    needs=("probability", "ablation_suppressed", "ablation_control"),
+    title="S − C by exact ablation",
+    unit="%",
+    better="higher",
+    source=SOURCE,
+)
+def ablation_selective(mean: Mean) -> Values:
+    """Selective suppressability with the neurons chosen by exact ablation."""
+    return drop(mean, "ablation_suppressed") - drop(mean, "ablation_control")
+
+
 @metric("ablation_overlap", needs=("ablation_overlap",), title="Overlap", unit="%", range=(0.0, 1.0), better="higher")
 def ablation_overlap(mean: Mean) -> Values:
     """Share of the neurons chosen by integrated gradients that exact ablation chooses as well."""

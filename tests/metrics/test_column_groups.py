@@ -95,9 +95,12 @@ def test_mean_and_resampling_ablation(found):
     same(columns["mean_ablated"], one.answers(one.p(1 - one.mask, one.mask * mean)))
     control_R = one.batch.control_XR[0]
     resampled = one.answers(one.p(1 - one.mask, one.mask * one.neurons[:, control_R]))
+    theirs = one.mask[:, control_R]
+    of_control = one.answers(one.p(1 - theirs, theirs * one.neurons[:, control_R]))
     there = one.batch.control_weight_XN[0][:6] > 0
     assert there.any()
     same(columns["resampled"], np.where(there, resampled, np.nan))
+    same(columns["resampled_control"], np.where(there, of_control, np.nan))
     assert np.abs(columns["mean_ablated"][:6] - columns["resampled"][:6])[there].max() > 1e-4
 
 
