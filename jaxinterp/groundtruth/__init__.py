@@ -1,1 +1,1 @@
-"""Models whose responsible neurons are known, by construction or by training: what attribution methods are judged on."""
+"""Models whose responsible neurons are known, by construction or by training: attribution methods are judged on them."""

@@ -54,14 +54,13 @@ class Neurons(NamedTuple):
 
 
 def routed(table: FactTable, config: RoutingConfig, key: PRNGKeyArray) -> Planted:
-    """Trains a model on the table's facts; the truth of a row is its relation's neurons in all layers.
+    """Trains a model on the table's facts; the truth of a row is its relation's neurons that are on, in all layers.
 
     The rest of the model stays as it was initialised: embeddings and attention that learn would know the whole table
     by themselves, whatever the neurons do. A relation's neurons also learn, without an answer, to be silent where
     another relation is asked for: what they wrote there would be what others' answers come to rely on.
 
-    Of the neurons set aside for a relation some serve some of its facts only, so that a precision at k below 1 is no
-    mistake of a method's; the highest score of a row should be one of them, though.
+    Neurons that are off anyway are no part of the truth: whether they are switched off makes no difference.
 
     Deviations from Cloud et al.: parameters' gradients are masked, not activations', so that a sentence's answer
     trains its own relation's neurons and nothing else; and silence takes the place of their penalty on activations.
@@ -91,10 +90,10 @@ def routed(table: FactTable, config: RoutingConfig, key: PRNGKeyArray) -> Plante
     params = init(model, key)
     params["unembedding"] = UNEMBEDDING * params["unembedding"]
     params = _trained(model, config, params, sentences_QNT, own_QF)
-    mask_RF = own_QF[table.relation_N]
-    mask_LRF = jnp.broadcast_to(mask_RF[None], (config.n_layers, *mask_RF.shape))
-    tokens = jnp.asarray(table.sentences()[:, :3])
-    return Planted(model, params, tokens, table.rows(), mask_LRF, jnp.zeros_like(mask_LRF))
+    tokens, rows = jnp.asarray(table.sentences()[:, :3]), table.rows()
+    neurons_LRF = read(model, params, tokens, rows)[0].neurons_LRF
+    mask_LRF = own_QF[table.relation_N][None] * (neurons_LRF > 0)
+    return Planted(model, params, tokens, rows, mask_LRF, jnp.zeros_like(mask_LRF))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -142,15 +141,15 @@ def routed_gradient(grads_Q: Neurons, own_QF: Float[Array, "Q F"]) -> Neurons:
 
 
 def relation_effects(planted: Planted, table: FactTable) -> Float[np.ndarray, "Q P"]:
-    """Mean P of relation p's answers with the neurons of relation q off, for every pair.
+    """Mean P of relation p's answers with all neurons off that carry a fact of relation q, for every pair.
 
     Args:
       planted: from `routed`.
       table: its facts.
     """
     readout = planted.readout()
-    first_Q = np.array([np.flatnonzero(table.relation_N == q)[0] for q in range(table.n_relations)])
-    gates_QLRF = 1 - jnp.moveaxis(planted.mask_LRF[:, first_Q], 1, 0)[:, :, None]
-    gates_QLRF = jnp.broadcast_to(gates_QLRF, (len(first_Q), *planted.mask_LRF.shape))
+    own_QR = table.relation_N[None] == np.arange(table.n_relations)[:, None]
+    off_QLF = jnp.einsum("qr,lrf->qlf", own_QR.astype(np.float32), planted.mask_LRF) > 0
+    gates_QLRF = jnp.broadcast_to(1.0 - off_QLF[:, :, None], (len(off_QLF), *planted.mask_LRF.shape))
     p_QR = np.asarray(jax.vmap(readout)(gates_QLRF))
     return np.stack([p_QR[:, table.relation_N == p].mean(1) for p in range(table.n_relations)], 1)

@@ -144,14 +144,15 @@ def _summary(found: list[tuple[Planted, Measured]]) -> dict:
 def print_table(results: Mapping) -> None:
     """Precision at k and AUROC, a row a plant and a column a method."""
     methods = results["methods"]
-    table = Table(title="precision at k / AUROC", caption="k: the number of true neurons of a fact")
-    for heading in ("plant", "true neurons", "P", "P without", *methods.values()):
-        table.add_column(heading, justify="left" if heading == "plant" else "right")
-    for plant in results["plants"].values():
+    table = Table(title="precision at k / AUROC; k: the number of true neurons")
+    table.add_column("plant", no_wrap=True)
+    for heading in ("k", "P", "P without", *methods.values()):
+        table.add_column(heading, justify="right")
+    for name, plant in results["plants"].items():
         cells = [plant["methods"][method] for method in methods]
         table.add_row(
-            plant["title"],
-            f"{plant['true_neurons']:.0f}",
+            name,
+            f"{plant['true_neurons']:.1f}",
             f"{plant['p']:.2f}",
             f"{plant['p_without']:.2f}",
             *(f"{cell['precision']['value']:.2f} / {cell['auroc']['value']:.2f}" for cell in cells),

@@ -1,5 +1,6 @@
 """The heat map of methods on planted ground truth."""
 
+import textwrap
 from collections.abc import Mapping
 
 import altair as alt
@@ -7,6 +8,7 @@ import altair as alt
 from jaxinterp import chart_style as style
 
 _CELL = {"width": 84, "height": 34}  # pixels
+_LINE = 13  # pixels between the lines of a method's title
 
 
 def precision_map(results: Mapping) -> alt.LayerChart:
@@ -14,7 +16,7 @@ def precision_map(results: Mapping) -> alt.LayerChart:
     rows = [
         {
             "plant": plant["title"],
-            "method": title,
+            "method": _wrapped(title),
             "provokes": plant["provokes"],
             "auroc": plant["methods"][method]["auroc"]["value"],
             **plant["methods"][method]["precision"],
@@ -23,7 +25,7 @@ def precision_map(results: Mapping) -> alt.LayerChart:
         for method, title in results["methods"].items()
     ]
     titles = [plant["title"] for plant in results["plants"].values()]
-    methods = list(results["methods"].values())
+    methods = [_wrapped(title) for title in results["methods"].values()]
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X(
             "method:N",
@@ -32,8 +34,11 @@ def precision_map(results: Mapping) -> alt.LayerChart:
             axis=alt.Axis(
                 orient="top",
                 labelAngle=0,
-                labelExpr="split(replace(datum.label, ', ', ' '), ' ')",
-                labelLineHeight=13,
+                labelExpr=r"split(datum.label, '\n')",
+                labelLineHeight=_LINE,
+                # Vega lets the lines of a label grow downwards, on a top axis into the chart.
+                labelBaseline="top",
+                labelPadding=4 + _LINE * max(title.count("\n") + 1 for title in methods),
                 domain=False,
                 ticks=False,
             ),
@@ -65,3 +70,7 @@ def precision_map(results: Mapping) -> alt.LayerChart:
         description="Precision at k of attribution methods on models whose responsible neurons are known",
         config=style.chart_config(),
     )
+
+
+def _wrapped(title: str) -> str:
+    return "\n".join(textwrap.wrap(title, 13))
