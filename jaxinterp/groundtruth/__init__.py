@@ -1,1 +1,1 @@
-"""Models whose responsible neurons are known, by construction or by training: attribution methods are judged on them."""
+"""Models whose responsible neurons are known, by construction or by training, to judge attribution methods on."""

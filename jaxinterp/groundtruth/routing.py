@@ -21,6 +21,7 @@ from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import forward, init
+from jaxinterp.readout import read
 
 # Factor of the unembedding's initial values: it is not trained, and after the final norm logits would stay too small.
 UNEMBEDDING = 8.0
@@ -32,7 +33,8 @@ class RoutingConfig:
 
     n_layers: int = 2
     d_model: int = 48
-    neurons: int = 6  # of a relation, in every layer
+    # Of a relation, in every layer; far more than it needs, as silence makes some neurons silent for good.
+    neurons: int = 12
     steps: int = 600  # of all facts each
     learning_rate: float = 1e-2  # at its highest; cosine to 0
     # Nats for an activation of 1 of a relation's neurons, summed, where another relation is asked for.

@@ -19,8 +19,8 @@ from jaxinterp.groundtruth.compiled import compiled_table, converted
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_outputs_are_tracrs(causal):
-    program = lib.make_shuffle_dyck(["()"]) if causal else lib.make_reverse(rasp.tokens)
-    program = rasp.Map(lambda x: x, rasp.tokens) if causal else program
+    upper = rasp.Map(str.upper, rasp.tokens)
+    program = upper if causal else lib.make_reverse(upper)
     compiled = compiling.compile_rasp_to_model(program, {"a", "b", "c"}, 5, causal=causal, compiler_bos="start")
     config, params = converted(compiled)
     assert config.attention == ("causal" if causal else "bidirectional")

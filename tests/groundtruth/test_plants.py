@@ -133,7 +133,7 @@ def test_a_slope_is_missing_where_the_logit_is_saturated():
     mask_LRF = np.asarray(model("saturated").mask_LRF)
     scores = seen("saturated")[0].scores
     assert np.abs(scores["gradient_x_activation"][mask_LRF > 0]).max() < 1e-5
-    assert scores["integrated_gradients"][mask_LRF > 0].min() > 0.8
+    assert scores["integrated_gradients"][mask_LRF > 0].min() > 0.6
 
 
 def test_norms_are_the_identity():
