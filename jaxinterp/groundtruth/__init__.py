@@ -1,0 +1,1 @@
+"""Models whose responsible neurons are known, by construction or by training, to judge attribution methods on."""
