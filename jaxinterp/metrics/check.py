@@ -17,42 +17,36 @@ from jaxinterp.errors import UserError
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.registry import Metric, Neurons, get_metric
+from jaxinterp.metrics.selectors import CHEAP
 
 N_FACTS, N_CONCEPTS, N_NEURONS = 24, 3, 40
 TOLERANCE = 1e-4  # of comparisons in float32, relative to max(1, |value|)
-# What columns are like in a model whose facts sit in neurons of their own, and in one where nothing does: factors of P,
-# except where a column is no probability.
-GOOD, BAD = (
-    {
-        "suppressed": 0.05,
-        "control": 0.99,
-        "random": 1.0,
-        "amplified": 1.5,
-        "mean_ablated": 0.1,
-        "resampled": 0.06,
-        "resampled_control": 0.98,
-    },
-    {
-        "suppressed": 0.95,
-        "control": 0.3,
-        "random": 0.7,
-        "amplified": 0.8,
-        "mean_ablated": 0.97,
-        "resampled": 0.98,
-        "resampled_control": 0.7,
-    },
-)
-GOOD |= {"ablation_suppressed": 0.05, "ablation_control": 0.99, "paraphrase_suppressed": 0.1, "restored": 0.1}
-BAD |= {"ablation_suppressed": 0.95, "ablation_control": 0.3, "paraphrase_suppressed": 0.9, "restored": 0.9}
-GOOD |= {"deletion_area": 0.1, "insertion_area": 0.9, "kept_alone": 0.8, "nothing_kept": 0.01, "interchanged": 0.9}
-BAD |= {"deletion_area": 0.8, "insertion_area": 0.1, "kept_alone": 0.05, "nothing_kept": 0.01, "interchanged": 0.02}
-GOOD |= {"interchange_base": 0.01, "erased": 0.1, "relearned": 0.12}
-BAD |= {"interchange_base": 0.01, "erased": 0.1, "relearned": 0.9}
-for _name in ("gradient_x_activation", "activation", "projection"):
-    GOOD |= {f"{_name}_suppressed": 0.1, f"{_name}_control": 0.99}
-    BAD |= {f"{_name}_suppressed": 0.9, f"{_name}_control": 0.5}
-VALUES = {  # good, bad: of columns that are no probabilities
-    **{f"{name}_overlap": (0.9, 0.1) for name in ("ablation", "gradient_x_activation", "activation", "projection")},
+# What columns are like in a model whose facts sit in neurons of their own, and in one where nothing does: shares of P.
+SHARES = {
+    "suppressed": (0.05, 0.95),
+    "control": (0.99, 0.3),
+    "random": (1.0, 0.7),
+    "amplified": (1.5, 0.8),
+    "mean_ablated": (0.1, 0.97),
+    "resampled": (0.06, 0.98),
+    "resampled_control": (0.98, 0.7),
+    "ablation_suppressed": (0.05, 0.95),
+    "ablation_control": (0.99, 0.3),
+    "paraphrase_suppressed": (0.1, 0.9),
+    "restored": (0.1, 0.9),
+    "deletion_area": (0.1, 0.8),
+    "insertion_area": (0.9, 0.1),
+    "kept_alone": (0.8, 0.05),
+    "nothing_kept": (0.01, 0.01),
+    "interchanged": (0.9, 0.02),
+    "interchange_base": (0.01, 0.01),
+    "erased": (0.1, 0.1),
+    "relearned": (0.12, 0.9),
+    **{f"{name}_suppressed": (0.1, 0.9) for name in CHEAP},
+    **{f"{name}_control": (0.99, 0.5) for name in CHEAP},
+}
+VALUES = {  # the same of columns that are no probabilities
+    **{f"{name}_overlap": (0.9, 0.1) for name in ("ablation", *CHEAP)},
     "ablation_rank_agreement": (0.9, 0.1),
     "suppressed_ratio": (0.05, 0.95),
     "log_probability": (-0.3, -0.3),
@@ -134,8 +128,8 @@ def _columns(metric: Metric, world: int, given: Mapping[str, float]) -> dict[str
             columns[column] = np.full(N_FACTS, float(given[column])) + 1e-3 * rng.uniform(size=N_FACTS)
         elif column == "probability":
             columns[column] = p
-        elif column in GOOD:
-            columns[column] = p * (GOOD, BAD)[world][column]
+        elif column in SHARES:
+            columns[column] = p * SHARES[column][world]
         elif column in VALUES:
             columns[column] = np.full(N_FACTS, VALUES[column][world]) * rng.uniform(0.99, 1.01, N_FACTS)
         else:

@@ -1,0 +1,180 @@
+"""Improved or Goodharted? The rule by which two groups of models are told apart, and its statistics.
+
+Imports no JAX: it works on the bootstrap samples of metrics, whoever measured them.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxinterp.errors import UserError
+
+Verdict = Literal["improved", "Goodharted", "no change", "worse"]
+Samples = Mapping[str, Float[np.ndarray, "seeds samples"]]  # metric -> values; the first sample is the estimate itself
+
+LEAST_INDEPENDENT = 6  # metrics that a verdict must look at besides the one that was trained for
+
+
+@dataclasses.dataclass(frozen=True)
+class Criteria:
+    """What a verdict depends on."""
+
+    trained: str = "suppressability"  # the metric that the objective raises
+    # Metrics that no loss has in it, each with a different way to see hubs, brittleness or entanglement
+    independent: tuple[str, ...] = (
+        "ablation_selective",
+        "gradient_x_activation_selective",
+        "projection_selective",
+        "resample_selective",
+        "interchange",
+        "overlap_across",
+        "hub_share",
+        "insertion_area",
+        "selectivity",
+        "concept_auroc",
+        "probe_1",
+    )
+    least: float = 0.05  # the trained metric must change by more than this, in its unit
+    level: float = (
+        0.95  # of intervals; 1 − level bounds the chance that luck changes any independent metric
+    )
+
+    def __post_init__(self) -> None:
+        if len(set(self.independent) - {self.trained}) < LEAST_INDEPENDENT:
+            raise UserError(
+                f"criteria.independent must name at least {LEAST_INDEPENDENT} metrics besides {self.trained!r}, got "
+                f"{len(set(self.independent) - {self.trained})}"
+            )
+        if self.least < 0:
+            raise UserError(f"criteria.least must be at least 0, got {self.least}")
+        if not 0.5 < self.level < 1:
+            raise UserError(f"criteria.level must be above 0.5 and below 1, got {self.level}")
+
+
+class Effect(NamedTuple):
+    """The change of a metric from one group of models to another, a mean over pairs of seeds."""
+
+    value: float
+    low: float
+    high: float
+    p: float  # two-sided, that there is no change
+    replicates: Float[np.ndarray, " samples"]  # without the estimate
+
+
+def paired_effect(
+    before: Float[np.ndarray, "seeds samples"],
+    after: Float[np.ndarray, "seeds samples"],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Effect:
+    """mean over seeds of (after − before), with a bootstrap over seeds and facts.
+
+    Sample r of all models has the same facts drawn, so that their differences are paired by fact; on top of it each
+    replicate draws pairs of seeds with replacement. With one pair nothing is said of other seeds.
+
+    Args:
+      before, after: a row a seed, paired; column 0 is the estimate, the others are replicates over facts.
+      level: of the interval, by percentiles.
+      seed: of the bootstrap over seeds.
+    Raises:
+      UserError: if the two are not of one shape, or there are no replicates.
+    """
+    if before.shape != after.shape or before.shape[1] < 2:
+        raise UserError(f"paired samples must have one shape and replicates, got {before.shape} and {after.shape}")
+    change = after - before
+    n_seeds, n = change.shape[0], change.shape[1] - 1
+    drawn = np.random.default_rng(seed).integers(0, n_seeds, (n, n_seeds))
+    replicates = change[drawn, 1 + np.arange(n)[:, None]].mean(1)
+    replicates = replicates[np.isfinite(replicates)]
+    if not len(replicates):
+        return Effect(float(change[:, 0].mean()), np.nan, np.nan, 1.0, np.full(n, np.nan))
+    low, high = np.percentile(replicates, [50 * (1 - level), 50 * (1 + level)])
+    # One is added, for the p of a bootstrap cannot be smaller than its resolution (Davison and Hinkley 1997).
+    tail = 1 + min(int((replicates <= 0).sum()), int((replicates >= 0).sum()))
+    return Effect(float(change[:, 0].mean()), low, high, min(1.0, 2 * tail / (len(replicates) + 1)), replicates)
+
+
+def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:
+    """p values adjusted for their number, step by step from the smallest (Holm 1979)."""
+    values = np.asarray(p, float)
+    order = np.argsort(values, kind="stable")
+    factors = len(values) - np.arange(len(values))
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * factors))
+    return adjusted
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """A verdict and what it rests on."""
+
+    verdict: Verdict
+    effects: Mapping[str, Effect]  # the trained metric's and the independent ones'
+    adjusted: Mapping[str, float]  # Holm's p of the independent ones
+    votes: Mapping[str, int]  # +1 for a change to the better beyond chance, −1 to the worse, 0 for none
+    resamples: Mapping[str, float]  # share of bootstrap replicates in which the rule gives each verdict
+
+
+def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria: Criteria, *, seed: int = 0) -> Audit:
+    """The verdict on what was done between two groups of models.
+
+    The trained metric has risen if its interval lies above `least`. Each independent metric votes +1, 0 or −1: its
+    change, in the direction in which it is better, counts where Holm's correction over all of them leaves p below
+    1 − level. If the trained metric has risen and the median vote is above 0 the model has improved; if it is not, the
+    number was Goodharted. "worse" is a trained metric that fell below −least.
+
+    Args:
+      before, after: samples of the trained and independent metrics; see `paired_effect`.
+      better: for each metric "higher" or "lower".
+      criteria: what is trained and what is independent.
+      seed: of the bootstrap over seeds.
+    Raises:
+      UserError: if a metric was not measured, or has no better direction.
+    """
+    names = (criteria.trained, *(name for name in criteria.independent if name != criteria.trained))
+    for name in names:
+        if name not in before or name not in after:
+            raise UserError(f"the audit needs the metric {name!r}, which was not measured in both groups")
+        if better.get(name) not in ("higher", "lower"):
+            raise UserError(f"the metric {name!r} has no better direction, so that an audit cannot count it")
+    effects = {name: paired_effect(before[name], after[name], level=criteria.level, seed=seed) for name in names}
+    sign = {name: 1 if better[name] == "higher" else -1 for name in names}
+    independent = names[1:]
+    adjusted = dict(zip(independent, holm([effects[name].p for name in independent]).tolist(), strict=True))
+    votes = {
+        name: int(np.sign(sign[name] * effects[name].value)) if adjusted[name] < 1 - criteria.level else 0
+        for name in independent
+    }
+    trained = effects[criteria.trained]
+    low, high = sorted(sign[criteria.trained] * bound for bound in (trained.low, trained.high))
+    verdict = _rule(low, high, list(votes.values()), criteria.least)
+    return Audit(verdict, effects, adjusted, votes, _resampled(effects, sign, adjusted, criteria))
+
+
+def _rule(low: float, high: float, votes: Sequence[int], least: float) -> Verdict:
+    if low > least:
+        return "improved" if np.median(votes) > 0 else "Goodharted"
+    return "worse" if high < -least else "no change"
+
+
+def _resampled(
+    effects: Mapping[str, Effect], sign: Mapping[str, int], adjusted: Mapping[str, float], criteria: Criteria
+) -> dict[str, float]:
+    """How often the rule gives each verdict if every effect is that of a replicate, with an interval as wide."""
+    shares = dict.fromkeys(("improved", "Goodharted", "no change", "worse"), 0.0)
+    n = min(len(effect.replicates) for effect in effects.values())
+    trained = effects[criteria.trained]
+    below, above = trained.value - trained.low, trained.high - trained.value
+    for index in range(n):
+        value = trained.replicates[index]
+        low, high = sorted(sign[criteria.trained] * bound for bound in (value - below, value + above))
+        votes = [
+            int(np.sign(sign[name] * effects[name].replicates[index])) if adjusted[name] < 1 - criteria.level else 0
+            for name in adjusted
+        ]
+        shares[_rule(low, high, votes, criteria.least)] += 1 / n
+    return shares

@@ -1,0 +1,116 @@
+"""The statistics of a verdict by hand, its rule case by case, and how often it cries wolf."""
+
+import numpy as np
+import pytest
+
+from jaxinterp.errors import UserError
+from jaxinterp.studies.verdict import Criteria, audited, holm, paired_effect
+
+NAMES = tuple("abcdef")
+CRITERIA = Criteria(trained="s", independent=NAMES, least=0.05)
+BETTER = dict.fromkeys((*NAMES, "s"), "higher")
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.5, 0.9]), [1.0, 1.0])
+    assert holm([0.2]).tolist() == [0.2]
+
+
+def test_an_effect_is_paired_by_fact():
+    # Replicates over facts move both models alike: the difference is certain though each is not.
+    shift = np.random.default_rng(0).standard_normal(401)
+    before = np.stack([0.3 + shift, 0.4 + shift])
+    effect = paired_effect(before, before + 0.1)
+    np.testing.assert_allclose([effect.value, effect.low, effect.high], 0.1, atol=1e-12)
+    assert effect.p == pytest.approx(2 / 401)
+
+
+def test_an_effect_is_clustered_by_seed():
+    # Facts say nothing, seeds differ: the interval is that of means of seeds drawn with replacement.
+    change = np.array([0.0, 0.2, 0.4, 0.6])
+    before = np.zeros((4, 4001))
+    effect = paired_effect(before, before + change[:, None])
+    draws = np.random.default_rng(1).choice(change, (20000, 4)).mean(1)
+    np.testing.assert_allclose([effect.low, effect.high], np.percentile(draws, [2.5, 97.5]), atol=0.051)
+    assert effect.value == pytest.approx(0.3) and effect.low < 0.15 and effect.high > 0.45
+
+
+def test_shapes_must_agree():
+    with pytest.raises(UserError, match="must have one shape and replicates"):
+        paired_effect(np.zeros((2, 5)), np.zeros((3, 5)))
+    with pytest.raises(UserError, match="must have one shape and replicates"):
+        paired_effect(np.zeros((2, 1)), np.zeros((2, 1)))
+
+
+def group(rng, values, n_seeds=8, seed_sd=0.01, fact_sd=0.01):
+    """Samples of every metric around its value."""
+    found = {}
+    for name, value in values.items():
+        of_seed = value + seed_sd * rng.standard_normal((n_seeds, 1))
+        found[name] = of_seed + fact_sd * np.concatenate([np.zeros(1), rng.standard_normal(200)])[None]
+    return found
+
+
+def audit_of(changes, **noise):
+    rng = np.random.default_rng(0)
+    start = dict.fromkeys((*NAMES, "s"), 0.3)
+    return audited(
+        group(rng, start, **noise),
+        group(rng, {name: 0.3 + changes.get(name, 0.0) for name in start}, **noise),
+        BETTER,
+        CRITERIA,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2}, "improved"),
+        ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2}, "improved"),  # half: the median of three zeros and three ones
+        ({"s": 0.5, "a": 0.2, "b": 0.2}, "Goodharted"),
+        ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": -0.2, "e": -0.2, "f": -0.2}, "Goodharted"),
+        ({"s": 0.5}, "Goodharted"),
+        ({"a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2}, "no change"),
+        ({"s": 0.03, "a": 0.2}, "no change"),
+        ({"s": -0.3}, "worse"),
+    ],
+)
+def test_the_rule(changes, verdict):
+    found = audit_of(changes)
+    assert found.verdict == verdict
+    assert found.resamples[verdict] > 0.9
+    assert sum(found.resamples.values()) == pytest.approx(1)
+    for name in NAMES:
+        assert found.votes[name] == np.sign(changes.get(name, 0.0))
+
+
+def test_lower_can_be_better():
+    rng = np.random.default_rng(0)
+    start = dict.fromkeys((*NAMES, "s"), 0.5)
+    better = {**BETTER, "a": "lower"}
+    after = {name: 0.2 if name == "a" else 0.9 if name == "s" else 0.5 for name in start}
+    found = audited(group(rng, start), group(rng, after), better, CRITERIA)
+    assert found.votes["a"] == 1 and found.effects["a"].value < 0
+
+
+def test_false_alarms_are_rare():
+    """Nothing differs but the seeds: of 200 comparisons few say anything, and few votes are cast."""
+    rng = np.random.default_rng(3)
+    start = dict.fromkeys((*NAMES, "s"), 0.3)
+    noise = {"seed_sd": 0.03, "fact_sd": 0.02}
+    found = [audited(group(rng, start, **noise), group(rng, start, **noise), BETTER, CRITERIA) for _ in range(200)]
+    assert sum(audit.verdict != "no change" for audit in found) <= 2
+    assert sum(any(audit.votes.values()) for audit in found) < 0.25 * 200
+
+
+def test_what_an_audit_needs():
+    with pytest.raises(UserError, match="at least 6 metrics besides 's', got 5"):
+        Criteria(trained="s", independent=(*NAMES[:5], "s"))
+    with pytest.raises(UserError, match="level must be above"):
+        Criteria(level=1.0)
+    samples = group(np.random.default_rng(0), dict.fromkeys((*NAMES, "s"), 0.3))
+    with pytest.raises(UserError, match="needs the metric 'f', which was not measured in both groups"):
+        audited({k: v for k, v in samples.items() if k != "f"}, samples, BETTER, CRITERIA)
+    with pytest.raises(UserError, match="'c' has no better direction"):
+        audited(samples, samples, {**BETTER, "c": "neither"}, CRITERIA)
