@@ -1,23 +1,15 @@
 """One HTML file that holds a run's numbers, charts and provenance; it opens offline and loads nothing."""
 
-import base64
-import hashlib
 import html
-import importlib.resources
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import vl_convert
 
 from jaxinterp import charts
 from jaxinterp import report_tables as tables
-from jaxinterp.chart_style import WIDTH, chart_config
 from jaxinterp.errors import UserError
 from jaxinterp.files import write_text
+from jaxinterp.report_page import Section, figure, note, page, tabs
 from jaxinterp.terms import METRICS, SETS, term
-
-NARROW_WIDTH = 720  # pixels, of the charts of a narrow window
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six")
 _INTERVALS = (
@@ -42,16 +34,16 @@ def write_report(path: Path, results: Mapping, histories: Mapping[str, Sequence[
         raise UserError("a report needs at least one measured model, got none")
     specs: dict[str, dict] = {}
     sections = [
-        _section("summary", "Result", _summary(results)),
-        _section("overview", "At a glance", _overview(results, specs)),
-        _section("relations", "By relation", _relations(results, specs)),
-        _section("opinion", "Second opinion", _second_opinion(results, specs)),
-        _section("training", "Training", _training(histories, specs)),
-        _section("neurons", "The most used neurons", _neurons(results, specs)),
-        _section("definitions", "How each number is defined", _definitions(results)),
-        _section("provenance", "Provenance", tables.nested(results["provenance"])),
+        Section("summary", "Result", "Result", _summary(results)),
+        Section("overview", "At a glance", "At a glance", _overview(results, specs)),
+        Section("relations", "By relation", "By relation", _relations(results, specs)),
+        Section("opinion", "Second opinion", "Second opinion", _second_opinion(results, specs)),
+        Section("training", "Training", "Training", _training(histories, specs)),
+        Section("neurons", "Neurons", "The most used neurons", _neurons(results, specs)),
+        Section("definitions", "Definitions", "How each number is defined", _definitions(results)),
+        Section("provenance", "Provenance", "Provenance", tables.nested(results["provenance"])),
     ]
-    write_text(path, _page(_title(results), _introduction(results), sections, specs))
+    write_text(path, page(_title(results), _introduction(results), sections, specs))
 
 
 def _title(results: Mapping) -> str:
@@ -92,7 +84,7 @@ def _overview(results: Mapping, specs: dict) -> str:
         for name in _set_names(results)
         if term(SETS, name).definition
     )
-    return _figure(specs, "overview", charts.overview, results) + f"<p class=note>{sets}.</p>"
+    return figure(specs, "overview", charts.overview, results) + f"<p class=note>{sets}.</p>"
 
 
 def _relations(results: Mapping, specs: dict) -> str:
@@ -101,43 +93,43 @@ def _relations(results: Mapping, specs: dict) -> str:
         by_model = {model: value["by_relation"].get(name, {}) for model, value in results["models"].items()}
         if not any(by_model.values()):
             continue
-        figure = _figure(specs, f"relations-{name}", charts.relation_bars, results, name)
+        drawn = figure(specs, f"relations-{name}", charts.relation_bars, results, name)
         numbers = tables.relations(by_model, ("suppressability", "control_drop", "random_drop"))
-        panels.append((term(SETS, name).title, f"{figure}<details><summary>Numbers</summary>{numbers}</details>"))
-    return _tabs("relations", panels) or _absent("No relation was measured on its own.")
+        panels.append((term(SETS, name).title, f"{drawn}<details><summary>Numbers</summary>{numbers}</details>"))
+    return tabs("relations", panels) or note("No relation was measured on its own.")
 
 
 def _second_opinion(results: Mapping, specs: dict) -> str:
-    figure = _figure(specs, "opinion", charts.second_opinion, results)
-    if not figure:
-        return _absent("Exact ablation was not measured in this run.")
+    drawn = figure(specs, "opinion", charts.second_opinion, results)
+    if not drawn:
+        return note("Exact ablation was not measured in this run.")
     names = ("ablation_suppressability", "ablation_control_drop", "ablation_overlap")
     return (
         "<p>An objective that trains through integrated gradients might only learn to fool them; neurons chosen "
         "another way would then not suppress the facts. Here they are chosen by exact ablation, one neuron switched "
         "off at a time, on a smaller sample of the facts.</p>"
-        + figure
+        + drawn
         + f"<details><summary>Numbers, and the overlap of the two choices</summary>"
         f"{tables.estimates(list(results['models']), _groups(results, names))}</details>"
     )
 
 
 def _training(histories: Mapping[str, Sequence[Mapping]], specs: dict) -> str:
-    figure = _figure(specs, "training", charts.training_curves, histories)
-    note = f"Values of single batches; above {charts.POINTS} records a curve shows the means of equal bins."
-    return figure + f"<p class=note>{note}</p>" if figure else _absent("No training history was recorded.")
+    drawn = figure(specs, "training", charts.training_curves, histories)
+    words = f"Values of single batches; above {charts.POINTS} records a curve shows the means of equal bins."
+    return drawn + note(words) if drawn else note("No training history was recorded.")
 
 
 def _neurons(results: Mapping, specs: dict) -> str:
-    figure = _figure(specs, "neurons", charts.neuron_use, results)
-    if not figure:
-        return _absent("No neuron was selected.")
+    drawn = figure(specs, "neurons", charts.neuron_use, results)
+    if not drawn:
+        return note("No neuron was selected.")
     lists = [(name, tables.neurons(model["neurons"])) for name, model in results["models"].items() if model["neurons"]]
     return (
         "<p>How often each neuron was selected for a fact, as a share of all selections, on the facts in the "
         "objective. A few neurons with most of the selections are hubs, not the home of a fact; C shows them too.</p>"
-        + figure
-        + _tabs("neurons", lists)
+        + drawn
+        + tabs("neurons", lists)
     )
 
 
@@ -175,88 +167,3 @@ def _groups(results: Mapping, names: Sequence[str] = ()) -> list[tables.Group]:
         n = max((metrics[name]["n"] for metrics in by_model.values() for name in shown if name in metrics), default=0)
         groups.append((term(SETS, set_name).title, f"{n:,} facts", by_model, shown))
     return groups
-
-
-def _section(name: str, title: str, body: str) -> str:
-    return f'<section id="{name}"><h2>{title}</h2>{body}</section>'
-
-
-def _absent(text: str) -> str:
-    return f"<p class=note>{text}</p>"
-
-
-def _figure(specs: dict, name: str, chart: Callable[..., charts.Chart | None], *data: object) -> str:
-    """The place of a chart, whose wide and narrow specs go to `specs`; nothing if there is no chart."""
-    wide, narrow = (chart(*data, width=width) for width in (WIDTH, NARROW_WIDTH))
-    if wide is None or narrow is None:
-        return ""
-    specs[name] = {"wide": wide.to_dict(validate=False), "narrow": narrow.to_dict(validate=False)}
-    for spec in specs[name].values():
-        spec["config"] = chart_config(ink="currentColor", background=None)
-    return f'<figure data-chart="{html.escape(name)}"></figure>'
-
-
-def _tabs(name: str, panels: Sequence[tuple[str, str]]) -> str:
-    """Panels of which one shows at a time; without JavaScript and on paper, all of them."""
-    if not panels:
-        return ""
-    buttons = "".join(
-        f'<button role=tab id="{name}-tab-{i}" aria-controls="{name}-panel-{i}">{html.escape(title)}</button>'
-        for i, (title, _) in enumerate(panels)
-    )
-    bodies = "".join(
-        f'<div role=tabpanel id="{name}-panel-{i}" aria-labelledby="{name}-tab-{i}">'
-        f"<h3>{html.escape(title)}</h3>{body}</div>"
-        for i, (title, body) in enumerate(panels)
-    )
-    return f"<div class=tabs><div role=tablist>{buttons}</div>{bodies}</div>"
-
-
-def _page(title: str, introduction: str, sections: Sequence[str], specs: Mapping[str, Mapping]) -> str:
-    """The document. Its policy forbids every request and every script but the two that are written here."""
-    scripts = [vl_convert.javascript_bundle(), _packaged("report.js")]
-    if any("</script" in script.lower() or "<!--" in script for script in scripts):
-        raise ValueError("a script of the report would end its own element")
-    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
-    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:"
-    links = "".join(
-        f'<a href="#{name}">{text}</a>'
-        for name, text in (
-            *(("summary", "Result"), ("overview", "At a glance"), ("relations", "By relation")),
-            *(("opinion", "Second opinion"), ("training", "Training"), ("neurons", "Neurons")),
-            *(("definitions", "Definitions"), ("provenance", "Provenance")),
-        )
-    )
-    data = json.dumps(specs, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return f"""<!doctype html>
-<html lang=en>
-<head>
-<meta charset=utf-8>
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name=viewport content="width=device-width, initial-scale=1">
-<meta name=color-scheme content="light dark">
-<link rel=icon href="data:,">
-<title>{html.escape(title)}</title>
-<style>
-{_packaged("report.css")}</style>
-</head>
-<body>
-<header><h1>{html.escape(title)}</h1>{introduction}<nav>{links}</nav></header>
-<main>
-{"".join(sections)}
-</main>
-<noscript><p class=note>The charts need JavaScript; the tables do not.</p></noscript>
-<script type="application/json" id=charts>{data}</script>
-<script>{scripts[0]}</script>
-<script>{scripts[1]}</script>
-</body>
-</html>
-"""
-
-
-def _packaged(name: str) -> str:
-    return importlib.resources.files("jaxinterp").joinpath(name).read_text(encoding="utf-8")
-
-
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

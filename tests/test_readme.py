@@ -54,7 +54,7 @@ def test_commands(tmp_path, monkeypatch, capsys):
             cli.main(words)
         assert stop.value.code == 0, capsys.readouterr().err
         seen.add(words[0])
-    assert seen == {"attribute", "measure", "train", "facts"}
+    assert seen == {"attribute", "measure", "train", "facts", "metrics"}
 
 
 def check_experiment(words, capsys):

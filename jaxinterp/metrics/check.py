@@ -16,6 +16,7 @@ import numpy as np
 from jaxinterp.errors import UserError
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.estimates import estimate
+from jaxinterp.metrics.faithfulness import BUDGETS
 from jaxinterp.metrics.registry import Metric, Neurons, get_metric
 from jaxinterp.metrics.selectors import CHEAP
 
@@ -34,6 +35,7 @@ SHARES = {
     "ablation_control": (0.99, 0.3),
     "paraphrase_suppressed": (0.1, 0.9),
     "restored": (0.1, 0.9),
+    **{f"without_{k}": (0.1, 0.9) for k in BUDGETS},
     "deletion_area": (0.1, 0.8),
     "insertion_area": (0.9, 0.1),
     "kept_alone": (0.8, 0.05),
@@ -48,6 +50,7 @@ SHARES = {
 VALUES = {  # the same of columns that are no probabilities
     **{f"{name}_overlap": (0.9, 0.1) for name in ("ablation", *CHEAP)},
     "ablation_rank_agreement": (0.9, 0.1),
+    "attribution_share": (0.9, 0.1),
     "suppressed_ratio": (0.05, 0.95),
     "log_probability": (-0.3, -0.3),
     "suppressed_log_probability": (-4.0, -0.4),

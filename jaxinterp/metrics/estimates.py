@@ -30,6 +30,9 @@ class Estimates:
 
     overall: Estimate
     by_relation: Mapping[str, Estimate]
+    # The overall value and its replicates. Equal facts and seeds draw equal facts, so that replicates of several models
+    # are paired; see `jaxinterp.studies.verdict`.
+    samples: Float[np.ndarray, " samples"]
 
 
 def estimate(
@@ -86,7 +89,7 @@ def estimate(
         else:
             values, counts = _of_columns(metric, columns, fact_N, relation_N, relations, replicates, seed)
         if values.ndim == 1:  # one value for all relations
-            results[name] = Estimates(_interval(values, tail, sum(counts)), {})
+            results[name] = Estimates(_interval(values, tail, sum(counts)), {}, values)
             continue
         there = [index for index, count in enumerate(counts) if count]
         if metric.of_neurons:
@@ -96,8 +99,8 @@ def estimate(
         if not there:
             raise UserError(f"metric {name!r} was measured on no fact")
         by_relation = {relations[index]: _interval(values[:, index], tail, counts[index]) for index in there}
-        overall = _interval(values[:, there].mean(1), tail, sum(counts))
-        results[name] = Estimates(overall, by_relation)
+        samples = values[:, there].mean(1)
+        results[name] = Estimates(_interval(samples, tail, sum(counts)), by_relation, samples)
     return results
 
 

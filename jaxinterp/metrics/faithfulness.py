@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxinterp.metrics.columns import Measured, column_group
+from jaxinterp.metrics.drops import drop
 from jaxinterp.metrics.registry import Mean, Values, metric
 from jaxinterp.models.transformer import Edit
 from jaxinterp.selection import top_k
@@ -37,6 +38,70 @@ def _curve(measured: Measured) -> dict[str, Array]:
 def numbers(n_neurons: int) -> tuple[int, ...]:
     """Neurons at the `SHARES`: each number once, at least 1 and fewer than all."""
     return tuple(sorted({min(max(round(share * n_neurons), 1), n_neurons - 1) for share in SHARES}))
+
+
+BUDGETS = (1, 2, 4, 8, 16)  # neurons an answer token
+
+
+@column_group("budgets", gives=(*(f"without_{k}" for k in BUDGETS), "attribution_share"), cost="passes")
+def _budgets(measured: Measured) -> dict[str, Array]:
+    """P with the 1 … 16 neurons of highest score off (at most all but one); and the share of the positive scores that
+    the k knowledge neurons have.
+    """
+    scores = measured.attribution.scores_LRF
+    most = scores.shape[0] * scores.shape[2] - 1
+    positive = jnp.maximum(scores, 0)
+    share_R = (positive * measured.mask_LRF).sum((0, 2)) / jnp.maximum(positive.sum((0, 2)), 1e-30)
+    return {
+        **{f"without_{k}": measured.probability(Edit(1 - top_k(scores, min(k, most)))) for k in BUDGETS},
+        "attribution_share": measured.answer_mean(share_R),
+    }
+
+
+def _register(k: int) -> None:
+    @metric(
+        f"drop_at_{k}",
+        needs=("probability", f"without_{k}"),
+        title=f"S with {k} neuron{'s' if k > 1 else ''}",
+        unit="%",
+        range=(-np.inf, 1.0),
+        better="higher",
+        source="Dai et al. 2021, with another budget",
+    )
+    def _drop_at(mean: Mean) -> Values:
+        """Suppressability with another number of neurons an answer token."""
+        return drop(mean, f"without_{k}")
+
+
+for _k in BUDGETS:
+    _register(_k)
+
+
+@metric(
+    "drop_area",
+    needs=("probability", *(f"without_{k}" for k in BUDGETS)),
+    title="S over budgets",
+    unit="%",
+    range=(-np.inf, 1.0),
+    better="higher",
+)
+def drop_area(mean: Mean) -> Values:
+    """Mean of suppressability with 1, 2, 4, 8 and 16 neurons an answer token: high if one or two suffice."""
+    return sum(drop(mean, f"without_{k}") for k in BUDGETS) / len(BUDGETS)
+
+
+@metric(
+    "attribution_share",
+    needs=("attribution_share",),
+    title="Concentration of attribution",
+    unit="%",
+    range=(0.0, 1.0),
+    better="higher",
+    masks="none",
+)
+def attribution_share(mean: Mean) -> Values:
+    """Share of all positive scores that the k knowledge neurons have."""
+    return mean("attribution_share")
 
 
 @metric(

@@ -16,6 +16,9 @@ class ObjectiveConfig:
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     k: int = 8  # neurons suppressed for each answer token, out of all layers
     select: Literal["straight_through", "soft", "stop_gradient"] = "straight_through"  # how the k neurons are selected
+    # Whose attribution selects the neurons of a fact. other: those of another fact of the batch, another one in every
+    # batch, for comparison: the same pressure without knowing where the fact is
+    neurons: Literal["own", "other"] = "own"
     temperature: float = 1.0  # of the soft selection, in root mean squares of a row's scores
     path: Literal["joint", "per_layer"] = "joint"  # of integrated gradients
     points: int = 4  # quadrature points of integrated gradients, with a random offset

@@ -37,8 +37,10 @@ class Context:
 
     @functools.cached_property
     def mask_LRF(self) -> Float[Array, "L R F"]:
-        """Each row's knowledge neurons."""
-        return select(self.config.select, self.attribution.scores_LRF, self.config.k, self.config.temperature)
+        """Each row's knowledge neurons, or another fact's in their place."""
+        config = self.config
+        mask_LRF = select(config.select, self.attribution.scores_LRF, config.k, config.temperature)
+        return mask_LRF if config.neurons == "own" else control_mask(mask_LRF, jnp.asarray(self.batch.control_XR)[0])
 
     @functools.cached_property
     def log_p_N(self) -> Float[Array, " N"]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 
 from jaxinterp.errors import UserError
@@ -37,10 +38,8 @@ class Criteria:
         "concept_auroc",
         "probe_1",
     )
-    least: float = 0.05  # the trained metric must change by more than this, in its unit
-    level: float = (
-        0.95  # of intervals; 1 − level bounds the chance that luck changes any independent metric
-    )
+    least: float = 0.1  # the trained metric must change by more than this, in its unit
+    level: float = 0.95  # of intervals; 1 − level bounds the chance that luck changes any independent metric
 
     def __post_init__(self) -> None:
         if len(set(self.independent) - {self.trained}) < LEAST_INDEPENDENT:
@@ -74,28 +73,34 @@ def paired_effect(
     """mean over seeds of (after − before), with a bootstrap over seeds and facts.
 
     Sample r of all models has the same facts drawn, so that their differences are paired by fact; on top of it each
-    replicate draws pairs of seeds with replacement. With one pair nothing is said of other seeds.
+    replicate draws pairs of seeds with replacement. The standard deviation of the replicates, times √(n / (n − 1)) for
+    n seeds, is the standard error; interval and p are those of Student's t with n − 1 degrees of freedom, for counted
+    replicates could not resolve the p that a correction for many metrics asks for. Of one pair, which says nothing of
+    other seeds, they are those of the normal distribution.
 
     Args:
       before, after: a row a seed, paired; column 0 is the estimate, the others are replicates over facts.
-      level: of the interval, by percentiles.
+      level: of the interval.
       seed: of the bootstrap over seeds.
     Raises:
       UserError: if the two are not of one shape, or there are no replicates.
     """
-    if before.shape != after.shape or before.shape[1] < 2:
+    if before.shape != after.shape or before.shape[1] < 3:
         raise UserError(f"paired samples must have one shape and replicates, got {before.shape} and {after.shape}")
     change = after - before
     n_seeds, n = change.shape[0], change.shape[1] - 1
     drawn = np.random.default_rng(seed).integers(0, n_seeds, (n, n_seeds))
     replicates = change[drawn, 1 + np.arange(n)[:, None]].mean(1)
+    # A replicate can lack what a metric needs, such as a pair of facts of a relation.
     replicates = replicates[np.isfinite(replicates)]
-    if not len(replicates):
-        return Effect(float(change[:, 0].mean()), np.nan, np.nan, 1.0, np.full(n, np.nan))
-    low, high = np.percentile(replicates, [50 * (1 - level), 50 * (1 + level)])
-    # One is added, for the p of a bootstrap cannot be smaller than its resolution (Davison and Hinkley 1997).
-    tail = 1 + min(int((replicates <= 0).sum()), int((replicates >= 0).sum()))
-    return Effect(float(change[:, 0].mean()), low, high, min(1.0, 2 * tail / (len(replicates) + 1)), replicates)
+    value = float(change[:, 0].mean())
+    if len(replicates) < 2:
+        return Effect(value, np.nan, np.nan, 1.0, replicates)
+    error = float(replicates.std(ddof=1)) * (n_seeds / (n_seeds - 1)) ** 0.5 if n_seeds > 1 else replicates.std(ddof=1)
+    spread = scipy.stats.t(n_seeds - 1) if n_seeds > 1 else scipy.stats.norm()
+    half = float(spread.ppf((1 + level) / 2) * error)
+    p = float(2 * spread.sf(abs(value) / error)) if error > 0 else float(value == 0)
+    return Effect(value, value - half, value + half, p, replicates)
 
 
 def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:

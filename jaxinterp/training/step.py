@@ -11,7 +11,7 @@ from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Forward, forward
-from jaxinterp.objectives import control, suppression  # noqa: F401  (registers the terms)
+from jaxinterp.objectives import control, kill_switch, suppression  # noqa: F401  (registers the terms)
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
 from jaxinterp.objectives.registry import objective_term

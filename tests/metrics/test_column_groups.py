@@ -150,6 +150,16 @@ def test_areas_delete_and_insert_in_the_order_of_the_scores(found):
     same(columns["nothing_kept"], one.answers(one.p(np.zeros_like(one.mask))))
 
 
+def test_budgets(found):
+    columns, one, _ = found
+    for k in (1, 2, 4, 8, 16):
+        # Of twelve neurons one stays.
+        same(columns[f"without_{k}"], one.answers(one.p(1 - one.highest(one.scores, min(k, 11)))))
+    positive = np.maximum(one.scores, 0)
+    share = (positive * one.mask).sum((0, 2)) / positive.sum((0, 2))
+    same(columns["attribution_share"], [np.mean(share[one.rows_of(answer)]) for answer in range(6)])
+
+
 def test_other_selectors(found):
     columns, one, _ = found
     ones = np.ones_like(one.mask)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from jaxinterp.errors import UserError
 from jaxinterp.studies.verdict import Criteria, audited, holm, paired_effect
@@ -23,24 +24,30 @@ def test_an_effect_is_paired_by_fact():
     before = np.stack([0.3 + shift, 0.4 + shift])
     effect = paired_effect(before, before + 0.1)
     np.testing.assert_allclose([effect.value, effect.low, effect.high], 0.1, atol=1e-12)
-    assert effect.p == pytest.approx(2 / 401)
+    assert effect.p < 1e-6
+    assert paired_effect(before, before).p == 1
 
 
 def test_an_effect_is_clustered_by_seed():
-    # Facts say nothing, seeds differ: the interval is that of means of seeds drawn with replacement.
-    change = np.array([0.0, 0.2, 0.4, 0.6])
-    before = np.zeros((4, 4001))
+    # Facts say nothing, seeds differ: interval and p are those of the paired t test of the seeds.
+    change = np.array([0.0, 0.2, 0.4, 0.6, 0.1])
+    before = np.zeros((5, 20001))
     effect = paired_effect(before, before + change[:, None])
-    draws = np.random.default_rng(1).choice(change, (20000, 4)).mean(1)
-    np.testing.assert_allclose([effect.low, effect.high], np.percentile(draws, [2.5, 97.5]), atol=0.051)
-    assert effect.value == pytest.approx(0.3) and effect.low < 0.15 and effect.high > 0.45
+    test = scipy.stats.ttest_1samp(change, 0)
+    interval = test.confidence_interval(0.95)
+    np.testing.assert_allclose([effect.low, effect.high], [interval.low, interval.high], atol=0.01)
+    assert effect.p == pytest.approx(test.pvalue, rel=0.06)
+
+
+def test_one_pair_has_the_interval_of_its_facts():
+    noise = np.concatenate([np.zeros(1), 0.1 * np.random.default_rng(0).standard_normal(4000)])[None]
+    effect = paired_effect(np.zeros((1, 4001)), 0.2 + noise)
+    np.testing.assert_allclose([effect.low, effect.high], 0.2 + 0.196 * np.array([-1, 1]), atol=0.01)
 
 
 def test_shapes_must_agree():
     with pytest.raises(UserError, match="must have one shape and replicates"):
-        paired_effect(np.zeros((2, 5)), np.zeros((3, 5)))
-    with pytest.raises(UserError, match="must have one shape and replicates"):
-        paired_effect(np.zeros((2, 1)), np.zeros((2, 1)))
+        paired_effect(np.zeros((2, 2)), np.zeros((2, 2)))
 
 
 def group(rng, values, n_seeds=8, seed_sd=0.01, fact_sd=0.01):

@@ -1,0 +1,36 @@
+"""Does training for suppressability make models more interpretable, or only the number?
+
+Trains groups of models of several seeds, with the objective, without it, and with objectives built to cheat; measures
+them by metrics that no loss has in it; and says improved or Goodharted by a rule that is fixed before. Goes on where it
+was when started again.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxinterp.cli import experiment
+from jaxinterp.studies.audit_config import AuditConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class GoodhartAudit:
+    """Train, measure and judge groups of models."""
+
+    config: Annotated[AuditConfig, tyro.conf.arg(name="")] = AuditConfig()
+    out: Path = Path("checkpoints/audit")  # folder for runs, results and report
+
+    def __call__(self) -> None:
+        """Runs the experiment."""
+        from jaxinterp.studies.audit import goodhart_audit
+        from jaxinterp.studies.audit_report import write_audit_report
+
+        results = goodhart_audit(self.config, self.out)
+        write_audit_report(self.out / "report.html", results)
+        print(f"report: {self.out / 'report.html'}   numbers: {self.out / 'results.json'}")
+
+
+if __name__ == "__main__":
+    experiment(GoodhartAudit)

@@ -1,0 +1,154 @@
+"""An audit from training to its page, with models that are made up instead of trained."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxinterp.errors import UserError
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.registry import get_metric
+from jaxinterp.studies import audit
+from jaxinterp.studies.audit_config import OBJECTIVES, AuditConfig
+from jaxinterp.studies.audit_report import write_audit_report
+from jaxinterp.training.data import TrainingData
+
+ARMS = ("plain", "suppressable", "no_control", "kill_switch", "detached", "other_fact", "dose_0.1", "dose_10")
+CONFIG = AuditConfig(seeds=8, arms=ARMS, longer=(4,), sets=("unseen_facts", "unseen_relations"))
+
+
+def made_up(config, group, seed):
+    """Samples of a group: the objective raises everything, cheats raise the trained metric alone."""
+    rng = np.random.default_rng([seed, *group.encode()])
+    arm = group.partition("_x")[0]
+    trained = 0.6 if arm != "plain" else 0.0
+    others = 0.3 if arm in ("suppressable", "detached", "dose_10") else -0.1 if arm == "no_control" else 0.0
+
+    def sample(metric):
+        better = {"higher": 1, "lower": -1, "neither": 0}[get_metric(metric).better]
+        change = trained if metric == config.criteria.trained else better * others
+        return 0.3 + change + 0.01 * rng.standard_normal() + 0.01 * rng.standard_normal(101)
+
+    sets = {name: {metric: sample(metric) for metric in config.metrics} for name in config.sets}
+    return {**sets, "ability": {"recall": np.full(101, 0.99), "cross_entropy": np.full(101, 1.5)}}
+
+
+def judged(config=CONFIG):
+    measured = {group: [made_up(config, group, seed) for seed in range(config.seeds)] for group in config.groups}
+    steps = {group: [500.0, None, 600.0] for group in config.groups}
+    return audit.judged(config, measured, steps)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return judged()
+
+
+def test_every_group_is_judged_against_plain_models_of_its_length(results):
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+    assert set(results["verdicts"]) == {*ARMS[1:], "suppressable_x4"}
+    expected = {"suppressable": "improved", "no_control": "Goodharted", "kill_switch": "Goodharted"}
+    expected |= {"detached": "improved", "other_fact": "Goodharted", "suppressable_x4": "improved"}
+    for group, verdict in expected.items():
+        for set_name in CONFIG.sets:
+            found = results["verdicts"][group][set_name]
+            assert found["verdict"] == verdict, (group, set_name)
+            assert found["resamples"][verdict] >= 0.95
+            effect = found["effects"]["suppressability"]
+            assert effect["after"] - effect["before"] == pytest.approx(effect["value"])
+            assert effect["vote"] is None and effect["adjusted"] is None
+    assert results["verdicts"]["no_control"]["unseen_facts"]["effects"]["hub_share"]["vote"] == -1
+
+
+def test_what_the_meta_gradient_adds(results):
+    found = results["meta"]["unseen_facts"]["drop_at_1"]
+    assert set(found) == {"suppressable", "detached", "other_fact", "plain"}
+    assert abs(found["detached"]["gain"]) < 0.1
+    assert found["other_fact"]["gain"] > 0.2 and found["other_fact"]["low"] > 0
+
+
+def test_doses_and_false_alarms(results):
+    doses = results["doses"]["unseen_facts"]["suppressability"]
+    assert set(doses) == {"plain", "dose_0.1", "suppressable", "dose_10", "plain_x4", "suppressable_x4"}
+    assert all(len(values) == 8 for values in doses.values())
+    assert results["false_alarms"]["unseen_facts"] == {"pairs": 20, "alarms": 0}
+
+
+def test_the_page(results, tmp_path):
+    path = tmp_path / "report.html"
+    write_audit_report(path, results | {"provenance": {"jax": "1 < 2"}})
+    text = path.read_text(encoding="utf-8")
+    assert text.index("Verdict") < text.index("Effects") < text.index("Provenance")
+    for words in (
+        "Goodharted",
+        "improved",
+        "kill switch",
+        "built to cheat",
+        "1 &lt; 2",
+        "550 (500 … 600)",
+        "1 of 3 never",
+    ):
+        assert words in text, words
+    assert text.count('data-chart="forest-') == len(results["verdicts"])
+    # An audit of two arms alone has a page as well.
+    few = dataclasses.replace(CONFIG, arms=("plain", "suppressable"), longer=(), seeds=2)
+    write_audit_report(path, judged(few) | {"provenance": {}})
+    assert "were not trained in this audit" in path.read_text(encoding="utf-8")
+
+
+def test_an_audit_goes_on_where_it_was(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, seeds=2, arms=("plain", "suppressable"), longer=())
+    trained = []
+
+    def train(run, data, folder, *, resume, title):
+        trained.append((folder.parent.name, run.seed, dict(run.objective.weights)))
+        folder.mkdir(parents=True)
+        if len(trained) == 3 and not (tmp_path / "again").exists():
+            raise KeyboardInterrupt
+        (folder / "metrics.jsonl").write_text(
+            "".join(json.dumps({"step": s, "suppressability": 0.1 * min(s, 10)}) + "\n" for s in range(30))
+        )
+        return folder.parent.name, run.seed
+
+    monkeypatch.setattr(audit, "train", train)
+    monkeypatch.setattr(audit, "samples_of", lambda config, data, model: made_up(config, *model))
+    monkeypatch.setattr(audit, "describe", lambda facts: "facts")
+    data = object.__new__(TrainingData)  # nothing looks at it
+    object.__setattr__(data, "facts", None)
+    with pytest.raises(KeyboardInterrupt):
+        audit.goodhart_audit(config, tmp_path / "out", data)
+    assert [name for name, *_ in trained] == ["plain", "suppressable", "plain"]
+    assert trained[0][1] == trained[1][1] == trained[2][1] - 1
+    assert trained[1][2] == dict(OBJECTIVES["suppressable"].weights)
+    (tmp_path / "again").touch()
+    (tmp_path / "out" / "runs" / "plain" / "seed1").rmdir()
+    results = audit.goodhart_audit(config, tmp_path / "out", data)
+    assert len(trained) == 5  # the one that was interrupted and the one after it
+    assert results["steps_to_90"]["suppressable"] == [15.0, 15.0]
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["verdicts"] == results["verdicts"]
+    with pytest.raises(UserError, match="holds a run of another config"):
+        audit.goodhart_audit(dataclasses.replace(config, seeds=3), tmp_path / "out", data)
+
+
+def test_a_config_that_compares_nothing():
+    with pytest.raises(UserError, match="an audit compares arms with plain"):
+        AuditConfig(arms=("suppressable",))
+    with pytest.raises(UserError, match="unknown arm 'magic'"):
+        AuditConfig(arms=("plain", "magic"))
+    with pytest.raises(UserError, match="unknown set 'moon'"):
+        AuditConfig(sets=("moon",))
+    with pytest.raises(UserError, match="factors of at least 2"):
+        AuditConfig(longer=(1,))
+    with pytest.raises(UserError, match="seeds must be at least 1"):
+        AuditConfig(seeds=0)
+    assert MeasureConfig(metrics=CONFIG.metrics).metrics == CONFIG.metrics
+
+
+def test_steps_until_a_share(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert audit.steps_until(path) is None
+    values = [None, 0.1, *[0.95] * 12]
+    path.write_text("".join(json.dumps({"step": 10 * i, "suppressability": v}) + "\n" for i, v in enumerate(values)))
+    # The mean over ten records passes 90 % when the low one has left.
+    assert audit.steps_until(path) == 110.0
