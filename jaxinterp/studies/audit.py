@@ -13,10 +13,11 @@ from rich.table import Table
 
 from jaxinterp.facts.encoding import encode
 from jaxinterp.facts.worldfacts import describe
-from jaxinterp.files import read_json, write_json
+from jaxinterp.files import write_json
+from jaxinterp.inspection import inspect_answer
 from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.metrics.registry import get_metric
-from jaxinterp.models.bundle import LanguageModel
+from jaxinterp.models.bundle import LanguageModel, load_model
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
 from jaxinterp.studies.audit_config import CHEATS, DOSES, TITLES, AuditConfig
@@ -27,6 +28,7 @@ from jaxinterp.training.run_folder import claim
 
 Measured = Mapping[str, Mapping[str, np.ndarray]]  # set -> metric -> samples
 REACHED = 0.9  # suppressability of batches, whose first step is compared
+EXAMPLES = 3  # facts that the page shows
 WINDOW = 10  # records that are averaged for it
 
 
@@ -63,6 +65,7 @@ def goodhart_audit(config: AuditConfig, out: Path, data: TrainingData | None = N
             steps[group].append(steps_until(folder / "metrics.jsonl"))
         report(len(jobs), "")
     results = judged(config, measured, steps)
+    results["examples"] = examples(config, data, out)
     results |= {"provenance": {**provenance(), "config": json.loads(json.dumps(plain, default=str))}}
     results["seconds"] = round(time.monotonic() - start, 1)
     write_json(out / "results.json", results)
@@ -102,6 +105,33 @@ def samples_of(config: AuditConfig, data: TrainingData, model: LanguageModel) ->
         **{name: {metric: e.samples for metric, e in of.items()} for name, of in found.sets.items()},
         "ability": {metric: e.samples for metric, e in found.ability.items()},
     }
+
+
+def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
+    """A few facts that no objective saw, with their neurons in a plain and a suppressable model of one seed.
+
+    Returns:
+      For each of `EXAMPLES` facts of as many relations {"prompt", "answer", "models": {group: what
+      `inspection.inspect_answer` gives}}.
+    """
+    shown = [group for group in ("plain", "suppressable") if group in config.groups]
+    models = {group: load_model(out / "runs" / group / "seed0" / "model") for group in shown}
+    relations: set[str] = set()
+    found = []
+    for fact, prompt in data.split.unseen_facts.tolist():
+        asked = data.facts.facts[fact]
+        if asked.relation in relations or data.facts.after(fact, prompt).strip(" ."):
+            continue
+        relations.add(asked.relation)
+        text = data.facts.prompt(fact, prompt)
+        seen = {
+            group: inspect_answer(model, text, asked.answer, k=config.measure.k, rule="midpoint")
+            for group, model in models.items()
+        }
+        found.append({"prompt": text, "answer": asked.answer, "models": seen})
+        if len(found) == EXAMPLES:
+            break
+    return found
 
 
 def steps_until(path: Path, share: float = REACHED) -> float | None:
@@ -222,11 +252,6 @@ def false_alarms(config: AuditConfig, plain: list[Measured], set_name: str, most
     pairs = list(combinations(range(len(plain)), 2))[:most]
     verdicts = [_audit(config, set_name, [plain[a]], [plain[b]]).verdict for a, b in pairs]
     return {"pairs": len(pairs), "alarms": sum(verdict != "no change" for verdict in verdicts)}
-
-
-def read_audit(out: Path) -> dict:
-    """The results of an audit that is done."""
-    return read_json(out / "results.json")
 
 
 def print_verdicts(results: Mapping) -> None:

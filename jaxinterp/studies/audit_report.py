@@ -37,6 +37,7 @@ def write_audit_report(path: Path, results: Mapping, ground_truth: Mapping | Non
         Section("effects", "Effects", "Effects, metric by metric", _effects(results, specs)),
         Section("meta", "Meta-gradient", "What the meta-gradient adds", _meta(results)),
         Section("dose", "Dose", "Dose and response", _doses(results, specs)),
+        Section("examples", "Examples", "Three facts", _examples(results)),
         *(
             [Section("truth", "Ground truth", "Attribution methods on planted ground truth", _truth(ground_truth))]
             if ground_truth
@@ -184,6 +185,30 @@ def _steps(values: Sequence[float | None]) -> str:
 def _doses(results: Mapping, specs: dict) -> str:
     drawn = figure(specs, "doses", doses, results, DOSES)
     return drawn or note("Other weights than the main ones were not trained in this audit.")
+
+
+def _examples(results: Mapping) -> str:
+    """Facts that no objective saw, with their neurons before and after."""
+    panels = []
+    for example in results["examples"]:
+        parts = []
+        for group, seen in example["models"].items():
+            rows = "".join(
+                f"<tr><th class=n scope=row>{neuron['layer']}.{neuron['neuron']}<td class=n>{neuron['score']:+.3f}"
+                f"<td class=n>{neuron['share']:.0%}<td class=text>"
+                + " ".join(f"<code>{html.escape(token)}</code>" for token in neuron["promotes"])
+                for neuron in seen["tokens"][0]["neurons"]
+            )
+            head = "".join(f"<th class=n scope=col>{name}" for name in ("score", "share")) + "<th scope=col>promotes"
+            parts.append(
+                f"<h4>{html.escape(results['titles'][group])}</h4><p>P = {seen['probability']:.3f}; own neurons off "
+                f"{seen['suppressed']:.3f}, as many random ones off {seen['random']:.3f}</p><div class=scroll><table>"
+                f"<thead><tr><th scope=col>neuron{head}</thead><tbody>{rows}</tbody></table></div>"
+            )
+        name = f"{example['prompt']} {example['answer']}"
+        panels.append((name if len(name) < 60 else f"{name[:57]}…", "".join(parts)))
+    words = "Of the answer's first token, by integrated gradients; models of the first seed."
+    return tabs("examples", panels) + note(words) if panels else note("No fact is shown.")
 
 
 def _truth(found: Mapping) -> str:

@@ -37,7 +37,11 @@ def made_up(config, group, seed):
 def judged(config=CONFIG):
     measured = {group: [made_up(config, group, seed) for seed in range(config.seeds)] for group in config.groups}
     steps = {group: [500.0, None, 600.0] for group in config.groups}
-    return audit.judged(config, measured, steps)
+    neuron = {"layer": 1, "neuron": 7, "score": 0.5, "share": 0.9, "promotes": ["Par", "<b>"]}
+    seen = {"probability": 0.9, "suppressed": 0.1, "random": 0.8, "tokens": [{"neurons": [neuron]}]}
+    models = dict.fromkeys(("plain", "suppressable"), seen)
+    examples = [{"prompt": "the capital of France is", "answer": "Paris", "models": models}]
+    return audit.judged(config, measured, steps) | {"examples": examples}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,8 @@ def test_the_page(results, tmp_path):
         "1 &lt; 2",
         "550 (500 … 600)",
         "1 of 3 never",
+        "the capital of France is Paris",
+        "&lt;b&gt;",
     ):
         assert words in text, words
     assert text.count('data-chart="forest-') == len(results["verdicts"])
@@ -114,6 +120,7 @@ def test_an_audit_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "train", train)
     monkeypatch.setattr(audit, "samples_of", lambda config, data, model: made_up(config, *model))
     monkeypatch.setattr(audit, "describe", lambda facts: "facts")
+    monkeypatch.setattr(audit, "examples", lambda *_: [])
     data = object.__new__(TrainingData)  # nothing looks at it
     object.__setattr__(data, "facts", None)
     with pytest.raises(KeyboardInterrupt):
