@@ -19,6 +19,8 @@ ONE = 2**16
 # Evaluations of P at once, about: enough to keep matrix products busy, few enough that most of a batch's branches are
 # near one another and pass over the same layers.
 EVALUATIONS = 128
+# Points of a layer's path at most. Few need more than dozens; one that jumps would take thousands, round by round.
+MOST = 257
 
 
 class AdaptiveAttribution(NamedTuple):
@@ -51,12 +53,16 @@ def _fixed(readout: Readout, points_M: Array, weights_M: Array, at_once: int) ->
 def adaptive_integrated_gradients(
     readout: Readout, tolerance: float, *, at_once: int = EVALUATIONS
 ) -> AdaptiveAttribution:
-    """Per-layer integrated gradients whose completeness residual is at most `tolerance` · P(1), layer by layer.
+    """Per-layer integrated gradients whose completeness residual is at most `tolerance` · max P, layer by layer.
 
     Simpson's rule on intervals that are halved until Σ |∫ₐᵇ dP/dα dα by the rule − (P(b) − P(a))| over a layer's
     intervals is below the tolerance: completeness holds on every interval, so that its local residual says where points
     are missing, and residuals of opposite signs do not hide each other. Both ends of [0, 1] are needed anyway, and at
     α = 1 one backward pass serves all layers; a halving takes two more points and uses all those there are.
+
+    max P is the largest probability that was seen on the layer's path: P(1) of an answer that the layer's neurons
+    carry, and P(0) of one that they hold down, whose scores are as large as that. A path that has `MOST` points is left
+    as it is.
 
     The residual bounds the error of a layer's sum. Single neurons' errors can be larger where they cancel.
 
@@ -64,11 +70,11 @@ def adaptive_integrated_gradients(
 
     Args:
       readout: P, gates [L, R, F] -> probability [R].
-      tolerance: largest residual of a layer, as a share of the row's untouched probability; above 0.
+      tolerance: largest residual of a layer, as a share of the largest probability on its path; above 0.
       at_once: most evaluations of P in memory at a time, at least one a row; not more than `EVALUATIONS` are.
     Returns:
-      Scores [L, R, F], the residual [L, R] (above the tolerance where even points 1 / ONE apart do not reach it), and
-      evaluations.
+      Scores [L, R, F], the residual [L, R] (above the tolerance where `MOST` points, or points 1 / ONE apart, do not
+      reach it), and evaluations.
     Raises:
       UserError: if the tolerance is not above 0.
     """
@@ -91,7 +97,7 @@ def adaptive_integrated_gradients(
                 paths[layer, row].nodes[node] = float(chunk.p_J[place]), float(chunk.along_J[place])
         found += chunks
         # What has converged is not looked at again.
-        asked = {key: paths[key].halved(tolerance * float(p_end_R[key[1]])) for key, nodes in asked.items() if nodes}
+        asked = {key: paths[key].halved(tolerance) for key, nodes in asked.items() if nodes}
     weights = {key: path.weights() for key, path in paths.items()}
     total = readout.zero_slopes(n_layers)
     for chunk in found:
@@ -132,8 +138,9 @@ class _Path:
         """Of completeness, over the whole path."""
         return sum(self.local_residual(interval) for interval in self.intervals)
 
-    def halved(self, most: float) -> list[int]:
+    def halved(self, tolerance: float) -> list[int]:
         """Halves the intervals with the largest residuals until the others' sum is small; the new nodes."""
+        most = tolerance * max(p for p, _ in self.nodes.values())
         by_size = sorted(((abs(self.local_residual(i)), i) for i in self.intervals), reverse=True)
         left = sum(value for value, _ in by_size)
         if not left > most:
@@ -145,7 +152,7 @@ class _Path:
             if left <= most / 2:
                 break
             left -= value
-            if b - a >= 4:  # the halves need nodes at their middles
+            if b - a >= 4 and len(self.nodes) + len(nodes) + 2 <= MOST:  # the halves need nodes at their middles
                 middle = (a + b) // 2
                 self.intervals.remove((a, b))
                 self.intervals += [(a, middle), (middle, b)]

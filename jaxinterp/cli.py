@@ -72,7 +72,7 @@ class Attribute:
     k: int = 8  # neurons an answer token, out of all layers
     rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "adaptive"  # of the integral
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
-    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P
+    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path
     path: Literal["per_layer", "joint"] = "per_layer"  # of integrated gradients
     json: bool = False  # print JSON for programs
 

@@ -22,7 +22,7 @@ class Quadrature(NamedTuple):
 class Adaptive(NamedTuple):
     """As many points as each layer and row needs; see `jaxinterp.adaptive`."""
 
-    tolerance: float  # of a layer's completeness residual, as a share of the row's probability
+    tolerance: float  # of a layer's completeness residual, as a share of the largest probability on its path
 
 
 Integral = Quadrature | Adaptive

@@ -18,7 +18,7 @@ class MeasureConfig:
         "midpoint"  # of the attribution's integral
     )
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
-    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P
+    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path
     controls: int = 1  # other facts whose neurons are switched off, for each query
     rows: int = 64  # answer tokens at once
     replicates: int = 1000  # bootstrap replicates

@@ -20,7 +20,7 @@ class KnowledgeNeuronsConfig:
     k: int = 10  # neurons an answer token, of the protocol with a fixed number
     rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "left"  # left is the paper's code
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
-    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P
+    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path
     rows: int | None = None  # answer tokens attributed at once; None is 32, or a longest answer's
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of facts, prompts, other facts, random neurons and the bootstrap
