@@ -21,7 +21,7 @@ class AttributionGpt2:
     tokens: int = 12  # of a prompt
     points: int = 20  # of the quadrature; a multiple of 10, knowledge-neurons' batch
     runs: int = 5  # timed runs of every arm
-    adaptive: float = 1e-3  # tolerance of the adaptive rule: a layer's residual as a share of P
+    adaptive: float = 1e-2  # tolerance of the adaptive rule: a layer's residual as a share of P
     tolerance: float = 1e-5  # between arms, as a share of the largest score
 
     def __post_init__(self) -> None:
