@@ -49,7 +49,7 @@ def cost_chart(curves: Sequence[dict]) -> Any:
         x = alt.X(
             "x:Q",
             title=TITLES[name],
-            axis=alt.Axis(values=values, format="~s", grid=False, labelOverlap=False),
+            axis=alt.Axis(values=values, format="d", grid=False, labelOverlap=False),
             scale=alt.Scale(type="log", domain=[values[0], values[-1] * 1.9]),
         )
         y = alt.Y(
