@@ -34,8 +34,8 @@ def test_attribution_is_counted(points):
     size = SIZE | {"points": points}
     model, (params, data) = cost_curves.model_of(size), cost_curves.program_of("attribution", size)[1]
     flops = harness.unrolled_flops(lambda p, d: cost_curves.attributed(model, points, p, d), params, data)
-    # Branches that wait are run all the same, as many as share a group.
-    assert 0.9 < flops / cost_curves.counted("attribution", size) < 1.7
+    # Branches that share a group are run through all the layers that the first of them needs: here, all do.
+    assert 0.9 < flops / cost_curves.counted("attribution", size) < 2.2
 
 
 def test_curves_have_exponents_and_a_chart(tmp_path):

@@ -32,7 +32,7 @@ class Estimates:
     by_relation: Mapping[str, Estimate]
     # The overall value and its replicates. Equal facts and seeds draw equal facts, so that replicates of several models
     # are paired; see `jaxinterp.studies.verdict`.
-    samples: Float[np.ndarray, " samples"]
+    samples: Float[np.ndarray, " samples"] = dataclasses.field(compare=False)
 
 
 def estimate(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.metrics.estimates import Estimate, Estimates
@@ -75,7 +76,7 @@ def promoted_tokens(model: LanguageModel, layer: int, neuron: int, n: int = 5, *
     See `models.value_vectors` for the norms in between.
     """
     config, params = model.config, model.params
-    layer_params = jax.tree.map(lambda x: x[layer], params["layers"])
+    layer_params = jax.tree.map(lambda x: jnp.asarray(x[layer]), params["layers"])
     value = layer_params["w_out"][neuron] * (-1.0 if activation < 0 else 1.0)
     logits = unembedding(config, params) @ as_unembedded(config, params, layer_params, value[None])[0]
     return [model.tokenizer.token(int(token)) for token in jax.lax.top_k(logits, n)[1]]

@@ -69,7 +69,9 @@ def test_preset_takes_changes():
 def test_unknown_preset_or_field():
     with pytest.raises(UserError, match=r"unknown preset '7m'; known: 0\.5m, 0\.7m, 100m"):
         preset("7m", d_vocab=10, n_ctx=8)
-    with pytest.raises(UserError, match=r"unknown model field 'width'; known: attention, attn_scale, .*d_head"):
+    with pytest.raises(
+        UserError, match=r"unknown model field 'width'; known: attention, attention_kernel, attn_scale, .*d_head"
+    ):
         preset("0.7m", d_vocab=10, n_ctx=8, width=3)
 
 

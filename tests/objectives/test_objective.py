@@ -164,7 +164,7 @@ def test_terms_are_skipped_while_their_weights_are_zero():
 
 
 def test_registry():
-    with pytest.raises(UserError, match="unknown objective 'suppresion'; known: control, suppression"):
+    with pytest.raises(UserError, match="unknown objective 'suppresion'; known: control, kill_switch, suppression"):
         objective_term("suppresion")
     with pytest.raises(ValueError, match="exists already"):
         objective("control")(lambda context: None)

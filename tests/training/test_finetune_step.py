@@ -154,7 +154,10 @@ def test_the_prompts_divergence_is_at_tokens_that_have_a_next_one():
 def test_mistakes_before_the_first_step():
     model = tiny_config(n_layers=2)
     for objective, message in (
-        (ObjectiveConfig(weights={"supression": "1"}), "unknown objective 'supression'; known: control, suppression"),
+        (
+            ObjectiveConfig(weights={"supression": "1"}),
+            "unknown objective 'supression'; known: control, kill_switch, suppression",
+        ),
         (ObjectiveConfig(k=12), r"k must be at least 1 and below the model's number of neurons \(12\), got 12"),
     ):
         with pytest.raises(UserError, match=message):
