@@ -192,7 +192,7 @@ def _samples(models: list[Measured], set_name: str, metric: str) -> np.ndarray:
 
 
 def _audit(config: AuditConfig, set_name: str, before: list[Measured], after: list[Measured]) -> Audit:
-    names = (config.criteria.trained, *config.criteria.independent)
+    names = (config.criteria.trained, *config.criteria.independent, *config.criteria.ability)
     there = [name for name in names if all(name in model[set_name] for model in (*before, *after))]
     criteria = dataclasses.replace(
         config.criteria, independent=tuple(name for name in config.criteria.independent if name in there)
@@ -261,7 +261,7 @@ def print_verdicts(results: Mapping) -> None:
     for group, by_set in results["verdicts"].items():
         for set_name, found in by_set.items():
             effect = found["effects"][trained]
-            votes = [e["vote"] for name, e in found["effects"].items() if name != trained]
+            votes = [e["vote"] for e in found["effects"].values()]
             table.add_row(
                 results["titles"][group] + (" (a cheat)" if group in CHEATS else ""),
                 set_name.replace("_", " "),

@@ -19,11 +19,12 @@ def forest(results: Mapping, group: str, *, width: int = style.WIDTH) -> alt.Fac
             sign = -1 if get_metric(name).better == "lower" else 1
             low, high = sorted(sign * effect[end] for end in ("low", "high"))
             vote = effect["vote"]
-            if vote is None:  # the trained metric: by its interval
+            if vote is None:  # the trained metric and abilities: by their interval
                 vote = (low > 0) - (high < 0)
             rows.append(
                 {
-                    "metric": term(METRICS, name).label + (" (trained)" if effect["vote"] is None else ""),
+                    "metric": term(METRICS, name).label
+                    + (" (trained)" if name == results["criteria"]["trained"] else ""),
                     "set": term(SETS, set_name).title,
                     "value": sign * effect["value"],
                     "low": low,

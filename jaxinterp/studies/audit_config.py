@@ -10,7 +10,7 @@ from jaxinterp.studies.presets import PLAIN, SUPPRESSABLE
 from jaxinterp.studies.verdict import Criteria
 from jaxinterp.training.config import TrainConfig
 
-STEPS, START, FULL = 1500, 400, 500  # of a run; the objective's weight grows from START to FULL
+STEPS, START, FULL = 3000, 700, 900  # of the main job's runs; the objective's weight grows from START to FULL
 
 
 def _objective(weights: dict[str, float], **changes: object) -> ObjectiveConfig:
@@ -83,7 +83,8 @@ class AuditConfig:
     @property
     def metrics(self) -> tuple[str, ...]:
         """All metrics that are measured."""
-        names = (self.criteria.trained, *self.criteria.independent, *BUDGETS, *ABOUT, *ABILITY)
+        judged = (self.criteria.trained, *self.criteria.independent, *self.criteria.ability)
+        names = (*judged, *BUDGETS, *ABOUT, *ABILITY)
         return tuple(dict.fromkeys(names))
 
     @property

@@ -15,6 +15,7 @@ from jaxinterp.terms import METRICS, SETS, term
 
 MEANS = {
     "improved": "the number rose, and so did most of the metrics that no loss has in it",
+    "harmed": "both rose, and the model lost what it could do",
     "Goodharted": "the number rose, and most of the metrics that no loss has in it did not",
     "no change": "the number did not rise beyond chance and the least change that counts",
     "worse": "the number fell",
@@ -66,7 +67,7 @@ def _verdicts(results: Mapping) -> str:
         cheat = " <small>built to cheat</small>" if group in CHEATS else ""
         for index, (set_name, found) in enumerate(by_set.items()):
             effect = found["effects"][trained]
-            votes = [e["vote"] for name, e in found["effects"].items() if name != trained]
+            votes = [e["vote"] for e in found["effects"].values()]
             head = (
                 f'<th scope=row rowspan="{len(by_set)}">{html.escape(results["titles"][group])}{cheat}'
                 if index == 0

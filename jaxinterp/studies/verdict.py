@@ -5,7 +5,7 @@ Imports no JAX: it works on the bootstrap samples of metrics, whoever measured t
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import scipy.stats
@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from jaxinterp.errors import UserError
 
-Verdict = Literal["improved", "Goodharted", "no change", "worse"]
+Verdict = Literal["improved", "harmed", "Goodharted", "no change", "worse"]
 Samples = Mapping[str, Float[np.ndarray, "seeds samples"]]  # metric -> values; the first sample is the estimate itself
 
 LEAST_INDEPENDENT = 6  # metrics that a verdict must look at besides the one that was trained for
@@ -38,6 +38,8 @@ class Criteria:
         "concept_auroc",
         "probe_1",
     )
+    ability: tuple[str, ...] = ("recall",)  # what the model can do, which must not be the price
+    most_lost: float = 0.05  # of an ability, in its unit
     least: float = 0.1  # the trained metric must change by more than this, in its unit
     level: float = 0.95  # of intervals; 1 − level bounds the chance that luck changes any independent metric
 
@@ -47,8 +49,9 @@ class Criteria:
                 f"criteria.independent must name at least {LEAST_INDEPENDENT} metrics besides {self.trained!r}, got "
                 f"{len(set(self.independent) - {self.trained})}"
             )
-        if self.least < 0:
-            raise UserError(f"criteria.least must be at least 0, got {self.least}")
+        for field in ("least", "most_lost"):
+            if getattr(self, field) < 0:
+                raise UserError(f"criteria.{field} must be at least 0, got {getattr(self, field)}")
         if not 0.5 < self.level < 1:
             raise UserError(f"criteria.level must be above 0.5 and below 1, got {self.level}")
 
@@ -118,7 +121,7 @@ class Audit:
     """A verdict and what it rests on."""
 
     verdict: Verdict
-    effects: Mapping[str, Effect]  # the trained metric's and the independent ones'
+    effects: Mapping[str, Effect]  # the trained metric's, the independent ones' and the abilities'
     adjusted: Mapping[str, float]  # Holm's p of the independent ones
     votes: Mapping[str, int]  # +1 for a change to the better beyond chance, −1 to the worse, 0 for none
     resamples: Mapping[str, float]  # share of bootstrap replicates in which the rule gives each verdict
@@ -129,8 +132,9 @@ def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria
 
     The trained metric has risen if its interval lies above `least`. Each independent metric votes +1, 0 or −1: its
     change, in the direction in which it is better, counts where Holm's correction over all of them leaves p below
-    1 − level. If the trained metric has risen and the median vote is above 0 the model has improved; if it is not, the
-    number was Goodharted. "worse" is a trained metric that fell below −least.
+    1 − level. If the trained metric has risen and the median vote is not above 0, the number was Goodharted; if it is,
+    the model has improved, or was harmed where an ability's interval lies below −most_lost. "worse" is a trained metric
+    that fell below −least.
 
     Args:
       before, after: samples of the trained and independent metrics; see `paired_effect`.
@@ -140,7 +144,8 @@ def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria
     Raises:
       UserError: if a metric was not measured, or has no better direction.
     """
-    names = (criteria.trained, *(name for name in criteria.independent if name != criteria.trained))
+    independent = tuple(name for name in criteria.independent if name != criteria.trained)
+    names = (criteria.trained, *independent, *criteria.ability)
     for name in names:
         if name not in before or name not in after:
             raise UserError(f"the audit needs the metric {name!r}, which was not measured in both groups")
@@ -148,7 +153,6 @@ def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria
             raise UserError(f"the metric {name!r} has no better direction, so that an audit cannot count it")
     effects = {name: paired_effect(before[name], after[name], level=criteria.level, seed=seed) for name in names}
     sign = {name: 1 if better[name] == "higher" else -1 for name in names}
-    independent = names[1:]
     adjusted = dict(zip(independent, holm([effects[name].p for name in independent]).tolist(), strict=True))
     votes = {
         name: int(np.sign(sign[name] * effects[name].value)) if adjusted[name] < 1 - criteria.level else 0
@@ -156,21 +160,25 @@ def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria
     }
     trained = effects[criteria.trained]
     low, high = sorted(sign[criteria.trained] * bound for bound in (trained.low, trained.high))
-    verdict = _rule(low, high, list(votes.values()), criteria.least)
+    lost = [max(sign[name] * effects[name].low, sign[name] * effects[name].high) for name in criteria.ability]
+    verdict = _rule(low, high, list(votes.values()), lost, criteria)
     return Audit(verdict, effects, adjusted, votes, _resampled(effects, sign, adjusted, criteria))
 
 
-def _rule(low: float, high: float, votes: Sequence[int], least: float) -> Verdict:
-    if low > least:
-        return "improved" if np.median(votes) > 0 else "Goodharted"
-    return "worse" if high < -least else "no change"
+def _rule(low: float, high: float, votes: Sequence[int], ability: Sequence[float], criteria: Criteria) -> Verdict:
+    """From the trained metric's interval, the votes, and the upper ends of the abilities' intervals."""
+    if low > criteria.least:
+        if np.median(votes) <= 0:
+            return "Goodharted"
+        return "harmed" if any(upper < -criteria.most_lost for upper in ability) else "improved"
+    return "worse" if high < -criteria.least else "no change"
 
 
 def _resampled(
     effects: Mapping[str, Effect], sign: Mapping[str, int], adjusted: Mapping[str, float], criteria: Criteria
 ) -> dict[str, float]:
     """How often the rule gives each verdict if every effect is that of a replicate, with an interval as wide."""
-    shares = dict.fromkeys(("improved", "Goodharted", "no change", "worse"), 0.0)
+    shares = dict.fromkeys(get_args(Verdict), 0.0)
     n = min(len(effect.replicates) for effect in effects.values())
     trained = effects[criteria.trained]
     below, above = trained.value - trained.low, trained.high - trained.value
@@ -181,5 +189,9 @@ def _resampled(
             int(np.sign(sign[name] * effects[name].replicates[index])) if adjusted[name] < 1 - criteria.level else 0
             for name in adjusted
         ]
-        shares[_rule(low, high, votes, criteria.least)] += 1 / n
+        ability = [
+            sign[name] * effects[name].replicates[index] + (effects[name].high - effects[name].low) / 2
+            for name in criteria.ability
+        ]
+        shares[_rule(low, high, votes, ability, criteria)] += 1 / n
     return shares

@@ -8,8 +8,9 @@ from jaxinterp.errors import UserError
 from jaxinterp.studies.verdict import Criteria, audited, holm, paired_effect
 
 NAMES = tuple("abcdef")
-CRITERIA = Criteria(trained="s", independent=NAMES, least=0.05)
-BETTER = dict.fromkeys((*NAMES, "s"), "higher")
+CRITERIA = Criteria(trained="s", independent=NAMES, ability=("can",), least=0.05)
+ALL = (*NAMES, "s", "can")
+BETTER = dict.fromkeys(ALL, "higher")
 
 
 def test_holm_by_hand():
@@ -61,7 +62,7 @@ def group(rng, values, n_seeds=8, seed_sd=0.01, fact_sd=0.01):
 
 def audit_of(changes, **noise):
     rng = np.random.default_rng(0)
-    start = dict.fromkeys((*NAMES, "s"), 0.3)
+    start = dict.fromkeys(ALL, 0.3)
     return audited(
         group(rng, start, **noise),
         group(rng, {name: 0.3 + changes.get(name, 0.0) for name in start}, **noise),
@@ -76,6 +77,9 @@ def audit_of(changes, **noise):
         ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2}, "improved"),
         ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2}, "improved"),  # half: the median of three zeros and three ones
         ({"s": 0.5, "a": 0.2, "b": 0.2}, "Goodharted"),
+        ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2, "can": -0.2}, "harmed"),
+        ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2, "can": -0.03}, "improved"),
+        ({"s": 0.5, "can": -0.2}, "Goodharted"),
         ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": -0.2, "e": -0.2, "f": -0.2}, "Goodharted"),
         ({"s": 0.5}, "Goodharted"),
         ({"a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2}, "no change"),
@@ -94,7 +98,7 @@ def test_the_rule(changes, verdict):
 
 def test_lower_can_be_better():
     rng = np.random.default_rng(0)
-    start = dict.fromkeys((*NAMES, "s"), 0.5)
+    start = dict.fromkeys(ALL, 0.5)
     better = {**BETTER, "a": "lower"}
     after = {name: 0.2 if name == "a" else 0.9 if name == "s" else 0.5 for name in start}
     found = audited(group(rng, start), group(rng, after), better, CRITERIA)
@@ -104,7 +108,7 @@ def test_lower_can_be_better():
 def test_false_alarms_are_rare():
     """Nothing differs but the seeds: of 200 comparisons few say anything, and few votes are cast."""
     rng = np.random.default_rng(3)
-    start = dict.fromkeys((*NAMES, "s"), 0.3)
+    start = dict.fromkeys(ALL, 0.3)
     noise = {"seed_sd": 0.03, "fact_sd": 0.02}
     found = [audited(group(rng, start, **noise), group(rng, start, **noise), BETTER, CRITERIA) for _ in range(200)]
     assert sum(audit.verdict != "no change" for audit in found) <= 2
@@ -116,7 +120,7 @@ def test_what_an_audit_needs():
         Criteria(trained="s", independent=(*NAMES[:5], "s"))
     with pytest.raises(UserError, match="level must be above"):
         Criteria(level=1.0)
-    samples = group(np.random.default_rng(0), dict.fromkeys((*NAMES, "s"), 0.3))
+    samples = group(np.random.default_rng(0), dict.fromkeys(ALL, 0.3))
     with pytest.raises(UserError, match="needs the metric 'f', which was not measured in both groups"):
         audited({k: v for k, v in samples.items() if k != "f"}, samples, BETTER, CRITERIA)
     with pytest.raises(UserError, match="'c' has no better direction"):
