@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
+import scipy.stats
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.errors import UserError
@@ -47,7 +49,10 @@ def estimate(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimates]:
-    """Metrics with percentile-bootstrap intervals.
+    """Metrics with bootstrap intervals: percentiles, and for metrics of neurons ± the standard deviation's multiple.
+
+    A replicate of a metric of neurons sees fewer different facts than there are, and is biased by it: of some neurons
+    nothing is left that they are active for. The spread of the replicates is used, not their place.
 
     Inside each relation a metric of columns is a function of means (of suppressability, a ratio of means); overall it
     is the unweighted mean over relations. A metric of neurons has a value for each relation, with the same mean, or one
@@ -89,7 +94,7 @@ def estimate(
         else:
             values, counts = _of_columns(metric, columns, fact_N, relation_N, relations, replicates, seed)
         if values.ndim == 1:  # one value for all relations
-            results[name] = Estimates(_interval(values, tail, sum(counts)), {}, values)
+            results[name] = Estimates(_normal(values, metric, tail, sum(counts)), {}, values)
             continue
         there = [index for index, count in enumerate(counts) if count]
         if metric.of_neurons:
@@ -98,9 +103,13 @@ def estimate(
                 continue  # a single relation has no other to be told from
         if not there:
             raise UserError(f"metric {name!r} was measured on no fact")
-        by_relation = {relations[index]: _interval(values[:, index], tail, counts[index]) for index in there}
-        samples = values[:, there].mean(1)
-        results[name] = Estimates(_interval(samples, tail, sum(counts)), by_relation, samples)
+        interval = functools.partial(_normal, metric=metric) if metric.of_neurons else _interval
+        by_relation = {relations[index]: interval(values[:, index], tail=tail, n=counts[index]) for index in there}
+        # A replicate can lack what a metric of neurons needs in a relation, such as a pair of facts.
+        mean = np.nanmean if metric.of_neurons else np.mean
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # in all of them
+            samples = mean(values[:, there], axis=1)
+        results[name] = Estimates(interval(samples, tail=tail, n=sum(counts)), by_relation, samples)
     return results
 
 
@@ -176,7 +185,12 @@ def _replicated(name: str, n_concepts: int) -> Callable:
 
 
 def _interval(values: np.ndarray, tail: float, n: int) -> Estimate:
-    # A replicate can lack what a metric of neurons needs, such as a pair of facts.
-    replicates = values[1:][~np.isnan(values[1:])] if np.isnan(values[1:]).any() else values[1:]
-    low, high = np.percentile(replicates if len(replicates) else values[:1], [tail, 100 - tail])
+    low, high = np.percentile(values[1:], [tail, 100 - tail])
     return Estimate(float(values[0]), float(low), float(high), n)
+
+
+def _normal(values: np.ndarray, metric: Metric, tail: float, n: int) -> Estimate:
+    value, replicates = float(values[0]), values[1:][np.isfinite(values[1:])]
+    half = float(scipy.stats.norm.ppf(1 - tail / 100) * replicates.std(ddof=1)) if len(replicates) > 1 else 0.0
+    low, high = metric.range
+    return Estimate(value, max(value - half, min(low, value)), min(value + half, max(high, value)), n)

@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 
 from jaxinterp.metrics import specificity, units
+from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.registry import Neurons
 
 
@@ -114,3 +115,39 @@ def test_hubs():
     close(specificity.hub_share(neurons(np.ones((4, 4)), C, same)), 1.0)
     close(specificity.hub_share(neurons(np.ones((4, 4)), C, apart)), 1 / 4)
     close(specificity.hub_share(neurons(np.ones((4, 4)), C, apart, weight=[3, 1, 0, 0])), 3 / 4)
+
+
+def test_an_interval_of_neurons_is_around_the_value():
+    """Replicates see fewer facts, so that more neurons seem dead: their spread counts, not their place."""
+    rng = np.random.default_rng(0)
+    activation = (rng.uniform(size=(30, 200)) < 0.05) * 1.0  # a fifth of the neurons is dead
+    relations = ["a", "b", "c"] * 10
+    selected = np.zeros((30, 200))
+    selected[np.arange(30), np.arange(30) % 7] = 1
+    found = estimate(
+        ["dead_fraction", "overlap_within"],
+        {},
+        np.arange(30),
+        relations,
+        activation_NU=activation.astype(np.float32),
+        selected_NU=selected.astype(np.float32),
+        replicates=100,
+    )
+    dead = found["dead_fraction"]
+    assert (dead.samples[1:] > dead.overall.value).all()
+    assert dead.overall.low < dead.overall.value < dead.overall.high
+    sd = dead.samples[1:].std(ddof=1)
+    np.testing.assert_allclose(dead.overall.high - dead.overall.low, 2 * 1.959964 * sd, rtol=1e-4)
+    assert set(found["overlap_within"].by_relation) == {"a", "b", "c"}
+    # Two facts a relation: half of the replicates draw one of them twice and have no pair there.
+    few = estimate(
+        ["overlap_within"],
+        {},
+        np.arange(6),
+        relations[:6],
+        activation_NU=activation[:6].astype(np.float32),
+        selected_NU=selected[:6].astype(np.float32),
+        replicates=100,
+    )["overlap_within"]
+    assert few.overall.low <= few.overall.value <= few.overall.high
+    assert np.isfinite(few.samples).mean() > 0.5
