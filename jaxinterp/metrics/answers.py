@@ -8,17 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.adaptive import per_layer_attribution
-from jaxinterp.attribution import Attribution
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
-from jaxinterp.metrics.batching import all_batches, readout_of, whole_sequences_by_length
+from jaxinterp.metrics.batching import all_batches, attribution_of, readout_of, whole_sequences_by_length
 from jaxinterp.metrics.columns import Measured, column_group, columns_step, get_group
 from jaxinterp.metrics.recall import ability_step
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.planner import evaluations_at_once
 from jaxinterp.quadrature import Integral
-from jaxinterp.readout import LanguageModelReadout
 from jaxinterp.selection import top_k
 from jaxinterp.suppression import amplify, random_mask, suppress
 
@@ -121,7 +117,7 @@ def measured_answers(
 
     def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
         readout, _ = readout_of(config, params, batch)
-        attribution = _attribution(config, readout, integral, batch)
+        attribution = attribution_of(config, readout, integral, batch)
         mask = top_k(attribution.scores_LRF, k)
         relation_N = np.full(len(batch.answer_weight_N), -1)
         relation_N[: len(taken)] = queries.relation_N[taken]
@@ -162,12 +158,6 @@ def _mean_neurons(
 
     all_batches(queries, rows, 0, add, parts=parts)
     return total / n
-
-
-def _attribution(
-    config: ModelConfig, readout: LanguageModelReadout, integral: Integral, batch: QueryBatch
-) -> Attribution:
-    return per_layer_attribution(readout, integral, at_once=evaluations_at_once(config, batch.tokens_BT.shape[1]))
 
 
 def log_odds(log_p: Float[Array, " N"]) -> Float[Array, " N"]:

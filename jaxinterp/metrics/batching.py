@@ -7,8 +7,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxinterp.adaptive import per_layer_attribution
+from jaxinterp.attribution import Attribution
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.planner import evaluations_at_once
+from jaxinterp.quadrature import Integral
 from jaxinterp.readout import LanguageModelReadout, Rows, read
 
 LENGTHS = 8  # tokens; lengths are rounded up to multiples, so that few shapes are compiled
@@ -61,6 +65,13 @@ def all_batches(
 def readout_of(config: ModelConfig, params: Mapping, batch: QueryBatch) -> tuple[LanguageModelReadout, Array]:
     """The readout at a batch's rows, and their logits [R, V]."""
     return read(config, params, batch.tokens_BT, rows_of(batch), batch.length_B)
+
+
+def attribution_of(
+    config: ModelConfig, readout: LanguageModelReadout, integral: Integral, batch: QueryBatch
+) -> Attribution:
+    """Integrated gradients on the per-layer path at a batch's rows, as many at once as fit."""
+    return per_layer_attribution(readout, integral, at_once=evaluations_at_once(config, batch.tokens_BT.shape[1]))
 
 
 def rows_of(batch: QueryBatch) -> Rows:

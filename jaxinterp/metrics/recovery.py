@@ -9,17 +9,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.adaptive import per_layer_attribution
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
 from jaxinterp.likelihood import next_token_nll
-from jaxinterp.metrics.batching import all_batches, readout_of
+from jaxinterp.metrics.batching import all_batches, attribution_of, readout_of
 from jaxinterp.metrics.columns import Measured, MeasuredSet, column_group, set_group
 from jaxinterp.metrics.drops import drop
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.metrics.registry import Mean, Values, metric
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit, forward
-from jaxinterp.planner import evaluations_at_once
 from jaxinterp.readout import answer_log_probability
 from jaxinterp.selection import top_k
 from jaxinterp.suppression import suppress
@@ -59,8 +57,7 @@ def _paraphrase(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
                 rng=np.random.default_rng(0),
             )
             readout, _ = readout_of(found.config, found.params, again)
-            at_once = evaluations_at_once(found.config, again.tokens_BT.shape[1])
-            scores = per_layer_attribution(readout, found.integral, at_once=at_once).scores_LRF
+            scores = attribution_of(found.config, readout, found.integral, again).scores_LRF
             readout, _ = readout_of(found.config, found.params, batch)
             return {"p": _suppressed(readout, top_k(scores, found.k), batch)}
 
@@ -127,8 +124,7 @@ def erased_neurons(found: MeasuredSet) -> Float[np.ndarray, "L F"]:
 
     def step(number: int, batch: QueryBatch, taken: np.ndarray) -> dict:
         readout, _ = readout_of(found.config, found.params, batch)
-        at_once = evaluations_at_once(found.config, batch.tokens_BT.shape[1])
-        scores = per_layer_attribution(readout, found.integral, at_once=at_once).scores_LRF
+        scores = attribution_of(found.config, readout, found.integral, batch).scores_LRF
         mask_RLF = np.asarray(top_k(scores, found.k)).transpose(1, 0, 2)[batch.weight_R > 0]
         np.maximum(gone, mask_RLF.max(0), out=gone)
         return {}
