@@ -21,13 +21,14 @@ class GoodhartAudit:
 
     config: Annotated[AuditConfig, tyro.conf.arg(name="")] = AuditConfig()
     out: Path = Path("checkpoints/audit")  # folder for runs, results and report
+    workers: int = 1  # processes that share the seeds; on a CPU one a core is fastest
 
     def __call__(self) -> None:
         """Runs the experiment."""
         from jaxinterp.studies.audit import goodhart_audit
         from jaxinterp.studies.audit_report import write_audit_report
 
-        results = goodhart_audit(self.config, self.out)
+        results = goodhart_audit(self.config, self.out, workers=self.workers)
         write_audit_report(self.out / "report.html", results)
         print(f"report: {self.out / 'report.html'}   numbers: {self.out / 'results.json'}")
 

@@ -16,6 +16,8 @@ def forest(results: Mapping, group: str, *, width: int = style.WIDTH) -> alt.Fac
     rows = []
     for set_name, found in results["verdicts"].get(group, {}).items():
         for name, effect in found["effects"].items():
+            if effect["low"] is None:
+                continue
             sign = -1 if get_metric(name).better == "lower" else 1
             low, high = sorted(sign * effect[end] for end in ("low", "high"))
             vote = effect["vote"]

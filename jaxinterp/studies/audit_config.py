@@ -1,6 +1,7 @@
 """Which models an audit trains and compares; imports no JAX."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.facts import SETS
@@ -10,12 +11,11 @@ from jaxinterp.studies.presets import PLAIN, SUPPRESSABLE
 from jaxinterp.studies.verdict import Criteria
 from jaxinterp.training.config import TrainConfig
 
-STEPS, START, FULL = 3000, 700, 900  # of the main job's runs; the objective's weight grows from START to FULL
 
-
-def _objective(weights: dict[str, float], **changes: object) -> ObjectiveConfig:
-    schedules = {name: f"0@{START},{weight:g}@{FULL}" for name, weight in weights.items()}
-    return dataclasses.replace(SUPPRESSABLE.objective, weights=schedules, **changes)
+def _objective(weights: Mapping[str, float], **changes: object) -> ObjectiveConfig:
+    """That of the main job with other weights, which `AuditConfig.training` makes schedules of."""
+    texts = {name: f"{weight:g}" for name, weight in weights.items()}
+    return dataclasses.replace(SUPPRESSABLE.objective, weights=texts, **changes)
 
 
 WEIGHT = 0.3  # λ = μ of the main job
@@ -24,22 +24,24 @@ BOTH = {"suppression": WEIGHT, "control": WEIGHT}
 OBJECTIVES: dict[str, ObjectiveConfig] = {
     "plain": ObjectiveConfig(),
     "suppressable": _objective(BOTH),
-    "no_control": _objective({"suppression": WEIGHT}),
+    "no_control": _objective({"suppression": 10 * WEIGHT}),
     "kill_switch": _objective({"kill_switch": WEIGHT}),
     "detached": _objective(BOTH, select="stop_gradient"),
     "other_fact": _objective(BOTH, neurons="other"),
     "dose_0.1": _objective({name: 0.1 * weight for name, weight in BOTH.items()}),
     "dose_10": _objective({name: 10 * weight for name, weight in BOTH.items()}),
+    "no_control_mild": _objective({"suppression": WEIGHT}),
 }
 TITLES = {
     "plain": "plain",
     "suppressable": "the objective",
-    "no_control": "without control term",
+    "no_control": "without control term, λ × 10",
     "kill_switch": "kill switch",
     "detached": "detached attribution",
     "other_fact": "another fact's attribution",
     "dose_0.1": "weights × 0.1",
     "dose_10": "weights × 10",
+    "no_control_mild": "without control term",
 }
 CHEATS = ("no_control", "kill_switch")
 META = ("suppressable", "detached", "other_fact")  # arms of the question what the meta-gradient adds
@@ -54,21 +56,32 @@ ABILITY = ("probability", "recall")
 class AuditConfig:
     """Groups of models of several seeds, and how they are measured and judged."""
 
-    run: TrainConfig = dataclasses.replace(
-        PLAIN, steps=STEPS, evaluate_every=STEPS, checkpoint_every=STEPS, keep_checkpoints=1
-    )  # what all have in common
+    # What all have in common. The objective's weights grow from 0 after `start` to their values at `full`; up to
+    # `start` the models of a seed are one.
+    run: TrainConfig = PLAIN
+    start: int = 1800
+    full: int = 2000
     criteria: Criteria = Criteria()
     seeds: int = 8  # of initialisation, data order and offsets; all arms have the same
     arms: tuple[str, ...] = ("plain", "suppressable", *CHEATS)  # of OBJECTIVES
     longer: tuple[int, ...] = ()  # the arms plain and suppressable also with so many times the steps
+    longer_seeds: int = 3  # of those
     sets: tuple[str, ...] = ("held_out_prompts", "unseen_facts", "unseen_relations")  # that verdicts are given on
     measure: MeasureConfig = MeasureConfig(
         queries=96, ability_queries=512, ablation_queries=24, points=8, rule="gauss_legendre", replicates=400
     )
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UserError(f"seeds must be at least 1, got {self.seeds}")
+        for name in ("seeds", "longer_seeds"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.start < self.full <= self.run.steps:
+            raise UserError(
+                f"the objective starts at 0 < start < full <= run.steps, got {self.start}, {self.full} and "
+                f"{self.run.steps}"
+            )
+        if self.run.objective.weights:
+            raise UserError("run.objective is chosen by the arms; leave its weights out")
         for name in self.arms:
             if name not in OBJECTIVES:
                 raise unknown("arm", name, OBJECTIVES)
@@ -88,15 +101,52 @@ class AuditConfig:
         return tuple(dict.fromkeys(names))
 
     @property
+    def decides(self) -> dict[str, object]:
+        """What a measured model depends on; the rest may change from one call to the next on one folder."""
+        names = ("run", "start", "full", "sets", "measure", "metrics")
+        return {**{name: getattr(self, name) for name in names}, "objectives": OBJECTIVES}
+
+    @property
     def groups(self) -> tuple[str, ...]:
-        """Names of the groups of models: arms, and longer ones with their factor."""
+        """Names of the groups of models: arms, plain first, and longer ones with their factor."""
         longer = (f"{arm}_x{factor}" for factor in self.longer for arm in ("plain", "suppressable"))
-        return (*dict.fromkeys(self.arms), *longer)
+        return (*dict.fromkeys(("plain", *self.arms)), *longer)
+
+    def group_seeds(self, group: str) -> int:
+        """How many models a group has."""
+        return min(self.seeds, self.longer_seeds) if "_x" in group else self.seeds
+
+    def starts(self, group: str) -> int:
+        """The step up to which a group's models are the plain ones of its length."""
+        return self.start * _factor(group)
 
     def training(self, group: str, seed: int) -> TrainConfig:
-        """The run of a group's model."""
-        arm, _, factor = group.partition("_x")
-        longer = int(factor) if factor else 1
-        steps = self.run.steps * longer
-        run = dataclasses.replace(self.run, steps=steps, evaluate_every=steps, checkpoint_every=steps)
-        return dataclasses.replace(run, objective=OBJECTIVES[arm], seed=self.run.seed + seed)
+        """The run of a group's model; it has a checkpoint where the objective starts."""
+        factor = _factor(group)
+        steps, start, full = (factor * step for step in (self.run.steps, self.start, self.full))
+        objective = OBJECTIVES[group.partition("_x")[0]]
+        weights = {name: f"0@{start},{weight}@{full}" for name, weight in objective.weights.items()}
+        return dataclasses.replace(
+            self.run,
+            steps=steps,
+            evaluate_every=0,
+            checkpoint_every=start,
+            keep_checkpoints=steps // start + 1,
+            objective=dataclasses.replace(objective, weights=weights),
+            seed=self.run.seed + seed,
+        )
+
+
+def base(group: str) -> str:
+    """The plain models that a group is compared with: those of its length."""
+    return group.replace(group.partition("_x")[0], "plain", 1)
+
+
+def title(group: str) -> str:
+    """For people."""
+    arm, _, factor = group.partition("_x")
+    return TITLES[arm] + (f", {factor} × the steps" if factor else "")
+
+
+def _factor(group: str) -> int:
+    return int(group.partition("_x")[2] or 1)

@@ -11,6 +11,7 @@ from jaxinterp.metrics.registry import get_metric
 from jaxinterp.report_page import Section, figure, note, page, tabs
 from jaxinterp.studies.audit_charts import doses, forest
 from jaxinterp.studies.audit_config import CHEATS, DOSES
+from jaxinterp.studies.audit_results import with_interval
 from jaxinterp.terms import METRICS, SETS, term
 
 MEANS = {
@@ -67,9 +68,10 @@ def _verdicts(results: Mapping) -> str:
         cheat = " <small>built to cheat</small>" if group in CHEATS else ""
         for index, (set_name, found) in enumerate(by_set.items()):
             effect = found["effects"][trained]
+            seeds = f" <small>{found['seeds']} seeds</small>" if found["seeds"] != results["seeds"] else ""
             votes = [e["vote"] for e in found["effects"].values()]
             head = (
-                f'<th scope=row rowspan="{len(by_set)}">{html.escape(results["titles"][group])}{cheat}'
+                f'<th scope=row rowspan="{len(by_set)}">{html.escape(results["titles"][group])}{cheat}{seeds}'
                 if index == 0
                 else ""
             )
@@ -77,8 +79,8 @@ def _verdicts(results: Mapping) -> str:
             rows.append(
                 f"<tr>{head}<td class=text>{html.escape(term(SETS, set_name).title)}<td class=text>"
                 f"<b>{found['verdict']}</b><td class=n>{found['resamples'][found['verdict']]:.0%}<td class=n>"
-                f"{effect['before']:.1%} → {effect['after']:.1%}<br><small>{effect['value']:+.1%} "
-                f"[{effect['low']:+.1%}, {effect['high']:+.1%}]</small>{counts}"
+                f"{_share(effect['before'])} → {_share(effect['after'])}<br><small>{with_interval(effect)}</small>"
+                + counts
             )
     heads = ("set", "verdict", "of resamples", term(METRICS, trained).label, "better", "worse", "no change")
     head = "".join(f"<th scope=col>{html.escape(name)}" for name in heads)
@@ -96,10 +98,21 @@ def _verdicts(results: Mapping) -> str:
         f"<div class=scroll><table><thead><tr><th scope=col>models{head}</thead><tbody>{''.join(rows)}</tbody></table>"
         f"</div><p class=note>{meanings}. The last three columns count independent metrics whose change is beyond "
         "chance after Holm's correction. Resamples draw seeds and facts anew; their share says how sure the verdict "
-        "is.</p><p class=note>False alarms, pairs of plain models of different seeds that the rule tells apart: "
-        f"{alarms}.</p><p class=note>Recall on the training sentences, and cross-entropy in nats a token: "
-        f"{ability}.</p>"
+        f"is.{_left_out(results)}</p><p class=note>False alarms, pairs of plain models of different seeds that the "
+        f"rule tells apart: {alarms}.</p><p class=note>Recall on the training sentences, and cross-entropy in nats a "
+        f"token: {ability}.</p>"
     )
+
+
+def _left_out(results: Mapping) -> str:
+    left_out = {
+        (set_name, name) for of in results["verdicts"].values() for set_name, v in of.items() for name in v["left_out"]
+    }
+    words = "; ".join(
+        f"{html.escape(term(METRICS, name).label)} on {html.escape(term(SETS, set_name).title)}"
+        for set_name, name in sorted(left_out)
+    )
+    return f" Not measured, and without a vote: {words}." if words else ""
 
 
 def _effects(results: Mapping, specs: dict) -> str:
@@ -120,9 +133,8 @@ def _numbers(by_set: Mapping) -> str:
         for name, effect in found["effects"].items():
             adjusted = "" if effect["adjusted"] is None else f"{effect['adjusted']:.3g}"
             rows.append(
-                f"<tr><th scope=row>{html.escape(term(METRICS, name).label)}<td class=n>{effect['before']:.3f}"
-                f"<td class=n>{effect['after']:.3f}<td class=n>{effect['value']:+.3f} "
-                f"[{effect['low']:+.3f}, {effect['high']:+.3f}]<td class=n>{adjusted}"
+                f"<tr><th scope=row>{html.escape(term(METRICS, name).label)}<td class=n>{_number(effect['before'])}"
+                f"<td class=n>{_number(effect['after'])}<td class=n>{with_interval(effect)}<td class=n>{adjusted}"
             )
     head = "".join(f"<th class=n scope=col>{name}" for name in ("plain", "trained", "change", "p after Holm"))
     return (
@@ -166,14 +178,20 @@ def _meta(results: Mapping) -> str:
 
 def _meta_row(name: str, found: Mapping, arms: Sequence[str]) -> str:
     cells = "".join(
-        f"<td class=n>{found[arm]['value']:.3f}<td class=n>{found[arm]['gain']:+.3f} "
-        f"[{found[arm]['low']:+.3f}, {found[arm]['high']:+.3f}]"
-        for arm in arms
+        f"<td class=n>{_number(found[arm]['value'])}<td class=n>{with_interval(found[arm], 'gain')}" for arm in arms
     )
     return (
         f"<tr><th scope=row>{html.escape(term(METRICS, name).label)} <small>{get_metric(name).better} is better</small>"
-        f"<td class=n>{found['suppressable']['value']:.3f}{cells}"
+        f"<td class=n>{_number(found['suppressable']['value'])}{cells}"
     )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
 
 
 def _steps(values: Sequence[float | None]) -> str:

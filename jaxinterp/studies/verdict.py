@@ -24,7 +24,8 @@ class Criteria:
     """What a verdict depends on."""
 
     trained: str = "suppressability"  # the metric that the objective raises
-    # Metrics that no loss has in it, each with a different way to see hubs, brittleness or entanglement
+    # Metrics that no loss has in it: other selectors, other ablations, specificity, faithfulness, recovery, units. Left
+    # out are those that share the selector and the ablation of S, which any cheat raises.
     independent: tuple[str, ...] = (
         "ablation_selective",
         "gradient_x_activation_selective",
@@ -63,7 +64,7 @@ class Effect(NamedTuple):
     low: float
     high: float
     p: float  # two-sided, that there is no change
-    replicates: Float[np.ndarray, " samples"]  # without the estimate
+    replicates: Float[np.ndarray, " samples"]  # without the estimate; NaN where one lacks what the metric needs
 
 
 def paired_effect(
@@ -94,12 +95,12 @@ def paired_effect(
     n_seeds, n = change.shape[0], change.shape[1] - 1
     drawn = np.random.default_rng(seed).integers(0, n_seeds, (n, n_seeds))
     replicates = change[drawn, 1 + np.arange(n)[:, None]].mean(1)
-    # A replicate can lack what a metric needs, such as a pair of facts of a relation.
-    replicates = replicates[np.isfinite(replicates)]
     value = float(change[:, 0].mean())
-    if len(replicates) < 2:
+    # A replicate can lack what a metric needs, such as a pair of facts of a relation.
+    known = replicates[np.isfinite(replicates)]
+    if len(known) < 2 or not np.isfinite(value):
         return Effect(value, np.nan, np.nan, 1.0, replicates)
-    error = float(replicates.std(ddof=1)) * (n_seeds / (n_seeds - 1)) ** 0.5 if n_seeds > 1 else replicates.std(ddof=1)
+    error = float(known.std(ddof=1)) * (n_seeds / (n_seeds - 1) if n_seeds > 1 else 1) ** 0.5
     spread = scipy.stats.t(n_seeds - 1) if n_seeds > 1 else scipy.stats.norm()
     half = float(spread.ppf((1 + level) / 2) * error)
     p = float(2 * spread.sf(abs(value) / error)) if error > 0 else float(value == 0)
@@ -132,9 +133,9 @@ def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria
 
     The trained metric has risen if its interval lies above `least`. Each independent metric votes +1, 0 or −1: its
     change, in the direction in which it is better, counts where Holm's correction over all of them leaves p below
-    1 − level. If the trained metric has risen and the median vote is not above 0, the number was Goodharted; if it is,
-    the model has improved, or was harmed where an ability's interval lies below −most_lost. "worse" is a trained metric
-    that fell below −least.
+    1 − level. If the trained metric has risen and the median vote is not above 0, the number was Goodharted. Otherwise
+    the model was harmed if an ability's interval lies below −most_lost; if it does not, the model has improved where
+    the trained metric has risen, and is worse where that fell below −least.
 
     Args:
       before, after: samples of the trained and independent metrics; see `paired_effect`.
@@ -167,22 +168,28 @@ def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria
 
 def _rule(low: float, high: float, votes: Sequence[int], ability: Sequence[float], criteria: Criteria) -> Verdict:
     """From the trained metric's interval, the votes, and the upper ends of the abilities' intervals."""
-    if low > criteria.least:
-        if np.median(votes) <= 0:
-            return "Goodharted"
-        return "harmed" if any(upper < -criteria.most_lost for upper in ability) else "improved"
+    risen = low > criteria.least
+    if risen and np.median(votes) <= 0:
+        return "Goodharted"
+    if any(upper < -criteria.most_lost for upper in ability):
+        return "harmed"
+    if risen:
+        return "improved"
     return "worse" if high < -criteria.least else "no change"
 
 
 def _resampled(
     effects: Mapping[str, Effect], sign: Mapping[str, int], adjusted: Mapping[str, float], criteria: Criteria
 ) -> dict[str, float]:
-    """How often the rule gives each verdict if every effect is that of a replicate, with an interval as wide."""
+    """How often the rule gives each verdict if every effect is that of a replicate, with an interval as wide; of the
+    replicates in which every metric has a value.
+    """
     shares = dict.fromkeys(get_args(Verdict), 0.0)
-    n = min(len(effect.replicates) for effect in effects.values())
+    n = min(len(effect.replicates) for effect in effects.values())  # metrics of neurons have fewer
+    usable = np.flatnonzero(np.isfinite([effect.replicates[:n] for effect in effects.values()]).all(0))
     trained = effects[criteria.trained]
     below, above = trained.value - trained.low, trained.high - trained.value
-    for index in range(n):
+    for index in usable:
         value = trained.replicates[index]
         low, high = sorted(sign[criteria.trained] * bound for bound in (value - below, value + above))
         votes = [
@@ -193,5 +200,5 @@ def _resampled(
             sign[name] * effects[name].replicates[index] + (effects[name].high - effects[name].low) / 2
             for name in criteria.ability
         ]
-        shares[_rule(low, high, votes, ability, criteria)] += 1 / n
+        shares[_rule(low, high, votes, ability, criteria)] += 1 / len(usable)
     return shares

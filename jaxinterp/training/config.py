@@ -57,7 +57,8 @@ class TrainConfig:
     batch_size: int = 64  # sentences a step
     rows: int = 48  # answer tokens read for the objective a step, out of the batch's
     log_every: int = 10  # steps between lines of metrics.jsonl
-    evaluate_every: int = 500  # steps between evaluations on the four sets; the last step is always evaluated
+    # Steps between evaluations on the four sets; the last step is always evaluated. 0: never
+    evaluate_every: int = 500
     checkpoint_every: int = 250  # steps between checkpoints; the last step is always saved
     keep_checkpoints: int = 2  # newest checkpoints kept
 
@@ -77,10 +78,15 @@ class TrainConfig:
             "batch_size",
             "rows",
             "log_every",
-            "evaluate_every",
             "checkpoint_every",
             "keep_checkpoints",
         )
         for field in positive:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.evaluate_every < 0:
+            raise UserError(f"evaluate_every must be at least 0, got {self.evaluate_every}")
+
+    def evaluated(self, step: int) -> bool:
+        """Whether the model is evaluated after so many steps."""
+        return bool(self.evaluate_every) and (step == self.steps or step % self.evaluate_every == 0)

@@ -143,7 +143,7 @@ def train_ensemble(
                 states, metrics = step_fn(states, batch, number)
                 last, stop = number + 1 == run.steps, interrupted.is_set()
                 save = last or stop or (number + 1) % run.checkpoint_every == 0
-                evaluate = last or (number + 1) % run.evaluate_every == 0
+                evaluate = run.evaluated(number + 1)
                 if save or evaluate or (number + 1) % run.log_every == 0:
                     failed |= _failed(config, model, data, states, number + 1, known=failed)
                     lines = _lines(members, metrics, number + 1)

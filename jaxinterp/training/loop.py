@@ -111,7 +111,7 @@ def train(
                 pending.append(metrics)
                 last, stop = number + 1 == config.steps, interrupted.is_set()
                 save = last or stop or (number + 1) % config.checkpoint_every == 0
-                evaluate = last or (number + 1) % config.evaluate_every == 0
+                evaluate = config.evaluated(number + 1)
                 if save or evaluate or (number + 1) % config.log_every == 0:
                     line = _checked(pending, number + 1, model, config, data, state, checkpoints)
                     pending = []

@@ -30,14 +30,21 @@ def claim(config: Mapping, out: Path, resume: bool) -> None:
         return
     if not path.exists():
         raise UserError(f"{out} holds no run to resume (config.json is missing); start it without --resume")
-    given, saved = _flat(mine), _flat(read_json(path).get("config", {}))
-    for name in sorted(given.keys() | saved.keys()):
-        here, there = given.get(name), saved.get(name)
-        if here != there:
-            raise UserError(
-                f"{out} holds a run of another config: {name} is {there!r} there and {here!r} here; "
-                "resume with the same config, or choose another folder"
-            )
+    if found := difference(config, read_json(path).get("config", {})):
+        name, here, there = found
+        raise UserError(
+            f"{out} holds a run of another config: {name} is {there!r} there and {here!r} here; "
+            "resume with the same config, or choose another folder"
+        )
+
+
+def difference(config: Mapping, saved: Mapping) -> tuple[str, object, object] | None:
+    """The first field in which a config differs from one that was read from a file: its name, and both values."""
+    here, there = _flat(json.loads(json.dumps(config, default=str))), _flat(saved)
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            return name, here.get(name), there.get(name)
+    return None
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,13 +10,23 @@ import pytest
 from jaxinterp.errors import UserError
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.registry import get_metric
-from jaxinterp.studies import audit
+from jaxinterp.studies import audit, audit_models
 from jaxinterp.studies.audit_config import OBJECTIVES, AuditConfig
 from jaxinterp.studies.audit_report import write_audit_report
-from jaxinterp.training.data import TrainingData
+from jaxinterp.studies.audit_results import judged
 
-ARMS = ("plain", "suppressable", "no_control", "kill_switch", "detached", "other_fact", "dose_0.1", "dose_10")
-CONFIG = AuditConfig(seeds=8, arms=ARMS, longer=(4,), sets=("unseen_facts", "unseen_relations"))
+ARMS = (
+    "plain",
+    "suppressable",
+    "no_control",
+    "kill_switch",
+    "detached",
+    "other_fact",
+    "dose_0.1",
+    "dose_10",
+    "no_control_mild",
+)
+CONFIG = AuditConfig(seeds=8, arms=ARMS, longer=(4,), longer_seeds=3, sets=("unseen_facts", "unseen_relations"))
 
 
 def made_up(config, group, seed):
@@ -23,7 +34,7 @@ def made_up(config, group, seed):
     rng = np.random.default_rng([seed, *group.encode()])
     arm = group.partition("_x")[0]
     trained = 0.6 if arm != "plain" else 0.0
-    others = 0.3 if arm in ("suppressable", "detached", "dose_10") else -0.1 if arm == "no_control" else 0.0
+    others = 0.3 if arm in ("suppressable", "detached", "dose_10") else -0.1 if arm.startswith("no_control") else 0.0
 
     def sample(metric):
         better = {"higher": 1, "lower": -1, "neither": 0}[get_metric(metric).better]
@@ -34,19 +45,21 @@ def made_up(config, group, seed):
     return {**sets, "ability": {"recall": np.full(101, 0.99), "cross_entropy": np.full(101, 1.5)}}
 
 
-def judged(config=CONFIG):
-    measured = {group: [made_up(config, group, seed) for seed in range(config.seeds)] for group in config.groups}
+def results_of(config=CONFIG, made=made_up):
+    measured = {
+        group: [made(config, group, seed) for seed in range(config.group_seeds(group))] for group in config.groups
+    }
     steps = {group: [500.0, None, 600.0] for group in config.groups}
     neuron = {"layer": 1, "neuron": 7, "score": 0.5, "share": 0.9, "promotes": ["Par", "<b>"]}
     seen = {"probability": 0.9, "suppressed": 0.1, "random": 0.8, "tokens": [{"neurons": [neuron]}]}
     models = dict.fromkeys(("plain", "suppressable"), seen)
     examples = [{"prompt": "the capital of France is", "answer": "Paris", "models": models}]
-    return audit.judged(config, measured, steps) | {"examples": examples}
+    return judged(config, measured, steps) | {"examples": examples}
 
 
 @pytest.fixture(scope="module")
 def results():
-    return judged()
+    return results_of()
 
 
 def test_every_group_is_judged_against_plain_models_of_its_length(results):
@@ -75,7 +88,11 @@ def test_what_the_meta_gradient_adds(results):
 def test_doses_and_false_alarms(results):
     doses = results["doses"]["unseen_facts"]["suppressability"]
     assert set(doses) == {"plain", "dose_0.1", "suppressable", "dose_10", "plain_x4", "suppressable_x4"}
-    assert all(len(values) == 8 for values in doses.values())
+    assert {group: len(values) for group, values in doses.items() if len(values) < 8} == {
+        "plain_x4": 3,
+        "suppressable_x4": 3,
+    }
+    assert results["verdicts"]["suppressable_x4"]["unseen_facts"]["seeds"] == 3
     assert results["false_alarms"]["unseen_facts"] == {"pairs": 20, "alarms": 0}
 
 
@@ -99,43 +116,87 @@ def test_the_page(results, tmp_path):
     assert text.count('data-chart="forest-') == len(results["verdicts"])
     # An audit of two arms alone has a page as well.
     few = dataclasses.replace(CONFIG, arms=("plain", "suppressable"), longer=(), seeds=2)
-    write_audit_report(path, judged(few) | {"provenance": {}})
+    write_audit_report(path, results_of(few) | {"provenance": {}})
     assert "were not trained in this audit" in path.read_text(encoding="utf-8")
 
 
-def test_an_audit_goes_on_where_it_was(tmp_path, monkeypatch):
-    config = dataclasses.replace(CONFIG, seeds=2, arms=("plain", "suppressable"), longer=())
-    trained = []
+def test_models_without_a_value_and_metrics_that_were_not_measured(tmp_path):
+    """An objective that destroys the answers leaves no share of P, and a set may lack a metric: the rest goes on."""
+
+    def made(config, group, seed):
+        found = made_up(config, group, seed)
+        for of in found.values():
+            of.pop("overlap_across", None)
+        if group == "dose_10":
+            found["unseen_facts"]["suppressability"] = np.full(101, np.nan)
+            found["unseen_facts"]["recall"] = found["unseen_facts"]["recall"] - 0.9
+        return found
+
+    results = results_of(made=made) | {"provenance": {}}
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+    lost = results["verdicts"]["dose_10"]["unseen_facts"]
+    assert lost["verdict"] == "harmed" and lost["effects"]["suppressability"]["value"] is None
+    assert lost["left_out"] == ["overlap_across"]
+    path = tmp_path / "report.html"
+    write_audit_report(path, results)
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+    assert "Not measured, and without a vote" in text
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Models that are made up instead of trained; what is asked of the training is kept."""
+    calls = {"trained": [], "branched": []}
 
     def train(run, data, folder, *, resume, title):
-        trained.append((folder.parent.name, run.seed, dict(run.objective.weights)))
-        folder.mkdir(parents=True)
-        if len(trained) == 3 and not (tmp_path / "again").exists():
+        calls["trained"].append((folder.parent.name, run.seed, dict(run.objective.weights)))
+        folder.mkdir(parents=True, exist_ok=True)
+        if calls.get("interrupt") == len(calls["trained"]):
             raise KeyboardInterrupt
         (folder / "metrics.jsonl").write_text(
             "".join(json.dumps({"step": s, "suppressability": 0.1 * min(s, 10)}) + "\n" for s in range(30))
         )
         return folder.parent.name, run.seed
 
-    monkeypatch.setattr(audit, "train", train)
-    monkeypatch.setattr(audit, "samples_of", lambda config, data, model: made_up(config, *model))
+    monkeypatch.setattr(audit_models, "train", train)
+    monkeypatch.setattr(audit_models, "branch", lambda run, trunk, step, out: calls["branched"].append((trunk, step)))
+    monkeypatch.setattr(audit_models, "samples_of", lambda config, data, model: made_up(config, *model))
+    monkeypatch.setattr(audit_models, "audit_data", lambda config: audit_models.AuditData(None, {}, None))
+    monkeypatch.setattr(audit, "training_data", lambda config: type("Data", (), {"facts": None}))
     monkeypatch.setattr(audit, "describe", lambda facts: "facts")
     monkeypatch.setattr(audit, "examples", lambda *_: [])
-    data = object.__new__(TrainingData)  # nothing looks at it
-    object.__setattr__(data, "facts", None)
+    return calls
+
+
+def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
+    config = dataclasses.replace(CONFIG, seeds=2, arms=("plain", "suppressable"), longer=())
+    out, trained = tmp_path / "out", stand_ins["trained"]
+    stand_ins["interrupt"] = 3
     with pytest.raises(KeyboardInterrupt):
-        audit.goodhart_audit(config, tmp_path / "out", data)
+        audit.goodhart_audit(config, out)
     assert [name for name, *_ in trained] == ["plain", "suppressable", "plain"]
     assert trained[0][1] == trained[1][1] == trained[2][1] - 1
-    assert trained[1][2] == dict(OBJECTIVES["suppressable"].weights)
-    (tmp_path / "again").touch()
-    (tmp_path / "out" / "runs" / "plain" / "seed1").rmdir()
-    results = audit.goodhart_audit(config, tmp_path / "out", data)
+    assert stand_ins["branched"] == [(out / "runs" / "plain" / "seed0", config.start)]
+    weight = OBJECTIVES["suppressable"].weights["suppression"]
+    assert trained[1][2]["suppression"] == f"0@{config.start},{weight}@{config.full}"
+    results = audit.goodhart_audit(config, out)
     assert len(trained) == 5  # the one that was interrupted and the one after it
     assert results["steps_to_90"]["suppressable"] == [15.0, 15.0]
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["verdicts"] == results["verdicts"]
-    with pytest.raises(UserError, match="holds a run of another config"):
-        audit.goodhart_audit(dataclasses.replace(config, seeds=3), tmp_path / "out", data)
+    assert json.loads((out / "results.json").read_text())["verdicts"] == results["verdicts"]
+    # More seeds and arms are added to what is there; another measurement is another audit.
+    more = audit.goodhart_audit(dataclasses.replace(config, seeds=3, arms=("plain", "suppressable", "detached")), out)
+    assert len(trained) == 5 + 3 + 2 and set(more["verdicts"]) == {"suppressable", "detached"}
+    with pytest.raises(UserError, match=r"holds a run of another config: start is 1800 there and 1700 here"):
+        audit.goodhart_audit(dataclasses.replace(config, start=1700), out)
+
+
+def test_longer_models_branch_off_longer_ones():
+    assert CONFIG.groups[0] == "plain" and CONFIG.groups[-2:] == ("plain_x4", "suppressable_x4")
+    run = CONFIG.training("suppressable_x4", 1)
+    assert run.steps == 4 * CONFIG.run.steps and run.checkpoint_every == CONFIG.starts("suppressable_x4")
+    assert run.objective.weights["control"] == f"0@{4 * CONFIG.start},0.3@{4 * CONFIG.full}"
+    assert run.seed == CONFIG.training("plain", 1).seed
 
 
 def test_a_config_that_compares_nothing():
@@ -149,6 +210,8 @@ def test_a_config_that_compares_nothing():
         AuditConfig(longer=(1,))
     with pytest.raises(UserError, match="seeds must be at least 1"):
         AuditConfig(seeds=0)
+    with pytest.raises(UserError, match=r"starts at 0 < start < full <= run.steps, got 1800, 1700 and 3000"):
+        AuditConfig(full=1700)
     assert MeasureConfig(metrics=CONFIG.metrics).metrics == CONFIG.metrics
 
 

@@ -80,6 +80,7 @@ def audit_of(changes, **noise):
         ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2, "can": -0.2}, "harmed"),
         ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2, "can": -0.03}, "improved"),
         ({"s": 0.5, "can": -0.2}, "Goodharted"),
+        ({"can": -0.2}, "harmed"),
         ({"s": 0.5, "a": 0.2, "b": 0.2, "c": 0.2, "d": -0.2, "e": -0.2, "f": -0.2}, "Goodharted"),
         ({"s": 0.5}, "Goodharted"),
         ({"a": 0.2, "b": 0.2, "c": 0.2, "d": 0.2}, "no change"),
@@ -94,6 +95,21 @@ def test_the_rule(changes, verdict):
     assert sum(found.resamples.values()) == pytest.approx(1)
     for name in NAMES:
         assert found.votes[name] == np.sign(changes.get(name, 0.0))
+
+
+def test_what_has_no_value():
+    rng = np.random.default_rng(0)
+    start, after = (group(rng, dict.fromkeys(ALL, 0.3)) for _ in range(2))
+    after["s"] += 0.5
+    after["a"] = np.full_like(after["a"], np.nan)  # of no model
+    after["b"][:, 5] = np.nan  # lacking in one replicate, which pairs with that of no other metric
+    found = audited(start, after, BETTER, CRITERIA)
+    assert found.votes["a"] == 0 and found.adjusted["a"] == 1
+    assert found.verdict == "Goodharted"
+    assert np.isfinite([found.effects["b"].low, found.effects["b"].high]).all()
+    assert len(found.effects["b"].replicates) == len(found.effects["c"].replicates)
+    after["s"][:] = np.nan
+    assert audited(start, after, BETTER, CRITERIA).verdict == "no change"
 
 
 def test_lower_can_be_better():

@@ -1,0 +1,181 @@
+"""The models of an audit: trained from a common trunk and measured, one seed after the other or side by side."""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxinterp.compilation import compiled_in
+from jaxinterp.errors import UserError
+from jaxinterp.facts.encoding import EncodedQueries, encode
+from jaxinterp.metrics.measure import measure_sets
+from jaxinterp.models.bundle import LanguageModel
+from jaxinterp.progress import progress
+from jaxinterp.studies.audit_config import AuditConfig, base
+from jaxinterp.training.branch import branch
+from jaxinterp.training.data import TrainingData, training_data
+from jaxinterp.training.loop import train
+from jaxinterp.training.run_folder import interruptible
+
+Measured = Mapping[str, Mapping[str, np.ndarray]]  # set -> metric -> samples
+
+
+class AuditData(NamedTuple):
+    """What all models of an audit are trained and measured on."""
+
+    training: TrainingData
+    sets: Mapping[str, EncodedQueries]
+    ability: EncodedQueries  # the training sentences
+
+
+def audit_data(config: AuditConfig) -> AuditData:
+    """Builds facts and encodes all sets."""
+    data = training_data(config.run.data)
+
+    def encoded(queries: np.ndarray) -> EncodedQueries:
+        return encode(data.facts, queries, data.tokenizer, n_ctx=data.n_positions)
+
+    sets = {name: encoded(getattr(data.split, name)) for name in config.sets}
+    return AuditData(data, sets, encoded(data.split.training))
+
+
+def run_folder(out: Path, group: str, seed: int) -> Path:
+    """Where a model of an audit is."""
+    return out / "runs" / group / f"seed{seed}"
+
+
+def jobs(config: AuditConfig) -> list[tuple[int, str]]:
+    """All models as (seed, group): every group of a seed before the next seed, and plain ones before the others."""
+    return [
+        (seed, group) for seed in range(config.seeds) for group in config.groups if seed < config.group_seeds(group)
+    ]
+
+
+def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
+    """Trains and measures every model that is not measured yet; their samples are then in their folders.
+
+    Args:
+      config: the audit.
+      out: its folder.
+      workers: processes, each with its share of the cores and of the seeds. Small models leave cores idle that they
+        share; one process a core trains half as many again. For CPUs.
+    Raises:
+      UserError: if a run cannot go on.
+    """
+    todo = [(seed, group) for seed, group in jobs(config) if not _samples_path(run_folder(out, group, seed)).exists()]
+    total = len(jobs(config))
+    with progress("audit", total, done=total - len(todo)) as report:
+        if workers > 1 and len({seed for seed, _ in todo}) > 1:
+            _in_workers(config, out, todo, workers, report)
+        elif todo:
+            data = audit_data(config)
+            with compiled_in(out / "compiled"):
+                for done, (seed, group) in enumerate(todo, total - len(todo)):
+                    report(done, f"{group}, seed {seed}")
+                    measure_model(config, data, group, seed, out)
+        report(total, "")
+
+
+def measure_model(config: AuditConfig, data: AuditData, group: str, seed: int, out: Path) -> None:
+    """Trains and measures one model, or goes on with it."""
+    folder = run_folder(out, group, seed)
+    run = config.training(group, seed)
+    if group != base(group) and not folder.exists():
+        branch(run, run_folder(out, base(group), seed), config.starts(group), folder)
+    resume = (folder / "config.json").exists()
+    model = train(run, data.training, folder, resume=resume, title=f"{group}, seed {seed}")
+    found = samples_of(config, data, model)
+    path = _samples_path(folder)
+    partial = path.with_name("samples.partial.npz")
+    np.savez(partial, **{f"{name}/{metric}": x for name, of in found.items() for metric, x in of.items()})
+    partial.replace(path)
+
+
+def samples_of(config: AuditConfig, data: AuditData, model: LanguageModel) -> Measured:
+    """Values and replicates of all metrics on all sets, and "ability" of the training sentences."""
+    measure = dataclasses.replace(config.measure, metrics=config.metrics)
+    found = measure_sets(model, data.training.facts, data.sets, data.ability, measure)
+    return {
+        **{name: {metric: e.samples for metric, e in of.items()} for name, of in found.sets.items()},
+        "ability": {metric: e.samples for metric, e in found.ability.items()},
+    }
+
+
+def read_samples(folder: Path) -> Measured:
+    """What `measure_model` left in a model's folder."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(_samples_path(folder), allow_pickle=False) as file:
+        for key in file.files:
+            set_name, metric = key.split("/")
+            found.setdefault(set_name, {})[metric] = file[key]
+    return found
+
+
+def _samples_path(folder: Path) -> Path:
+    return folder / "samples.npz"
+
+
+def _in_workers(config: AuditConfig, out: Path, todo: Sequence[tuple[int, str]], workers: int, report) -> None:
+    """Deals the seeds out to processes and waits for them; a signal is passed on, so that they save and stop."""
+    seeds = sorted({seed for seed, _ in todo})
+    context = multiprocessing.get_context("spawn")
+    mistakes = context.Queue()
+    shares = [seeds[index::workers] for index in range(min(workers, len(seeds)))]
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    processes = [
+        context.Process(target=_work, args=(config, out, share, index, len(shares), mistakes))
+        for index, share in enumerate(shares)
+    ]
+    before = len(jobs(config)) - len(todo)
+    print(f"{len(processes)} processes; what each says: {out / 'logs'}", flush=True)
+    with interruptible() as interrupted:
+        for process in processes:
+            process.start()
+        try:
+            while any(process.is_alive() for process in processes):
+                time.sleep(1)
+                done = sum(_samples_path(run_folder(out, group, seed)).exists() for seed, group in todo)
+                report(before + done, "")
+                if interrupted.is_set() or any(process.exitcode for process in processes):
+                    break
+        finally:
+            for process in processes:
+                process.terminate()  # of one that has ended it changes nothing
+            for process in processes:
+                process.join()
+    if not mistakes.empty():
+        raise UserError(mistakes.get())
+    if interrupted.is_set():
+        raise KeyboardInterrupt("stopped; start again with the same folder to go on")
+    if failed := [index for index, process in enumerate(processes) if process.exitcode]:
+        raise RuntimeError(f"process {failed[0]} of the audit failed; its traceback stands above")
+
+
+def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: int, mistakes) -> None:
+    """What a process does: all models of its seeds, on its share of the cores."""
+    if hasattr(os, "sched_setaffinity"):  # Linux; JAX makes a thread for each core that it may use
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[index::n] or cores)
+    path = out / "logs" / f"{index}.log"
+    with (
+        path.open("a", encoding="utf-8", buffering=1) as log,
+        contextlib.redirect_stdout(log),
+        compiled_in(out / "compiled"),
+    ):
+        try:
+            data = audit_data(config)
+            for seed, group in jobs(config):
+                if seed in seeds and not _samples_path(run_folder(out, group, seed)).exists():
+                    measure_model(config, data, group, seed, out)
+        except UserError as error:
+            mistakes.put(str(error))
+            raise SystemExit(2) from None
+        except KeyboardInterrupt as error:
+            print(error, flush=True)
+            raise SystemExit(130) from None

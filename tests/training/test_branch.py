@@ -1,0 +1,82 @@
+"""Runs that go on from another: equal to the run that did all steps itself, or refused."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxinterp.errors import UserError
+from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.training.branch import branch
+from jaxinterp.training.config import DataConfig, TrainConfig
+from jaxinterp.training.data import data_of_facts
+from jaxinterp.training.loop import train
+
+PLAIN = TrainConfig(
+    preset="0.5m",
+    model={"n_layers": "2", "d_model": "16", "d_mlp": "16", "n_heads": "2", "n_kv_heads": "1", "d_head": "8"},
+    data=DataConfig(split=SplitConfig(n_unseen_relations=2)),
+    steps=8,
+    batch_size=16,
+    rows=8,
+    log_every=2,
+    checkpoint_every=4,
+    evaluate_every=0,
+)
+
+
+def suppressable(text="0@4,1@5"):
+    return dataclasses.replace(PLAIN, objective=ObjectiveConfig(weights={"suppression": text}, points=2))
+
+
+@pytest.fixture(scope="module")
+def data():
+    facts = SyntheticFacts(SyntheticConfig(n_subjects=12, n_relations=6, n_answers=8, n_prompts=5)).fact_set()
+    return data_of_facts(facts, PLAIN.data)
+
+
+@pytest.fixture(scope="module")
+def trunk(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "trunk"
+    train(PLAIN, data, out)
+    assert not (out / "evaluations.jsonl").read_text()
+    return out
+
+
+def test_a_branch_is_the_run_that_did_all_steps(data, trunk, tmp_path):
+    branch(suppressable(), trunk, 4, tmp_path / "branch")
+    found = train(suppressable(), data, tmp_path / "branch", resume=True)
+    whole = train(suppressable(), data, tmp_path / "whole")
+    # Not bit for bit: steps without an objective, and with one whose weight is 0, are two programs.
+    for x, y in zip(jax.tree.leaves(found.params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-5)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "branch" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [6, 8]
+    # The objective has done something.
+    plain = train(PLAIN, data, trunk, resume=True)
+    changes = jax.tree.map(lambda x, y: np.abs(x - y).max(), dict(found.params), dict(plain.params))
+    assert max(jax.tree.leaves(changes)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "message"),
+    [
+        (suppressable(), 5, "has no checkpoint of step 5"),
+        (suppressable("0@2,1@5"), 4, "the weight of suppression is not 0 up to step 4 here"),
+        (suppressable("1"), 4, "the weight of suppression is not 0 up to step 4 here"),
+        (dataclasses.replace(suppressable(), seed=1), 4, "a run of another config: seed is 0 there and 1 here"),
+    ],
+)
+def test_what_is_not_a_branch(trunk, tmp_path, config, step, message):
+    with pytest.raises(UserError, match=message):
+        branch(config, trunk, step, tmp_path / "branch")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there(trunk, tmp_path):
+    with pytest.raises(UserError, match="exists already"):
+        branch(suppressable(), trunk, 4, tmp_path)
