@@ -28,7 +28,7 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
 
     Goes on where it was: a model that is measured is not trained again, also if arms or seeds are added. All groups of
     a seed come before the next seed. What they have in common is trained once: up to where the objective starts, a
-    model is the plain one of its seed. Compiled programs are kept in `out`.
+    model is the plain one of its seed.
 
     Args:
       config: see `AuditConfig`.

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxinterp.compilation import compiled_in
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.metrics.measure import measure_sets
@@ -75,10 +74,9 @@ def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
             _in_workers(config, out, todo, workers, report)
         elif todo:
             data = audit_data(config)
-            with compiled_in(out / "compiled"):
-                for done, (seed, group) in enumerate(todo, total - len(todo)):
-                    report(done, f"{group}, seed {seed}")
-                    measure_model(config, data, group, seed, out)
+            for done, (seed, group) in enumerate(todo, total - len(todo)):
+                report(done, f"{group}, seed {seed}")
+                measure_model(config, data, group, seed, out)
         report(total, "")
 
 
@@ -163,11 +161,7 @@ def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: i
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[index::n] or cores)
     path = out / "logs" / f"{index}.log"
-    with (
-        path.open("a", encoding="utf-8", buffering=1) as log,
-        contextlib.redirect_stdout(log),
-        compiled_in(out / "compiled"),
-    ):
+    with path.open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stdout(log):
         try:
             data = audit_data(config)
             for seed, group in jobs(config):
