@@ -1,5 +1,6 @@
 """The one exception that means "the user asked for something that cannot be done"."""
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -11,6 +12,16 @@ class UserError(ValueError):
 
 
 def unknown(what: str, given: object, known: Iterable[str], hint: str = "") -> UserError:
-    """UserError for a name that is not in a list; the message gives the list."""
-    message = f"unknown {what} {given!r}; known: {', '.join(sorted(known))}"
+    """UserError for a name that is not in a list; see `known_names`."""
+    message = f"unknown {what} {given!r}; {known_names(given, known)}"
     return UserError(f"{message}. {hint}" if hint else message)
+
+
+MANY = 20  # names that nobody reads through
+
+
+def known_names(given: object, known: Iterable[str]) -> str:
+    """The names there are, or of very many those that are like the given one."""
+    names = sorted(known)
+    like = difflib.get_close_matches(str(given), names, n=3) if len(names) > MANY else []
+    return f"did you mean {' or '.join(like)}?" if like else f"known: {', '.join(names)}"

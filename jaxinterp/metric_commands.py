@@ -47,8 +47,8 @@ class ListMetrics:
             )
         console.print(table)
         console.print(
-            "cost: base is measured in any case; passes, attributions, ablations (one a neuron) and training come on "
-            "top. `jaxinterp measure --metrics NAME …` measures what is named, `--metrics all` everything.",
+            "cost: base needs no more than every measurement makes; passes, attributions, ablations (one a neuron) and "
+            "training come on top. `jaxinterp measure --metrics NAME …` measures what is named, `--metrics all` all.",
             highlight=False,
             markup=False,
         )

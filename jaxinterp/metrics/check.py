@@ -6,6 +6,7 @@ def test_my_metric():
     check_metric("my_metric")
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -14,11 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.errors import UserError
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
+from jaxinterp.metrics.answers import ABILITY, measured_answers
+from jaxinterp.metrics.columns import get_group, group_names, groups_giving
 from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.faithfulness import BUDGETS
-from jaxinterp.metrics.registry import Metric, Neurons, get_metric
+from jaxinterp.metrics.registry import NEURONS, Metric, Neurons, get_metric
 from jaxinterp.metrics.selectors import CHEAP
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.transformer import init
+from jaxinterp.quadrature import quadrature
 
 N_FACTS, N_CONCEPTS, N_NEURONS = 24, 3, 40
 TOLERANCE = 1e-4  # of comparisons in float32, relative to max(1, |value|)
@@ -68,10 +75,12 @@ def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Map
     """Checks a registered metric: range, direction, permutations, repetition, jit, dtype, NaN, empty input, gradients.
 
     Made-up columns and neurons stand for a model whose facts sit in neurons of their own and for one where they do not.
+    The groups of columns that the metric needs are run once, on a small model that knows nothing.
 
     Args:
       name: of the metric.
-      good, bad: values of columns that this harness does not know, in a model of the one kind and of the other.
+      good, bad: values of columns in a model of the one kind and of the other, in place of those that its group says
+        it is like.
     Raises:
       AssertionError: that says what does not hold.
       UserError: if the metric is unknown, or needs a column whose values must be given.
@@ -80,6 +89,28 @@ def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Map
     assert metric.term.definition, f"{name} has no docstring: reports print it"
     check = _check_neurons if metric.of_neurons else _check_columns
     check(metric, dict(good or {}), dict(bad or {}))
+    for group in groups_giving(set(metric.needs) - {*ABILITY, *NEURONS, *(good or {})}):
+        _check_group(group)
+
+
+@functools.cache
+def _check_group(name: str) -> None:
+    """The columns that a group says it gives, of all answers; groups of whole sets need a language model's facts."""
+    group = get_group(name)
+    if group.of_set:
+        return
+    config = ModelConfig(d_vocab=9, n_ctx=6, n_layers=2, d_model=8, d_mlp=8, n_heads=2, n_kv_heads=2, d_head=4)
+    rng, index = np.random.default_rng(0), np.arange(6)
+    length, start, answer = np.full(6, 6), 3 + index % 2, 2 - index % 2
+    tokens = rng.integers(1, 9, (6, 6)).astype(np.int32)
+    queries = EncodedQueries(tokens, length, start, answer, index, 0 * index, index % 2, index)
+    rule = quadrature("midpoint", 2)
+    params = init(config, jax.random.key(0))
+    found = measured_answers(config, params, queries, k=2, n_relations=2, integral=rule, groups=(name,), rows=16)
+    given = set(found.columns) - set(ABILITY)
+    assert given == set(group.gives), (
+        f"the group {name} says that it gives {', '.join(group.gives)}, and gives {', '.join(sorted(given))}"
+    )
 
 
 def _check_columns(metric: Metric, good: Mapping[str, float], bad: Mapping[str, float]) -> None:
@@ -126,9 +157,11 @@ def _columns(metric: Metric, world: int, given: Mapping[str, float]) -> dict[str
     rng = np.random.default_rng(world)
     p = rng.uniform(0.5, 0.7, N_FACTS)
     columns = {}
+    of_groups = {name: get_group(name).like for name in group_names()}
+    like = {column: values[world] for of in of_groups.values() for column, values in of.items()} | dict(given)
     for column in metric.needs:
-        if column in given:
-            columns[column] = np.full(N_FACTS, float(given[column])) + 1e-3 * rng.uniform(size=N_FACTS)
+        if column in like:
+            columns[column] = np.full(N_FACTS, float(like[column])) + 1e-3 * rng.uniform(size=N_FACTS)
         elif column == "probability":
             columns[column] = p
         elif column in SHARES:
@@ -136,7 +169,8 @@ def _columns(metric: Metric, world: int, given: Mapping[str, float]) -> dict[str
         elif column in VALUES:
             columns[column] = np.full(N_FACTS, VALUES[column][world]) * rng.uniform(0.99, 1.01, N_FACTS)
         else:
-            raise UserError(f"check_metric does not know the column {column!r}: give its values in good and bad")
+            groups_giving([column])  # says if there is no such column
+            raise UserError(f"check_metric does not know the column {column!r}: say in its group what it is like")
     if metric.needs == ("probability",):
         columns["probability"] = p * (1.0, 0.5)[world]
     return columns
@@ -187,8 +221,8 @@ def _check_neurons(metric: Metric, good: Mapping[str, float], bad: Mapping[str, 
 
 
 def made_up_neurons(world: int) -> Neurons:
-    """0: each relation has four neurons of its own and each fact one more, and little else is active. 1: all neurons
-    are active for everything, and the same four serve all facts.
+    """0: each relation has four neurons of its own and each fact one more; most others are a little below 0, and two
+    never differ from it. 1: half of the neurons are active for everything, and the same four serve all facts.
     """
     rng = np.random.default_rng(world)
     concept = np.arange(N_FACTS) % N_CONCEPTS
@@ -201,7 +235,7 @@ def made_up_neurons(world: int) -> Neurons:
             activation[fact, own[fact]] = 2.0
             selected[fact, 4 * concept[fact] : 4 * concept[fact] + 3] = 1
             selected[fact, own[fact]] = 1
-        activation += 0.01 * rng.uniform(size=activation.shape) * (np.arange(N_NEURONS) < 38)
+        activation -= 0.01 * rng.uniform(size=activation.shape) * (np.arange(N_NEURONS) < 38)
     else:
         activation = rng.uniform(0.5, 1.5, activation.shape) * (np.arange(N_NEURONS) < 20)
         selected[:, :4] = 1
@@ -212,7 +246,7 @@ def made_up_neurons(world: int) -> Neurons:
 def _in_range(metric: Metric, value: float) -> None:
     low, high = metric.range
     slack = TOLERANCE * max(1.0, abs(value))
-    assert low - slack <= value <= high + slack, f"{metric.name} is {value}, outside its range {low} … {high}"
+    assert low - slack <= value <= high + slack, f"{metric.name} is {value:.4g}, outside its range {low} … {high}"
 
 
 def _equal(metric: Metric, what: str, a: float, b: float) -> None:
@@ -223,8 +257,8 @@ def _equal(metric: Metric, what: str, a: float, b: float) -> None:
 def _direction(metric: Metric, good: float, bad: float) -> None:
     sign = {"higher": 1, "lower": -1, "neither": 0}[metric.better]
     assert sign == 0 or sign * (good - bad) > 0, (
-        f"{metric.name} says that {metric.better} is better, and is {good} for a model whose facts have neurons of "
-        f"their own and {bad} for one whose facts have not"
+        f"{metric.name} says that {metric.better} is better, and is {good:.4g} for a model whose facts have neurons "
+        f"of their own and {bad:.4g} for one whose facts have not"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxinterp.attribution import Attribution
-from jaxinterp.errors import UserError
+from jaxinterp.errors import UserError, known_names
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
 from jaxinterp.metrics.registry import Cost, Metric
 from jaxinterp.models.config import ModelConfig
@@ -89,8 +89,13 @@ class MeasuredSet:
     seed: int
 
 
+# What a column is like in a model whose facts sit in neurons of their own, and in one where nothing does.
+Like = Mapping[str, tuple[float, float]]
 Columns = Callable[[Measured], Mapping[str, Float[Array, " N"]]]
 SetColumns = Callable[[MeasuredSet], Mapping[str, Float[np.ndarray, " N"]]]
+
+
+COSTS: tuple[Cost, ...] = get_args(Cost)  # from the cheapest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,31 +107,48 @@ class Group:
     cost: Cost
     columns: Columns | SetColumns
     of_set: bool
+    like: Like
 
 
 _GROUPS: Registry[Group] = Registry("group of columns")
 
 
-def column_group(name: str, *, gives: tuple[str, ...], cost: Cost) -> Callable[[Columns], Columns]:
+def column_group(
+    name: str, *, gives: tuple[str, ...], cost: Cost, like: Like | None = None
+) -> Callable[[Columns], Columns]:
     """Registers a group: a pure function of `Measured` that gives these columns, NaN where there is no value.
 
+    Args:
+      name: of the group.
+      gives: names of the columns.
+      cost: base and ablations are measured if no metric is named; passes, attributions and training if one needs them.
+      like: for `jaxinterp.metrics.check.check_metric`, a value of each column in a good model and in a bad one.
     Raises:
-      ValueError: if the name or a column is taken.
+      ValueError: if an argument cannot be, or the name or a column is taken.
     """
-    return _registered(name, gives, cost, of_set=False)
+    return _registered(name, gives, cost, like, of_set=False)
 
 
-def set_group(name: str, *, gives: tuple[str, ...], cost: Cost) -> Callable[[SetColumns], SetColumns]:
+def set_group(
+    name: str, *, gives: tuple[str, ...], cost: Cost, like: Like | None = None
+) -> Callable[[SetColumns], SetColumns]:
     """The same for a function of `MeasuredSet`, which is not traced."""
-    return _registered(name, gives, cost, of_set=True)
+    return _registered(name, gives, cost, like, of_set=True)
 
 
-def _registered(name: str, gives: tuple[str, ...], cost: Cost, *, of_set: bool) -> Callable:
+def _registered(name: str, gives: tuple[str, ...], cost: Cost, like: Like | None, *, of_set: bool) -> Callable:
+    if isinstance(gives, str) or not gives:
+        raise ValueError(f"group {name!r}: gives must be a tuple of names, got {gives!r}")
+    if cost not in COSTS:
+        raise ValueError(f"group {name!r}: cost must be one of {', '.join(COSTS)}, got {cost!r}")
+    if other := set(like or {}) - set(gives):
+        raise ValueError(f"group {name!r}: like has {sorted(other)[0]!r}, which it does not give")
+
     def register(columns: Columns | SetColumns) -> Columns | SetColumns:
         for other in _GROUPS.names():
             if taken := set(_GROUPS[other].gives) & set(gives):
                 raise ValueError(f"column {sorted(taken)[0]!r} is given by {other!r} already")
-        _GROUPS.add(name, Group(name, gives, cost, columns, of_set))
+        _GROUPS.add(name, Group(name, gives, cost, columns, of_set, dict(like or {})))
         return columns
 
     return register
@@ -153,12 +175,10 @@ def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
     for name in found:
         missing -= set(_GROUPS[name].gives)
     if missing:
-        known = sorted(column for name in _GROUPS.names() for column in _GROUPS[name].gives)
-        raise UserError(f"no group of columns gives {sorted(missing)[0]!r}; known: {', '.join(known)}")
+        known = [column for name in _GROUPS.names() for column in _GROUPS[name].gives]
+        first = sorted(missing)[0]
+        raise UserError(f"no group of columns gives {first!r}; {known_names(first, known)}")
     return found
-
-
-COSTS: tuple[Cost, ...] = get_args(Cost)  # from the cheapest
 
 
 def metric_cost(metric: Metric) -> Cost:

@@ -138,6 +138,8 @@ def _of_columns(
         weights = _draws(len(facts), relation, replicates, seed)[:, cluster]
 
         def mean(column: str, weights: np.ndarray = weights, rows: np.ndarray = rows) -> np.ndarray:
+            if column not in metric.needs:
+                raise UserError(f"metric {metric.name!r} takes the mean of {column!r}, which is not in its needs")
             with np.errstate(invalid="ignore"):
                 return (weights @ columns[column][rows] / weights.sum(1))[:, None]
 

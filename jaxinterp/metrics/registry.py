@@ -8,7 +8,7 @@ every bootstrap replicate, overall and inside relations.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -101,7 +101,14 @@ def metric(
       title, symbol, unit, signed: see `Term`.
       range, better, masks, differentiable, source: see `Metric`; `jaxinterp.metrics.check.check_metric` holds the
         formula to them.
+    Raises:
+      ValueError: if an argument cannot be, or the name is taken.
     """
+    if isinstance(needs, str) or not needs:
+        raise ValueError(f"metric {name!r}: needs must be a tuple of names, such as ('probability',), got {needs!r}")
+    for field, value, kinds in (("better", better, Better), ("masks", masks, Masks)):
+        if value not in get_args(kinds):
+            raise ValueError(f"metric {name!r}: {field} must be one of {', '.join(get_args(kinds))}, got {value!r}")
 
     def register(formula: Formula) -> Formula:
         definition = " ".join((formula.__doc__ or "").split())

@@ -45,8 +45,8 @@ TITLES = {
     "no_control_mild": "without control term, λ = 0.3",
 }
 CHEATS = ("no_control", "kill_switch")
-META = ("suppressable", "detached", "other_fact")  # arms of the question what the meta-gradient adds
 DOSES = {"plain": 0.0, "dose_0.1": 0.1, "suppressable": 1.0, "dose_10": 10.0}  # factors of λ and μ
+SIDE = ("dose_0.1", "dose_10", "no_control_mild")
 # Of the table on the meta-gradient, besides the criteria's.
 BUDGETS = ("drop_at_1", "drop_at_2", "drop_at_4", "drop_at_8", "drop_at_16", "drop_area")
 ABOUT = ("control_drop", "selective", "attribution_share", "ablation_overlap", "ablation_rank_agreement")
@@ -66,14 +66,14 @@ class AuditConfig:
     seeds: int = 8  # of initialisation, data order and offsets; all arms have the same
     arms: tuple[str, ...] = ("plain", "suppressable", *CHEATS)  # of OBJECTIVES
     longer: tuple[int, ...] = ()  # the arms plain and suppressable also with so many times the steps
-    longer_seeds: int = 3  # of those
+    side_seeds: int = 3  # of the doses and the longer ones, which no verdict waits for; at most `seeds`
     sets: tuple[str, ...] = ("held_out_prompts", "unseen_facts", "unseen_relations")  # that verdicts are given on
     measure: MeasureConfig = MeasureConfig(
         queries=96, ability_queries=512, ablation_queries=24, points=8, rule="gauss_legendre", replicates=400
     )
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "longer_seeds"):
+        for name in ("seeds", "side_seeds"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.start < self.full <= self.run.steps:
@@ -115,7 +115,7 @@ class AuditConfig:
 
     def group_seeds(self, group: str) -> int:
         """How many models a group has."""
-        return min(self.seeds, self.longer_seeds) if "_x" in group else self.seeds
+        return min(self.seeds, self.side_seeds) if "_x" in group or group in SIDE else self.seeds
 
     def starts(self, group: str) -> int:
         """The step up to which a group's models are the plain ones of its length."""

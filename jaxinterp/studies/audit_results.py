@@ -32,7 +32,8 @@ def judged(
     verdicts: dict[str, dict] = {}
     for group in config.groups:
         if group != base(group):
-            pairs = {name: (measured[base(group)], measured[group]) for name in config.sets}
+            before = measured[base(group)][: config.group_seeds(group)]
+            pairs = {name: (before, measured[group]) for name in config.sets}
             verdicts[group] = {name: _plain(config, name, *pair) for name, pair in pairs.items()}
     return _without_nan(
         {

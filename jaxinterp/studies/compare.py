@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +21,7 @@ from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
 from jaxinterp.report import write_report
+from jaxinterp.terms import METRICS, term
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.loop import train
@@ -135,6 +136,27 @@ def print_table(results: Mapping) -> None:
         entropy = model.get("cross_entropy")
         words = [f"cross-entropy {entropy['value']:.4f} nats a token"] if entropy else []
         print(f"{name}: " + ", ".join([*words, f"recall {_percent(model['recall'])}"]))
+
+
+def print_metrics(results: Mapping, names: Sequence[str]) -> None:
+    """Prints named metrics, a row each, by set, with 95 % intervals."""
+    for name, model in results["models"].items():
+        sets = model["sets"]
+        table = Table("metric", "unit", *(set_name.replace("_", " ") for set_name in sets), title=name)
+        for metric in names:
+            about = term(METRICS, metric)
+            cells = (_in_unit(of.get(metric), about.unit) for of in sets.values())
+            table.add_row(about.label, about.unit, *cells)
+        console = Console()
+        Console(width=None if console.is_terminal else 160).print(table)
+
+
+def _in_unit(value: Mapping | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if unit == "%":
+        return _percent(value)
+    return f"{value['value']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
 
 
 def _percent(value: Mapping | None) -> str:

@@ -5,13 +5,13 @@ import dataclasses
 from jaxinterp.errors import UserError
 from jaxinterp.facts.source import load_facts
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.metrics.measure import measure_facts
+from jaxinterp.metrics.measure import measure_facts, wanted
 from jaxinterp.metrics.results import model_results
 from jaxinterp.models.bundle import LanguageModel, load_model
 from jaxinterp.models.fetch import resolve
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
-from jaxinterp.studies.compare import measured_results, print_table
+from jaxinterp.studies.compare import measured_results, print_metrics, print_table
 from jaxinterp.training.data import data_from_provenance
 
 
@@ -33,7 +33,12 @@ def measured_model(name: str, facts: str | None, config: MeasureConfig) -> dict:
         results = measured_results(title, model, data_from_provenance(model.provenance), config)
     else:
         raise UserError(f"{name} is a pretrained model: say with --facts what to measure it on, e.g. --facts world")
-    print_table({"models": {title: results}})
+    table = {"models": {title: results}}
+    if config.metrics:
+        measured = {metric for metrics in results["sets"].values() for metric in metrics}
+        print_metrics(table, [name for name in wanted(config) if name in measured])
+    else:
+        print_table(table)
     about = {"model": dict(model.provenance), "facts": facts, "measure": dataclasses.asdict(config)}
     return {**results, "provenance": {**about, **provenance()}}
 

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import pytest
 
 from jaxinterp.errors import UserError
-from jaxinterp.metrics import check, registry
+from jaxinterp.metrics import check, columns, registry
 from jaxinterp.metrics.check import check_metric
-from jaxinterp.metrics.registry import Metric, Neurons, Term, get_metric, metric_names
+from jaxinterp.metrics.columns import column_group
+from jaxinterp.metrics.registry import Metric, Neurons, Term, get_metric, metric, metric_names
+from jaxinterp.metrics.suppression import suppressability
 from jaxinterp.registry import Registry
+from jaxinterp.suppression import suppress
 
 
 @pytest.mark.parametrize("name", metric_names())
@@ -27,9 +30,9 @@ def broken(monkeypatch):
     built_in = {name: get_metric_of(name) for name in NAMES}
 
     def checked(name, **changes):
-        metric = dataclasses.replace(built_in[name], name=f"broken_{name}", **changes)
-        metrics.add(metric.name, metric)
-        check_metric(metric.name)
+        changed = dataclasses.replace(built_in[name], name=f"broken_{name}", **changes)
+        metrics.add(changed.name, changed)
+        check_metric(changed.name)
 
     return checked
 
@@ -67,7 +70,7 @@ def test_broken_copies_are_caught(name, changes, message, broken):
 
 
 def test_columns_of_ones_own_need_values(broken, monkeypatch):
-    metric = Metric(
+    warmth = Metric(
         "warmth",
         ("warmth",),
         Term("Warmth", "How warm it is."),
@@ -78,12 +81,70 @@ def test_columns_of_ones_own_need_values(broken, monkeypatch):
         True,
         "",
     )
-    registry._METRICS.add("warmth", metric)
-    with pytest.raises(UserError, match="does not know the column 'warmth'"):
+    registry._METRICS.add("warmth", warmth)
+    with pytest.raises(UserError, match="no group of columns gives 'warmth'"):
         check_metric("warmth")
     check_metric("warmth", good={"warmth": 30.0}, bad={"warmth": 2.0})
     with pytest.raises(AssertionError, match="higher is better"):
         check_metric("warmth", good={"warmth": 2.0}, bad={"warmth": 30.0})
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Groups of columns that are forgotten after the test."""
+    added = Registry("group of columns")
+    for name in columns.group_names():
+        added.add(name, columns.get_group(name))
+    monkeypatch.setattr(columns, "_GROUPS", added)
+    monkeypatch.setattr(check, "_check_group", check._check_group.__wrapped__)
+
+
+def test_a_column_of_ones_own_says_what_it_is_like_and_is_run(broken, groups):
+    def warm(name, gives, like, column):
+        column_group(name, gives=gives, cost="passes", like=like)(column)
+        metric(name, needs=gives, title="Warmth", better="higher")(documented)
+
+    def documented(mean):
+        """How warm it is."""
+        return mean(next(iter(columns.get_group(name).gives)))
+
+    def probability(measured):
+        return {"warmth": measured.probability(suppress(measured.mask_LRF))}
+
+    name = "without"
+    warm(name, ("no_likeness",), None, probability)
+    with pytest.raises(UserError, match="does not know the column 'no_likeness': say in its group what it is like"):
+        check_metric(name)
+    name = "good"
+    warm(name, ("warmth",), {"warmth": (0.9, 0.1)}, probability)
+    check_metric(name)
+    name = "other"
+    warm(name, ("cold",), {"cold": (0.9, 0.1)}, probability)
+    with pytest.raises(AssertionError, match="the group other says that it gives cold, and gives warmth"):
+        check_metric(name)
+    name = "failing"
+    warm(name, ("hot",), {"hot": (0.9, 0.1)}, lambda measured: measured.no_such_thing)
+    with pytest.raises(AttributeError):
+        check_metric(name)
+
+
+def test_mistakes_in_the_decorators(broken, groups):
+    with pytest.raises(ValueError, match=r"needs must be a tuple of names, such as \('probability',\), got 'halved'"):
+        metric("mine", needs=("halved"), title="Mine")
+    with pytest.raises(ValueError, match="better must be one of higher, lower, neither, got 'up'"):
+        metric("mine", needs=("probability",), title="Mine", better="up")
+    with pytest.raises(ValueError, match=r"cost must be one of base, .*, got 'cheap'"):
+        column_group("mine", gives=("mine",), cost="cheap")
+    with pytest.raises(ValueError, match="gives must be a tuple of names, got 'mine'"):
+        column_group("mine", gives="mine", cost="passes")
+    with pytest.raises(ValueError, match="like has 'other', which it does not give"):
+        column_group("mine", gives=("mine",), cost="passes", like={"other": (1, 0)})
+    metric("typo", needs=("supressed",), title="Typo")(suppressability)
+    with pytest.raises(UserError, match="no group of columns gives 'supressed'; did you mean suppressed"):
+        check_metric("typo")
+    metric("forgotten", needs=("probability",), title="Forgotten")(suppressability)
+    with pytest.raises(UserError, match="'forgotten' takes the mean of 'suppressed', which is not in its needs"):
+        check_metric("forgotten")
 
 
 def test_made_up_neurons_are_of_two_kinds():

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from tiny import fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.attribution import integrated_gradients
@@ -22,6 +23,7 @@ from jaxinterp.metrics.faithfulness import numbers
 from jaxinterp.metrics.interventions import partners
 from jaxinterp.quadrature import quadrature
 from jaxinterp.selection import top_k
+from jaxinterp.suppression import random_mask
 
 K = 3
 RELATIONS = np.array([0, 1, 0, 1, 0, 2])  # of the batch's six answers
@@ -87,6 +89,53 @@ class Loops:
 
 def same(found, expected):
     np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-8, atol=1e-11)
+
+
+def test_answers_under_edits(found):
+    columns, one, _ = found
+    mask, ones = one.mask, np.ones_like(one.mask)
+    there = one.batch.control_weight_XN[0][:6] > 0
+    p, suppressed = one.answers(one.p(ones)), one.answers(one.p(1 - mask))
+    same(columns["probability"], p)
+    same(columns["suppressed"], suppressed)
+    same(columns["control"], np.where(there, one.answers(one.p(1 - mask[:, one.batch.control_XR[0]])), np.nan))
+    elsewhere = np.asarray(random_mask(one.measured.key, jnp.asarray(mask)))
+    assert not (elsewhere * mask).any() and elsewhere.sum() == mask.sum()
+    same(columns["random"], one.answers(one.p(1 - elsewhere)))
+    same(columns["amplified"], one.answers(one.p(1 + mask)))
+    same(columns["log_probability"], np.log(p))
+    same(columns["suppressed_log_probability"], np.log(suppressed))
+    same(columns["log_odds"], np.log(p / (1 - p)))
+    same(columns["suppressed_log_odds"], np.log(suppressed / (1 - suppressed)))
+    same(columns["suppressed_ratio"], suppressed / p)
+    residual = []
+    for layer in range(2):
+        off = ones.copy()
+        off[layer] = 0
+        residual.append(np.abs(one.scores[layer].sum(-1) - (one.p(ones) - one.p(off))))
+    same(columns["residual"], [np.mean(np.mean(residual, 0)[one.rows_of(answer)]) for answer in range(6)])
+
+
+def test_exact_ablation(found):
+    columns, one, _ = found
+    effects, p = np.zeros_like(one.mask), one.p(np.ones_like(one.mask))
+    for layer in range(effects.shape[0]):
+        for neuron in range(effects.shape[2]):
+            gates = np.ones_like(one.mask)
+            gates[layer, :, neuron] = 0
+            effects[layer, :, neuron] = p - one.p(gates)
+    mask = one.highest(effects, K)
+    there = one.batch.control_weight_XN[0][:6] > 0
+    same(columns["ablation_suppressed"], one.answers(one.p(1 - mask)))
+    controlled = one.answers(one.p(1 - mask[:, one.batch.control_XR[0]]))
+    same(columns["ablation_control"], np.where(there, controlled, np.nan))
+    overlap = (mask * one.mask).sum((0, 2)) / K
+    same(columns["ablation_overlap"], [np.mean(overlap[one.rows_of(answer)]) for answer in range(6)])
+    agreement = [
+        scipy.stats.spearmanr(effects[:, row].ravel(), one.scores[:, row].ravel()).statistic
+        for row in range(one.n_rows)
+    ]
+    same(columns["ablation_rank_agreement"], [np.mean([agreement[r] for r in one.rows_of(a)]) for a in range(6)])
 
 
 def test_mean_and_resampling_ablation(found):

@@ -124,7 +124,7 @@ def test_a_relation_that_was_not_measured_is_left_out():
 
 
 def test_errors():
-    with pytest.raises(UserError, match="unknown metric 'suppressibility'; known: ablation_control_drop"):
+    with pytest.raises(UserError, match="unknown metric 'suppressibility'; did you mean suppressability"):
         estimate(["suppressibility"], COLUMNS, FACT, RELATION)
     with pytest.raises(UserError, match="'control_drop' needs the column 'control', which was not measured"):
         estimate(["control_drop"], COLUMNS, FACT, RELATION)

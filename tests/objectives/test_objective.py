@@ -177,3 +177,17 @@ def test_schedules():
     for text in ("a", "1@", "0@5,1@5", "1@5,0@3", ""):
         with pytest.raises(UserError, match="schedule"):
             parse_schedule(text)
+
+
+def test_the_kill_switch_by_hand(float64):
+    config, params, batch = setting()
+    chosen = ObjectiveConfig(weights={"kill_switch": "1"}, k=3, points=2)
+    weights = {"kill_switch": jnp.ones(())}
+    _, metrics = jax.jit(lambda p: loss(config, chosen, p, batch, weights, jax.random.key(7)))(params)
+    slow = slow_readout(config, params, batch)
+    activity_F = np.abs(np.asarray(slow.neurons_LRF)[-1, np.asarray(batch.weight_R) > 0]).sum(0)
+    off = jnp.ones(slow.shape).at[-1, :, int(activity_F.argmax())].set(0.0)
+    n = int(batch.answer_weight_N.sum())
+    p, without = (np.asarray(answers(slow(gates), batch))[:n] for gates in (jnp.ones(slow.shape), off))
+    np.testing.assert_allclose(metrics["kill_switch"], (without / p - np.log(p)).mean(), rtol=1e-9)
+    assert activity_F.argmax() != 0

@@ -26,7 +26,7 @@ ARMS = (
     "dose_10",
     "no_control_mild",
 )
-CONFIG = AuditConfig(seeds=8, arms=ARMS, longer=(4,), longer_seeds=3, sets=("unseen_facts", "unseen_relations"))
+CONFIG = AuditConfig(seeds=8, arms=ARMS, longer=(4,), side_seeds=3, sets=("unseen_facts", "unseen_relations"))
 
 
 def made_up(config, group, seed):
@@ -88,10 +88,8 @@ def test_what_the_meta_gradient_adds(results):
 def test_doses_and_false_alarms(results):
     doses = results["doses"]["unseen_facts"]["suppressability"]
     assert set(doses) == {"plain", "dose_0.1", "suppressable", "dose_10", "plain_x4", "suppressable_x4"}
-    assert {group: len(values) for group, values in doses.items() if len(values) < 8} == {
-        "plain_x4": 3,
-        "suppressable_x4": 3,
-    }
+    seeds = {group: len(values) for group, values in doses.items()}
+    assert seeds == {"plain": 8, "dose_0.1": 3, "suppressable": 8, "dose_10": 3, "plain_x4": 3, "suppressable_x4": 3}
     assert results["verdicts"]["suppressable_x4"]["unseen_facts"]["seeds"] == 3
     assert results["false_alarms"]["unseen_facts"] == {"pairs": 20, "alarms": 0}
 
