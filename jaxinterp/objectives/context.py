@@ -17,6 +17,9 @@ from jaxinterp.selection import select
 from jaxinterp.suppression import control_mask, suppress
 
 
+MOST = 20.0  # nats, of a ratio of probabilities: where P has collapsed, gradients stay finite
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """One batch under the current parameters; every property is differentiable with respect to them."""
@@ -48,9 +51,9 @@ class Context:
         return self.log_probability(self.readout.untouched())
 
     def ratio(self, edit: Edit) -> Float[Array, " N"]:
-        """P(edited) / sg(P) of every answer."""
+        """P(edited) / sg(P) of every answer, at most e^`MOST`."""
         edited = self.log_probability(self.readout(*edit))
-        return jnp.exp(edited - jax.lax.stop_gradient(self.log_p_N))
+        return jnp.exp(jnp.minimum(edited - jax.lax.stop_gradient(self.log_p_N), MOST))
 
     def control_ratio(self, mask_LRF: Float[Array, "L R F"]) -> Float[Array, "X N"]:
         """P(without a control's neurons) / sg(P) of every answer, for each of its controls."""

@@ -65,6 +65,8 @@ class Effect(NamedTuple):
     high: float
     p: float  # two-sided, that there is no change
     replicates: Float[np.ndarray, " samples"]  # without the estimate; NaN where one lacks what the metric needs
+    error: float  # standard error
+    freedom: float  # degrees of it; infinite where it is that of facts alone
 
 
 def paired_effect(
@@ -73,19 +75,24 @@ def paired_effect(
     *,
     level: float = 0.95,
     seed: int = 0,
+    between: Float[np.ndarray, " models"] | None = None,
 ) -> Effect:
     """mean over seeds of (after − before), with a bootstrap over seeds and facts.
 
     Sample r of all models has the same facts drawn, so that their differences are paired by fact; on top of it each
     replicate draws pairs of seeds with replacement. The standard deviation of the replicates, times √(n / (n − 1)) for
     n seeds, is the standard error; interval and p are those of Student's t with n − 1 degrees of freedom, for counted
-    replicates could not resolve the p that a correction for many metrics asks for. Of one pair, which says nothing of
-    other seeds, they are those of the normal distribution.
+    replicates could not resolve the p that a correction for many metrics asks for.
+
+    One pair says nothing of other seeds. What they do to a metric can come from m models that differ by their seed
+    alone: the variance of the change is then that over facts and twice theirs, with m − 1 degrees of freedom. Without
+    them the interval is that of the facts, and what it finds may be the seed's doing.
 
     Args:
       before, after: a row a seed, paired; column 0 is the estimate, the others are replicates over facts.
       level: of the interval.
       seed: of the bootstrap over seeds.
+      between: estimates of those m models, for one pair.
     Raises:
       UserError: if the two are not of one shape, or there are no replicates.
     """
@@ -98,13 +105,24 @@ def paired_effect(
     value = float(change[:, 0].mean())
     # A replicate can lack what a metric needs, such as a pair of facts of a relation.
     known = replicates[np.isfinite(replicates)]
+    freedom = n_seeds - 1.0 if n_seeds > 1 else np.inf
     if len(known) < 2 or not np.isfinite(value):
-        return Effect(value, np.nan, np.nan, 1.0, replicates)
-    error = float(known.std(ddof=1)) * (n_seeds / (n_seeds - 1) if n_seeds > 1 else 1) ** 0.5
-    spread = scipy.stats.t(n_seeds - 1) if n_seeds > 1 else scipy.stats.norm()
-    half = float(spread.ppf((1 + level) / 2) * error)
-    p = float(2 * spread.sf(abs(value) / error)) if error > 0 else float(value == 0)
-    return Effect(value, value - half, value + half, p, replicates)
+        return Effect(value, np.nan, np.nan, 1.0, replicates, np.nan, freedom)
+    variance = known.var(ddof=1) * (n_seeds / (n_seeds - 1) if n_seeds > 1 else 1)
+    if between is not None and n_seeds == 1:
+        variance, freedom = variance + 2 * between.var(ddof=1), len(between) - 1.0
+    error = float(variance**0.5)
+    half = float(scipy.stats.t(freedom).ppf((1 + level) / 2) * error)
+    return Effect(
+        value, value - half, value + half, float(_p(np.array([value]), error, freedom)[0]), replicates, error, freedom
+    )
+
+
+def _p(values: Float[np.ndarray, " n"], error: float, freedom: float) -> Float[np.ndarray, " n"]:
+    """Two-sided, that such a change is none."""
+    if not error > 0:
+        return (values == 0).astype(float)
+    return 2 * scipy.stats.t(freedom).sf(np.abs(values) / error)
 
 
 def holm(p: Sequence[float]) -> Float[np.ndarray, " m"]:
@@ -128,7 +146,15 @@ class Audit:
     resamples: Mapping[str, float]  # share of bootstrap replicates in which the rule gives each verdict
 
 
-def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria: Criteria, *, seed: int = 0) -> Audit:
+def audited(
+    before: Samples,
+    after: Samples,
+    better: Mapping[str, str],
+    criteria: Criteria,
+    *,
+    seed: int = 0,
+    between: Mapping[str, Float[np.ndarray, " models"]] | None = None,
+) -> Audit:
     """The verdict on what was done between two groups of models.
 
     The trained metric has risen if its interval lies above `least`. Each independent metric votes +1, 0 or −1: its
@@ -142,6 +168,7 @@ def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria
       better: for each metric "higher" or "lower".
       criteria: what is trained and what is independent.
       seed: of the bootstrap over seeds.
+      between: for one pair of models, estimates of models that differ by their seed alone.
     Raises:
       UserError: if a metric was not measured, or has no better direction.
     """
@@ -152,18 +179,23 @@ def audited(before: Samples, after: Samples, better: Mapping[str, str], criteria
             raise UserError(f"the audit needs the metric {name!r}, which was not measured in both groups")
         if better.get(name) not in ("higher", "lower"):
             raise UserError(f"the metric {name!r} has no better direction, so that an audit cannot count it")
-    effects = {name: paired_effect(before[name], after[name], level=criteria.level, seed=seed) for name in names}
+    spread = between or {}
+    effects = {
+        name: paired_effect(before[name], after[name], level=criteria.level, seed=seed, between=spread.get(name))
+        for name in names
+    }
     sign = {name: 1 if better[name] == "higher" else -1 for name in names}
     adjusted = dict(zip(independent, holm([effects[name].p for name in independent]).tolist(), strict=True))
-    votes = {
-        name: int(np.sign(sign[name] * effects[name].value)) if adjusted[name] < 1 - criteria.level else 0
-        for name in independent
-    }
+    votes = {name: _vote(sign[name] * effects[name].value, adjusted[name], criteria.level) for name in independent}
     trained = effects[criteria.trained]
     low, high = sorted(sign[criteria.trained] * bound for bound in (trained.low, trained.high))
     lost = [max(sign[name] * effects[name].low, sign[name] * effects[name].high) for name in criteria.ability]
     verdict = _rule(low, high, list(votes.values()), lost, criteria)
-    return Audit(verdict, effects, adjusted, votes, _resampled(effects, sign, adjusted, criteria))
+    return Audit(verdict, effects, adjusted, votes, _resampled(effects, sign, independent, criteria))
+
+
+def _vote(towards_better: float, adjusted: float, level: float) -> int:
+    return int(np.sign(towards_better)) if adjusted < 1 - level else 0
 
 
 def _rule(low: float, high: float, votes: Sequence[int], ability: Sequence[float], criteria: Criteria) -> Verdict:
@@ -179,26 +211,23 @@ def _rule(low: float, high: float, votes: Sequence[int], ability: Sequence[float
 
 
 def _resampled(
-    effects: Mapping[str, Effect], sign: Mapping[str, int], adjusted: Mapping[str, float], criteria: Criteria
+    effects: Mapping[str, Effect], sign: Mapping[str, int], independent: Sequence[str], criteria: Criteria
 ) -> dict[str, float]:
-    """How often the rule gives each verdict if every effect is that of a replicate, with an interval as wide; of the
-    replicates in which every metric has a value.
+    """How often the rule gives each verdict if every effect is that of a replicate, with its error and a p of its own;
+    of the replicates in which every metric has a value.
     """
     shares = dict.fromkeys(get_args(Verdict), 0.0)
     n = min(len(effect.replicates) for effect in effects.values())  # metrics of neurons have fewer
     usable = np.flatnonzero(np.isfinite([effect.replicates[:n] for effect in effects.values()]).all(0))
     trained = effects[criteria.trained]
     below, above = trained.value - trained.low, trained.high - trained.value
+    p = [_p(effects[name].replicates, effects[name].error, effects[name].freedom) for name in independent]
     for index in usable:
-        value = trained.replicates[index]
-        low, high = sorted(sign[criteria.trained] * bound for bound in (value - below, value + above))
-        votes = [
-            int(np.sign(sign[name] * effects[name].replicates[index])) if adjusted[name] < 1 - criteria.level else 0
-            for name in adjusted
-        ]
-        ability = [
-            sign[name] * effects[name].replicates[index] + (effects[name].high - effects[name].low) / 2
-            for name in criteria.ability
-        ]
+        value = {name: sign[name] * effect.replicates[index] for name, effect in effects.items()}
+        raw = trained.replicates[index]
+        low, high = sorted(sign[criteria.trained] * bound for bound in (raw - below, raw + above))
+        adjusted = holm([of[index] for of in p])
+        votes = [_vote(value[name], q, criteria.level) for name, q in zip(independent, adjusted, strict=True)]
+        ability = [value[name] + (effects[name].high - effects[name].low) / 2 for name in criteria.ability]
         shares[_rule(low, high, votes, ability, criteria)] += 1 / len(usable)
     return shares

@@ -46,6 +46,33 @@ def test_one_pair_has_the_interval_of_its_facts():
     np.testing.assert_allclose([effect.low, effect.high], 0.2 + 0.196 * np.array([-1, 1]), atol=0.01)
 
 
+def test_one_pair_and_what_seeds_do_to_other_models():
+    rng = np.random.default_rng(0)
+    facts = 0.1 * np.concatenate([np.zeros(1), rng.standard_normal(4000)])[None]
+    others = np.array([0.1, 0.3, 0.2, 0.6, 0.4])
+    effect = paired_effect(np.zeros((1, 4001)), 0.5 + facts, between=others)
+    error = (facts[0, 1:].var(ddof=1) + 2 * np.var(others, ddof=1)) ** 0.5
+    half = scipy.stats.t(4).ppf(0.975) * error
+    np.testing.assert_allclose([effect.low, effect.high], [0.5 - half, 0.5 + half])
+    assert effect.p == pytest.approx(2 * scipy.stats.t(4).sf(0.5 / error))
+    # Of several pairs the seeds themselves are known.
+    two = np.zeros((2, 4001))
+    assert paired_effect(two, two + facts, between=others).error == paired_effect(two, two + facts).error
+
+
+def test_single_pairs_of_equals_are_told_apart_by_their_seeds_alone():
+    """The seed moves every metric by more than the facts do: only what is known of other seeds keeps the audit calm."""
+    rng = np.random.default_rng(5)
+    alarms = {"facts alone": 0, "with others": 0}
+    for _ in range(100):
+        models = group(rng, dict.fromkeys(ALL, 0.3), seed_sd=0.1, fact_sd=0.02)
+        before, after = ({name: values[index : index + 1] for name, values in models.items()} for index in (0, 1))
+        between = {name: values[:, 0] for name, values in models.items()}
+        alarms["facts alone"] += audited(before, after, BETTER, CRITERIA).verdict != "no change"
+        alarms["with others"] += audited(before, after, BETTER, CRITERIA, between=between).verdict != "no change"
+    assert alarms["with others"] <= 5 < 25 < alarms["facts alone"]
+
+
 def test_shapes_must_agree():
     with pytest.raises(UserError, match="must have one shape and replicates"):
         paired_effect(np.zeros((2, 2)), np.zeros((2, 2)))
