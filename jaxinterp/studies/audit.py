@@ -66,7 +66,8 @@ def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
       For each of `EXAMPLES` facts of as many relations {"prompt", "answer", "models": {group: what
       `inspection.inspect_answer` gives}}.
     """
-    shown = [group for group in ("plain", "suppressable") if group in config.groups]
+    groups = [group for group in ("plain", "suppressable") if group in config.groups]
+    shown = [group for group in groups if (run_folder(out, group, 0) / "model").exists()]
     models = {group: load_model(run_folder(out, group, 0) / "model") for group in shown}
     relations: set[str] = set()
     found = []

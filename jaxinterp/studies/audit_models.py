@@ -13,12 +13,14 @@ import numpy as np
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, encode
+from jaxinterp.files import write_json
 from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.progress import progress
 from jaxinterp.studies.audit_config import AuditConfig, base
 from jaxinterp.training.branch import branch
 from jaxinterp.training.data import TrainingData, training_data
+from jaxinterp.training.diagnosis import NotFinite
 from jaxinterp.training.loop import train
 from jaxinterp.training.run_folder import interruptible
 
@@ -67,7 +69,7 @@ def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
     Raises:
       UserError: if a run cannot go on.
     """
-    todo = [(seed, group) for seed, group in jobs(config) if not _samples_path(run_folder(out, group, seed)).exists()]
+    todo = [(seed, group) for seed, group in jobs(config) if not _done(out, group, seed)]
     total = len(jobs(config))
     with progress("audit", total, done=total - len(todo)) as report:
         if workers > 1 and len({seed for seed, _ in todo}) > 1:
@@ -81,13 +83,18 @@ def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
 
 
 def measure_model(config: AuditConfig, data: AuditData, group: str, seed: int, out: Path) -> None:
-    """Trains and measures one model, or goes on with it."""
+    """Trains and measures one model, or goes on with it; a run whose numbers stop being finite has failed for good."""
     folder = run_folder(out, group, seed)
     run = config.training(group, seed)
     if group != base(group) and not folder.exists():
         branch(run, run_folder(out, base(group), seed), config.starts(group), folder)
     resume = (folder / "config.json").exists()
-    model = train(run, data.training, folder, resume=resume, title=f"{group}, seed {seed}")
+    try:
+        model = train(run, data.training, folder, resume=resume, title=f"{group}, seed {seed}")
+    except NotFinite as error:  # of this objective's doing, and a result
+        print(f"{group}, seed {seed}: {error}", flush=True)
+        write_json(_failed_path(folder), {"error": str(error)})
+        return
     found = samples_of(config, data, model)
     path = _samples_path(folder)
     partial = path.with_name("samples.partial.npz")
@@ -105,8 +112,10 @@ def samples_of(config: AuditConfig, data: AuditData, model: LanguageModel) -> Me
     }
 
 
-def read_samples(folder: Path) -> Measured:
-    """What `measure_model` left in a model's folder."""
+def read_samples(folder: Path) -> Measured | None:
+    """What `measure_model` left in a model's folder; None of a run that failed."""
+    if _failed_path(folder).exists():
+        return None
     found: dict[str, dict[str, np.ndarray]] = {}
     with np.load(_samples_path(folder), allow_pickle=False) as file:
         for key in file.files:
@@ -117,6 +126,15 @@ def read_samples(folder: Path) -> Measured:
 
 def _samples_path(folder: Path) -> Path:
     return folder / "samples.npz"
+
+
+def _failed_path(folder: Path) -> Path:
+    return folder / "failed.json"
+
+
+def _done(out: Path, group: str, seed: int) -> bool:
+    folder = run_folder(out, group, seed)
+    return _samples_path(folder).exists() or _failed_path(folder).exists()
 
 
 def _in_workers(config: AuditConfig, out: Path, todo: Sequence[tuple[int, str]], workers: int, report) -> None:
@@ -138,7 +156,7 @@ def _in_workers(config: AuditConfig, out: Path, todo: Sequence[tuple[int, str]],
         try:
             while any(process.is_alive() for process in processes):
                 time.sleep(1)
-                done = sum(_samples_path(run_folder(out, group, seed)).exists() for seed, group in todo)
+                done = sum(_done(out, group, seed) for seed, group in todo)
                 report(before + done, "")
                 if interrupted.is_set() or any(process.exitcode for process in processes):
                     break
@@ -165,7 +183,7 @@ def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: i
         try:
             data = audit_data(config)
             for seed, group in jobs(config):
-                if seed in seeds and not _samples_path(run_folder(out, group, seed)).exists():
+                if seed in seeds and not _done(out, group, seed):
                     measure_model(config, data, group, seed, out)
         except UserError as error:
             mistakes.put(str(error))

@@ -99,9 +99,14 @@ def _verdicts(results: Mapping) -> str:
         f"</div><p class=note>{meanings}. The last three columns count independent metrics whose change is beyond "
         "chance after Holm's correction. Resamples draw seeds and facts anew; their share says how sure the verdict "
         f"is.{_left_out(results)}</p><p class=note>False alarms, pairs of plain models of different seeds that the "
-        f"rule tells apart: {alarms}.</p><p class=note>Recall on the training sentences, and cross-entropy in nats a "
-        f"token: {ability}.</p>"
+        f"rule tells apart: {alarms}.{_failed(results)}</p><p class=note>Recall on the training sentences, and "
+        f"cross-entropy in nats a token: {ability}.</p>"
     )
+
+
+def _failed(results: Mapping) -> str:
+    words = "; ".join(f"{html.escape(results['titles'][group])}: {n}" for group, n in results["failed"].items() if n)
+    return f" Runs whose numbers stopped being finite, and that are in no figure: {words}." if words else ""
 
 
 def _left_out(results: Mapping) -> str:

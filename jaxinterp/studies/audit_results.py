@@ -15,26 +15,31 @@ from jaxinterp.studies.audit_config import CHEATS, DOSES, AuditConfig, base, tit
 from jaxinterp.studies.audit_models import Measured
 from jaxinterp.studies.verdict import Audit, audited, paired_effect
 
+Models = list[Measured | None]  # a seed each; None is one whose run failed
+LEAST_SEEDS = 2  # that both groups of a comparison must have; of an audit of one seed, 1
 
-def judged(
-    config: AuditConfig,
-    measured: Mapping[str, list[Measured]],
-    steps: Mapping[str, list[float | None]],
-) -> dict:
+
+def judged(config: AuditConfig, measured: Mapping[str, Models], steps: Mapping[str, list[float | None]]) -> dict:
     """Verdicts and effects of what was measured.
+
+    Groups are compared on the seeds of which both have a model; where those are fewer than `LEAST_SEEDS` there is no
+    verdict.
 
     Returns:
       {"titles", "seeds", "verdicts": {group: {set: V}}, "meta": {set: {metric: {comparison: E}}}, "steps_to_90":
-      {group: [step or null]}, "doses": {set: {metric: {group: [value a seed]}}}, "false_alarms": {set: {"pairs",
-      "alarms"}}}, with V = {"verdict", "seeds", "resamples", "effects": {metric: E}, "left_out": [metric]} and E =
-      {"value", "low", "high", "p", "adjusted", "vote", "before", "after"}. What has no value is null.
+      {group: [step or null]}, "failed": {group: runs}, "doses": {set: {metric: {group: [value a seed]}}},
+      "false_alarms": {set: {"pairs", "alarms"}}}, with V = {"verdict", "seeds", "resamples", "effects": {metric: E},
+      "left_out": [metric]} and E = {"value", "low", "high", "p", "adjusted", "vote", "before", "after"}. What has no
+      value is null.
     """
     verdicts: dict[str, dict] = {}
+    present = {group: [model for model in models if model is not None] for group, models in measured.items()}
+    present = {group: models for group, models in present.items() if models}
     for group in config.groups:
         if group != base(group):
-            before = measured[base(group)][: config.group_seeds(group)]
-            pairs = {name: (before, measured[group]) for name in config.sets}
-            verdicts[group] = {name: _plain(config, name, *pair) for name, pair in pairs.items()}
+            before, after = _common(measured[base(group)], measured[group])
+            if len(after) >= min(LEAST_SEEDS, config.seeds):
+                verdicts[group] = {name: _plain(config, name, before, after) for name in config.sets}
     return _without_nan(
         {
             "titles": {group: title(group) for group in config.groups},
@@ -45,13 +50,14 @@ def judged(
                     metric: _mean([of["ability"][metric][0] for of in models])
                     for metric in models[0].get("ability", {})
                 }
-                for group, models in measured.items()
+                for group, models in present.items()
             },
             "verdicts": verdicts,
             "meta": {name: _meta(config, measured, name) for name in config.sets},
             "steps_to_90": {group: list(values) for group, values in steps.items()},
-            "doses": {name: _doses(config, measured, name) for name in config.sets},
-            "false_alarms": {name: false_alarms(config, measured["plain"], name) for name in config.sets},
+            "doses": {name: _doses(config, present, name) for name in config.sets},
+            "failed": {group: sum(model is None for model in models) for group, models in measured.items()},
+            "false_alarms": {name: false_alarms(config, present["plain"], name) for name in config.sets},
         }
     )
 
@@ -63,6 +69,12 @@ def _without_nan(value: object) -> object:
     if isinstance(value, list):
         return [_without_nan(child) for child in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _common(before: Models, after: Models) -> tuple[list[Measured], list[Measured]]:
+    """The seeds of which both groups have a model."""
+    pairs = [(a, b) for a, b in zip(before, after, strict=False) if a is not None and b is not None]
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def _samples(models: list[Measured], set_name: str, metric: str) -> np.ndarray:
@@ -113,22 +125,28 @@ def _mean(values: object) -> float:
     return float(np.mean(np.asarray(values)))
 
 
-def _meta(config: AuditConfig, measured: Mapping[str, list[Measured]], set_name: str) -> dict:
-    """What the meta-gradient adds to each other arm, metric by metric."""
-    others = [arm for arm in ("detached", "other_fact", "plain") if arm in measured]
+def _meta(config: AuditConfig, measured: Mapping[str, Models], set_name: str) -> dict:
+    """What the meta-gradient adds to each other arm, metric by metric, on the seeds that both have."""
     if "suppressable" not in measured:
         return {}
+    pairs = {
+        arm: _common(measured[arm], measured["suppressable"])
+        for arm in ("detached", "other_fact", "plain")
+        if arm in measured
+    }
+    pairs = {arm: pair for arm, pair in pairs.items() if len(pair[0]) >= min(LEAST_SEEDS, config.seeds)}
+    full = [model for model in measured["suppressable"] if model is not None]
     found: dict[str, dict] = {}
     for metric in config.metrics:
-        arms = ("suppressable", *others)
-        if not all(metric in model[set_name] for arm in arms for model in measured[arm]):
+        models = [*full, *(model for before, _ in pairs.values() for model in before)]
+        if not all(metric in model[set_name] for model in models):
             continue
-        samples = {arm: _samples(measured[arm], set_name, metric) for arm in arms}
-        found[metric] = {arm: {"value": _mean(samples[arm][:, 0])} for arm in arms}
-        for arm in others:
-            effect = paired_effect(samples[arm], samples["suppressable"], level=config.criteria.level)
-            found[metric][arm] |= {key: float(getattr(effect, key)) for key in ("low", "high", "p")}
-            found[metric][arm]["gain"] = effect.value
+        found[metric] = {"suppressable": {"value": _mean(_samples(full, set_name, metric)[:, 0])}}
+        for arm, pair in pairs.items():
+            before, after = (_samples(of, set_name, metric) for of in pair)
+            effect = paired_effect(before, after, level=config.criteria.level)
+            about = {key: float(getattr(effect, key)) for key in ("low", "high", "p")}
+            found[metric][arm] = {"value": _mean(before[:, 0]), "gain": effect.value, "seeds": len(before), **about}
     return found
 
 
@@ -178,6 +196,9 @@ def print_verdicts(results: Mapping) -> None:
         table.add_section()
     console = Console()
     Console(width=None if console.is_terminal else 160).print(table)
+    for group, n in results["failed"].items():
+        if n:
+            print(f"{results['titles'][group]}: {n} runs failed, their numbers stopped being finite")
     for set_name, found in results["false_alarms"].items():
         print(
             f"false alarms, {set_name.replace('_', ' ')}: {found['alarms']} of {found['pairs']} pairs of plain models"

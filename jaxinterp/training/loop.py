@@ -23,7 +23,7 @@ from jaxinterp.provenance import provenance
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
-from jaxinterp.training.diagnosis import first_non_finite
+from jaxinterp.training.diagnosis import NotFinite, first_non_finite
 from jaxinterp.training.prefetch import prefetched
 from jaxinterp.training.run_folder import claim, interruptible, truncate
 from jaxinterp.training.state import TrainState, initial_state
@@ -180,7 +180,7 @@ def _checked(
     state: TrainState,
     checkpoints: Checkpoints,
 ) -> dict:
-    """The last step's metrics as a line of the log; UserError if any of the steps was not finite."""
+    """The last step's metrics as a line of the log; NotFinite if any of the steps was not finite."""
     for offset, metrics in enumerate(jax.device_get(pending)):
         if metrics["finite"]:
             continue
@@ -192,7 +192,7 @@ def _checked(
         good = (
             f"the last good checkpoint is {checkpoints.folder / str(steps[-1])}" if steps else "there is no checkpoint"
         )
-        raise UserError(f"step {bad + 1} is not finite; the first bad array is {name}; {good}")
+        raise NotFinite(f"step {bad + 1} is not finite; the first bad array is {name}; {good}")
     return {"step": number, **plain_line(metrics)}
 
 

@@ -92,7 +92,7 @@ def mutants(found):
     columns, one, mean_LF = found
     step = columns_step(NAMES)
     broken = {
-        mutation.__name__: {name: np.asarray(v) for name, v in step(mutation(one.measured)).items()}
+        mutation.__name__: {name: np.asarray(v) for name, v in step(fresh(mutation(one.measured))).items()}
         for mutation in MUTATIONS
     }
     looks: dict[str, list] = {}
@@ -102,6 +102,11 @@ def mutants(found):
         for column in seen.names:
             looks.setdefault(column, []).append(test)
     return broken, looks
+
+
+def fresh(measured):
+    """With the key that the unbroken columns had, not yet consumed."""
+    return dataclasses.replace(measured, key=jax.random.key(0))
 
 
 class Seen(dict):

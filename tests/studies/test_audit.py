@@ -14,6 +14,7 @@ from jaxinterp.studies import audit, audit_models
 from jaxinterp.studies.audit_config import OBJECTIVES, AuditConfig
 from jaxinterp.studies.audit_report import write_audit_report
 from jaxinterp.studies.audit_results import judged
+from jaxinterp.training.diagnosis import NotFinite
 
 ARMS = (
     "plain",
@@ -187,6 +188,32 @@ def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
     assert len(trained) == 5 + 3 + 2 and set(more["verdicts"]) == {"suppressable", "detached"}
     with pytest.raises(UserError, match=r"holds a run of another config: start is 1800 there and 1700 here"):
         audit.goodhart_audit(dataclasses.replace(config, start=1700), out)
+
+
+def test_a_run_that_fails_is_a_result(tmp_path, stand_ins, monkeypatch, capsys):
+    train = audit_models.train
+
+    def failing(run, data, folder, **more):
+        if folder.parent.name == "detached" and run.seed > CONFIG.run.seed:
+            folder.mkdir(parents=True)
+            raise NotFinite("step 7 is not finite")
+        return train(run, data, folder, **more)
+
+    monkeypatch.setattr(audit_models, "train", failing)
+    config = dataclasses.replace(CONFIG, seeds=4, arms=("plain", "suppressable", "detached"), longer=())
+    results = audit.goodhart_audit(config, tmp_path)
+    assert results["failed"] == {"plain": 0, "suppressable": 0, "detached": 3}
+    # One seed is no group; the others are not touched.
+    assert set(results["verdicts"]) == {"suppressable"} and "detached" not in results["meta"]["unseen_facts"]["recall"]
+    assert results["verdicts"]["suppressable"]["unseen_facts"]["seeds"] == 4
+    assert "detached attribution: 3 runs failed" in capsys.readouterr().out
+    done = len(stand_ins["trained"])
+    assert audit.goodhart_audit(config, tmp_path)["failed"] == results["failed"]
+    assert len(stand_ins["trained"]) == done
+    write_audit_report(tmp_path / "report.html", results)
+    assert "stopped being finite, and that are in no figure: detached attribution: 3" in (
+        tmp_path / "report.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_longer_models_branch_off_longer_ones():
