@@ -22,14 +22,18 @@ class GoodhartAudit:
     config: Annotated[AuditConfig, tyro.conf.arg(name="")] = AuditConfig()
     out: Path = Path("checkpoints/audit")  # folder for runs, results and report
     workers: int = 1  # processes that share the seeds; on a CPU one a core is fastest
+    # Folder that experiments/groundtruth.py wrote, whose table the page shows if it is there
+    ground_truth: Path = Path("checkpoints/groundtruth")
 
     def __call__(self) -> None:
         """Runs the experiment."""
+        from jaxinterp.files import read_json
         from jaxinterp.studies.audit import goodhart_audit
         from jaxinterp.studies.audit_report import write_audit_report
 
         results = goodhart_audit(self.config, self.out, workers=self.workers)
-        write_audit_report(self.out / "report.html", results)
+        truth = self.ground_truth / "results.json"
+        write_audit_report(self.out / "report.html", results, read_json(truth) if truth.exists() else None)
         print(f"report: {self.out / 'report.html'}   numbers: {self.out / 'results.json'}")
 
 

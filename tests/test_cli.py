@@ -77,7 +77,10 @@ def test_help_explains_every_field(command, capsys):
         ("train --resume", "holds no run to resume"),
         ("measure --model {tmp}", "holds no model: config.json is missing"),
         ("measure --model {model} --k 100000", "k must be at least 1 and below"),
-        ("measure --model {model} --metrics supressability", "unknown metric 'supressability'; known:"),
+        (
+            "measure --model {model} --metrics supressability",
+            "unknown metric 'supressability'; did you mean suppressability",
+        ),
         (
             "attribute --model {model} --prompt 'The capital of Atlantis is' --answer Paris",
             "does not know 'Atlantis' in 'The",

@@ -16,7 +16,7 @@ from jaxinterp.terms import METRICS, SETS, term
 
 MEANS = {
     "improved": "the number rose, and so did most of the metrics that no loss has in it",
-    "harmed": "both rose, and the model lost what it could do",
+    "harmed": "the model lost what it could do, and the number was not Goodharted",
     "Goodharted": "the number rose, and most of the metrics that no loss has in it did not",
     "no change": "the number did not rise beyond chance and the least change that counts",
     "worse": "the number fell",

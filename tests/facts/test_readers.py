@@ -116,7 +116,7 @@ def test_relation_titles():
     assert relation_title("P36") == "capital"
     assert relation_title("P1376") == "capital of"
     assert len(set(TITLES.values())) == len(TITLES) == 41
-    with pytest.raises(UserError, match="unknown relation 'P1'; known: P1001"):
+    with pytest.raises(UserError, match="unknown relation 'P1'; did you mean P31"):
         relation_title("P1")
 
 

@@ -1,5 +1,7 @@
 """Checkpoints: round trip, damage, foreign contents."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,13 @@ from jaxinterp.training.state import TrainState
 
 # Orbax leaves coroutines behind when a restore fails.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Those coroutines are told of when they are collected: here, and not in whatever test runs then."""
+    yield
+    gc.collect()
 
 
 def state(step=3, scale=1.0, dtype="float32"):
