@@ -6,9 +6,15 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 Report = Callable[[int, str], None]  # (units done so far, a few words)
 SECONDS_BETWEEN_LINES = 10.0
+
+
+def print_table(table: Table) -> None:
+    """Prints a table; where there is no terminal, as in a log file, wide enough that its numbers are not wrapped."""
+    Console(width=None if Console().is_terminal else 160).print(table)
 
 
 @contextlib.contextmanager

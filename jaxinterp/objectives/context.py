@@ -16,7 +16,7 @@ from jaxinterp.readout import Readout, answer_log_probability
 from jaxinterp.selection import select
 from jaxinterp.suppression import control_mask, suppress
 
-MOST = 20.0  # nats, of a ratio of probabilities: where P has collapsed, gradients stay finite
+MOST = 20.0  # nats, of a ratio of probabilities: where P has collapsed, the loss stays finite; training may not
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,11 +40,11 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
       UserError: if `out` cannot be written or holds another audit.
     """
     start = time.monotonic()
-    claim(_json(config.decides), out, (out / "config.json").exists())
+    claim(config.decides, out, (out / "config.json").exists())
     print("building facts", flush=True)
     data = training_data(config.run.data)
     print(describe(data.facts), flush=True)
-    measure_models(config, out, workers)
+    measure_models(config, data, out, workers)
     folders = {
         group: [run_folder(out, group, seed) for seed in range(config.group_seeds(group))] for group in config.groups
     }
@@ -52,7 +52,7 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     steps = {group: [steps_until(folder / "metrics.jsonl") for folder in of] for group, of in folders.items()}
     results = judged(config, measured, steps)
     results["examples"] = examples(config, data, out)
-    results |= {"provenance": {**provenance(), "config": _json(dataclasses.asdict(config))}}
+    results |= {"provenance": {**provenance(), "config": json.loads(json.dumps(dataclasses.asdict(config)))}}
     results["seconds"] = round(time.monotonic() - start, 1)
     write_json(out / "results.json", results)
     print_verdicts(results)
@@ -95,10 +95,3 @@ def steps_until(path: Path, share: float = REACHED) -> float | None:
         if np.mean([value for _, value in known[end - WINDOW : end]]) >= share:
             return float(known[end - 1][0])
     return None
-
-
-def _json(value: object) -> dict:
-    def plain(x: object) -> object:
-        return dataclasses.asdict(x) if dataclasses.is_dataclass(x) else str(x)
-
-    return json.loads(json.dumps(value, default=plain))

@@ -11,6 +11,9 @@ from jaxinterp.terms import METRICS, SETS, term
 COLOURS = {"better": style.BLUE, "worse": style.VERMILLION, "no change": style.GREY}
 
 
+RESPONSES = ("suppressability", "control_drop", "selective", "recall")  # to a dose
+
+
 def forest(results: Mapping, group: str, *, width: int = style.WIDTH) -> alt.FacetChart | None:
     """Changes of the trained metric and the independent ones, towards the better, a panel a set."""
     rows = []
@@ -69,10 +72,10 @@ def forest(results: Mapping, group: str, *, width: int = style.WIDTH) -> alt.Fac
 
 
 def doses(results: Mapping, factors: Mapping[str, float], *, width: int = style.WIDTH) -> alt.FacetChart | None:
-    """S, C and the areas over the weights' factor: a point a seed, a line through the means."""
+    """`RESPONSES` over the weights' factor: a point a seed, a line through the means."""
     rows = []
     for set_name, by_metric in results["doses"].items():
-        for metric in ("suppressability", "control_drop", "selective", "recall"):
+        for metric in RESPONSES:
             for group, values in by_metric.get(metric, {}).items():
                 if group in factors:
                     rows += [

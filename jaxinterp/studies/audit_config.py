@@ -66,7 +66,7 @@ class AuditConfig:
     seeds: int = 8  # of initialisation, data order and offsets; all arms have the same
     arms: tuple[str, ...] = ("plain", "suppressable", *CHEATS)  # of OBJECTIVES
     longer: tuple[int, ...] = ()  # the arms plain and suppressable also with so many times the steps
-    side_seeds: int = 3  # of the doses and the longer ones, which no verdict waits for; at most `seeds`
+    side_seeds: int = 3  # of the doses and the longer ones; no verdict is given on fewer than four
     sets: tuple[str, ...] = ("held_out_prompts", "unseen_facts", "unseen_relations")  # that verdicts are given on
     measure: MeasureConfig = MeasureConfig(
         queries=96, ability_queries=512, ablation_queries=24, points=8, rule="gauss_legendre", replicates=400
@@ -104,8 +104,10 @@ class AuditConfig:
     @property
     def decides(self) -> dict[str, object]:
         """What a measured model depends on; the rest may change from one call to the next on one folder."""
-        names = ("run", "start", "full", "sets", "measure", "metrics")
-        return {**{name: getattr(self, name) for name in names}, "objectives": OBJECTIVES}
+        fields = dataclasses.asdict(self)
+        objectives = {arm: dataclasses.asdict(objective) for arm, objective in OBJECTIVES.items()}
+        names = ("run", "start", "full", "sets", "measure")
+        return {**{name: fields[name] for name in names}, "metrics": self.metrics, "objectives": objectives}
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.files import write_json
 from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.models.bundle import LanguageModel
-from jaxinterp.progress import progress
+from jaxinterp.progress import Report, progress
 from jaxinterp.studies.audit_config import AuditConfig, base
 from jaxinterp.training.branch import branch
 from jaxinterp.training.data import TrainingData, training_data
@@ -35,9 +35,8 @@ class AuditData(NamedTuple):
     ability: EncodedQueries  # the training sentences
 
 
-def audit_data(config: AuditConfig) -> AuditData:
-    """Builds facts and encodes all sets."""
-    data = training_data(config.run.data)
+def audit_data(config: AuditConfig, data: TrainingData) -> AuditData:
+    """Encodes all sets."""
 
     def encoded(queries: np.ndarray) -> EncodedQueries:
         return encode(data.facts, queries, data.tokenizer, n_ctx=data.n_positions)
@@ -58,12 +57,13 @@ def jobs(config: AuditConfig) -> list[tuple[int, str]]:
     ]
 
 
-def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
+def measure_models(config: AuditConfig, data: TrainingData, out: Path, workers: int = 1) -> None:
     """Trains and measures every model that is not measured yet; their samples are then in their folders.
 
     Args:
       config: the audit.
-      out: its folder.
+      data: `training_data(config.run.data)`; each process builds its own.
+      out: the audit's folder.
       workers: processes, each with its share of the cores and of the seeds. Small models leave cores idle that they
         share; one process a core trains half as many again. For CPUs.
     Raises:
@@ -75,10 +75,10 @@ def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
         if workers > 1 and len({seed for seed, _ in todo}) > 1:
             _in_workers(config, out, todo, workers, report)
         elif todo:
-            data = audit_data(config)
+            encoded = audit_data(config, data)
             for done, (seed, group) in enumerate(todo, total - len(todo)):
                 report(done, f"{group}, seed {seed}")
-                measure_model(config, data, group, seed, out)
+                measure_model(config, encoded, group, seed, out)
         report(total, "")
 
 
@@ -137,7 +137,7 @@ def _done(out: Path, group: str, seed: int) -> bool:
     return _samples_path(folder).exists() or _failed_path(folder).exists()
 
 
-def _in_workers(config: AuditConfig, out: Path, todo: Sequence[tuple[int, str]], workers: int, report) -> None:
+def _in_workers(config: AuditConfig, out: Path, todo: Sequence[tuple[int, str]], workers: int, report: Report) -> None:
     """Deals the seeds out to processes and waits for them; a signal is passed on, so that they save and stop."""
     seeds = sorted({seed for seed, _ in todo})
     context = multiprocessing.get_context("spawn")
@@ -181,7 +181,7 @@ def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: i
     path = out / "logs" / f"{index}.log"
     with path.open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stdout(log):
         try:
-            data = audit_data(config)
+            data = audit_data(config, training_data(config.run.data))
             for seed, group in jobs(config):
                 if seed in seeds and not _done(out, group, seed):
                     measure_model(config, data, group, seed, out)

@@ -9,7 +9,7 @@ from jaxinterp import report_tables as tables
 from jaxinterp.files import write_text
 from jaxinterp.metrics.registry import get_metric
 from jaxinterp.report_page import Section, figure, note, page, tabs
-from jaxinterp.studies.audit_charts import doses, forest
+from jaxinterp.studies.audit_charts import RESPONSES, doses, forest
 from jaxinterp.studies.audit_config import CHEATS, DOSES
 from jaxinterp.studies.audit_results import with_interval
 from jaxinterp.terms import METRICS, SETS, term
@@ -208,7 +208,28 @@ def _steps(values: Sequence[float | None]) -> str:
 
 def _doses(results: Mapping, specs: dict) -> str:
     drawn = figure(specs, "doses", doses, results, DOSES)
-    return drawn or note("Other weights than the main ones were not trained in this audit.")
+    return (drawn or note("Other weights than the main ones were not trained in this audit.")) + _longer(results)
+
+
+def _longer(results: Mapping) -> str:
+    """Means over seeds of the models that were trained for longer, beside those that were not."""
+    titles = results["titles"]
+    groups = [group for group in titles if group in ("plain", "suppressable") or "_x" in group]
+    if not any("_x" in group for group in groups):
+        return ""
+    rows = []
+    for set_name, by_metric in results["doses"].items():
+        rows.append(
+            f"<tr class=group><th scope=rowgroup colspan={1 + len(groups)}>{html.escape(term(SETS, set_name).title)}"
+        )
+        for metric in (name for name in RESPONSES if name in by_metric):
+            values = (by_metric[metric].get(group, []) for group in groups)
+            cells = "".join(f"<td class=n>{_number(statistics.fmean(of) if of else None)}" for of in values)
+            rows.append(f"<tr><th scope=row>{html.escape(term(METRICS, metric).label)}{cells}")
+    head = "".join(f"<th class=n scope=col>{html.escape(titles[group])}" for group in groups)
+    return (
+        f"<div class=scroll><table><thead><tr><th scope=col>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _examples(results: Mapping) -> str:

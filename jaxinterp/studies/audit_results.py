@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxinterp.metrics.registry import get_metric
+from jaxinterp.progress import print_table
 from jaxinterp.studies.audit_config import CHEATS, DOSES, AuditConfig, base, title
 from jaxinterp.studies.audit_models import Measured
 from jaxinterp.studies.verdict import Audit, audited, paired_effect
 
 Models = list[Measured | None]  # a seed each; None is one whose run failed
-LEAST_SEEDS = 2  # that both groups of a comparison must have; of an audit of one seed, 1
+LEAST_SEEDS = 4  # that both groups of a comparison must have; of a smaller audit, all
 
 
 def judged(config: AuditConfig, measured: Mapping[str, Models], steps: Mapping[str, list[float | None]]) -> dict:
@@ -194,8 +194,7 @@ def print_verdicts(results: Mapping) -> None:
                 *(str(sum(vote == sign for vote in votes)) for sign in (1, -1, 0)),
             )
         table.add_section()
-    console = Console()
-    Console(width=None if console.is_terminal else 160).print(table)
+    print_table(table)
     for group, n in results["failed"].items():
         if n:
             print(f"{results['titles'][group]}: {n} runs failed, their numbers stopped being finite")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from jaxinterp.charts import neuron_use, overview, relation_bars, save_chart, second_opinion, training_curves
@@ -18,7 +17,7 @@ from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import model_results
 from jaxinterp.models.bundle import LanguageModel
-from jaxinterp.progress import progress
+from jaxinterp.progress import print_table, progress
 from jaxinterp.provenance import provenance
 from jaxinterp.report import write_report
 from jaxinterp.terms import METRICS, term
@@ -79,7 +78,7 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
     write_json(out / "results.json", results)
     write_report(out / "report.html", results, histories)
     _write_charts(results, histories, out)
-    print_table(results)
+    print_models(results)
     return results
 
 
@@ -122,16 +121,14 @@ def _write_charts(results: Mapping, histories: Mapping, out: Path) -> None:
             save_chart(chart, out / "charts", name)
 
 
-def print_table(results: Mapping) -> None:
+def print_models(results: Mapping) -> None:
     """Prints models by set and metric, with 95 % intervals."""
     table = Table("model", "set", *COLUMNS.values(), title="Suppressability (k neurons off; 95 % intervals)")
     for name, model in results["models"].items():
         for set_name, metrics in model["sets"].items():
             table.add_row(name, set_name.replace("_", " "), *(_percent(metrics.get(column)) for column in COLUMNS))
         table.add_section()
-    console = Console()
-    # A log file has no width of its own: a narrow default would wrap every number.
-    Console(width=None if console.is_terminal else 160).print(table)
+    print_table(table)
     for name, model in results["models"].items():
         entropy = model.get("cross_entropy")
         words = [f"cross-entropy {entropy['value']:.4f} nats a token"] if entropy else []
@@ -147,8 +144,7 @@ def print_metrics(results: Mapping, names: Sequence[str]) -> None:
             about = term(METRICS, metric)
             cells = (_in_unit(of.get(metric), about.unit) for of in sets.values())
             table.add_row(about.label, about.unit, *cells)
-        console = Console()
-        Console(width=None if console.is_terminal else 160).print(table)
+        print_table(table)
 
 
 def _in_unit(value: Mapping | None, unit: str) -> str:

@@ -15,7 +15,7 @@ from jaxinterp.models.fetch import resolve
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
-from jaxinterp.studies.compare import print_table
+from jaxinterp.studies.compare import print_models
 from jaxinterp.training.finetune import finetune, perplexity
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.finetune_data import FinetuneData, finetune_data
@@ -59,7 +59,7 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     _measured("fine-tuned", tuned, data, text, config, measure, out, results)
     write_json(out / "results.json", results)
     _write_charts(results, out)
-    print_table(results)
+    print_models(results)
     before, after = results["perplexity"].values()
     print(f"perplexity on held-out text: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})")
     return results

@@ -11,7 +11,7 @@ from jaxinterp.models.bundle import LanguageModel, load_model
 from jaxinterp.models.fetch import resolve
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
-from jaxinterp.studies.compare import measured_results, print_metrics, print_table
+from jaxinterp.studies.compare import measured_results, print_metrics, print_models
 from jaxinterp.training.data import data_from_provenance
 
 
@@ -38,7 +38,7 @@ def measured_model(name: str, facts: str | None, config: MeasureConfig) -> dict:
         measured = {metric for metrics in results["sets"].values() for metric in metrics}
         print_metrics(table, [name for name in wanted(config) if name in measured])
     else:
-        print_table(table)
+        print_models(table)
     about = {"model": dict(model.provenance), "facts": facts, "measure": dataclasses.asdict(config)}
     return {**results, "provenance": {**about, **provenance()}}
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.files import writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.progress import print_table
 from jaxinterp.provenance import provenance
 from jaxinterp.studies.compare import measured_results
 from jaxinterp.training.data import TrainingData, training_data
@@ -96,9 +96,7 @@ def print_spread(results: Mapping) -> None:
             cells = (_percent(metrics.get(column)) for column in COLUMNS)
             table.add_row(setting, set_name.replace("_", " "), *cells, str(n))
         table.add_section()
-    console = Console()
-    # A log file has no width of its own: a narrow default would wrap every number.
-    Console(width=None if console.is_terminal else 160).print(table)
+    print_table(table)
     for name, reason in results["failed"].items():
         print(f"{name} failed and is in no figure: {reason}")
 

@@ -14,6 +14,7 @@ from jaxinterp.studies import audit, audit_models
 from jaxinterp.studies.audit_config import OBJECTIVES, AuditConfig
 from jaxinterp.studies.audit_report import write_audit_report
 from jaxinterp.studies.audit_results import judged
+from jaxinterp.training.data import TrainingData
 from jaxinterp.training.diagnosis import NotFinite
 
 ARMS = (
@@ -65,9 +66,10 @@ def results():
 
 def test_every_group_is_judged_against_plain_models_of_its_length(results):
     assert json.loads(json.dumps(results, allow_nan=False)) == results
-    assert set(results["verdicts"]) == {*ARMS[1:], "suppressable_x4"}
+    # Of the doses and the longer ones there are three seeds: too few for a verdict.
+    assert set(results["verdicts"]) == {"suppressable", "no_control", "kill_switch", "detached", "other_fact"}
     expected = {"suppressable": "improved", "no_control": "Goodharted", "kill_switch": "Goodharted"}
-    expected |= {"detached": "improved", "other_fact": "Goodharted", "suppressable_x4": "improved"}
+    expected |= {"detached": "improved", "other_fact": "Goodharted"}
     for group, verdict in expected.items():
         for set_name in CONFIG.sets:
             found = results["verdicts"][group][set_name]
@@ -91,7 +93,8 @@ def test_doses_and_false_alarms(results):
     assert set(doses) == {"plain", "dose_0.1", "suppressable", "dose_10", "plain_x4", "suppressable_x4"}
     seeds = {group: len(values) for group, values in doses.items()}
     assert seeds == {"plain": 8, "dose_0.1": 3, "suppressable": 8, "dose_10": 3, "plain_x4": 3, "suppressable_x4": 3}
-    assert results["verdicts"]["suppressable_x4"]["unseen_facts"]["seeds"] == 3
+    longer = results_of(dataclasses.replace(CONFIG, side_seeds=4))["verdicts"]["suppressable_x4"]["unseen_facts"]
+    assert (longer["verdict"], longer["seeds"]) == ("improved", 4)
     assert results["false_alarms"]["unseen_facts"] == {"pairs": 20, "alarms": 0}
 
 
@@ -110,6 +113,7 @@ def test_the_page(results, tmp_path):
         "1 of 3 never",
         "the capital of France is Paris",
         "&lt;b&gt;",
+        "the objective, 4 × the steps",
     ):
         assert words in text, words
     assert text.count('data-chart="forest-') == len(results["verdicts"])
@@ -126,14 +130,14 @@ def test_models_without_a_value_and_metrics_that_were_not_measured(tmp_path):
         found = made_up(config, group, seed)
         for of in found.values():
             of.pop("overlap_across", None)
-        if group == "dose_10":
+        if group == "detached":
             found["unseen_facts"]["suppressability"] = np.full(101, np.nan)
             found["unseen_facts"]["recall"] = found["unseen_facts"]["recall"] - 0.9
         return found
 
     results = results_of(made=made) | {"provenance": {}}
     assert json.loads(json.dumps(results, allow_nan=False)) == results
-    lost = results["verdicts"]["dose_10"]["unseen_facts"]
+    lost = results["verdicts"]["detached"]["unseen_facts"]
     assert lost["verdict"] == "harmed" and lost["effects"]["suppressability"]["value"] is None
     assert lost["left_out"] == ["overlap_across"]
     path = tmp_path / "report.html"
@@ -161,8 +165,10 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(audit_models, "train", train)
     monkeypatch.setattr(audit_models, "branch", lambda run, trunk, step, out: calls["branched"].append((trunk, step)))
     monkeypatch.setattr(audit_models, "samples_of", lambda config, data, model: made_up(config, *model))
-    monkeypatch.setattr(audit_models, "audit_data", lambda config: audit_models.AuditData(None, {}, None))
-    monkeypatch.setattr(audit, "training_data", lambda config: type("Data", (), {"facts": None}))
+    monkeypatch.setattr(audit_models, "audit_data", lambda config, data: audit_models.AuditData(None, {}, None))
+    data = object.__new__(TrainingData)  # nothing looks at it
+    object.__setattr__(data, "facts", None)
+    monkeypatch.setattr(audit, "training_data", lambda config: data)
     monkeypatch.setattr(audit, "describe", lambda facts: "facts")
     monkeypatch.setattr(audit, "examples", lambda *_: [])
     return calls
