@@ -10,11 +10,21 @@ from jaxtyping import install_import_hook
 # Checks the shapes that public signatures promise, at every call.
 install_import_hook("jaxinterp", "beartype.beartype")
 
+import gc
+
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_are_dropped():
+    """A process may have 65,530 memory maps on Linux, and every compiled program takes some: XLA dies of it."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
