@@ -63,15 +63,17 @@ def _joint(readout: Readout, rule: Quadrature, at_once: int | None) -> Attributi
     dtype = end_R.dtype
     zeros = jnp.zeros(readout.shape, dtype)
 
-    def scores_of(points: Array, weights: Array) -> Array:
+    def scores_of(points_MR: Array, weights_M: Array) -> Array:
         # The gradient of the weighted sum over points with respect to one shared displacement is the integral: the
         # sum over points happens inside the one backward pass.
         def total(delta: Array) -> Array:
-            return (weights[:, None] * jax.vmap(lambda alpha: readout(alpha + delta))(points)).sum()
+            return (
+                weights_M[:, None] * jax.vmap(lambda alpha_R: readout(alpha_R[None, :, None] + delta))(points_MR)
+            ).sum()
 
         return jax.grad(total)(zeros)
 
-    nodes = jnp.asarray(rule.points_M, dtype), jnp.asarray(rule.weights_M, dtype)
+    nodes = _points(rule, readout.shape[1], dtype), jnp.asarray(rule.weights_M, dtype)
     if at_once is None:
         scores = scores_of(*nodes)
     else:
@@ -85,17 +87,17 @@ def _joint(readout: Readout, rule: Quadrature, at_once: int | None) -> Attributi
 def _per_layer(readout: Readout, rule: Quadrature, at_once: int | None) -> Attribution:
     n_layers, n_rows, _ = readout.shape
     end_R = readout.untouched()
-    points, weights = jnp.asarray(rule.points_M, end_R.dtype), jnp.asarray(rule.weights_M, end_R.dtype)
-    n_points = points.shape[0]
+    points_MR, weights = _points(rule, n_rows, end_R.dtype), jnp.asarray(rule.weights_M, end_R.dtype)
+    n_points = points_MR.shape[0]
     layers = jnp.arange(n_layers)
-    branches = jnp.repeat(layers, n_points), jnp.tile(points, n_layers)
+    branches = _for_rows(jnp.repeat(layers, n_points), n_rows), jnp.tile(points_MR, (n_layers, 1))
     # In the order of their layers, so that the branches of a chunk have most later layers in common.
     evaluations = n_layers * n_points * n_rows
     n_groups = min(GROUPS, max(1, evaluations // LEAST))
     together = -(-n_layers * n_points // n_groups)
     if at_once is not None:
         together = min(together, max(1, at_once // n_rows))
-    slopes = lambda chunk: branch_slopes(readout, *(_for_rows(x, n_rows) for x in chunk))  # noqa: E731
+    slopes = lambda chunk: branch_slopes(readout, *chunk)  # noqa: E731
     _, slope = _mapped(slopes, branches, together, again=at_once is not None)
     slope_LRX = jnp.einsum("m,lmrx->lrx", weights, slope.reshape(n_layers, n_points, *slope.shape[1:]))
 
@@ -118,15 +120,20 @@ def branch_slopes(
     return p_NR, backward(jnp.ones_like(p_NR))[0]
 
 
+def _points(rule: Quadrature, n_rows: int, dtype: jnp.dtype) -> Float[Array, "M R"]:
+    points = jnp.asarray(rule.points_M, dtype)
+    return points if points.ndim == 2 else _for_rows(points, n_rows)
+
+
 def _for_rows(x_N: Array, n_rows: int) -> Array:
     return jnp.broadcast_to(x_N[:, None], (x_N.shape[0], n_rows))
 
 
 def _chunked(arrays: tuple[Array, ...], size: int) -> tuple[Array, ...]:
     """Leading axes cut into chunks of `size`; the last is filled up with zeros."""
-    n = arrays[0].shape[0]
-    short = -n % size
-    return tuple(jnp.pad(x, (0, short)).reshape(-1, size) for x in arrays)
+    short = -arrays[0].shape[0] % size
+    filled = (jnp.pad(x, ((0, short), *((0, 0),) * (x.ndim - 1))) for x in arrays)
+    return tuple(x.reshape(-1, size, *x.shape[1:]) for x in filled)
 
 
 def _mapped(function: Callable, arrays: tuple[Array, ...], size: int, *, again: bool):
@@ -135,7 +142,8 @@ def _mapped(function: Callable, arrays: tuple[Array, ...], size: int, *, again: 
     size = min(size, n)
     # Filled up with the last branch, which runs fewest layers.
     short = -n % size
-    chunks = tuple(jnp.concatenate([x, jnp.repeat(x[-1:], short)]).reshape(-1, size) for x in arrays)
+    filled = (jnp.concatenate([x, jnp.repeat(x[-1:], short, axis=0)]) for x in arrays)
+    chunks = tuple(x.reshape(-1, size, *x.shape[1:]) for x in filled)
     found = jax.lax.map(jax.checkpoint(function) if again else function, chunks)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], found)
 

@@ -12,9 +12,14 @@ FONT = "Helvetica Neue, Arial, Liberation Sans, sans-serif"
 # Okabe and Ito's colours, which stay apart for colour-blind eyes.
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#999999"
 LIGHT_BLUE, AMBER, GREEN, PURPLE = "#56B4E9", "#E69F00", "#009E73", "#CC79A7"
+LIGHT_GREEN = "#80CDB8"
+# Of the kinds of control: one hue, three lightnesses. Five of Okabe and Ito's would not do: purple and grey are one
+# colour to a deuteranope.
+DARK_ORANGE, ORANGE, LIGHT_ORANGE = "#A63603", "#E6872E", "#F5C28A"
 MODEL_COLOURS = (AMBER, GREEN, PURPLE, LIGHT_BLUE, "#8C6D31", "#5F6FB8", "#7F7F7F")
 MODEL_DASHES = ([1, 0], [1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
 GAP = 36  # pixels between panels, so that 100% of one and 0% of the next do not touch
+EDGE = 0.25  # of a scale of shares below 0 and above 1; the interval of two relations may be several times as wide
 LABEL_LIMIT = 200  # pixels; a longer name is cut by the axis and whole in the tooltip
 
 
@@ -58,9 +63,15 @@ def share_axis(scale: alt.Scale) -> alt.Axis:
 
 
 def share_scale(rows: Sequence[Mapping], room: float = 0.0) -> alt.Scale:
-    """From 0 to 100%, or as far as intervals reach, and room for text."""
-    low = min(0.0, min(row["low"] for row in rows))
-    high = max(1.0, max(row["high"] for row in rows))
+    """From 0 to 100%, or as far as values reach, and intervals up to `EDGE` beyond; and room for text.
+
+    Args:
+      rows: with "value", "low" and "high"; None for what is missing.
+      room: share of the scale's length.
+    """
+    known = [row for row in rows if row["value"] is not None]
+    low = min(0.0, *(min(row["value"], max(row["low"], -EDGE)) for row in known))
+    high = max(1.0, *(max(row["value"], min(row["high"], 1 + EDGE)) for row in known))
     return alt.Scale(domain=[low, high + room * (high - low)], nice=False)
 
 
@@ -69,10 +80,23 @@ def zero_to(high: float | int) -> alt.Scale:
     return alt.Scale(domain=[0, high or 1], nice=4)
 
 
+def label_room(labels: Sequence[str]) -> int:
+    """Pixels that row labels take."""
+    return math.ceil(min(LABEL_LIMIT, 6.6 * max(len(name) for name in labels)) + 14)
+
+
 def panel_width(width: int, columns: int, labels: Sequence[str]) -> int:
-    """What the longest row label leaves for each of the panels."""
-    label = min(LABEL_LIMIT, 6.6 * max(len(name) for name in labels)) + 14
-    return max(90, int((width - label) / columns) - GAP)
+    """Width that the longest row label leaves for each of the panels."""
+    return max(90, (width - label_room(labels)) // columns - GAP)
+
+
+def legend_columns(labels: Sequence[str], room: int) -> int:
+    """In how many columns a legend with these labels fits into `room` pixels; at least one."""
+    for columns in range(len(labels), 1, -1):
+        longest = [max(len(label) for label in labels[start::columns]) for start in range(columns)]
+        if sum(6.4 * length + 36 for length in longest) <= room:
+            return columns
+    return 1
 
 
 def cycle(values: Sequence, names: Sequence[str]) -> list:

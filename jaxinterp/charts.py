@@ -16,6 +16,7 @@ import vl_convert
 from jaxinterp import chart_style as style
 from jaxinterp.errors import unknown
 from jaxinterp.files import writable_folder
+from jaxinterp.metrics.results import is_known
 from jaxinterp.terms import SETS, term
 
 Results = Mapping
@@ -23,29 +24,41 @@ Chart = alt.Chart | alt.FacetChart | alt.ConcatChart | alt.HConcatChart | alt.VC
 
 _DROPS = {
     "suppressability": ("S: own neurons off", style.BLUE),
-    "control_drop": ("C: another fact's neurons off", style.VERMILLION),
-    "random_drop": ("random neurons off", style.GREY),
+    "control_drop_relation": ("C_relation: another fact's, same relation", style.DARK_ORANGE),
+    "control_drop_subject": ("C_subject: same subject", style.ORANGE),
+    "control_drop_other": ("C_other: neither", style.LIGHT_ORANGE),
+    "random_drop": ("random neurons", style.GREY),
 }
 _OPINIONS = {
     "suppressability": ("S, by integrated gradients", style.BLUE),
     "ablation_suppressability": ("S, by exact ablation", style.LIGHT_BLUE),
     "control_drop": ("C, by integrated gradients", style.VERMILLION),
-    "ablation_control_drop": ("C, by exact ablation", style.AMBER),
+    "ablation_control_drop": ("C, by exact ablation", style.LIGHT_ORANGE),
+    "selective": ("S − C, by integrated gradients", style.GREEN),
+    "ablation_selective": ("S − C, by exact ablation", style.LIGHT_GREEN),
 }
 # Column of a history -> title of its panel, title and format of its axis.
 _CURVES = {
     "lm": ("Language modelling", "cross-entropy, nats per token", ""),
+    "gradient_norm": ("Gradient norm", "norm, before clipping", ""),
     "suppression": ("Suppression term", "P(own off) / P", ""),
     "control": ("Control term", "P lost to another's", ""),
+    "concentration": ("Concentration term", "attribution elsewhere", ""),
     "suppressability": ("Suppressability S of the batch", "share of P", ".0%"),
-    "control_drop": ("Control drop C of the batch", "share of P", ".0%"),
-    "gradient_norm": ("Gradient norm", "norm, before clipping", ""),
+    "control_drop": ("Control drop C of the batch, the largest", "share of P", ".0%"),
+    "control_drop_relation": ("C_relation of the batch", "share of P", ".0%"),
+    "control_drop_subject": ("C_subject of the batch", "share of P", ".0%"),
+    "control_drop_other": ("C_other of the batch", "share of P", ".0%"),
 }
+_SHARED = tuple(name for name in _CURVES if name.startswith("control_drop"))  # curves on one scale
+_IS_KNOWN = "isValid(datum.value)"  # of a row
 POINTS = 300  # at most, of a training curve; longer ones are averaged over equal bins
 
 
 def overview(results: Results, *, width: int = style.WIDTH) -> Chart | None:
-    """Suppressability, control drop and random drop of every model on every set, with 95% intervals.
+    """Suppressability, control drops of every kind and random drop of every model on every set, with 95% intervals.
+
+    Drops that no model has on any set are left out; one that only some have stands as a dash where it is missing.
 
     Args:
       results: see the module.
@@ -55,7 +68,7 @@ def overview(results: Results, *, width: int = style.WIDTH) -> Chart | None:
 
 
 def second_opinion(results: Results, *, width: int = style.WIDTH) -> Chart | None:
-    """S and C with neurons chosen by integrated gradients against exact ablation; None if no model has the latter."""
+    """S, C and S − C by integrated gradients against exact ablation; None if no model has the latter."""
     measured = {
         name: model
         for name, model in results["models"].items()
@@ -63,11 +76,11 @@ def second_opinion(results: Results, *, width: int = style.WIDTH) -> Chart | Non
     }
     if not measured:
         return None
-    return _bars_by_set({"models": measured}, _OPINIONS, width, "S and C by two ways to choose the neurons")
+    return _bars_by_set({"models": measured}, _OPINIONS, width, "S, C and S − C by two ways to choose the neurons")
 
 
 def relation_bars(results: Results, set_name: str, *, width: int = style.WIDTH) -> Chart | None:
-    """Drops relation by relation, a column of panels a model: S with its 95% interval, C and random drop.
+    """Drops relation by relation, a column of panels a model, with 95% intervals; see `overview` for missing drops.
 
     Raises:
       UserError: if no model has the set.
@@ -76,39 +89,54 @@ def relation_bars(results: Results, set_name: str, *, width: int = style.WIDTH) 
     known = {name for model in models.values() for name in model["by_relation"]}
     if set_name not in known:
         raise unknown("set", set_name, known)
-    by_model = {name: model["by_relation"].get(set_name, {}) for name, model in models.items()}
-    rows = [
-        {"model": model, "relation": relation, **row}
-        for model, relations in by_model.items()
-        for relation, metrics in relations.items()
-        for row in _rows(metrics, _DROPS)
-    ]
+    by_place = {
+        (("model", name), ("relation", relation)): metrics
+        for name, model in models.items()
+        for relation, metrics in model["by_relation"].get(set_name, {}).items()
+    }
+    drops = _measured(results, _DROPS)
+    rows = _rows(by_place, drops)
     if not rows:
         return None
     shown = [name for name in models if any(row["model"] == name for row in rows)]
     relations = list(dict.fromkeys(row["relation"] for row in rows))
     columns = min(len(shown), 4 if width >= style.NARROW else 2)
     scale = style.share_scale(rows)
-    x = alt.X("value:Q", title="share of P lost", axis=style.share_axis(scale), scale=scale)
+    title = "share of P lost, with 95% interval"
+    x = alt.X("value:Q", title=title, axis=style.share_axis(scale), scale=scale)
     y = alt.Y(
-        "relation:N", title=None, sort=relations, axis=alt.Axis(labelLimit=style.LABEL_LIMIT, tickSize=0, domain=False)
+        "relation:N",
+        title=None,
+        sort=relations,
+        axis=alt.Axis(labelLimit=style.LABEL_LIMIT, tickSize=0, domain=False),
+        scale=alt.Scale(paddingInner=0.2, paddingOuter=0.1),
     )
-    offset = alt.YOffset("drop:N", sort=_labels(_DROPS))
-    base = alt.Chart().encode(y=y, yOffset=offset)
-    bars = base.mark_bar().encode(x=x, color=_colour(_DROPS, "drop"), tooltip=_tooltip("relation", "model"))
+    base = alt.Chart().encode(y=y, yOffset=_offset(drops))
+    bars = (
+        base.mark_bar()
+        .transform_filter(_IS_KNOWN)
+        .encode(x=x, color=_colour(drops, width - style.label_room(relations)), tooltip=_tooltip("relation", "model"))
+    )
     interval = (
-        base.mark_rule(strokeWidth=1.2)
-        .transform_filter(alt.datum.metric == "suppressability")
-        .encode(x=alt.X("low:Q", title="share of P lost"), x2="high:Q")
+        base.mark_rule(strokeWidth=1, clip=True)
+        .transform_filter(_IS_KNOWN)
+        .encode(x=alt.X("low:Q", title=title), x2="high:Q")
     )
-    chart = alt.layer(bars, interval).properties(
-        width=style.panel_width(width, columns, relations), height=alt.Step(8, **{"for": "offset"})
+    missing = (
+        base.mark_text(align="left", dx=3, fontSize=9)
+        .transform_filter("!" + _IS_KNOWN)
+        .encode(x=alt.XDatum(0), text="text:N")
+    )
+    chart = alt.layer(bars, interval, missing).properties(
+        width=style.panel_width(width, columns, relations), height=alt.Step(7, **{"for": "offset"})
     )
     return _finished(_faceted(chart, rows, "model", shown, columns), f"Drops by relation, {set_name}")
 
 
 def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = style.WIDTH) -> Chart | None:
-    """Loss, objective terms and the batch's S and C against the step, a line a model; panels without values left out.
+    """Loss, objective terms and the batch's S and C of all kinds against the step, a line a model.
+
+    Panels without values are left out; those of C share a scale.
 
     Args:
       histories: model -> records with "step" and values that may be missing or None. Above 300 records, equal bins of
@@ -136,8 +164,10 @@ def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = 
         axis=alt.Axis(tickCount=5, format=",d", grid=False, labelFlush=False),
         scale=alt.Scale(domain=[0, max(row["step"] for row in rows)], nice=False),
     )
+    of_controls = [row[curve] for row in rows for curve in _SHARED if row[curve] is not None]
     panels = []
     for curve in shown:
+        ends = {"domain": [min(0.0, *of_controls), max(0.05, *of_controls)]} if curve in _SHARED else {}
         title, unit, form = _CURVES[curve]
         panels.append(
             alt.Chart(data, title=title)
@@ -149,7 +179,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = 
                     f"{curve}:Q",
                     title=unit,
                     axis=alt.Axis(format=form or alt.Undefined, tickCount=5, minExtent=36),
-                    scale=alt.Scale(nice=5),
+                    scale=alt.Scale(nice=5, **ends),
                 ),
                 tooltip=["model:N", "step:Q", alt.Tooltip(f"{curve}:Q", title=title, format=".4g")],
                 **look,
@@ -242,17 +272,16 @@ def save_chart(chart: Chart, folder: Path, name: str) -> list[Path]:
 
 
 def _bars_by_set(results: Results, drops: Mapping[str, tuple[str, str]], width: int, description: str) -> Chart | None:
-    """A panel a set, a group of rows a model, a bar a drop: with interval and value."""
-    rows = [
-        {"model": name, "set": term(SETS, set_name).title, **row}
+    """A panel a set, a group of rows a model, a bar a drop: with interval and value, or a dash."""
+    by_place = {
+        (("model", name), ("set", term(SETS, set_name).title)): metrics
         for name, model in results["models"].items()
         for set_name, metrics in model["sets"].items()
-        for row in _rows(metrics, drops)
-    ]
+    }
+    drops = _measured(results, drops)
+    rows = _rows(by_place, drops)
     if not rows:
         return None
-    for row in rows:
-        row["text_at"] = max(row["value"], row["high"], 0)
     models = list(dict.fromkeys(row["model"] for row in rows))
     sets = list(dict.fromkeys(row["set"] for row in rows))
     columns = min(len(sets), 4 if width >= style.NARROW else 2)
@@ -263,34 +292,64 @@ def _bars_by_set(results: Results, drops: Mapping[str, tuple[str, str]], width: 
             title=None,
             sort=models,
             axis=alt.Axis(labelFontSize=12, labelLimit=style.LABEL_LIMIT, tickSize=0, domain=False),
-            scale=alt.Scale(paddingInner=0.22, paddingOuter=0.1),
+            scale=alt.Scale(paddingInner=0.15, paddingOuter=0.1),
         ),
-        yOffset=alt.YOffset("drop:N", sort=_labels(drops)),
+        yOffset=_offset(drops),
     )
     scale = style.share_scale(rows, room=0.3)
     x = alt.X("value:Q", title=title, axis=style.share_axis(scale), scale=scale)
-    bars = base.mark_bar().encode(x=x, color=_colour(drops, "drop"), tooltip=_tooltip("set", "model"))
-    intervals = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=title), x2="high:Q")
-    texts = base.mark_text(align="left", dx=4).encode(
-        x=alt.X("text_at:Q", title=title), text=alt.Text("value:Q", format=".1%")
+    bars = (
+        base.mark_bar()
+        .transform_filter(_IS_KNOWN)
+        .encode(x=x, color=_colour(drops, width - style.label_room(models)), tooltip=_tooltip("set", "model"))
     )
+    intervals = (
+        base.mark_rule(strokeWidth=1.5, clip=True)
+        .transform_filter(_IS_KNOWN)
+        .encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    )
+    texts = base.mark_text(align="left", dx=4).encode(x=alt.X("text_at:Q", title=title), text="text:N")
     chart = alt.layer(bars, intervals, texts).properties(
         width=style.panel_width(width, columns, models), height=alt.Step(15, **{"for": "offset"})
     )
     return _finished(_faceted(chart, rows, "set", sets, columns), description)
 
 
-def _rows(metrics: Mapping[str, Mapping], drops: Mapping[str, tuple[str, str]]) -> list[dict]:
-    """The drops that were measured and are finite, in the order of `drops`."""
-    return [
-        {"metric": name, "drop": label, **{key: metrics[name][key] for key in ("value", "low", "high", "n")}}
-        for name, (label, _) in drops.items()
-        if name in metrics and all(_finite(metrics[name][key]) for key in ("value", "low", "high"))
+def _measured(results: Results, drops: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """The drops that are known of any model on any set or relation."""
+    places = [
+        metrics
+        for model in results["models"].values()
+        for metrics in (
+            *model["sets"].values(),
+            *(of_relation for by_relation in model["by_relation"].values() for of_relation in by_relation.values()),
+        )
     ]
+    return {name: about for name, about in drops.items() if any(is_known(metrics.get(name)) for metrics in places)}
 
 
-def _finite(value: float | int | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _rows(
+    by_place: Mapping[tuple[tuple[str, str], ...], Mapping[str, Mapping]], drops: Mapping[str, tuple[str, str]]
+) -> list[dict]:
+    """A row for each place and drop; a drop that is not known there has None for its numbers, and a dash for its text.
+
+    A place is pairs of a field and its value; one where no drop is known has no row.
+    """
+    missing = {"value": None, "low": None, "high": None, "n": 0}
+    rows = []
+    for place, metrics in by_place.items():
+        known = {name: metrics[name] for name in drops if is_known(metrics.get(name))}
+        for name, (label, _) in drops.items() if known else ():
+            numbers = {key: known.get(name, missing)[key] for key in missing}
+            value, high = numbers["value"], numbers["high"]
+            text, text_at = ("–", 0) if value is None else (_share(value), max(value, min(high, 1 + style.EDGE), 0))
+            rows.append({**dict(place), "metric": name, "drop": label, **numbers, "text": text, "text_at": text_at})
+    return rows
+
+
+def _share(value: float) -> str:
+    """Per cent with a true minus, and no minus before 0.0%."""
+    return f"{round(100 * value, 1) + 0.0:.1f}%".replace("-", "−")
 
 
 def _binned(history: Sequence[Mapping], names: Iterable[str]) -> list[dict]:
@@ -307,7 +366,7 @@ def _binned(history: Sequence[Mapping], names: Iterable[str]) -> list[dict]:
 
 
 def _mean(values: Iterable[float | int | None]) -> float | None:
-    known = [value for value in values if _finite(value)]
+    known = [value for value in values if value is not None and math.isfinite(value)]
     return float(f"{sum(known) / len(known):.5g}") if known else None
 
 
@@ -326,9 +385,14 @@ def _labels(drops: Mapping[str, tuple[str, str]]) -> list[str]:
     return [label for label, _ in drops.values()]
 
 
-def _colour(drops: Mapping[str, tuple[str, str]], field: str) -> alt.Color:
+def _offset(drops: Mapping[str, tuple[str, str]]) -> alt.YOffset:
+    return alt.YOffset("drop:N", sort=_labels(drops), scale=alt.Scale(domain=_labels(drops)))
+
+
+def _colour(drops: Mapping[str, tuple[str, str]], width: int) -> alt.Color:
     scale = alt.Scale(domain=_labels(drops), range=[colour for _, colour in drops.values()])
-    return alt.Color(f"{field}:N", title=None, sort=_labels(drops), scale=scale)
+    legend = alt.Legend(columns=style.legend_columns(_labels(drops), width))
+    return alt.Color("drop:N", title=None, sort=_labels(drops), scale=scale, legend=legend)
 
 
 def _tooltip(*fields: str) -> list[alt.Tooltip]:

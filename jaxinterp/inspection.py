@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
@@ -10,11 +11,12 @@ from jaxinterp.adaptive import per_layer_attribution
 from jaxinterp.attribution import PATHS, integrated_gradients
 from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.encoding import EncodedQueries, encode_texts, query_batch
+from jaxinterp.metrics.answers import active_neurons
 from jaxinterp.metrics.results import promoted_tokens
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.quadrature import integral, quadrature
 from jaxinterp.readout import Readout, Rows, read
-from jaxinterp.selection import check_k, top_k
+from jaxinterp.selection import answer_scores, check_k, top_k
 from jaxinterp.suppression import amplify, random_mask, suppress
 
 
@@ -32,15 +34,18 @@ def inspect_answer(
 ) -> dict:
     """Attributes the answer's probability after a prompt to neurons, by integrated gradients.
 
-    An answer of several tokens is read token by token, each at its own query position with its own k neurons; its
-    probability is the product.
+    An answer of several tokens is read token by token, each at its own query position; its probability is the product.
+    Its knowledge neurons are the k of the highest attribution summed over its tokens: "suppressed" and "amplified" are
+    its probability with these switched off and doubled, and "random" with as many random neurons of each layer off, out
+    of those active at the first token's query. The entry of a token has the k neurons of that token's own attribution,
+    which are those of the answer if it is its only one.
 
     Args:
       model: a language model.
       prompt: text that ends just before the answer; for a masked language model, text with its mask token ("[MASK]") in
         place of the answer.
       answer: what should follow, or stand there; a space before it makes no difference.
-      k: neurons an answer token, out of all layers.
+      k: neurons of the answer, and of each token's entry, out of all layers.
       rule, points, tolerance: see `jaxinterp.quadrature.integral`.
       path: of integrated gradients; the adaptive rule is for the per-layer one.
       seed: of the random neurons.
@@ -58,7 +63,8 @@ def inspect_answer(
     check_k(k, model.config.n_neurons)
     queries = _query(model, prompt, answer)
     n_rows = int(queries.answer_length_N[0])
-    batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)  # of controls: there are none
+    batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=rng, n_controls=0)
     rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
     readout, logits_RV = read(model.config, model.params, batch.tokens_BT, rows, batch.length_B)
     if path == "per_layer":
@@ -89,9 +95,13 @@ def inspect_answer(
 
 @functools.partial(jax.jit, static_argnums=3)
 def _edited(readout: Readout, scores_LRF: Array, key: PRNGKeyArray, k: int) -> dict[str, Array]:
-    """P of the whole answer under each edit."""
-    mask = top_k(scores_LRF, k)
-    edits = {"suppressed": suppress(mask), "amplified": amplify(mask), "random": suppress(random_mask(key, mask))}
+    """P of the whole answer under each edit; every row is one of its tokens."""
+    n_rows = scores_LRF.shape[1]
+    of_answer = answer_scores(scores_LRF, jnp.zeros(n_rows, int), jnp.ones(n_rows), 1)
+    mask = top_k(of_answer, k)
+    active = active_neurons(readout.neurons_LRF)
+    at_random = jnp.broadcast_to(random_mask(key, mask[:, :1], active[:, :1]), mask.shape)
+    edits = {"suppressed": suppress(mask), "amplified": amplify(mask), "random": suppress(at_random)}
     return {name: readout(*edit).prod() for name, edit in edits.items()}
 
 

@@ -8,16 +8,43 @@ from jaxinterp import charts
 from jaxinterp import report_tables as tables
 from jaxinterp.errors import UserError
 from jaxinterp.files import write_text
+from jaxinterp.metrics.results import CONTROL_DROPS, missing_controls, published_figures
 from jaxinterp.report_page import Section, figure, note, page, tabs
 from jaxinterp.terms import METRICS, SETS, term
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six")
 _INTERVALS = (
-    "Brackets, and the thin lines on bars, are 95% bootstrap intervals: inside each relation facts are drawn with "
-    "replacement, a fact with all its prompts, and the number is computed anew, many times; the interval holds the "
-    "middle 95% of the outcomes. It says how much the number would move with other facts of the same kind, and not how "
-    "much it would move if the models were trained again from another seed."
+    "Brackets, and the thin lines on bars, are 95% bootstrap intervals. That of a set covers other facts and other "
+    "relations of the same kind: its relations are drawn with replacement, each with its facts, and the number is "
+    "computed anew, many times; the interval is the number ± the spread of the outcomes times Student's t for so many "
+    "relations. Few relations say little of others, so that the interval of two is very wide. For a single relation "
+    "its facts are drawn, a fact with all its prompts. C is taken as the largest anew each time. No interval says how "
+    "much a number would move if the models were trained again from another seed, which can be more."
 )
+_CONTROLS = (
+    "The <b>control drops</b> are the same share when the neurons of <i>another</i> fact are off. There are three "
+    "kinds of other fact: one of the same relation, with another subject and answer (<b>C<sub>relation</sub></b>), one "
+    "of the same subject, with another relation and answer (<b>C<sub>subject</sub></b>), and one that has neither in "
+    "common (<b>C<sub>other</sub></b>). <b>C</b> is the largest of the three. S near 100% with C near 0% means that "
+    "each fact sits in neurons of its own. That is only true with the largest: a model with one bank of neurons for "
+    "each relation, and none for facts, has S = 100% and C<sub>other</sub> = 0%, and only its C<sub>relation</sub> of "
+    "100% gives it away. <b>C<sub>answer</sub></b>, by a fact of another subject with the same answer, is for "
+    "information and no part of C."
+)
+_HEADLINE = (
+    *("suppressability", *CONTROL_DROPS, "control_drop", "selective", "random_drop"),
+    *("control_drop_answer", "amplification"),
+)
+_OPINION = (
+    *("suppressability", "control_drop", "selective"),
+    *("ablation_suppressability", *(f"ablation_{name}" for name in CONTROL_DROPS), "ablation_control_drop"),
+    *("ablation_selective", "ablation_overlap"),
+)
+_BY_LENGTH = (
+    *("suppressability_1_token", "suppressability_2_tokens", "suppressability_3_tokens"),
+    *("token_suppressability", "each_suppressability"),
+)
+_CLEAN = ("suppressability_new_answer", "suppressability_new_subject")
 
 
 def write_report(path: Path, results: Mapping, histories: Mapping[str, Sequence[Mapping]]) -> None:
@@ -25,7 +52,8 @@ def write_report(path: Path, results: Mapping, histories: Mapping[str, Sequence[
 
     Args:
       path: of the HTML file.
-      results: "provenance", "seconds" and "models", as in results.json; metrics that were not measured are left out.
+      results: "provenance", "seconds" and "models", as in results.json, and perhaps "published" and "leakage"; metrics
+        that were not measured are left out.
       histories: model -> training records; empty if nothing was trained.
     Raises:
       UserError: if there is no model, or the file cannot be written.
@@ -35,15 +63,19 @@ def write_report(path: Path, results: Mapping, histories: Mapping[str, Sequence[
     specs: dict[str, dict] = {}
     sections = [
         Section("summary", "Result", "Result", _summary(results)),
+        Section("published", "Published range", "This run beside the published range", _published(results)),
         Section("overview", "At a glance", "At a glance", _overview(results, specs)),
         Section("relations", "By relation", "By relation", _relations(results, specs)),
         Section("opinion", "Second opinion", "Second opinion", _second_opinion(results, specs)),
+        Section("length", "By length", "By length of the answer", _by_length(results)),
+        Section("leakage", "Leakage", "Leakage", _leakage(results)),
         Section("training", "Training", "Training", _training(histories, specs)),
         Section("neurons", "Neurons", "The most used neurons", _neurons(results, specs)),
         Section("definitions", "Definitions", "How each number is defined", _definitions(results)),
         Section("provenance", "Provenance", "Provenance", tables.nested(results["provenance"])),
     ]
-    write_text(path, page(_title(results), _introduction(results), sections, specs))
+    written = [section for section in sections if section.body]
+    write_text(path, page(_title(results), _introduction(results), written, specs))
 
 
 def _title(results: Mapping) -> str:
@@ -60,8 +92,7 @@ def _introduction(results: Mapping) -> str:
     return (
         f"<p class=lead>{html.escape(done)} and {was} measured by switching off, for every fact, the few neurons that "
         "integrated gradients hold responsible for its answer. <b>Suppressability S</b> is the share of the answers' "
-        "probability that is lost when a fact's own neurons are off, and <b>control drop C</b> the share that is lost "
-        "when another fact's are: S near 100% with C near 0% means that each fact sits in neurons of its own.</p>"
+        f"probability that is lost when a fact's own neurons are off.</p><p class=lead>{_CONTROLS}</p>"
         f"<p class=by>What was left of the training, and measuring took {tables.duration(results['seconds'])}.</p>"
     )
 
@@ -69,10 +100,10 @@ def _introduction(results: Mapping) -> str:
 def _summary(results: Mapping) -> str:
     models = results["models"]
     whole = {name: {key: model[key] for key in ("cross_entropy", "recall")} for name, model in models.items()}
-    headline = ("suppressability", "control_drop", "selective", "random_drop", "amplification")
-    groups = [("Untouched model", "", whole, ("cross_entropy", "recall")), *_groups(results, headline)]
+    groups = [("Untouched model", "", whole, ("cross_entropy", "recall")), *_groups(results, _HEADLINE)]
     return (
         tables.estimates(list(models), groups)
+        + _missing(results)
         + f"<p class=note>{_INTERVALS}</p>"
         + f"<details><summary>All metrics</summary>{tables.estimates(list(models), _groups(results))}</details>"
     )
@@ -84,7 +115,67 @@ def _overview(results: Mapping, specs: dict) -> str:
         for name in _set_names(results)
         if term(SETS, name).definition
     )
-    return figure(specs, "overview", charts.overview, results) + f"<p class=note>{sets}.</p>"
+    drawn = figure(specs, "overview", charts.overview, results)
+    words = note(f"C is the longest of the three orange bars. An interval that reaches the edge goes on. {sets}.")
+    return drawn + words + _missing(results)
+
+
+def _missing(results: Mapping) -> str:
+    """The sentence about kinds of control that a set cannot have; nothing if every set has all."""
+    missing = missing_controls(results)
+    if not missing:
+        return ""
+    sets = "; ".join(
+        f"{html.escape(term(SETS, name).title)}: {', '.join(f'C<sub>{kind}</sub>' for kind in kinds)}"
+        for name, kinds in missing.items()
+    )
+    return note(
+        f"– where no answer of the set has such a control ({sets}); C is the largest of the kinds that there are."
+    )
+
+
+def _published(results: Mapping) -> str:
+    """This run beside the published figures; nothing if there are none in the results."""
+    figures = published_figures(results)
+    if not figures:
+        return ""
+    known = [figure.inside for figure in figures if figure.inside is not None]
+    return (
+        "<p>The published figures are means over models trained from several seeds, with the range over those seeds. "
+        "This run is of one seed. A figure outside the range is no error by itself: other machines and versions of "
+        "libraries give other models from the same seed.</p>"
+        + tables.published(figures)
+        + note(f"{sum(known)} of {len(known)} figures of this run lie inside the published range.")
+    )
+
+
+def _by_length(results: Mapping) -> str:
+    """S by the number of an answer's tokens; nothing if it was not measured."""
+    if not _measured(results) & set(_BY_LENGTH):
+        return ""
+    return (
+        "<p>An answer is lost as soon as one of its tokens is, so that S grows with the number of tokens if k neurons "
+        "are switched off for each of them. Where nothing else is said, here and in every other table, k neurons are "
+        "switched off for the whole answer, however many tokens it has.</p>"
+        + tables.estimates(list(results["models"]), _groups(results, ("suppressability", *_BY_LENGTH)))
+    )
+
+
+def _leakage(results: Mapping) -> str:
+    """How much of each set the objective has seen; nothing if that is not in the results."""
+    if not results.get("leakage"):
+        return ""
+    clean = ""
+    if _measured(results) & set(_CLEAN):
+        clean = "<p>Suppressability on all facts of each set, and on those that are clean:</p>" + tables.estimates(
+            list(results["models"]), _groups(results, ("suppressability", *_CLEAN))
+        )
+    return (
+        "<p>How much of each set the objective has seen, under any relation and with any prompt: the share of its "
+        "subjects, of its answers, and of its pairs of a subject and an answer.</p>"
+        + tables.leakage(results["leakage"])
+        + clean
+    )
 
 
 def _relations(results: Mapping, specs: dict) -> str:
@@ -94,29 +185,32 @@ def _relations(results: Mapping, specs: dict) -> str:
         if not any(by_model.values()):
             continue
         drawn = figure(specs, f"relations-{name}", charts.relation_bars, results, name)
-        numbers = tables.relations(by_model, ("suppressability", "control_drop", "random_drop"))
+        numbers = tables.relations(by_model, _HEADLINE[:-1])
         panels.append((term(SETS, name).title, f"{drawn}<details><summary>Numbers</summary>{numbers}</details>"))
-    return tabs("relations", panels) or note("No relation was measured on its own.")
+    if not panels:
+        return note("No relation was measured on its own.")
+    return tabs("relations", panels) + note("– : no answer of the relation has such a control.")
 
 
 def _second_opinion(results: Mapping, specs: dict) -> str:
     drawn = figure(specs, "opinion", charts.second_opinion, results)
     if not drawn:
         return note("Exact ablation was not measured in this run.")
-    names = ("ablation_suppressability", "ablation_control_drop", "ablation_overlap")
     return (
         "<p>An objective that trains through integrated gradients might only learn to fool them; neurons chosen "
         "another way would then not suppress the facts. Here they are chosen by exact ablation, one neuron switched "
-        "off at a time, on a smaller sample of the facts.</p>"
-        + drawn
-        + f"<details><summary>Numbers, and the overlap of the two choices</summary>"
-        f"{tables.estimates(list(results['models']), _groups(results, names))}</details>"
+        "off at a time, on a smaller sample of the facts. Both times C is the largest over the three kinds of control."
+        "</p>" + drawn + f"<details><summary>Numbers, and the overlap of the two choices</summary>"
+        f"{tables.estimates(list(results['models']), _groups(results, _OPINION))}</details>"
     )
 
 
 def _training(histories: Mapping[str, Sequence[Mapping]], specs: dict) -> str:
     drawn = figure(specs, "training", charts.training_curves, histories)
-    words = f"Values of single batches; above {charts.POINTS} records a curve shows the means of equal bins."
+    words = (
+        f"Values of single batches; above {charts.POINTS} records a curve shows the means of equal bins. C is the "
+        "largest of the kinds of control in each batch: of so few answers it lies above the largest of their means."
+    )
     return drawn + note(words) if drawn else note("No training history was recorded.")
 
 
@@ -127,25 +221,27 @@ def _neurons(results: Mapping, specs: dict) -> str:
     lists = [(name, tables.neurons(model["neurons"])) for name, model in results["models"].items() if model["neurons"]]
     return (
         "<p>How often each neuron was selected for a fact, as a share of all selections, on the facts in the "
-        "objective. A few neurons with most of the selections are hubs, not the home of a fact; C shows them too.</p>"
+        "objective. A few neurons with most of the selections are hubs, not the home of a fact; "
+        "C<sub>other</sub> shows them too, and C<sub>relation</sub> shows those of a relation.</p>"
         + drawn
         + tabs("neurons", lists)
     )
 
 
 def _definitions(results: Mapping) -> str:
-    measured = {name for model in results["models"].values() for metrics in model["sets"].values() for name in metrics}
+    measured = _measured(results)
     items = [(METRICS[name].label, METRICS[name].definition) for name in METRICS if name in measured]
     first = (
         "Knowledge neurons of a fact",
-        "The few neurons, a fixed number out of all layers, with the largest attribution: integrated gradients of the "
-        "answer's probability P over multipliers on the feed-forward neurons at the last prompt token. Multiplier 1 "
-        "is the untouched model, 0 switches the neuron off, 2 doubles it.",
+        "The few neurons, a fixed number for each answer out of all layers, with the largest attribution, summed over "
+        "the answer's tokens: integrated gradients of the token's probability over multipliers on the feed-forward "
+        "neurons at the token before it. Multiplier 1 is the untouched model, 0 switches the neuron off, 2 doubles it.",
     )
     over = (
         "Over relations",
         "A drop is a ratio of mean probabilities inside each relation; the number of a set is the unweighted mean over "
-        "its relations.",
+        "its relations. C of a set is the largest of the three means, not the mean of each relation's largest. The "
+        "largest of three uncertain numbers lies a little too high where they are close.",
     )
     last = ("n, and intervals", f"n is the number of facts. {_INTERVALS}")
     return "<dl class=definitions>{}</dl>".format(
@@ -153,17 +249,22 @@ def _definitions(results: Mapping) -> str:
     )
 
 
+def _measured(results: Mapping) -> set[str]:
+    return {name for model in results["models"].values() for metrics in model["sets"].values() for name in metrics}
+
+
 def _set_names(results: Mapping) -> list[str]:
     return list(dict.fromkeys(name for model in results["models"].values() for name in model["sets"]))
 
 
 def _groups(results: Mapping, names: Sequence[str] = ()) -> list[tables.Group]:
-    """A block of rows a set: these metrics, or all."""
+    """A block of rows a set: these metrics, or all, where one kind of control brings the others."""
     groups = []
     for set_name in _set_names(results):
         by_model = {name: model["sets"].get(set_name, {}) for name, model in results["models"].items()}
         measured = [name for metrics in by_model.values() for name in metrics]
-        shown = names or tuple(name for name in dict.fromkeys([*METRICS, *measured]) if name in measured)
+        listed = {*measured, *(CONTROL_DROPS if set(measured) & set(CONTROL_DROPS) else ())}
+        shown = names or tuple(name for name in dict.fromkeys([*METRICS, *measured]) if name in listed)
         n = max((metrics[name]["n"] for metrics in by_model.values() for name in shown if name in metrics), default=0)
         groups.append((term(SETS, set_name).title, f"{n:,} facts", by_model, shown))
     return groups

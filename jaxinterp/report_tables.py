@@ -4,20 +4,31 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from jaxinterp.terms import METRICS, Term, term
+from jaxinterp.metrics.results import CONTROL_DROPS, PublishedFigure
+from jaxinterp.terms import METRICS, SETS, Term, term
 
 # Title, note, model -> metric -> estimate, names of the metrics to show: a block of rows.
 Group = tuple[str, str, Mapping[str, Mapping[str, Mapping]], Sequence[str]]
 _MISSING = "<td class=n>–"
 _TOP_RELATIONS = 3
+# Field of `jaxinterp.facts.leakage.Leakage` -> head of its column; others are named as they are.
+_LEAKAGE = {
+    "answers_caseless": "answers, any case",
+    "pairs_caseless": "pairs, any case",
+    "inverse_pairs": "pairs, turned round",
+    "answer_clean_facts": "facts with a new answer",
+    "subject_clean_facts": "facts with a new subject",
+}
 
 
 def estimates(models: Sequence[str], groups: Sequence[Group]) -> str:
-    """Metrics in rows, models in columns; metrics that no model has are left out."""
+    """Metrics in rows, models in columns; metrics that no model has are left out, but for single kinds of control."""
     head = "".join(f"<th class=n scope=col>{html.escape(name)}" for name in models)
     rows = [f"<thead><tr><th scope=col>{head}</thead>"]
     for title, note, by_model, names in groups:
-        shown = [name for name in names if any(name in metrics for metrics in by_model.values())]
+        measured = {name for metrics in by_model.values() for name in metrics}
+        controls = CONTROL_DROPS if measured & {*CONTROL_DROPS, "control_drop"} else ()
+        shown = [name for name in names if name in measured or name in controls]
         if not shown:
             continue
         small = f" <small>{html.escape(note)}</small>" if note else ""
@@ -36,9 +47,8 @@ def relations(by_model: Mapping[str, Mapping[str, Mapping]], names: Sequence[str
     measured = list(dict.fromkeys(relation for value in by_model.values() for relation in value))
     models = "".join(f'<th class=n scope=colgroup colspan="{len(names)}">{html.escape(name)}' for name in by_model)
     short = [term(METRICS, name) for name in names]
-    heads = "".join(f"<th class=n scope=col>{html.escape(about.symbol or about.title)}" for about in short) * len(
-        by_model
-    )
+    heads = "".join(f"<th class=n scope=col>{_symbol(about.symbol) or html.escape(about.title)}" for about in short)
+    heads *= len(by_model)
     rows = []
     for relation in measured:
         n = max(
@@ -60,6 +70,45 @@ def relations(by_model: Mapping[str, Mapping[str, Mapping]], names: Sequence[str
         f"<div class=scroll><table class=wide><thead><tr><th rowspan=2 scope=col>relation"
         f"<th class=n rowspan=2 scope=col>facts{models}<tr>{heads}</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def published(figures: Sequence[PublishedFigure]) -> str:
+    """This run's figures beside the published ones, a row each."""
+    rows = []
+    for figure in figures:
+        about = term(METRICS, figure.metric)
+        inside = {True: "yes", False: "<b>no</b>", None: "not measured"}[figure.inside]
+        rows.append(
+            f"<tr><th scope=row>{html.escape(figure.model)}<td>{html.escape(term(SETS, figure.set_name).title)}"
+            f"<td>{_metric(figure.metric)}{_estimate(figure.measured, about)}{_estimate(figure.published, about)}"
+            f"<td class=n>{inside}"
+        )
+    return (
+        "<div class=scroll><table><thead><tr><th scope=col>model<th scope=col>set<th scope=col>metric"
+        "<th class=n scope=col>this run <small>[95% interval]</small>"
+        "<th class=n scope=col>published mean <small>[range over seeds]</small><th class=n scope=col>inside</thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def leakage(by_set: Mapping[str, Mapping[str, float]]) -> str:
+    """Shares by set, a row each; "facts" is a count."""
+    columns = list(dict.fromkeys(name for shares in by_set.values() for name in shares))
+    heads = "".join(f"<th class=n scope=col>{html.escape(_LEAKAGE.get(name, name))}" for name in columns)
+    rows = []
+    for set_name, shares in by_set.items():
+        cells = "".join(f"<td class=n>{_leaked(name, shares.get(name))}" for name in columns)
+        rows.append(f"<tr><th scope=row>{html.escape(term(SETS, set_name).title)}{cells}")
+    return (
+        f"<div class=scroll><table><thead><tr><th scope=col>set{heads}</thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _leaked(name: str, value: float | int | None) -> str:
+    if name == "facts" and value is not None:
+        return f"{value:,}"
+    return number(value, Term("", "", unit="%"))
 
 
 def neurons(entries: Sequence[Mapping]) -> str:
@@ -113,9 +162,15 @@ def duration(seconds: float | int) -> str:
 
 def _metric(name: str) -> str:
     about = term(METRICS, name)
-    symbol = f" <i>{html.escape(about.symbol)}</i>" if about.symbol else ""
+    symbol = f" {_symbol(about.symbol)}" if about.symbol else ""
     unit = f" <small>{html.escape(about.unit)}</small>" if about.unit not in ("", "%") else ""
     return f'<span title="{html.escape(about.definition)}">{html.escape(about.title)}</span>{symbol}{unit}'
+
+
+def _symbol(symbol: str) -> str:
+    """The symbol with what follows an underscore below the line; nothing if there is none."""
+    main, _, below = symbol.partition("_")
+    return f"<i>{html.escape(main)}</i>" + (f"<sub>{html.escape(below)}</sub>" if below else "") if symbol else ""
 
 
 def _estimate(value: Mapping | None, about: Term) -> str:
@@ -125,7 +180,8 @@ def _estimate(value: Mapping | None, about: Term) -> str:
     if middle == "–":
         return _MISSING
     ends = f"{number(value['low'], about, bare=True)}, {number(value['high'], about, bare=True)}"
-    return f"<td class=n>{middle} <small>[{ends}]</small>"
+    facts = f' title="{value["n"]:,} facts"' if "n" in value else ""
+    return f"<td class=n{facts}>{middle} <small>[{ends}]</small>"
 
 
 def number(value: float | int | None, about: Term, *, bare: bool = False) -> str:

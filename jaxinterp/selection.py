@@ -4,7 +4,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxinterp.errors import UserError, unknown
 
@@ -26,6 +26,21 @@ def _by_row(scores_LRF: Float[Array, "L R F"]) -> Float[Array, "R N"]:
 def _by_layer(scores_RN: Float[Array, "R N"], like_LRF: Array) -> Float[Array, "L R F"]:
     n_layers, n_rows, n_neurons = like_LRF.shape
     return scores_RN.reshape(n_rows, n_layers, n_neurons).transpose(1, 0, 2)
+
+
+def answer_scores(
+    scores_LRF: Float[Array, "L R F"], answer_R: Int[Array, " R"], weight_R: Float[Array, " R"], n_answers: int
+) -> Float[Array, "L R F"]:
+    """Each row's scores become the sum over the rows of its answer: what the k neurons *of an answer* are chosen by.
+
+    Args:
+      scores_LRF: scores of rows, an answer token each.
+      answer_R: each row's answer, below `n_answers`.
+      weight_R: 1 for a row, 0 for padding.
+      n_answers: number of answers.
+    """
+    scores_RLF = (scores_LRF * weight_R[None, :, None]).transpose(1, 0, 2)
+    return jax.ops.segment_sum(scores_RLF, answer_R, n_answers)[answer_R].transpose(1, 0, 2)
 
 
 def top_k(scores_LRF: Float[Array, "L R F"], k: int) -> Float[Array, "L R F"]:
@@ -81,13 +96,14 @@ def _soft_threshold_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 def soft_top_k(scores_LRF: Float[Array, "L R F"], k: int, temperature: float) -> Float[Array, "L R F"]:
     """sigmoid((A − t) / τ) with t such that the mask of each row sums to k; t is differentiated implicitly.
 
-    τ = `temperature` · (root mean square of the row's scores, held constant), so that the mask does not change with the
-    scale of the scores.
+    τ = `temperature` · (the row's k-th highest score, in absolute value and held constant), so that the mask does not
+    change with the scale of the scores. Most neurons of a ReLU network are inactive and have a score of 0: a mean over
+    all of them would be far below the scores that are told apart.
 
     Args:
       scores_LRF: scores.
       k: what a row's mask sums to, in [1, L·F).
-      temperature: > 0; towards 0 the mask becomes `top_k`'s.
+      temperature: > 0, in k-th scores; towards 0 the mask becomes `top_k`'s.
     Raises:
       UserError: if k or the temperature is out of range.
     """
@@ -95,8 +111,11 @@ def soft_top_k(scores_LRF: Float[Array, "L R F"], k: int, temperature: float) ->
     check_k(k, scores.shape[1])
     if temperature <= 0:
         raise UserError(f"temperature must be above 0, got {temperature}")
-    scale = jnp.sqrt(jnp.square(scores).mean(-1, keepdims=True))
-    scale = jax.lax.stop_gradient(jnp.maximum(scale, jnp.finfo(scores.dtype).tiny ** 0.5))
+    detached = jax.lax.stop_gradient(scores)
+    kth = jnp.abs(jax.lax.top_k(detached, k)[0][:, -1:])
+    # Where fewer than k neurons act, the k-th score says nothing of the scale.
+    least = jnp.maximum(1e-3 * jnp.abs(detached).max(-1, keepdims=True), jnp.finfo(scores.dtype).tiny ** 0.5)
+    scale = jnp.maximum(kth, least)
     x = scores / (temperature * scale)
     mask = jax.nn.sigmoid(x - soft_threshold(x, jnp.asarray(k, x.dtype))[:, None])
     return _by_layer(mask, scores_LRF)

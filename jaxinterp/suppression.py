@@ -27,8 +27,17 @@ def control_mask(mask_LRF: Float[Array, "L R F"], control_R: Int[Array, " R"]) -
     return mask_LRF[:, control_R]
 
 
-def random_mask(key: PRNGKeyArray, mask_LRF: Float[Array, "L R F"]) -> Float[Array, "L R F"]:
-    """As many neurons of each row and layer as the mask has there, at random. For 0/1 masks; consumes `key`."""
+def random_mask(
+    key: PRNGKeyArray, mask_LRF: Float[Array, "L R F"], active_LRF: Float[Array, "L R F"] | None = None
+) -> Float[Array, "L R F"]:
+    """As many neurons of each row and layer as the mask has there, at random. For 0/1 masks; consumes `key`.
+
+    Args:
+      mask_LRF: whose numbers by layer count.
+      active_LRF: 1 for the neurons to draw from; others are taken only where a layer has too few. None: all.
+    """
     draw = jax.random.uniform(key, mask_LRF.shape)
+    if active_LRF is not None:
+        draw = draw + (active_LRF == 0)
     rank = jnp.argsort(jnp.argsort(draw, axis=-1), axis=-1)
     return (rank < jnp.round(mask_LRF.sum(-1, keepdims=True))).astype(mask_LRF.dtype)

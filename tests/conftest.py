@@ -2,7 +2,11 @@
 
 import os
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0")
+# Added to what XLA_FLAGS holds already, such as --xla_cpu_max_isa=AVX2, which stands in for another CPU.
+FLAGS = ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0")
+given = os.environ.get("XLA_FLAGS", "").split()
+named = {flag.partition("=")[0] for flag in given}
+os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag.partition("=")[0] not in named)])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import os
@@ -5,10 +6,11 @@ import struct
 import xml.etree.ElementTree as ElementTree
 
 import fabricated
+import numpy as np
 import pytest
 
-from jaxinterp import charts
-from jaxinterp.chart_style import NARROW, cycle, share_axis, share_scale
+from jaxinterp import chart_style, charts
+from jaxinterp.chart_style import NARROW, cycle, legend_columns, share_axis, share_scale
 from jaxinterp.errors import UserError
 
 FOUR = tuple(fabricated.MODELS)
@@ -57,15 +59,73 @@ def test_any_number_of_models_and_relations(models, relations, width):
 def test_overview_holds_every_measured_number():
     results = fabricated.results()
     shown = {(row["model"], row["set"], row["metric"]): row for row in rows(charts.overview(results))}
-    assert len(shown) == 2 * 4 * 3
-    row = shown["suppressable", "Unseen facts", "suppressability"]
-    expected = results["models"]["suppressable"]["sets"]["unseen_facts"]["suppressability"]
-    assert {key: row[key] for key in expected} == expected
+    assert len(shown) == 2 * 4 * 5
+    for metric in ("suppressability", "control_drop_relation", "control_drop_subject", "control_drop_other"):
+        row = shown["suppressable", "Unseen facts", metric]
+        expected = results["models"]["suppressable"]["sets"]["unseen_facts"][metric]
+        assert {key: row[key] for key in expected} == expected
 
 
 def test_text_stands_after_the_interval():
     for row in rows(charts.overview(fabricated.results())):
         assert row["text_at"] >= max(row["value"], row["high"])
+
+
+def test_controls_of_every_kind_stand_side_by_side_and_in_one_order():
+    spec = charts.overview(fabricated.results()).to_dict()["spec"]["layer"]
+    order = spec[0]["encoding"]["yOffset"]["scale"]["domain"]
+    assert [label.split(":")[0] for label in order] == ["S", "C_relation", "C_subject", "C_other", "random neurons"]
+    assert all(layer["encoding"]["yOffset"]["scale"]["domain"] == order for layer in spec)
+    colours = spec[0]["encoding"]["color"]["scale"]
+    assert colours["domain"] == order and len(set(colours["range"])) == 5
+
+
+@pytest.mark.parametrize("draw", [charts.overview, lambda results: charts.relation_bars(results, "unseen_relations")])
+def test_a_kind_of_control_that_a_set_cannot_have_is_a_dash(draw):
+    found = rows(draw(fabricated.without(fabricated.results(), "unseen_relations", "subject")))
+    missing = [row for row in found if row["value"] is None]
+    places = {row.get("set", row.get("relation")) for row in missing}
+    assert places == ({"Unseen relations"} if "set" in missing[0] else set(fabricated.RELATIONS[-4:]))
+    assert {(row["metric"], row["text"], row["text_at"]) for row in missing} == {("control_drop_subject", "–", 0)}
+    assert len(missing) == 2 * len(places) and not any(row["text"] == "–" for row in found if row["value"] is not None)
+
+
+def test_a_kind_that_no_set_has_is_left_out():
+    results = fabricated.results()
+    for set_name in fabricated.SETS:
+        fabricated.without(results, set_name, "other")
+    found = rows(charts.overview(results))
+    assert "control_drop_other" not in {row["metric"] for row in found} and all(row["text"] != "–" for row in found)
+
+
+# How three kinds of colour-blind eyes see linear RGB; Machado, Oliveira and Fernandes 2009, severity 1.
+EYES = {
+    "normal": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+
+
+def lab(colour, eye):
+    """L*, a*, b* of an sRGB colour as the eye sees it."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    x, y, z = np.cbrt(np.array(TO_XYZ) @ np.clip(np.array(EYES[eye]) @ linear, 1e-3, 1) / [0.95047, 1, 1.08883])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_any_eye_tells_the_bars_apart(eye):
+    spec = charts.overview(fabricated.results()).to_dict()["spec"]["layer"][0]
+    colours = spec["encoding"]["color"]["scale"]["range"]
+    assert len(colours) == 5
+    for one, other in itertools.combinations(colours, 2):
+        # 2.3 is just noticeable; Okabe and Ito's purple and grey are 7 apart to a deuteranope.
+        assert np.linalg.norm(lab(one, eye) - lab(other, eye)) > 20, (one, other)
 
 
 def test_second_opinion_is_none_without_ablation_and_partial_with_some():
@@ -77,19 +137,22 @@ def test_second_opinion_is_none_without_ablation_and_partial_with_some():
     assert {row["model"] for row in rows(charts.second_opinion(results))} == {"suppressable"}
 
 
-def test_numbers_that_are_missing_or_not_finite_are_left_out():
+def test_numbers_that_are_missing_or_not_finite_are_dashes():
     results = fabricated.results()
     metrics = results["models"]["plain"]["sets"]["objective"]
     del metrics["random_drop"]
-    metrics["control_drop"] = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    metrics["control_drop_other"] = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    metrics["control_drop_subject"] = {"value": None, "low": None, "high": None, "n": 0}
     of_plain = {
-        row["metric"]
+        row["metric"]: row["text"]
         for row in rows(charts.overview(results))
         if row["model"] == "plain" and row["set"] == "In the objective"
     }
-    assert of_plain == {"suppressability"}
+    dashes = {name for name, text in of_plain.items() if text == "–"}
+    assert dashes == {"random_drop", "control_drop_other", "control_drop_subject"} and len(of_plain) == 5
     for model in results["models"].values():
         model["sets"] = {name: {} for name in model["sets"]}
+        model["by_relation"] = {}
     assert charts.overview(results) is None
 
 
@@ -108,12 +171,27 @@ def test_training_curves_skip_none_and_leave_out_empty_panels():
     plain = charts.training_curves(fabricated.histories(("plain",)))
     assert [panel["title"] for panel in plain.to_dict()["concat"]] == ["Language modelling", "Gradient norm"]
     both = charts.training_curves(fabricated.histories())
-    assert len(both.to_dict()["concat"]) == 6
+    titles = [panel["title"] for panel in both.to_dict()["concat"]]
+    assert len(titles) == 9
+    assert titles[-4:] == [
+        "Control drop C of the batch, the largest",
+        *(f"C_{kind} of the batch" for kind in ("relation", "subject", "other")),
+    ]
     early = [row for row in rows(both) if row["model"] == "suppressable" and row["step"] < 300]
     assert early and all(row["suppression"] is None and row["lm"] is not None for row in early)
     assert charts.training_curves({}) is None
     assert charts.training_curves({"plain": []}) is None
     assert charts.training_curves({"plain": [{"step": 0, "lm": None}]}) is None
+
+
+def test_panels_of_c_share_a_scale():
+    panels = charts.training_curves(fabricated.histories()).to_dict()["concat"]
+    domains = [panel["encoding"]["y"]["scale"].get("domain") for panel in panels]
+    assert all(domain == domains[-1] for domain in domains[-4:]) and not any(domains[:-4])
+    records = [
+        record["control_drop"] for record in fabricated.histories()["suppressable"] if record.get("control_drop")
+    ]
+    assert domains[-1] == [0, pytest.approx(max(records), rel=1e-4)]
 
 
 def test_long_histories_become_means_of_bins():
@@ -135,12 +213,25 @@ def test_neurons_without_entries_still_show_layers():
 
 
 def test_scales_reach_the_intervals_and_labels_stay_few():
-    narrow = share_scale([{"low": -0.3, "high": 0.9}])
-    assert narrow.domain == [-0.3, 1.0]
-    assert share_axis(narrow).values == [-0.25, 0.0, 0.25, 0.5, 0.75, 1.0]
-    assert share_axis(share_scale([{"low": -40.0, "high": 1.0}])).tickCount == 5
+    missing = {"value": None, "low": None, "high": None}
+    narrow = share_scale([missing, {"value": 0.5, "low": -0.2, "high": 0.9}])
+    assert narrow.domain == [-0.2, 1.0]
+    assert share_axis(narrow).values == [0.0, 0.25, 0.5, 0.75, 1.0]
+    # The interval of two relations may reach far; it does not press the bars together.
+    assert share_scale([{"value": 0.5, "low": -12.0, "high": 13.0}]).domain == [-0.25, 1.25]
+    assert share_axis(share_scale([{"value": -40.0, "low": -41.0, "high": 1.0}])).tickCount == 5
+    assert share_scale([{"value": -40.0, "low": -41.0, "high": 1.0}]).domain == [-40.0, 1.0]
+    assert legend_columns(["ab", "c"], 200) == 2 and legend_columns(["ab", "c"], 60) == 1
     assert cycle("ab", ["x", "y", "z"]) == ["a", "b", "a"]
     assert SIZES[0] >= NARROW > SIZES[1]
+
+
+def test_text_of_an_interval_that_goes_on_stays_in_the_chart():
+    results = fabricated.results()
+    results["models"]["plain"]["sets"]["objective"]["suppressability"] |= {"low": -4.0, "high": 5.0}
+    assert max(row["text_at"] for row in rows(charts.overview(results))) == 1 + chart_style.EDGE
+    layers = charts.overview(results).to_dict()["spec"]["layer"]
+    assert layers[1]["mark"]["type"] == "rule" and layers[1]["mark"]["clip"]
 
 
 def test_saved_charts_are_svg_and_png(tmp_path):

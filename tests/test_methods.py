@@ -31,7 +31,7 @@ def test_projection_by_hand(name):
             for row, target in enumerate(np.asarray(readout.rows.target_R)):
                 activation = float(readout.neurons_LRF[layer, row, neuron])
                 expected[layer, row, neuron] = activation * (table[target] * last) @ value
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_every_method_scores_every_neuron():

@@ -11,8 +11,12 @@ import vl_convert
 
 from jaxinterp import report_tables as tables
 from jaxinterp.errors import UserError
+from jaxinterp.metrics.results import missing_controls, published_figures
 from jaxinterp.report import write_report
+from jaxinterp.studies.compare import print_models, print_published
+from jaxinterp.studies.seeds import print_spread, seed_spread
 from jaxinterp.terms import METRICS, Term
+from jaxinterp.training.ensemble_config import Member
 
 HOSTILE = '<script>alert("x")</script><img src=https://example.org/a.png onerror=alert(1)>&amp;\'"'
 
@@ -80,7 +84,7 @@ def test_holds_every_section_and_chart(tmp_path, models):
     page = written(tmp_path, fabricated.results(models), fabricated.histories(models))
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert sections == [
-        *("summary", "overview", "relations", "opinion", "training", "neurons", "definitions", "provenance"),
+        *("summary", "overview", "relations", "opinion", "length", "training", "neurons", "definitions", "provenance"),
     ]
     figures = {attributes["data-chart"] for tag, attributes in page.tags if tag == "figure"}
     assert figures == set(page.specs)
@@ -95,6 +99,146 @@ def test_holds_every_section_and_chart(tmp_path, models):
     for model in models:
         assert model in page.text
     assert "0123456789abcdef" in page.text and "measuring took 1 h 13 min." in page.text
+
+
+def metric_rows(page, section):
+    """The names of the metrics in the rows of a section's tables, in order."""
+    found, inside = [], False
+    for tag, attributes in page.tags:
+        inside = attributes.get("id") == section if tag == "section" else inside
+        if inside and tag == "tr" and "data-metric" in attributes:
+            found.append(attributes["data-metric"])
+    return found
+
+
+def test_every_kind_of_control_stands_in_every_table(page):
+    kinds = [f"control_drop_{kind}" for kind in ("relation", "subject", "other")]
+    headline = metric_rows(page, "summary")[2:12]
+    assert headline[:7] == ["suppressability", *kinds, "control_drop", "selective", "random_drop"]
+    assert "control_drop_answer" in headline
+    assert {"ablation_suppressability", "ablation_control_drop", "ablation_selective"} <= {
+        *metric_rows(page, "opinion")
+    }
+    columns = page.text.split("relation facts plain suppressable")[1].split("countries: capital")[0]
+    order = [columns.index(name) for name in ("relation", "subject", "other", "S − C", "Random", "answer")]
+    assert order == sorted(order)
+    figures = {row["metric"] for row in page.specs["overview"]["wide"]["data"]["values"]}
+    assert figures == {"suppressability", *kinds, "random_drop"}
+
+
+def test_the_definition_of_c_says_why_it_is_the_largest(page):
+    assert "is the largest of the three. S near 100% with C near 0% means that each fact sits in neurons" in page.text
+    assert "a model with one bank of neurons for each relation, and none for facts, has S = 100% and C other = 0%" in (
+        page.text
+    )
+    assert "covers other facts and other relations of the same kind" in page.text
+    assert "No interval says how much a number would move if the models were trained again" in page.text
+
+
+def test_a_kind_that_a_set_cannot_have_is_a_dash_and_one_sentence(tmp_path):
+    results = fabricated.without(fabricated.results(), "unseen_relations", "subject")
+    path = tmp_path / "report.html"
+    write_report(path, results, {})
+    source = path.read_text(encoding="utf-8")
+    sentence = "no answer of the set has such a control (Unseen relations: C<sub>subject</sub>)"
+    assert source.count(sentence) == 2
+    row = source.split('<tr data-metric="control_drop_subject">')
+    assert [part.split("<tr")[0].count("<td class=n>–") for part in row[1:5]] == [0, 0, 0, 2]
+    write_report(path, fabricated.results(), {})
+    assert "no answer of the set has" not in path.read_text(encoding="utf-8")
+
+
+def test_missing_controls_need_controls():
+    results = fabricated.without(fabricated.results(), "objective", "other")
+    assert missing_controls(results) == {"objective": ("other",)}
+    # One model has the kind, so that the set can have it.
+    two = fabricated.results()
+    del two["models"]["plain"]["sets"]["objective"]["control_drop_other"]
+    assert missing_controls(two) == {}
+    for model in results["models"].values():
+        model["sets"] = {name: {"suppressability": fabricated.estimate(0.5, 0.1, 3)} for name in model["sets"]}
+    assert missing_controls(results) == {}
+
+
+def test_by_length_and_leakage_are_shown_if_they_are_there(tmp_path):
+    results = fabricated.results() | {"leakage": fabricated.leakage()}
+    page = written(tmp_path, results, {})
+    lengths = ["1_token", "2_tokens", "3_tokens"]
+    expected = ["suppressability", *(f"suppressability_{n}" for n in lengths), "token_suppressability"]
+    assert metric_rows(page, "length") == expected * 4
+    table = page.text.split("Leakage How much of each set")[1].split("Training")[0]
+    assert "set subjects answers pairs" in table
+    assert "Unseen facts 91.2% 87.3% 3.1%" in table and "Unseen relations 95.7% 41.2% 0.0%" in table
+    for model in results["models"].values():
+        for metrics in model["sets"].values():
+            for name in [name for name in metrics if "token" in name]:
+                del metrics[name]
+    del results["leakage"]
+    sections = {attributes.get("id") for _, attributes in written(tmp_path, results, {}).tags}
+    assert sections.isdisjoint({"length", "leakage", "published"}) and "summary" in sections
+
+
+def test_leakage_counts_facts_and_names_its_columns():
+    table = tables.leakage({"unseen_facts": {"facts": 1234, "subjects": 0.5, "inverse_pairs": None}})
+    assert "1,234<td class=n>50.0%<td class=n>–" in table and "pairs, turned round" in table
+
+
+def test_this_run_stands_beside_the_published_range(tmp_path, capsys):
+    results = fabricated.results()
+    results["published"] = fabricated.published(results)
+    results["published"]["suppressable"]["unseen_facts"]["hub_share"] = {"value": 0.1, "low": 0.0, "high": 0.2}
+    results["published"]["gone"] = {"objective": {"suppressability": {"value": 0.1, "low": 0.0, "high": 0.2}}}
+    inside = {(figure.set_name, figure.metric): figure.inside for figure in published_figures(results)[:-1]}
+    assert inside["unseen_facts", "suppressability"] and inside["unseen_facts", "control_drop"]
+    assert inside["unseen_relations", "control_drop"] is False and inside["unseen_facts", "hub_share"] is None
+    assert published_figures(results)[-1].inside is None
+    page = written(tmp_path, results, {})
+    assert "7 of 8 figures of this run lie inside the published range" in page.text
+    s = results["models"]["suppressable"]["sets"]["objective"]["suppressability"]["value"]
+    assert f"{100 * (s - 0.01):.1f}% [{100 * (s - 0.03):.1f}, {100 * (s + 0.001):.1f}] yes" in page.text
+    print_published(results)
+    printed = capsys.readouterr().out
+    assert "7 of 8 figures of this run lie inside the published range" in printed
+    assert printed.count("not measured") == 2 and printed.count(" no ") == 1
+    print_published(fabricated.results())
+    assert capsys.readouterr().out == ""
+
+
+def test_the_printed_table_has_every_kind_of_control(capsys):
+    results = fabricated.without(fabricated.results(), "unseen_relations", "subject")
+    print_models(results)
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if "│" in line]
+    labels = [line.split("│")[2].strip() for line in lines]
+    assert labels[: len(labels) // 2] == labels[len(labels) // 2 :] and labels[:4] == [
+        *("S", "C_relation", "C_subject", "C_other"),
+    ]
+    assert {"C, the largest of them", "S − C", "C_answer, for information", "S − C, by exact ablation"} <= set(labels)
+    assert [line.split("│")[6].strip() == "–" for line in lines] == [label == "C_subject" for label in labels]
+    value = results["models"]["plain"]["sets"]["objective"]["control_drop_relation"]
+    assert f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]" in lines[1]
+    assert "no answer of the set has such a control (unseen relations: C_subject)" in printed
+    assert "recall 99.6" in printed
+    # Without controls there is no row of dashes.
+    for model in results["models"].values():
+        model["sets"] = {name: {"suppressability": fabricated.estimate(0.5, 0.1, 3)} for name in model["sets"]}
+    print_models(results)
+    assert "C_relation" not in capsys.readouterr().out
+
+
+def test_the_spread_over_seeds_has_every_kind_of_control(capsys):
+    results = fabricated.without(fabricated.results(("suppressable",)), "unseen_relations", "subject")
+    measured = results["models"]["suppressable"]
+    results |= {"spread": seed_spread({Member(seed, 0.25, 1.0): measured for seed in range(3)}), "failed": {}}
+    print_spread(results)
+    printed = capsys.readouterr().out
+    lines = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
+    by_label = {line[2]: line[3:-1] for line in lines}
+    assert list(by_label)[:6] == ["S", "C_relation", "C_subject", "C_other", "C, the largest of them", "S − C"]
+    assert by_label["C_subject"][0] == "3" and by_label["C_subject"][-1] == "–"
+    value = 100 * measured["sets"]["objective"]["control_drop_other"]["value"]
+    assert by_label["C_other"][1] == f"{value:.1f} ± 0.0 [{value:.1f}, {value:.1f}]"
+    assert "no answer of the set has such a control (unseen relations: C_subject)" in printed
 
 
 def test_headline_numbers(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxinterp.errors import UserError
+from jaxinterp.facts.controls import CONTROL_KINDS, draw_controls
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.models.tokenizers import TextTokenizer
 
@@ -35,6 +36,21 @@ class EncodedQueries:
     relation_N: Int[np.ndarray, " N"]  # index into the fact set's relations
     subject_N: Int[np.ndarray, " N"]  # equal for equal subjects
     mask: int | None = None  # the token that hides an answer from a masked language model; None for a causal one
+    # Equal for equal answers, and a subject's number where an answer is that subject; None: told apart by their tokens
+    answer_N: Int[np.ndarray, " N"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.answer_N is None:
+            object.__setattr__(self, "answer_N", self._numbered_answers())
+
+    def _numbered_answers(self) -> Int[np.ndarray, " N"]:
+        places = zip(self.answer_start_N.tolist(), self.answer_length_N.tolist(), strict=True)
+        answers = [
+            tuple(row[start : start + n].tolist()) for row, (start, n) in zip(self.tokens_NT, places, strict=True)
+        ]
+        first = 1 + max(self.subject_N.tolist(), default=0)
+        number = {answer: first + index for index, answer in enumerate(dict.fromkeys(answers))}
+        return np.array([number[answer] for answer in answers], int)
 
     def __len__(self) -> int:
         return len(self.tokens_NT)
@@ -76,7 +92,8 @@ def encode(
     asked = queries.tolist()
     found = encode_texts([_text(facts, *query) for query in asked], tokenizer, n_ctx=n_ctx, dropped=dropped)
     relations = {relation.name: index for index, relation in enumerate(facts.relations)}
-    subjects = {subject: index for index, subject in enumerate(sorted({fact.subject for fact in facts.facts}))}
+    texts = {fact.subject for fact in facts.facts} | {fact.answer for fact in facts.facts}
+    number = {text: index for index, text in enumerate(sorted(texts))}
     kept = queries[found.fact_N]
     chosen = [facts.facts[fact] for fact in kept[:, 0]]
     return dataclasses.replace(
@@ -84,7 +101,8 @@ def encode(
         fact_N=kept[:, 0],
         prompt_N=kept[:, 1],
         relation_N=np.array([relations[fact.relation] for fact in chosen]),
-        subject_N=np.array([subjects[fact.subject] for fact in chosen]),
+        subject_N=np.array([number[fact.subject] for fact in chosen]),
+        answer_N=np.array([number[fact.answer] for fact in chosen]),
     )
 
 
@@ -174,7 +192,7 @@ class QueryBatch(NamedTuple):
     target_R: Int[np.ndarray, " R"]  # the answer's token
     answer_R: Int[np.ndarray, " R"]  # which answer the row belongs to
     weight_R: Float[np.ndarray, " R"]  # 1 for a row, 0 for padding
-    # Rows of X other facts (other subject, other relation), or the row itself: none
+    # Rows of X other facts, as many of each of `CONTROL_KINDS`, kind by kind; or the row itself: none
     control_XR: Int[np.ndarray, "X R"]
     answer_weight_N: Float[np.ndarray, " N"]  # 1 for an answer, 0 for padding
     control_weight_XN: Float[np.ndarray, "X N"]  # 1 for an answer that has this control
@@ -197,7 +215,7 @@ def query_batch(
       n_rows: R, which is N as well; answers are taken while their rows fit, so that an answer is never cut.
       answered: which of the queries are read, in order.
       rng: draws each answer's controls.
-      n_controls: X; an answer has fewer, all different, if the batch has no more that are of other facts.
+      n_controls: of each of `CONTROL_KINDS`, X in all; an answer has fewer, all different, if the batch has no more.
     Returns:
       The batch, and the indices (into `queries`) of the answers that are in it.
     """
@@ -209,19 +227,12 @@ def query_batch(
     step = np.arange(n_used) - first[answer] if n_used else np.zeros(0, int)
     row_query = taken[answer]
 
-    subject, relation = queries.subject_N[taken], queries.relation_N[taken]
-    allowed = (subject[:, None] != subject[None]) & (relation[:, None] != relation[None])
-    score = np.where(allowed, rng.random(allowed.shape), -1.0)
-    controls, has_control = [], []
-    for x in range(n_controls):
-        # The last of those in order stands for controls that there are not; it is not allowed.
-        place = min(x, max(len(taken) - 1, 0))
-        partner = np.argsort(-score, axis=1, kind="stable")[:, place] if len(taken) else np.zeros(0, int)
-        there = allowed[np.arange(len(taken)), partner] & (place == x)
-        # A control with fewer tokens lends its rows in turn.
-        lent = first[partner[answer]] + step % lengths[partner[answer]]
-        controls.append(np.concatenate([np.where(there[answer], lent, np.arange(n_used)), np.arange(n_used, n_rows)]))
-        has_control.append(there)
+    partner_XN = draw_controls(queries[taken], CONTROL_KINDS, n_controls, rng).reshape(-1, len(taken))
+    there_XN = partner_XN >= 0
+    # A control with fewer tokens lends its rows in turn.
+    lent_XR = first[partner_XN[:, answer]] + step % lengths[partner_XN[:, answer]]
+    control_XR = np.tile(np.arange(n_rows), (len(partner_XN), 1))
+    control_XR[:, :n_used] = np.where(there_XN[:, answer], lent_XR, np.arange(n_used))
 
     def padded(values: np.ndarray, fill: int, dtype: type, n: int = n_rows) -> np.ndarray:
         return np.concatenate([values, np.full(n - len(values), fill)]).astype(dtype)
@@ -250,17 +261,17 @@ def query_batch(
         padded(target, 0, np.int32),
         padded(answer, last, np.int32),
         padded(np.ones(n_used), 0, np.float32),
-        np.array(controls, np.int32),
+        control_XR.astype(np.int32),
         padded(np.ones(len(taken)), 0, np.float32),
-        np.array([padded(there, 0, np.float32) for there in has_control]),
+        np.pad(there_XN, ((0, 0), (0, n_rows - len(taken)))).astype(np.float32),
     )
     return batch, taken
 
 
 def batches_of_all(
-    queries: EncodedQueries, *, n_rows: int, seed: int, n_controls: int = 1
+    queries: EncodedQueries, *, n_rows: int, seed: int
 ) -> Iterator[tuple[QueryBatch, Int[np.ndarray, " n"]]]:
-    """Every query once, in batches of at most `n_rows` rows, in a shuffled order (so that controls are varied).
+    """Every query once, in batches of at most `n_rows` rows, in a shuffled order; without controls.
 
     Yields each batch with the indices of its answers.
     """
@@ -273,12 +284,16 @@ def batches_of_all(
         ahead = order[start : start + n_rows]
         chosen = ahead[np.cumsum(queries.answer_length_N[ahead]) <= n_rows]
         batch, taken = query_batch(
-            queries[chosen],
-            n_sequences=n_rows,
-            n_rows=n_rows,
-            answered=range(len(chosen)),
-            rng=rng,
-            n_controls=n_controls,
+            queries[chosen], n_sequences=n_rows, n_rows=n_rows, answered=range(len(chosen)), rng=rng, n_controls=0
         )
         yield batch, chosen[taken]
         start += len(chosen)
+
+
+def earlier(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """For each element, how many equal ones stand before it."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    counts = np.empty(len(labels), int)
+    counts[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return counts

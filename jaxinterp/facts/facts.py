@@ -16,6 +16,7 @@ from jaxinterp.errors import UserError, unknown
 
 SUBJECT, ANSWER = "{subject}", "{answer}"
 SETS = ("objective", "held_out_prompts", "unseen_facts", "unseen_relations")
+UNSEEN_BY = ("fact", "subject")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +59,13 @@ class SplitConfig:
 
     seed: int = 0  # of the split alone; independent of the training seed
     held_out_prompts: int = 1  # prompts a fact that no model is trained on (which ones is drawn for each fact)
-    unseen_facts: float = 0.2  # share of the facts of each seen relation that the objective never uses, in (0, 1)
+    unseen_facts: float = 0.2  # share of what `unseen_by` names that the objective never uses, in (0, 1)
     unseen_relations: tuple[str, ...] = ()  # relations that the objective never uses; () draws `n_unseen_relations`
     n_unseen_relations: int = 2  # number of relations drawn when `unseen_relations` is empty
+    # fact: the share is of each seen relation's facts, so that most of their subjects are in the objective with another
+    # relation. subject: the share is of all subjects, and the objective uses no fact about them. In both,
+    # unseen_relations has all facts of its relations, also those about subjects in the objective.
+    unseen_by: Literal["fact", "subject"] = "fact"
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -71,6 +76,8 @@ class SplitConfig:
             raise UserError(f"unseen_facts must lie between 0 and 1 (exclusive), got {self.unseen_facts}")
         if not self.unseen_relations and self.n_unseen_relations < 1:
             raise UserError(f"n_unseen_relations must be at least 1, got {self.n_unseen_relations}")
+        if self.unseen_by not in UNSEEN_BY:
+            raise unknown("split.unseen_by", self.unseen_by, UNSEEN_BY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +86,8 @@ class Split:
 
     `training` is what the language model reads. The four sets of `SETS` are what is measured:
     objective ⊂ training; held_out_prompts has the objective's facts with prompts outside training; unseen_facts and
-    unseen_relations ⊂ training, with facts outside the objective.
+    unseen_relations ⊂ training, with facts outside the objective. `training` and the held-out prompts of a fact do not
+    depend on which facts and relations are unseen.
     """
 
     training: Int[np.ndarray, "N 2"]
@@ -238,6 +246,10 @@ class FactSet:
     def split(self, config: SplitConfig) -> Split:
         """Deterministic split by `config.seed`; adding a relation does not move the facts of another one.
 
+        By subject that holds for new relations about the same subjects; new subjects change how many are drawn, and so
+        move those at the edge alone. Two subjects that are each other's answers, as a country and its capital are, are
+        drawn as one: what is asked about the one is told by the facts about the other.
+
         Raises:
           UserError: if a relation is unknown, has too few prompts, or a set would be empty.
         """
@@ -245,6 +257,7 @@ class FactSet:
         for name in unseen_relations:
             if name not in self.relation:
                 raise unknown("relation", name, self.relation, "Change split.unseen_relations.")
+        subjects = self._drawn_subjects(config) if config.unseen_by == "subject" else frozenset()
         rows: dict[str, list[np.ndarray]] = {name: [] for name in ("training", *SETS)}
         for name, indices in self._indices().items():
             rng = _rng(config.seed, name)
@@ -253,7 +266,10 @@ class FactSet:
             if name in unseen_relations:
                 rows["unseen_relations"].append(trained)
                 continue
-            unseen = rng.permutation(indices)[: round(config.unseen_facts * len(indices))]
+            if config.unseen_by == "subject":
+                unseen = [index for index in indices.tolist() if self.facts[index].subject in subjects]
+            else:
+                unseen = rng.permutation(indices)[: round(config.unseen_facts * len(indices))]
             rows["unseen_facts"].append(trained[np.isin(trained[:, 0], unseen)])
             rows["objective"].append(trained[~np.isin(trained[:, 0], unseen)])
             rows["held_out_prompts"].append(held_out[~np.isin(held_out[:, 0], unseen)])
@@ -269,6 +285,33 @@ class FactSet:
     def _drawn_relations(self, config: SplitConfig) -> tuple[str, ...]:
         names = sorted({fact.relation for fact in self.facts})
         return tuple(np.random.default_rng(config.seed).permutation(names)[: config.n_unseen_relations].tolist())
+
+    def _drawn_subjects(self, config: SplitConfig) -> frozenset[str]:
+        """The share of the subjects that comes first in an order by hash, which no other subject has a part in."""
+        drawn_as = self._mutual_subjects()
+        order = sorted(
+            set(drawn_as.values()), key=lambda name: hashlib.sha256(f"{config.seed} {name}".encode()).digest()
+        )
+        drawn = set(order[: round(config.unseen_facts * len(order))])
+        return frozenset(subject for subject, name in drawn_as.items() if name in drawn)
+
+    def _mutual_subjects(self) -> dict[str, str]:
+        """For each subject the one it is drawn with: (s, a) and (a, s) in the facts join s and a, and so on."""
+        pairs = {(fact.subject, fact.answer) for fact in self.facts}
+        joined = {fact.subject: fact.subject for fact in self.facts}
+        place = {subject: index for index, subject in enumerate(joined)}
+
+        def first(subject: str) -> str:
+            while joined[subject] != subject:
+                joined[subject] = subject = joined[joined[subject]]
+            return subject
+
+        # The subject that comes first names them all: a relation that is added at the end does not rename a pair.
+        for fact in self.facts:
+            if (fact.answer, fact.subject) in pairs:
+                earlier, later = sorted((first(fact.subject), first(fact.answer)), key=place.__getitem__)
+                joined[later] = earlier
+        return {subject: first(subject) for subject in joined}
 
 
 def _around(prompt: str, subject: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.readout import LanguageModelReadout, Rows, lm_readout
 
 N_LAYERS, D_MLP = 3, 64
+N_CTX = 5  # start, subject, relation, answer, full stop
 # Of neurons that are there to be told from the others: their largest weights. They reach activations of ±1 at most (the
 # true neurons have 1) and change a logit by ±0.1 at most, which is enough for no two scores to be equal.
 NOISE_READ, NOISE_WRITE = 0.4, 0.1
@@ -83,10 +84,13 @@ class Neuron(NamedTuple):
 
 
 class Circuit(NamedTuple):
-    """Neurons, and the softcap of the logits (None: none)."""
+    """Neurons, the softcap of the logits (None: none), and what the logits have from elsewhere."""
 
     neurons: Sequence[Neuron]
     softcap: float | None = None
+    # What the unembedding of each token reads besides the answer's own direction: logits that no neuron writes, such as
+    # those that attention gives to all answers of the subject in the prompt. None: nothing.
+    direct_VC: Float[np.ndarray, "V C"] | None = None
 
 
 _ARRAYS = ["params", "tokens_RT", "rows", "mask_LRF", "stand_in_LRF"]
@@ -111,7 +115,7 @@ class Planted:
         return lm_readout(self.config, self.params, self.tokens_RT, self.rows)[1]
 
 
-def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator) -> Planted:
+def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator, *, d_mlp: int = D_MLP) -> Planted:
     """The transformer of a circuit.
 
     Neurons stand at random places of their layers; all other places hold weak random neurons, which read subject and
@@ -122,16 +126,17 @@ def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator) -> P
       table: the facts.
       circuit: what carries them.
       rng: consumed: rotation, places, weak neurons.
+      d_mlp: neurons a layer.
     Raises:
       UserError: if a layer has more neurons than places.
     """
     concepts = Concepts(table)
     config = ModelConfig(
         d_vocab=table.d_vocab,
-        n_ctx=4,
+        n_ctx=N_CTX,
         n_layers=N_LAYERS,
         d_model=concepts.n,
-        d_mlp=D_MLP,
+        d_mlp=d_mlp,
         n_heads=1,
         n_kv_heads=1,
         d_head=table.n_subjects,
@@ -146,19 +151,21 @@ def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator) -> P
     params["embedding"][1 : 1 + table.n_subjects] = rotation_CD[concepts.subject]
     params["embedding"][1 + table.n_subjects : table.first_answer] = rotation_CD[concepts.relation]
     params["unembedding"][table.first_answer :] = rotation_CD[concepts.answer]
+    if circuit.direct_VC is not None:
+        params["unembedding"] += (circuit.direct_VC @ rotation_CD).astype(np.float32)
     layers = params["layers"]
     # The query is the third position: uniform attention gives each a third.
     layers["w_v"][0, :, 0] = 3 * rotation_CD[concepts.subject].T
     layers["w_o"][0, 0] = rotation_CD[concepts.told]
 
-    shape = (N_LAYERS, len(table), D_MLP)
+    shape = (N_LAYERS, len(table), d_mlp)
     mask, stand_in = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for layer in range(N_LAYERS):
         own = [neuron for neuron in circuit.neurons if neuron.layer == layer]
-        if len(own) > D_MLP:
-            raise UserError(f"layer {layer} of a circuit has {len(own)} neurons; a layer has room for {D_MLP}")
-        own += [_weak(concepts, layer, rng) for _ in range(D_MLP - len(own))]
-        places = rng.permutation(D_MLP)
+        if len(own) > d_mlp:
+            raise UserError(f"layer {layer} of a circuit has {len(own)} neurons; a layer has room for {d_mlp}")
+        own += [_weak(concepts, layer, rng) for _ in range(d_mlp - len(own))]
+        places = rng.permutation(d_mlp)
         for place, neuron in zip(places.tolist(), own, strict=True):
             layers["w_in"][layer, :, place] = neuron.reads_C @ rotation_CD
             layers["b_in"][layer, place] = neuron.bias
@@ -169,10 +176,16 @@ def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator) -> P
     return Planted(config, on_device(params), tokens, table.rows(), jnp.asarray(mask), jnp.asarray(stand_in))
 
 
-def _weak(concepts: Concepts, layer: int, rng: np.random.Generator) -> Neuron:
-    reads, writes = np.zeros(concepts.n), np.zeros(concepts.n)
+def weak_reads(concepts: Concepts, rng: np.random.Generator) -> Float[np.ndarray, " C"]:
+    """What a weak neuron reads: a little of every subject and relation; consumes `rng`."""
+    reads = np.zeros(concepts.n)
     for part in (concepts.told, concepts.relation):
         reads[part] = rng.uniform(-NOISE_READ, NOISE_READ, len(reads[part]))
+    return reads
+
+
+def _weak(concepts: Concepts, layer: int, rng: np.random.Generator) -> Neuron:
+    reads, writes = weak_reads(concepts, rng), np.zeros(concepts.n)
     writes[concepts.answer] = rng.uniform(-NOISE_WRITE, NOISE_WRITE, len(writes[concepts.answer]))
     writes[concepts.spare] = rng.standard_normal(len(writes[concepts.spare]))
     return Neuron(layer, reads, 0.0, writes)

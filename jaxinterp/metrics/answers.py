@@ -1,5 +1,6 @@
 """What is measured for every answer: its probability untouched, suppressed, under controls, amplified; and more."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -9,26 +10,30 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.errors import UserError
+from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
+from jaxinterp.methods import get_method
 from jaxinterp.metrics.batching import all_batches, attribution_of, readout_of, whole_sequences_by_length
-from jaxinterp.metrics.columns import Measured, column_group, columns_step, get_group
+from jaxinterp.metrics.columns import Compared, Measured, column_group, columns_step, compared_group, get_group
 from jaxinterp.metrics.recall import ability_step
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.quadrature import Integral
-from jaxinterp.selection import top_k
+from jaxinterp.selection import check_k, top_k
 from jaxinterp.suppression import amplify, random_mask, suppress
 
 ABILITY = ("correct", "sentence_nll", "sentence_tokens")  # columns of every measurement
+ATTRIBUTION = "attribution"  # the selector that all metrics look at, if they name no other
+DEAD = 1e-6  # of a row's largest activation: a neuron below it is not active
 
 
 class Answers(NamedTuple):
     """Measured columns of N queries, and their neurons; U = L·F."""
 
     columns: Mapping[str, Float[np.ndarray, " N"]]
-    # How often each neuron was selected, by relation index: [relations, L, F], in answer tokens.
+    # How often each neuron was selected, by relation index: [relations, L, F], in answers.
     selected: Float[np.ndarray, "relations L F"]
     activation_NU: Float[np.ndarray, "N U"] | None  # at the query of each answer's first token, if asked for
-    selected_NU: Float[np.ndarray, "N U"] | None  # share of an answer's tokens
+    selected_NU: Float[np.ndarray, "N U"] | None  # 1 for the neurons of an answer
 
 
 @column_group(
@@ -36,7 +41,6 @@ class Answers(NamedTuple):
     gives=(
         "probability",
         "suppressed",
-        "control",
         "random",
         "amplified",
         "log_probability",
@@ -49,8 +53,8 @@ class Answers(NamedTuple):
     cost="base",
 )
 def _answers(measured: Measured) -> dict[str, Array]:
-    """Probabilities of whole answers, untouched and under the edits of `jaxinterp.suppression`; control is a mean over
-    controls. Logarithms in nats. residual is the mean absolute completeness residual.
+    """Probabilities of whole answers, untouched and under the edits of `jaxinterp.suppression`. Logarithms in nats.
+    residual is the mean absolute completeness residual.
     """
     mask = measured.mask_LRF
     log_p = measured.log_probability(measured.readout.untouched())
@@ -58,8 +62,7 @@ def _answers(measured: Measured) -> dict[str, Array]:
     return {
         "probability": jnp.exp(log_p),
         "suppressed": jnp.exp(log_suppressed),
-        "control": measured.control(mask),
-        "random": measured.probability(suppress(random_mask(measured.key, mask))),
+        "random": measured.probability(suppress(random_neurons(measured))),
         "amplified": measured.probability(amplify(mask)),
         "log_probability": log_p,
         "suppressed_log_probability": log_suppressed,
@@ -67,6 +70,65 @@ def _answers(measured: Measured) -> dict[str, Array]:
         "suppressed_log_odds": log_odds(log_suppressed),
         "suppressed_ratio": jnp.exp(log_suppressed - log_p),
         "residual": measured.answer_mean(jnp.abs(measured.attribution.residual_PR).mean(0)),
+    }
+
+
+def random_neurons(measured: Measured) -> Float[Array, "L R F"]:
+    """As many random neurons of each answer and layer, out of those active at its first row where they are known."""
+    mask, neurons = measured.mask_LRF, measured.readout.neurons_LRF
+    active = jnp.ones_like(mask) if neurons is None else active_neurons(neurons)
+    return random_mask(measured.key, mask, active)[:, measured.first_row_R]
+
+
+def active_neurons(neurons_LRF: Float[Array, "L R F"]) -> Float[Array, "L R F"]:
+    """1 for the neurons whose activation is not (nearly) zero at a row."""
+    size = jnp.abs(neurons_LRF)
+    return (size > DEAD * size.max((0, 2), keepdims=True)).astype(neurons_LRF.dtype)
+
+
+LONGEST = 3  # answers of so many tokens or more are taken together
+LENGTHS = tuple(range(1, LONGEST + 1))
+
+
+@column_group(
+    "tokens",
+    gives=("token_probability", "token_suppressed", "each_suppressed", *(f"suppressed_length_{n}" for n in LENGTHS)),
+    cost="base",
+)
+def _tokens(measured: Measured) -> dict[str, Array]:
+    """Answers of several tokens. token_*: means over an answer's tokens of their own P, untouched and with the token's
+    own k neurons off; each_suppressed: P of the whole answer with each token's own k neurons off, k for every token;
+    suppressed_length_n: P of the suppressed answer where it has n tokens (the last: or more).
+    """
+    own = top_k(measured.attribution.scores_LRF, measured.k)
+    p_R, suppressed_R = measured.readout.untouched(), measured.readout(*suppress(own))
+    suppressed = measured.probability(suppress(measured.mask_LRF))
+    length = jnp.minimum(measured.length_N, LONGEST)
+    return {
+        "token_probability": measured.answer_mean(p_R),
+        "token_suppressed": measured.answer_mean(suppressed_R),
+        "each_suppressed": jnp.exp(measured.log_probability(suppressed_R)),
+        **{f"suppressed_length_{n}": jnp.where(length == n, suppressed, jnp.nan) for n in LENGTHS},
+    }
+
+
+def control_columns(prefix: str = "control") -> tuple[str, ...]:
+    """The columns of an answer's controls, by kind: mean P(control's neurons off), and of what is lost and moved."""
+    return tuple(f"{prefix}_{kind}{form}" for kind in KINDS for form in ("", "_lost", "_moved"))
+
+
+@compared_group("controls", gives=control_columns(), cost="base")
+def _controls(compared: Compared) -> dict[str, Array]:
+    """P with the neurons of another fact off, by the kind of that fact, means over an answer's controls of the kind;
+    _lost: mean relu(P − that); _moved: mean |P − that|. NaN where an answer has no control of the kind.
+    """
+    p, controlled_XN = compared.untouched(), compared.controlled_XN(ATTRIBUTION)
+    change_XN = p[None] - controlled_XN
+    forms = {"": controlled_XN, "_lost": jax.nn.relu(change_XN), "_moved": jnp.abs(change_XN)}
+    return {
+        f"control_{kind}{form}": value
+        for form, values in forms.items()
+        for kind, value in compared.by_kind(values).items()
     }
 
 
@@ -78,86 +140,174 @@ def measured_answers(
     k: int,
     n_relations: int,
     integral: Integral,
-    groups: tuple[str, ...] = ("answers",),
+    groups: tuple[str, ...] = ("answers", "controls"),
     neurons: bool = False,
     n_controls: int = 1,
     rows: int = 64,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Answers:
-    """Measures every query with per-layer integrated gradients and a fixed budget of k neurons an answer token.
+    """Measures every query with per-layer integrated gradients and a fixed budget of k neurons an answer.
 
+    Every answer's neurons are found first; then each is compared with its controls, which are drawn from all queries.
     Columns are those of the groups, and correct (0 or 1), sentence_nll (nats) and sentence_tokens. A query without a
-    possible control in its batch has NaN where one is needed.
+    possible control of a kind has NaN where one is needed.
 
     Args:
       config, params: the model.
       queries: what to measure.
-      k: neurons an answer token, out of all layers.
+      k: neurons an answer, out of all layers.
       n_relations: number of relations that `queries.relation_N` indexes.
       integral: of the attribution.
-      groups: of columns, see `jaxinterp.metrics.columns`; those of batches.
+      groups: of columns, see `jaxinterp.metrics.columns`; not those of whole sets.
       neurons: whether each query's activations and selections are returned.
-      n_controls: other facts whose neurons are switched off, for each query.
+      n_controls: other facts of each kind whose neurons are switched off, for each query.
       rows: answer tokens at once.
       seed: of controls and random neurons.
       progress: called with the number of queries done in each batch.
     Raises:
-      UserError: if a group is unknown or is one of whole sets.
+      UserError: if a group is unknown or is one of whole sets, or k does not fit the model.
     """
-    for name in groups:
-        if get_group(name).of_set:
-            raise UserError(f"the columns {name!r} are those of a whole set; see `measure_sets`")
-    step, ability, key = columns_step(groups), ability_step(config), jax.random.key(seed)
-    shape = (config.n_layers, config.d_mlp)
-    selected = np.zeros((n_relations, *shape))
-    kept = [np.zeros((len(queries), config.n_neurons), np.float32) for _ in range(2)] if neurons else [None, None]
+    of_batch, of_compared = _divided(groups)
+    check_k(k, config.n_neurons)
+    selectors = tuple(dict.fromkeys(name for group in groups for name in get_group(group).selectors))
+    ability, key = ability_step(config), jax.random.key(seed)
+    step, choose = columns_step(of_batch), _choice(selectors, k)
     parts = whole_sequences_by_length(config, queries)
-    mean_LF = _mean_neurons(config, params, queries, rows, parts) if "interventions" in groups else jnp.zeros(shape)
+    chosen = {name: np.zeros((len(queries), k), np.int32) for name in (ATTRIBUTION, *selectors)}
+    found = _Rows(queries, config) if any(get_group(name).donors for name in of_compared) else None
+    kept_NU = np.zeros((len(queries), config.n_neurons), np.float32) if neurons else None
 
     def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
         readout, _ = readout_of(config, params, batch)
         attribution = attribution_of(config, readout, integral, batch)
-        mask = top_k(attribution.scores_LRF, k)
-        relation_N = np.full(len(batch.answer_weight_N), -1)
-        relation_N[: len(taken)] = queries.relation_N[taken]
-        found = Measured(
-            batch, readout, attribution, mask, jnp.asarray(relation_N), mean_LF, jax.random.fold_in(key, number), k
-        )
-        real = batch.weight_R > 0
-        mask_RLF = np.asarray(mask).transpose(1, 0, 2)[real]
-        np.add.at(selected, relation_N[batch.answer_R[real]], mask_RLF)
-        if neurons:
-            first = np.asarray(found.first_R)[real] > 0
-            activation = np.asarray(readout.neurons_LRF).transpose(1, 0, 2)[real][first]
-            kept[0][taken] = activation.reshape(len(taken), -1)
-            share = 1 / np.bincount(batch.answer_R[real])[batch.answer_R[real]]
-            np.add.at(kept[1], taken[batch.answer_R[real]], share[:, None] * mask_RLF.reshape(len(share), -1))
-        return {**step(found), **ability(params, batch)}
+        batch_key = jax.random.fold_in(key, number)
+        scores = {name: _scores(name)(readout, batch_key) for name in selectors}
+        seen = Measured(batch, readout, attribution, scores, batch_key, k)
+        for name, neurons_NK in choose(seen).items():
+            chosen[name][taken] = np.asarray(neurons_NK)[: len(taken)]
+        if found is not None or kept_NU is not None:
+            real = batch.weight_R > 0
+            activation_RU = np.asarray(readout.neurons_LRF, np.float32).transpose(1, 0, 2)[real].reshape(real.sum(), -1)
+            if found is not None:
+                found.put(taken[batch.answer_R[real]], activation_RU)
+            if kept_NU is not None:
+                kept_NU[taken] = activation_RU[np.asarray(seen.first_R)[real] > 0]
+        return {**step(seen), **ability(params, batch)}
 
-    columns = all_batches(queries, rows, seed, measured, progress, n_controls, parts)
-    return Answers(columns, selected, *kept)
+    columns = all_batches(queries, rows, seed, measured, progress, parts)
+    if of_compared:
+        compare = _comparison(queries, chosen, found, n_controls, seed)
+        against = columns_step(of_compared)
+
+        def compared(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
+            readout, _ = readout_of(config, params, batch)
+            return against(compare(batch, readout, taken))
+
+        columns |= all_batches(queries, rows, seed, compared, parts=parts)
+    selected_NU = np.zeros((len(queries), config.n_neurons), np.float32)
+    np.put_along_axis(selected_NU, chosen[ATTRIBUTION], 1.0, axis=1)
+    selected = np.zeros((n_relations, config.n_neurons))
+    np.add.at(selected, queries.relation_N, selected_NU)
+    return Answers(
+        columns,
+        selected.reshape(n_relations, config.n_layers, config.d_mlp),
+        kept_NU,
+        selected_NU if neurons else None,
+    )
 
 
-def _mean_neurons(
-    config: ModelConfig,
-    params: Mapping,
+def _divided(groups: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those that look at a batch alone, and those that look at controls."""
+    for name in groups:
+        if get_group(name).of_set:
+            raise UserError(f"the columns {name!r} are those of a whole set; see `measure_sets`")
+    return tuple(
+        tuple(name for name in groups if get_group(name).looks == looks) for looks in ("batch", "compared")
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _scores(name: str) -> Callable:
+    return jax.jit(get_method(name).scores)
+
+
+@functools.lru_cache(maxsize=16)
+def _choice(selectors: tuple[str, ...], k: int) -> Callable[[Measured], dict[str, Int[Array, "N k"]]]:
+    """The k neurons of each answer, as numbers layer · F + neuron, by each selector."""
+
+    def best(measured: Measured, scores_LRF: Array) -> Int[Array, "N k"]:
+        n_layers, n_rows, n_neurons = scores_LRF.shape
+        scores_RU = scores_LRF.transpose(1, 0, 2).reshape(n_rows, n_layers * n_neurons)
+        first_N = jnp.searchsorted(jnp.asarray(measured.batch.answer_R), jnp.arange(measured.n_answers))
+        return jax.lax.top_k(scores_RU[jnp.minimum(first_N, n_rows - 1)], k)[1]
+
+    def choose(measured: Measured) -> dict[str, Array]:
+        others = {name: best(measured, measured.of_answers(measured.scores[name])) for name in selectors}
+        return {ATTRIBUTION: best(measured, measured.scores_LRF), **others}
+
+    return jax.jit(choose)
+
+
+class _Rows:
+    """Activations of all rows of the queries, in their order."""
+
+    def __init__(self, queries: EncodedQueries, config: ModelConfig) -> None:
+        self.queries, self.config = queries, config
+        self.start_N = np.concatenate([[0], np.cumsum(queries.answer_length_N)])[:-1]
+        self.activation_RU = np.zeros((int(queries.answer_length_N.sum()), config.n_neurons), np.float32)
+
+    def put(self, query_R: Int[np.ndarray, " R"], activation_RU: Float[np.ndarray, "R U"]) -> None:
+        """Keeps the rows of some queries, each query's in order."""
+        step_R = np.arange(len(query_R)) - np.searchsorted(query_R, query_R)
+        self.activation_RU[self.start_N[query_R] + step_R] = activation_RU
+
+    def lent(
+        self, partner_R: Int[np.ndarray, " R"], step_R: Int[np.ndarray, " R"]
+    ) -> tuple[Float[np.ndarray, "L R F"], Int[np.ndarray, " R"]]:
+        """Activations and targets of the partners' rows; one with fewer tokens lends its rows in turn."""
+        step_R = step_R % self.queries.answer_length_N[partner_R]
+        shape = (len(partner_R), self.config.n_layers, self.config.d_mlp)
+        activation = self.activation_RU[self.start_N[partner_R] + step_R].reshape(shape).transpose(1, 0, 2)
+        return activation, self.queries.tokens_NT[partner_R, self.queries.answer_start_N[partner_R] + step_R]
+
+
+def _comparison(
     queries: EncodedQueries,
-    rows: int,
-    parts: Mapping[int, Int[np.ndarray, " n"]] | None,
-) -> Float[Array, "L F"]:
-    """Mean activation of every neuron over all rows."""
-    total, n = jnp.zeros((config.n_layers, config.d_mlp)), 0.0
+    chosen: Mapping[str, Int[np.ndarray, "N k"]],
+    found: _Rows | None,
+    n_controls: int,
+    seed: int,
+) -> Callable[..., Compared]:
+    """What makes a batch's `Compared`, of controls that are drawn once for all queries."""
+    control_KXN = draw_controls(queries, KINDS, n_controls, np.random.default_rng([seed, 1]))
+    control_XN = control_KXN.reshape(-1, len(queries))
+    mean_LF = None
+    if found is not None:
+        mean_LF = jnp.asarray(found.activation_RU.mean(0).reshape(found.config.n_layers, found.config.d_mlp))
 
-    def add(number: int, batch: QueryBatch, taken: np.ndarray) -> dict:
-        nonlocal total, n
-        neurons_LRF = readout_of(config, params, batch)[0].neurons_LRF
-        total = total + jnp.einsum("lrf,r->lf", neurons_LRF, jnp.asarray(batch.weight_R))
-        n += batch.weight_R.sum()
-        return {}
+    def compare(batch: QueryBatch, readout, taken: np.ndarray) -> Compared:
+        n = len(batch.answer_weight_N)
+        index_N = np.concatenate([taken, np.full(n - len(taken), taken[-1])])  # padding is any query
+        partner_XN = control_XN[:, index_N]
+        donors = targets = None
+        if found is not None:
+            step_R = np.arange(n) - np.searchsorted(batch.answer_R, batch.answer_R)
+            first_KR = control_KXN[: len(CONTROL_KINDS), 0][:, index_N][:, batch.answer_R]
+            lent = [found.lent(np.maximum(partner_R, 0), step_R) for partner_R in first_KR]
+            donors, targets = (jnp.asarray(np.stack(of)) for of in zip(*lent, strict=True))
+        return Compared(
+            batch,
+            readout,
+            {name: neurons[index_N] for name, neurons in chosen.items()},
+            {name: neurons[partner_XN] for name, neurons in chosen.items()},
+            jnp.asarray((partner_XN >= 0) * batch.answer_weight_N[None], jnp.float32),
+            donors,
+            targets,
+            mean_LF,
+        )
 
-    all_batches(queries, rows, 0, add, parts=parts)
-    return total / n
+    return compare
 
 
 def log_odds(log_p: Float[Array, " N"]) -> Float[Array, " N"]:

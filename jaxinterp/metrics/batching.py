@@ -41,7 +41,6 @@ def all_batches(
     seed: int,
     step: Callable[[int, QueryBatch, np.ndarray], Mapping[str, Array]],
     progress: Callable[[int], None] = lambda _: None,
-    n_controls: int = 1,
     parts: Mapping[int, Int[np.ndarray, " n"]] | None = None,
 ) -> dict[str, Float[np.ndarray, " N"]]:
     """The columns that `step` (batch's number, batch, its queries) returns, put back into the queries' order.
@@ -54,7 +53,7 @@ def all_batches(
     for n_positions, index in (parts or {queries.tokens_NT.shape[1]: np.arange(len(queries))}).items():
         part = queries[index]
         part = dataclasses.replace(part, tokens_NT=_fitted(part.tokens_NT, n_positions))
-        for batch, taken in batches_of_all(part, n_rows=rows, seed=seed, n_controls=n_controls):
+        for batch, taken in batches_of_all(part, n_rows=rows, seed=seed):
             for name, value in jax.device_get(step(number, batch, index[taken])).items():
                 columns.setdefault(name, np.full(len(queries), np.nan))[index[taken]] = value[: len(taken)]
             progress(len(taken))

@@ -3,6 +3,7 @@
 from jaxinterp.metrics import (
     ability,
     answers,
+    edits,
     faithfulness,
     interventions,
     probes,
@@ -16,6 +17,7 @@ from jaxinterp.metrics import (
 __all__ = [
     "ability",
     "answers",
+    "edits",
     "faithfulness",
     "interventions",
     "probes",

@@ -8,6 +8,7 @@ def test_my_metric():
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Mapping
 
 import jax
@@ -15,31 +16,40 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.errors import UserError
+from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
-from jaxinterp.metrics.answers import ABILITY, measured_answers
+from jaxinterp.metrics.answers import ABILITY, LENGTHS, measured_answers
 from jaxinterp.metrics.columns import get_group, group_names, groups_giving
 from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.faithfulness import BUDGETS
-from jaxinterp.metrics.registry import NEURONS, Metric, Neurons, get_metric
+from jaxinterp.metrics.registry import NEURONS, Metric, Neurons, base_metrics, get_metric
 from jaxinterp.metrics.selectors import CHEAP
+from jaxinterp.metrics.suppression import CLEAN
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import init
 from jaxinterp.quadrature import quadrature
 
-N_FACTS, N_CONCEPTS, N_NEURONS = 24, 3, 40
+N_FACTS, N_CONCEPTS, N_NEURONS = 24, 3, 90
+SELECTORS = ("ablation", *CHEAP)
 TOLERANCE = 1e-4  # of comparisons in float32, relative to max(1, |value|)
-# What columns are like in a model whose facts sit in neurons of their own, and in one where nothing does: shares of P.
+# What built-in columns are like in a model whose facts sit in neurons of their own, and in one where nothing does: as
+# shares of P. A group of one's own says it itself, by `like`, and so may a built-in one.
 SHARES = {
     "suppressed": (0.05, 0.95),
-    "control": (0.99, 0.3),
+    **{f"control_{kind}": (0.99, 0.3) for kind in KINDS},
+    **{f"control_{kind}_lost": (0.02, 0.7) for kind in KINDS},
+    **{f"control_{kind}_moved": (0.03, 0.7) for kind in KINDS},
     "random": (1.0, 0.7),
     "amplified": (1.5, 0.8),
+    "token_probability": (1.0, 1.0),
+    "token_suppressed": (0.1, 0.97),
+    "each_suppressed": (0.04, 0.94),
+    **{f"suppressed_length_{n}": (0.05, 0.95) for n in LENGTHS},
+    **{f"suppressed_{name}": (0.05, 0.95) for name in CLEAN},
     "mean_ablated": (0.1, 0.97),
     "resampled": (0.06, 0.98),
-    "resampled_control": (0.98, 0.7),
-    "ablation_suppressed": (0.05, 0.95),
-    "ablation_control": (0.99, 0.3),
+    **{f"resampled_control_{kind}": (0.98, 0.7) for kind in CONTROL_KINDS},
     "paraphrase_suppressed": (0.1, 0.9),
     "restored": (0.1, 0.9),
     **{f"without_{k}": (0.1, 0.9) for k in BUDGETS},
@@ -51,11 +61,11 @@ SHARES = {
     "interchange_base": (0.01, 0.01),
     "erased": (0.1, 0.1),
     "relearned": (0.12, 0.9),
-    **{f"{name}_suppressed": (0.1, 0.9) for name in CHEAP},
-    **{f"{name}_control": (0.99, 0.5) for name in CHEAP},
+    **{f"{name}_suppressed": (0.1, 0.9) for name in SELECTORS},
+    **{f"{name}_control_{kind}": (0.99, 0.5) for name in SELECTORS for kind in CONTROL_KINDS},
 }
 VALUES = {  # the same of columns that are no probabilities
-    **{f"{name}_overlap": (0.9, 0.1) for name in ("ablation", *CHEAP)},
+    **{f"{name}_overlap": (0.9, 0.1) for name in SELECTORS},
     "ablation_rank_agreement": (0.9, 0.1),
     "attribution_share": (0.9, 0.1),
     "suppressed_ratio": (0.05, 0.95),
@@ -69,13 +79,16 @@ VALUES = {  # the same of columns that are no probabilities
     "sentence_tokens": (8.0, 8.0),
     **{f"probe_{name}": (0.95, 0.4) for name in (1, 2, 5, "all")},
 }
+# Columns that `measure` makes without a group.
+UNGROUPED = {*ABILITY, *(f"suppressed_{name}" for name in CLEAN)}
 
 
 def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Mapping[str, float] | None = None) -> None:
     """Checks a registered metric: range, direction, permutations, repetition, jit, dtype, NaN, empty input, gradients.
 
     Made-up columns and neurons stand for a model whose facts sit in neurons of their own and for one where they do not.
-    The groups of columns that the metric needs are run once, on a small model that knows nothing.
+    The groups of columns that the metric needs are run once, on a small model that knows nothing. A derived metric is
+    checked with the metrics that it is of.
 
     Args:
       name: of the metric.
@@ -87,9 +100,12 @@ def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Map
     """
     metric = get_metric(name)
     assert metric.term.definition, f"{name} has no docstring: reports print it"
-    check = _check_neurons if metric.of_neurons else _check_columns
-    check(metric, dict(good or {}), dict(bad or {}))
-    for group in groups_giving(set(metric.needs) - {*ABILITY, *NEURONS, *(good or {})}):
+    needs = {need for base in base_metrics(name) for need in get_metric(base).needs}
+    if metric.of_neurons:
+        _check_neurons(metric)
+    else:
+        _check_columns(metric, needs, dict(good or {}), dict(bad or {}))
+    for group in groups_giving(needs - {*UNGROUPED, *NEURONS, *(good or {})}):
         _check_group(group)
 
 
@@ -113,27 +129,83 @@ def _check_group(name: str) -> None:
     )
 
 
-def _check_columns(metric: Metric, good: Mapping[str, float], bad: Mapping[str, float]) -> None:
-    worlds = {"good": _columns(metric, 0, good), "bad": _columns(metric, 1, bad)}
+def _check_columns(metric: Metric, needs: set[str], good: Mapping[str, float], bad: Mapping[str, float]) -> None:
+    """A metric of columns, or a derived one."""
+    worlds = [_columns(needs - set(NEURONS), world, given) for world, given in enumerate((good, bad))]
+    arrays = [_arrays(needs, world) for world in (0, 1)]
     fact = np.arange(N_FACTS)
     relation = np.array([f"r{index % N_CONCEPTS}" for index in fact])
 
-    def value(columns: Mapping[str, np.ndarray], index: np.ndarray = fact) -> float:
+    def value(columns: Mapping[str, np.ndarray], world: int, index: np.ndarray = fact) -> float:
         columns = {key: column[index] for key, column in columns.items()}
-        found = estimate([metric.name], columns, fact[index], relation[index].tolist(), replicates=2)
+        neurons = {key: array[index] for key, array in arrays[world].items()}
+        names = relation[index].tolist()
+        found = estimate([metric.name], columns, fact[index], names, **neurons, relations="fixed", replicates=2)
         return found[metric.name].overall.value
 
     rng = np.random.default_rng(0)
-    for columns in worlds.values():
-        found = value(columns)
+    for world, columns in enumerate(worlds):
+        found = value(columns, world)
         _in_range(metric, found)
-        _equal(metric, "the order of the facts", found, value(columns, rng.permutation(N_FACTS)))
-        _equal(metric, "facts that are there twice", found, value(columns, np.repeat(fact, 2)))
-        _of_means(metric, columns)
-    _direction(metric, value(worlds["good"]), value(worlds["bad"]))
-    missing = {key: np.where(fact == 0, np.nan, column) for key, column in worlds["good"].items()}
-    _equal(metric, "a fact that was not measured", value(worlds["good"], fact[1:]), value(missing))
-    _empty(metric, {key: column[:0] for key, column in worlds["good"].items()}, {})
+        _equal(metric, "the order of the facts", found, value(columns, world, rng.permutation(N_FACTS)))
+        _equal(metric, "facts that are there twice", found, value(columns, world, np.repeat(fact, 2)))
+        if metric.of:
+            _of_values(metric, world)
+        else:
+            _of_means(metric, columns)
+    _direction(metric, value(worlds[0], 0), value(worlds[1], 1))
+    if not arrays[0]:
+        missing = {key: np.where(fact == 0, np.nan, column) for key, column in worlds[0].items()}
+        _equal(metric, "a fact that was not measured", value(worlds[0], 0, fact[1:]), value(missing, 0))
+    _empty(metric, *({key: x[:0] for key, x in of.items()} for of in (worlds[0], arrays[0])))
+
+
+def _arrays(needs: set[str], world: int) -> dict[str, np.ndarray]:
+    """Those of the made-up neurons that a derived metric needs."""
+    neurons = made_up_neurons(world)
+    known = {
+        "activations": ("activation_NU", neurons.activation_NU),
+        "selections": ("selected_NU", neurons.selected_NU),
+    }
+    return {key: np.asarray(array) for need, (key, array) in known.items() if need in needs}
+
+
+def _of_values(metric: Metric, world: int) -> None:
+    """Shape, missing values and differentiability of the formula of a derived metric."""
+    rng = np.random.default_rng(world)
+    values = {name: rng.uniform(*_bounds(get_metric(name)), (4, 2)) for name in metric.of}
+    found = _derived(metric, values)
+    assert found.shape == (4, 2), f"{metric.name} turns values of the shape (4, 2) into {found.shape}"
+    alone = [_derived(metric, {name: x[row : row + 1] for name, x in values.items()}) for row in range(4)]
+    for a, b in zip(found.ravel(), np.concatenate(alone).ravel(), strict=True):
+        _equal(metric, "the number of samples", float(a), float(b))
+    for name in metric.of:
+        holed = {key: x.copy() for key, x in values.items()}
+        holed[name][0, 0] = np.nan
+        rest = _derived(metric, holed).ravel()[1:]
+        for a, b in zip(found.ravel()[1:], rest, strict=True):
+            _equal(metric, f"a missing value of {name} in another sample", float(a), float(b))
+        if not metric.every:
+            only = _derived(metric, {name: values[name]})
+            assert np.isfinite(only).all(), f"{metric.name} has no value where {name} alone was measured"
+        if metric.differentiable:
+            slopes = [
+                (_derived(metric, {**values, name: values[name] + step}) - found) / step for step in (1e-6, -1e-6)
+            ]
+            for a, b in zip(*(slope.ravel() for slope in slopes), strict=True):
+                _equal(metric, f"the side from which {name} is differentiated", float(a), float(b))
+
+
+def _bounds(metric: Metric) -> tuple[float, float]:
+    """Inside a metric's range, around 0.5."""
+    low, high = metric.range
+    return max(low, min(high, 1.0) - 1.0), min(high, max(low, 0.0) + 1.0)
+
+
+def _derived(metric: Metric, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return np.asarray(metric.formula(values))
 
 
 def _of_means(metric: Metric, columns: Mapping[str, np.ndarray]) -> None:
@@ -153,13 +225,13 @@ def _of_means(metric: Metric, columns: Mapping[str, np.ndarray]) -> None:
         _gradients(metric, formula, means)
 
 
-def _columns(metric: Metric, world: int, given: Mapping[str, float]) -> dict[str, np.ndarray]:
+def _columns(needs: set[str], world: int, given: Mapping[str, float]) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(world)
     p = rng.uniform(0.5, 0.7, N_FACTS)
     columns = {}
     of_groups = {name: get_group(name).like for name in group_names()}
     like = {column: values[world] for of in of_groups.values() for column, values in of.items()} | dict(given)
-    for column in metric.needs:
+    for column in sorted(needs):
         if column in like:
             columns[column] = np.full(N_FACTS, float(like[column])) + 1e-3 * rng.uniform(size=N_FACTS)
         elif column == "probability":
@@ -171,12 +243,12 @@ def _columns(metric: Metric, world: int, given: Mapping[str, float]) -> dict[str
         else:
             groups_giving([column])  # says if there is no such column
             raise UserError(f"check_metric does not know the column {column!r}: say in its group what it is like")
-    if metric.needs == ("probability",):
+    if needs == {"probability"}:
         columns["probability"] = p * (1.0, 0.5)[world]
     return columns
 
 
-def _check_neurons(metric: Metric, good: Mapping[str, float], bad: Mapping[str, float]) -> None:
+def _check_neurons(metric: Metric) -> None:
     worlds = [made_up_neurons(world) for world in (0, 1)]
     rng = np.random.default_rng(0)
 
@@ -189,29 +261,29 @@ def _check_neurons(metric: Metric, good: Mapping[str, float], bad: Mapping[str, 
         found = value(neurons)
         _in_range(metric, found)
         order, places = rng.permutation(N_FACTS), rng.permutation(N_NEURONS)
-        moved = neurons._replace(
-            activation_NU=neurons.activation_NU[order],
-            selected_NU=neurons.selected_NU[order],
-            concept_N=neurons.concept_N[order],
-        )
+        moved = neurons._replace(**{name: getattr(neurons, name)[order] for name in BY_ANSWER})
         _equal(metric, "the order of the facts", found, value(moved))
         turned = neurons._replace(
             activation_NU=neurons.activation_NU[:, places], selected_NU=neurons.selected_NU[:, places]
         )
         _equal(metric, "the order of the neurons", found, value(turned))
-        padded = Neurons(
-            jnp.concatenate([neurons.activation_NU, 5 + neurons.activation_NU[:2]]),
-            *(jnp.concatenate([x, x[:2]]) for x in neurons[1:3]),
-            jnp.concatenate([neurons.weight_N, jnp.zeros(2)]),
-            neurons.n_concepts,
+        padded = neurons._replace(
+            activation_NU=jnp.concatenate([neurons.activation_NU, 5 + neurons.activation_NU[:2]]),
+            selected_NU=jnp.concatenate([neurons.selected_NU, neurons.selected_NU[:2]]),
+            concept_N=jnp.concatenate([neurons.concept_N, neurons.concept_N[:2]]),
+            fact_N=jnp.concatenate([neurons.fact_N, N_FACTS + jnp.arange(2)]),
+            weight_N=jnp.concatenate([neurons.weight_N, jnp.zeros(2)]),
         )
         _equal(metric, "facts of weight 0", found, value(padded))
-        jitted = jax.jit(lambda *arrays: metric.formula(Neurons(*arrays, N_CONCEPTS)))(*neurons[:4])
+        twice = neurons._replace(
+            **{name: jnp.repeat(getattr(neurons, name), 2, axis=0) for name in BY_ANSWER},
+        )
+        _equal(metric, "facts that are there twice", found, value(twice))
+        jitted = jax.jit(lambda *arrays: metric.formula(Neurons(*arrays, N_CONCEPTS)))(*neurons[:-1])
         _equal(metric, "jit", found, float(np.nanmean(np.asarray(jitted))))
         _equal(metric, "the unit of activations", found, value(neurons._replace(activation_NU=3 * neurons[0])))
         with jax.enable_x64(True):
-            exact = Neurons(*(jnp.asarray(np.asarray(x), "float64") for x in neurons[:2]), *neurons[2:])
-            _equal(metric, "float64", found, value(exact._replace(weight_N=jnp.ones(N_FACTS, "float64"))))
+            _equal(metric, "float64", found, value(_exact(neurons)))
     _direction(metric, value(worlds[0]), value(worlds[1]))
     nothing = worlds[0]._replace(weight_N=jnp.zeros(N_FACTS))
     assert not math.isinf(value(nothing)), f"{metric.name} of no facts is infinite; it must be NaN, or a number"
@@ -220,27 +292,35 @@ def _check_neurons(metric: Metric, good: Mapping[str, float], bad: Mapping[str, 
         _neuron_gradients(metric, worlds[1])
 
 
+BY_ANSWER = ("activation_NU", "selected_NU", "concept_N", "fact_N", "weight_N")  # fields with an entry an answer
+
+
 def made_up_neurons(world: int) -> Neurons:
-    """0: each relation has four neurons of its own and each fact one more; most others are a little below 0, and two
-    never differ from it. 1: half of the neurons are active for everything, and the same four serve all facts.
+    """0: each relation has four neurons of its own and each fact three more, which are its knowledge neurons with one
+    of the relation's; most others are a little below 0, and two never differ from it. 1: half of the neurons are active
+    for everything, and the same four serve all facts.
     """
     rng = np.random.default_rng(world)
     concept = np.arange(N_FACTS) % N_CONCEPTS
     activation, selected = np.zeros((N_FACTS, N_NEURONS)), np.zeros((N_FACTS, N_NEURONS))
     if world == 0:
-        own = 4 * N_CONCEPTS + np.arange(N_FACTS)
         for fact in range(N_FACTS):
-            relation = slice(4 * concept[fact], 4 * concept[fact] + 4)
-            activation[fact, relation] = rng.uniform(1, 2, 4)
-            activation[fact, own[fact]] = 2.0
-            selected[fact, 4 * concept[fact] : 4 * concept[fact] + 3] = 1
-            selected[fact, own[fact]] = 1
-        activation -= 0.01 * rng.uniform(size=activation.shape) * (np.arange(N_NEURONS) < 38)
+            relation, own = 4 * concept[fact], 4 * N_CONCEPTS + 3 * fact
+            activation[fact, relation : relation + 4] = rng.uniform(1, 2, 4)
+            activation[fact, own : own + 3] = 2.0
+            selected[fact, [relation, own, own + 1, own + 2]] = 1
+        activation -= 0.01 * rng.uniform(size=activation.shape) * (np.arange(N_NEURONS) < N_NEURONS - 2)
     else:
-        activation = rng.uniform(0.5, 1.5, activation.shape) * (np.arange(N_NEURONS) < 20)
+        activation = rng.uniform(0.5, 1.5, activation.shape) * (np.arange(N_NEURONS) < N_NEURONS // 2)
         selected[:, :4] = 1
     arrays = (jnp.asarray(x, "float32") for x in (activation, selected))
-    return Neurons(*arrays, jnp.asarray(concept), jnp.ones(N_FACTS), N_CONCEPTS)
+    return Neurons(*arrays, jnp.asarray(concept), jnp.arange(N_FACTS), jnp.ones(N_FACTS), N_CONCEPTS)
+
+
+def _exact(neurons: Neurons) -> Neurons:
+    """In float64."""
+    names = ("activation_NU", "selected_NU", "weight_N")
+    return neurons._replace(**{name: jnp.asarray(np.asarray(getattr(neurons, name)), "float64") for name in names})
 
 
 def _in_range(metric: Metric, value: float) -> None:
@@ -283,10 +363,7 @@ def _gradients(metric: Metric, formula: Callable, means: Mapping[str, float]) ->
 def _neuron_gradients(metric: Metric, neurons: Neurons) -> None:
     field = "activation_NU" if "activations" in metric.needs else "selected_NU"
     with jax.enable_x64(True):
-        exact = Neurons(
-            *(jnp.asarray(np.asarray(x), "float64") for x in neurons[:2]), *neurons[2:4], neurons.n_concepts
-        )
-        exact = exact._replace(weight_N=jnp.ones(N_FACTS, "float64"))
+        exact = _exact(neurons)
         direction = jnp.asarray(np.random.default_rng(2).standard_normal((N_FACTS, N_NEURONS)))
         # What is exactly zero stays so: metrics have kinks there.
         direction = direction * (getattr(exact, field) != 0)

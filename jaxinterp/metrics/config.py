@@ -10,7 +10,7 @@ from jaxinterp.errors import UserError
 class MeasureConfig:
     """How much is measured, and how sure the intervals are."""
 
-    k: int = 8  # neurons an answer token, out of all layers
+    k: int = 8  # neurons an answer, out of all layers
     queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
     ability_queries: int = 4096  # training sentences on which cross-entropy and recall are measured; 0 is all
     ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
@@ -19,7 +19,7 @@ class MeasureConfig:
     )
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
     tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path
-    controls: int = 1  # other facts whose neurons are switched off, for each query
+    controls: int = 3  # other facts of each kind whose neurons are switched off, for each query
     rows: int = 64  # answer tokens at once
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of the sample, the controls, the random neurons and the bootstrap

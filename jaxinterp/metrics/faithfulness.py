@@ -21,7 +21,7 @@ def _curve(measured: Measured) -> dict[str, Array]:
     P with the k knowledge neurons alone on; P with all neurons off.
     """
     n_neurons = measured.mask_LRF.shape[0] * measured.mask_LRF.shape[2]
-    scores = measured.attribution.scores_LRF
+    scores = measured.scores_LRF
     deleted, inserted = [], []
     for n in numbers(n_neurons):
         mask = top_k(scores, n)
@@ -40,7 +40,7 @@ def numbers(n_neurons: int) -> tuple[int, ...]:
     return tuple(sorted({min(max(round(share * n_neurons), 1), n_neurons - 1) for share in SHARES}))
 
 
-BUDGETS = (1, 2, 4, 8, 16)  # neurons an answer token
+BUDGETS = (1, 2, 4, 8, 16)  # neurons an answer
 
 
 @column_group("budgets", gives=(*(f"without_{k}" for k in BUDGETS), "attribution_share"), cost="passes")
@@ -48,7 +48,7 @@ def _budgets(measured: Measured) -> dict[str, Array]:
     """P with the 1 … 16 neurons of highest score off (at most all but one); and the share of the positive scores that
     the k knowledge neurons have.
     """
-    scores = measured.attribution.scores_LRF
+    scores = measured.scores_LRF
     most = scores.shape[0] * scores.shape[2] - 1
     positive = jnp.maximum(scores, 0)
     share_R = (positive * measured.mask_LRF).sum((0, 2)) / jnp.maximum(positive.sum((0, 2)), 1e-30)
@@ -69,7 +69,7 @@ def _register(k: int) -> None:
         source="Dai et al. 2021, with another budget",
     )
     def _drop_at(mean: Mean) -> Values:
-        """Suppressability with another number of neurons an answer token."""
+        """Suppressability with another number of neurons an answer."""
         return drop(mean, f"without_{k}")
 
 
@@ -86,7 +86,7 @@ for _k in BUDGETS:
     better="higher",
 )
 def drop_area(mean: Mean) -> Values:
-    """Mean of suppressability with 1, 2, 4, 8 and 16 neurons an answer token: high if one or two suffice."""
+    """Mean of suppressability with 1, 2, 4, 8 and 16 neurons an answer: high if one or two suffice."""
     return sum(drop(mean, f"without_{k}") for k in BUDGETS) / len(BUDGETS)
 
 

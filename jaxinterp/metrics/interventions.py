@@ -1,74 +1,80 @@
 """Other ways to take a fact's neurons away than setting them to zero, and what they carry when they are moved."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.metrics.columns import Measured, column_group
+from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, Kind
+from jaxinterp.metrics.answers import ATTRIBUTION
+from jaxinterp.metrics.columns import Compared, compared_group
 from jaxinterp.metrics.drops import drop
-from jaxinterp.metrics.registry import Mean, Values, metric
+from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 from jaxinterp.suppression import set_value
 
 
-@column_group(
+@compared_group(
     "interventions",
-    gives=("mean_ablated", "resampled", "resampled_control", "interchanged", "interchange_base"),
+    gives=(
+        "mean_ablated",
+        "resampled",
+        *(f"resampled_control_{kind}" for kind in CONTROL_KINDS),
+        "interchanged",
+        "interchange_base",
+    ),
     cost="passes",
+    donors=True,
 )
-def _interventions(measured: Measured) -> dict[str, Array]:
-    """P with the knowledge neurons at their mean activation over all queries; with them, or with another fact's, at the
-    other fact's activation; and the probability of another answer of the relation, untouched and with both facts'
-    neurons as that answer's prompt has them.
+def _interventions(compared: Compared) -> dict[str, Array]:
+    """P with the knowledge neurons at their mean activation over all queries; with them at the activations that they
+    have for a control, a mean over the kinds; with that control's neurons at those; and the probability of another
+    answer of the relation, untouched and with both facts' neurons as that answer's prompt has them.
     """
-    neurons, mask = measured.readout.neurons_LRF, measured.mask_LRF
-    mean = jnp.broadcast_to(measured.mean_LF[:, None], neurons.shape)
-    control_R = jnp.asarray(measured.batch.control_XR)[0]
-    has_control = jnp.asarray(measured.batch.control_weight_XN)[0] > 0
-    resampled, of_control = (
-        jnp.where(has_control, measured.probability(set_value(chosen, neurons[:, control_R])), jnp.nan)
-        for chosen in (mask, mask[:, control_R])
-    )
+    mask = compared.mask(compared.chosen[ATTRIBUTION])
+    resampled, of_control = [], {}
+    for place, kind in enumerate(CONTROL_KINDS):
+        there, donor_LRF = compared.has_kind(kind) > 0, compared.donor_KLRF[place]
+        theirs = compared.mask(_first(compared, kind))
+        given = [compared.probability(set_value(chosen, donor_LRF)) for chosen in (mask, theirs)]
+        own, of_control[kind] = (jnp.where(there, p, jnp.nan) for p in given)
+        resampled.append(own)
+    mean_LRF = jnp.broadcast_to(compared.mean_LF[:, None], mask.shape)
     return {
-        "mean_ablated": measured.probability(set_value(mask, mean)),
-        "resampled": resampled,
-        "resampled_control": of_control,
-        **_interchanged(measured),
+        "mean_ablated": compared.probability(set_value(mask, mean_LRF)),
+        "resampled": _mean_of_known(jnp.stack(resampled)),
+        **{f"resampled_control_{kind}": value for kind, value in of_control.items()},
+        **_interchanged(compared, mask),
     }
 
 
-def _interchanged(measured: Measured) -> dict[str, Array]:
-    """Of first tokens: P(the partner's token), untouched and with both's neurons as the partner's prompt has them."""
-    batch, mask = measured.batch, measured.mask_LRF
-    partner_R, there_R = partners(measured)
-    readout = measured.readout.aimed_at(jnp.asarray(batch.target_R)[partner_R])
+def _first(compared: Compared, kind: Kind) -> Int[Array, "N k"]:
+    """The neurons of each answer's first control of a kind."""
+    control_XNk = compared.control[ATTRIBUTION]
+    return control_XNk[KINDS.index(kind) * (control_XNk.shape[0] // len(KINDS))]
+
+
+def _mean_of_known(values_KN: Float[Array, "K N"]) -> Float[Array, " N"]:
+    known = jnp.isfinite(values_KN)
+    return jnp.where(known, values_KN, 0).sum(0) / jnp.where(known.any(0), known.sum(0), jnp.nan)
+
+
+def _interchanged(compared: Compared, mask_LRF: Float[Array, "L R F"]) -> dict[str, Array]:
+    """P of the first token of another answer of the relation, untouched and with both's neurons as its prompt has them."""
+    place = CONTROL_KINDS.index("relation")
+    readout = compared.readout.aimed_at(compared.donor_target_KR[place])
     if readout is None:
-        nothing = jnp.full(measured.n_answers, jnp.nan)
+        nothing = jnp.full(compared.n_answers, jnp.nan)
         return {"interchanged": nothing, "interchange_base": nothing}
-    both = jnp.maximum(mask, mask[:, partner_R])
-    edit = set_value(both, measured.readout.neurons_LRF[:, partner_R])
+    both = jnp.maximum(mask_LRF, compared.mask(_first(compared, "relation")))
+    edit = set_value(both, compared.donor_KLRF[place])
 
     def of_answers(p_R: Array) -> Array:
-        p_N = jax.ops.segment_sum(p_R * measured.first_R, jnp.asarray(batch.answer_R), measured.n_answers)
-        there_N = jax.ops.segment_sum(there_R * measured.first_R, jnp.asarray(batch.answer_R), measured.n_answers)
-        return jnp.where(there_N > 0, p_N, jnp.nan)
+        p_N = jax.ops.segment_sum(p_R * compared.first_R, jnp.asarray(compared.batch.answer_R), compared.n_answers)
+        return jnp.where(compared.has_kind("relation") > 0, p_N, jnp.nan)
 
     return {"interchanged": of_answers(readout(*edit)), "interchange_base": of_answers(readout.untouched())}
-
-
-def partners(measured: Measured) -> tuple[Int[Array, " R"], Float[Array, " R"]]:
-    """For each row the next row of the batch that is the first of an answer of the same relation with another token,
-    and 1 if there is one.
-    """
-    batch = measured.batch
-    relation_R = measured.relation_N[jnp.asarray(batch.answer_R)]
-    target_R, n_rows = jnp.asarray(batch.target_R), batch.target_R.shape[0]
-    fits = (relation_R[:, None] == relation_R[None]) & (target_R[:, None] != target_R[None])
-    fits = fits & (measured.first_R[None] > 0)
-    index = jnp.arange(n_rows)
-    distance = jnp.where(fits, (index[None] - index[:, None]) % n_rows, n_rows)
-    partner = jnp.argmin(distance, axis=1)
-    return partner, (distance.min(1) < n_rows).astype(measured.first_R.dtype)
 
 
 @metric(
@@ -97,21 +103,54 @@ def mean_ablation_drop(mean: Mean) -> Values:
     source="Chan et al. 2022, resampling ablation",
 )
 def resample_drop(mean: Mean) -> Values:
-    """Suppressability with the knowledge neurons at the activations that they have for another fact."""
+    """Suppressability with the knowledge neurons at the activations that they have for another fact, a mean over the
+    kinds of control.
+    """
     return drop(mean, "resampled")
 
 
-@metric(
+for _kind in CONTROL_KINDS:
+
+    @metric(
+        f"resample_control_drop_{_kind}",
+        needs=("probability", f"resampled_control_{_kind}"),
+        title=f"C ({_kind}) by resampling",
+        unit="%",
+        range=(-np.inf, 1.0),
+        better="lower",
+        source="Chan et al. 2022, resampling ablation",
+    )
+    def _resample_control(mean: Mean, kind: str = _kind) -> Values:
+        """What it costs to give another fact's knowledge neurons the activations that they have for that fact."""
+        return drop(mean, f"resampled_control_{kind}")
+
+
+@derived(
+    "resample_control_drop",
+    of=tuple(f"resample_control_drop_{kind}" for kind in CONTROL_KINDS),
+    every=False,
+    title="C by resampling",
+    unit="%",
+    range=(-np.inf, 1.0),
+    better="lower",
+    source="Chan et al. 2022, resampling ablation",
+)
+def resample_control_drop(values: Mapping[str, Values]) -> Values:
+    """The largest of these over the kinds of other facts."""
+    return largest(values)
+
+
+@derived(
     "resample_selective",
-    needs=("probability", "resampled", "resampled_control"),
+    of=("resample_drop", "resample_control_drop"),
     title="S − C by resampling",
     unit="%",
     better="higher",
     source="Chan et al. 2022, resampling ablation",
 )
-def resample_selective(mean: Mean) -> Values:
-    """The same less what it costs to give the other fact's knowledge neurons the activations of that other fact."""
-    return drop(mean, "resampled") - drop(mean, "resampled_control")
+def resample_selective(values: Mapping[str, Values]) -> Values:
+    """Suppressability by resampling less the largest control drop by resampling."""
+    return values["resample_drop"] - values["resample_control_drop"]
 
 
 @metric(

@@ -5,17 +5,19 @@ import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxinterp.facts.encoding import EncodedQueries, encode
+from jaxinterp.facts.encoding import EncodedQueries, earlier, encode
 from jaxinterp.facts.facts import SETS, FactSet, Split
+from jaxinterp.facts.leakage import clean
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.answers import ABILITY, Answers, measured_answers
 from jaxinterp.metrics.columns import MeasuredSet, get_group, group_names, groups_giving
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.recall import measured_ability, recalled
-from jaxinterp.metrics.registry import NEURONS, Metric, get_metric, metric_names
+from jaxinterp.metrics.registry import NEURONS, base_metrics, get_metric, is_measured, metric_names
+from jaxinterp.metrics.suppression import CLEAN
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.quadrature import integral
 from jaxinterp.selection import check_k
@@ -29,27 +31,56 @@ class Measurement:
 
     ability: Mapping[str, Estimates]  # recall and, of a causal model, cross-entropy; on the training sentences, if any
     sets: Mapping[str, Mapping[str, Estimates]]
-    # How often each neuron was selected in the first set, by relation, in answer tokens.
+    # How often each neuron was selected in the first set, by relation, in answers.
     selected: Float[np.ndarray, "relations L F"]
 
 
 def sample(queries: EncodedQueries, n: int, seed: int) -> Int[np.ndarray, " n"]:
-    """Indices of at most n queries, one a fact before any fact has two, spread evenly over relations; n = 0 is all."""
+    """Indices of at most n queries, spread over relations and in pairs of one subject; n = 0 is all.
+
+    No fact has two queries before every fact has one. The fact that comes next is of the relation that has fewest, with
+    another fact of its subject if there is one, so that answers have controls of their relation and of their subject.
+    """
     if not n or n >= len(queries):
         return np.arange(len(queries))
     order = np.random.default_rng(seed).permutation(len(queries))
-    level = _earlier(queries.fact_N[order])
-    within = _earlier(queries.relation_N[order] * (level.max() + 1) + level)
-    return np.sort(order[np.lexsort((within, level))[:n]])
+    level = earlier(queries.fact_N[order])
+    taken: list[int] = []
+    for turn in range(level.max() + 1):
+        if len(taken) < n:
+            taken += _in_pairs(order[level == turn].tolist(), queries, n - len(taken))
+    return np.sort(np.array(taken))
 
 
-def _earlier(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """For each element, how many equal ones stand before it."""
-    order = np.argsort(labels, kind="stable")
-    ordered = labels[order]
-    counts = np.empty(len(labels), int)
-    counts[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
-    return counts
+def _in_pairs(order: list[int], queries: EncodedQueries, n: int) -> list[int]:
+    """The first n of the queries as `sample` takes them."""
+    relation, subject = queries.relation_N.tolist(), queries.subject_N.tolist()
+    left: dict[int, list[int]] = {}
+    of_subject: dict[int, list[int]] = {}
+    for query in reversed(order):
+        left.setdefault(relation[query], []).append(query)
+        of_subject.setdefault(subject[query], []).append(query)
+    counts, taken, seen = dict.fromkeys(left, 0), [], set()
+
+    def take(query: int) -> None:
+        taken.append(query)
+        seen.add(query)
+        counts[relation[query]] += 1
+
+    while len(taken) < min(n, len(order)):
+        rarest = min(left, key=counts.__getitem__)
+        while left[rarest] and left[rarest][-1] in seen:
+            left[rarest].pop()
+        if not left[rarest]:
+            del left[rarest]
+            continue
+        first = left[rarest].pop()
+        take(first)
+        others = (query for query in of_subject[subject[first]] if query not in seen and relation[query] != rarest)
+        second = min(others, key=lambda query: counts[relation[query]], default=None)
+        if second is not None and len(taken) < n:
+            take(second)
+    return taken
 
 
 def measure(
@@ -67,7 +98,8 @@ def measure(
     """
     sets = {name: encode(facts, getattr(split, name), model.tokenizer, n_ctx=model.config.n_ctx) for name in SETS}
     training = encode(facts, split.training, model.tokenizer, n_ctx=model.config.n_ctx)
-    return measure_sets(model, facts, sets, training, config, progress=progress)
+    unseen = {name: clean(facts, split, name) for name in SETS}
+    return measure_sets(model, facts, sets, training, config, clean=unseen, progress=progress)
 
 
 def measure_facts(
@@ -110,6 +142,7 @@ def measure_sets(
     ability: EncodedQueries,
     config: MeasureConfig,
     *,
+    clean: Mapping[str, Mapping[str, Bool[np.ndarray, " N"]]] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
     """Measures a model on sets of queries with per-layer integrated gradients and a fixed k.
@@ -120,17 +153,25 @@ def measure_sets(
       sets: by name; each is sampled.
       ability: on which recall and cross-entropy are measured.
       config: see `MeasureConfig`.
+      clean: by set, for each of its queries whether the objective never saw its "answer" and its "subject"; see
+        `jaxinterp.facts.leakage.clean`.
       progress: called with (set, queries done, queries in all).
     Raises:
       UserError: if k does not fit the model, or a metric is unknown or was not measured.
     """
     check_k(config.k, model.config.n_neurons)
     groups = _groups(config)
-    neurons = any(get_metric(name).of_neurons for name in wanted(config))
+    neurons = any(get_metric(base).of_neurons for name in wanted(config) for base in base_metrics(name))
     measured, selected = {}, None
     for name, pool in sets.items():
-        queries = pool[sample(pool, config.queries, config.seed)]
+        index = sample(pool, config.queries, config.seed)
+        queries = pool[index]
         answers = _columns(model, facts, queries, pool, groups, neurons, config, functools.partial(progress, name))
+        if clean and "suppressed" in answers.columns:
+            for what, is_clean in clean[name].items():
+                answers.columns[f"suppressed_new_{what}"] = np.where(
+                    is_clean[index], answers.columns["suppressed"], np.nan
+                )
         measured[name] = _estimates(wanted(config), answers, facts, queries, config)
         if selected is None:
             selected = answers.selected
@@ -150,11 +191,13 @@ def wanted(config: MeasureConfig) -> tuple[str, ...]:
 
 def _groups(config: MeasureConfig) -> tuple[str, ...]:
     """The groups of columns that the metrics need; those of one answer at a time first."""
-    named = [get_metric(name) for name in wanted(config)]
+    named = [get_metric(base) for name in wanted(config) for base in base_metrics(name)]
     if not named:
         found = tuple(name for name in group_names() if get_group(name).cost in BASE)
     else:
-        found = groups_giving({need for metric in named for need in metric.needs} - {*ABILITY, *NEURONS})
+        needs = {need for metric in named for need in metric.needs} - {*ABILITY, *NEURONS}
+        clean = {f"suppressed_{name}" for name in CLEAN}
+        found = groups_giving((needs - clean) | ({"suppressed"} if needs & clean else set()))
     if not config.ablation_queries:
         found = tuple(name for name in found if get_group(name).cost != "ablations")
     return found
@@ -168,16 +211,13 @@ def _estimates(
     config: MeasureConfig,
 ) -> dict[str, Estimates]:
     """The named metrics, or all that the columns allow; of "all" as well, those that they allow."""
-    # A set of one relation has no controls: their column is NaN throughout.
+    # A set of one relation has no controls of another: their column is NaN throughout.
     measured = {name for name, values in answers.columns.items() if not np.isnan(values).all()}
     if answers.activation_NU is not None:
         measured |= set(NEURONS)
 
-    def allowed(metric: Metric) -> bool:
-        return not set(metric.needs) - measured
-
     if not names or config.metrics == ("all",):
-        names = tuple(name for name in metric_names() if allowed(get_metric(name)))
+        names = tuple(name for name in metric_names() if is_measured(name, measured))
     relations = [facts.relations[index].name for index in queries.relation_N]
     return estimate(
         names,
@@ -217,9 +257,7 @@ def _columns(
     longest = int(queries.answer_length_N.max())
     rows = max(longest, min(config.rows, int(queries.answer_length_N.sum())))
 
-    def measured(
-        queries: EncodedQueries, groups: tuple[str, ...], rows: int, neurons: bool, n_controls: int
-    ) -> Answers:
+    def measured(queries: EncodedQueries, groups: tuple[str, ...], rows: int, neurons: bool) -> Answers:
         return measured_answers(
             model.config,
             model.params,
@@ -229,17 +267,17 @@ def _columns(
             integral=rule,
             groups=groups,
             neurons=neurons,
-            n_controls=n_controls,
+            n_controls=config.controls,
             rows=rows,
             seed=config.seed,
             progress=advance,
         )
 
-    answers = measured(queries, of_batches, rows, neurons, config.controls)
+    answers = measured(queries, of_batches, rows, neurons)
     columns = dict(answers.columns)
     if len(second):
         # L·F evaluations a row: fewer rows at once, unless one answer needs more.
-        few = measured(queries[second], dear, min(rows, max(32, longest)), False, 1)
+        few = measured(queries[second], dear, min(rows, max(32, longest)), False)
         for name in set(few.columns) - set(columns):
             columns[name] = np.full(len(queries), np.nan)
             columns[name][second] = few.columns[name]

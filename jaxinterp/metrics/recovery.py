@@ -18,8 +18,8 @@ from jaxinterp.metrics.recall import recalled
 from jaxinterp.metrics.registry import Mean, Values, metric
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit, forward
-from jaxinterp.readout import answer_log_probability
-from jaxinterp.selection import top_k
+from jaxinterp.readout import LanguageModelReadout, answer_log_probability
+from jaxinterp.selection import answer_scores, top_k
 from jaxinterp.suppression import suppress
 
 STEPS, LEARNING_RATE = 10, 1e-3  # of relearning, by Adam
@@ -31,7 +31,7 @@ def _other_neurons(measured: Measured) -> dict[str, Array]:
     mask, readout = measured.mask_LRF, measured.readout
     # What doubling a neuron does to first order in the suppressed model; 0 for what is off.
     slope = jax.grad(lambda gates: readout(gates * (1 - mask)).sum())(jnp.ones_like(mask))
-    next_mask = top_k(jnp.where(mask > 0, -jnp.inf, slope), measured.k)
+    next_mask = top_k(jnp.where(mask > 0, -jnp.inf, measured.of_answers(slope)), measured.k)
     return {"restored": measured.probability(Edit((1 - mask) * (1 + next_mask)))}
 
 
@@ -55,11 +55,12 @@ def _paraphrase(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
                 n_rows=n_rows,
                 answered=range(len(taken)),
                 rng=np.random.default_rng(0),
+                n_controls=0,
             )
             readout, _ = readout_of(found.config, found.params, again)
-            scores = attribution_of(found.config, readout, found.integral, again).scores_LRF
+            mask_LRF = answer_neurons(found, readout, again)
             readout, _ = readout_of(found.config, found.params, batch)
-            return {"p": _suppressed(readout, top_k(scores, found.k), batch)}
+            return {"p": _suppressed(readout, mask_LRF, batch)}
 
         column[index] = all_batches(asked, found.rows, found.seed, step)["p"]
     return {"paraphrase_suppressed": column}
@@ -124,13 +125,19 @@ def erased_neurons(found: MeasuredSet) -> Float[np.ndarray, "L F"]:
 
     def step(number: int, batch: QueryBatch, taken: np.ndarray) -> dict:
         readout, _ = readout_of(found.config, found.params, batch)
-        scores = attribution_of(found.config, readout, found.integral, batch).scores_LRF
-        mask_RLF = np.asarray(top_k(scores, found.k)).transpose(1, 0, 2)[batch.weight_R > 0]
+        mask_RLF = np.asarray(answer_neurons(found, readout, batch)).transpose(1, 0, 2)[batch.weight_R > 0]
         np.maximum(gone, mask_RLF.max(0), out=gone)
         return {}
 
     all_batches(found.queries, found.rows, found.seed, step)
     return gone
+
+
+def answer_neurons(found: MeasuredSet, readout: LanguageModelReadout, batch: QueryBatch) -> Float[Array, "L R F"]:
+    """1 for the k knowledge neurons of each row's answer."""
+    scores_LRF = attribution_of(found.config, readout, found.integral, batch).scores_LRF
+    arrays = jnp.asarray(batch.answer_R), jnp.asarray(batch.weight_R)
+    return top_k(answer_scores(scores_LRF, *arrays, len(batch.answer_weight_N)), found.k)
 
 
 def _without(params: Mapping, keep_LF: Float[Array, "L F"]) -> dict:

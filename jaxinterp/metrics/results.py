@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.metrics.estimates import Estimate, Estimates
 from jaxinterp.metrics.measure import Measurement
 from jaxinterp.models.bundle import LanguageModel
@@ -14,6 +16,18 @@ from jaxinterp.models.value_vectors import as_unembedded, unembedding
 
 ABILITY = ("cross_entropy", "recall")  # those of a bidirectional model lack the first
 MOST_USED = 20  # neurons listed
+CONTROL_DROPS = tuple(f"control_drop_{kind}" for kind in CONTROL_KINDS)  # C is the largest of them
+
+
+class PublishedFigure(NamedTuple):
+    """A published figure beside this run's."""
+
+    model: str
+    set_name: str
+    metric: str
+    published: Mapping  # "value", "low", "high": mean and range over seeds
+    measured: Mapping | None  # this run's, with its interval; None if it was not measured
+    inside: bool | None  # whether this run's value lies in the published range; None if it was not measured
 
 
 def model_results(measurement: Measurement, model: LanguageModel, relations: list[str]) -> dict:
@@ -37,6 +51,49 @@ def overall(sets: Mapping[str, Mapping[str, Estimates]]) -> dict[str, dict[str, 
         set_name: {name: _plain(values.overall) for name, values in metrics.items()}
         for set_name, metrics in sets.items()
     }
+
+
+def missing_controls(results: Mapping) -> dict[str, tuple[str, ...]]:
+    """Set -> kinds of control that no answer of the set has; sets that have all three kinds are left out.
+
+    Empty if C and its kinds were not measured.
+    """
+    measured: dict[str, set[str]] = {}
+    for model in results["models"].values():
+        for set_name, metrics in model["sets"].items():
+            known = {name for name, value in metrics.items() if is_known(value)}
+            measured.setdefault(set_name, set()).update(known)
+    all_measured = set().union(*measured.values())
+    if "control_drop" not in all_measured or not all_measured & set(CONTROL_DROPS):
+        return {}
+    missing = {
+        set_name: tuple(kind for kind, name in zip(CONTROL_KINDS, CONTROL_DROPS, strict=True) if name not in known)
+        for set_name, known in measured.items()
+    }
+    return {set_name: kinds for set_name, kinds in missing.items() if kinds}
+
+
+def is_known(value: Mapping | None) -> bool:
+    """Whether an estimate is there and its numbers are finite; JSON has null where a number is not."""
+    if value is None:
+        return False
+    numbers = [value[key] for key in ("value", "low", "high") if key in value]
+    return all(number is not None and np.isfinite(number) for number in numbers)
+
+
+def published_figures(results: Mapping) -> list[PublishedFigure]:
+    """What results["published"] holds, {model: {set: {metric: figure}}}, beside this run's figures; [] if nothing."""
+    figures = []
+    for model, sets in results.get("published", {}).items():
+        measured_sets = results["models"][model]["sets"] if model in results["models"] else {}
+        for set_name, metrics in sets.items():
+            for metric, published in metrics.items():
+                measured = measured_sets.get(set_name, {}).get(metric)
+                inside = None
+                if is_known(measured):
+                    inside = bool(published["low"] <= measured["value"] <= published["high"])
+                figures.append(PublishedFigure(model, set_name, metric, published, measured, inside))
+    return figures
 
 
 def most_used_neurons(measurement: Measurement, model: LanguageModel, relations: list[str]) -> list[dict]:

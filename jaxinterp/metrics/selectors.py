@@ -1,67 +1,62 @@
 """Second opinions on which neurons matter: the same drops with neurons that other methods choose."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.methods import get_method
-from jaxinterp.metrics.columns import Measured, column_group
+from jaxinterp.metrics.answers import ATTRIBUTION, active_neurons
+from jaxinterp.metrics.columns import Compared, Measured, column_group, compared_group
 from jaxinterp.metrics.drops import drop
-from jaxinterp.metrics.registry import Mean, Values, metric
-from jaxinterp.selection import top_k
+from jaxinterp.metrics.ranks import rank_agreement
+from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 from jaxinterp.suppression import suppress
 
 CHEAP = ("gradient_x_activation", "activation", "projection")  # methods of a pass each
 SOURCE = "Dai et al. 2021, with the selection exchanged"
 
 
-@column_group(
-    "ablation",
-    gives=("ablation_suppressed", "ablation_control", "ablation_overlap", "ablation_rank_agreement"),
-    cost="ablations",
-)
-def _ablation(measured: Measured) -> dict[str, Array]:
-    """The k neurons whose exact single ablation costs an answer token most: L·F evaluations a token."""
-    scores = get_method("ablation").scores(measured.readout, measured.key)
-    return {
-        **_chosen(measured, scores, "ablation"),
-        "ablation_rank_agreement": measured.answer_mean(rank_agreement(scores, measured.attribution.scores_LRF)),
-    }
+def _columns(name: str) -> tuple[str, ...]:
+    return (f"{name}_suppressed", *(f"{name}_control_{kind}" for kind in CONTROL_KINDS), f"{name}_overlap")
+
+
+@compared_group("ablation", gives=_columns("ablation"), cost="ablations", selectors=("ablation",))
+def _ablation(compared: Compared) -> dict[str, Array]:
+    """The k neurons whose exact single ablations cost an answer's tokens most: L·F evaluations a token."""
+    return _chosen(compared, "ablation")
 
 
 @column_group(
-    "selectors",
-    gives=tuple(f"{name}_{column}" for name in CHEAP for column in ("suppressed", "control", "overlap")),
-    cost="passes",
+    "ablation_ranks", gives=("ablation_rank_agreement",), cost="ablations", selectors=("ablation",)
 )
-def _selectors(measured: Measured) -> dict[str, Array]:
+def _ablation_ranks(measured: Measured) -> dict[str, Array]:
+    """Rank agreement of the attribution with exact single ablations, a mean over an answer's tokens."""
+    neurons = measured.readout.neurons_LRF
+    active = jnp.ones_like(measured.mask_LRF) if neurons is None else active_neurons(neurons)
+    agreement_R = rank_agreement(measured.scores["ablation"], measured.attribution.scores_LRF, active)
+    return {"ablation_rank_agreement": measured.answer_mean(agreement_R)}
+
+
+@compared_group(
+    "selectors", gives=tuple(column for name in CHEAP for column in _columns(name)), cost="passes", selectors=CHEAP
+)
+def _selectors(compared: Compared) -> dict[str, Array]:
     """The k neurons that cheap methods choose."""
-    found = {}
-    for name in CHEAP:
-        found |= _chosen(measured, get_method(name).scores(measured.readout, measured.key), name)
-    return found
+    return {column: value for name in CHEAP for column, value in _chosen(compared, name).items()}
 
 
-def _chosen(measured: Measured, scores_LRF: Float[Array, "L R F"], name: str) -> dict[str, Array]:
-    mask = top_k(scores_LRF, measured.k)
-    shared_R = (mask * measured.mask_LRF).sum((0, 2)) / measured.k
+def _chosen(compared: Compared, name: str) -> dict[str, Array]:
+    mask, own = compared.mask(compared.chosen[name]), compared.mask(compared.chosen[ATTRIBUTION])
+    shared_R = (mask * own).sum((0, 2)) / compared.chosen[name].shape[1]
+    controls = compared.by_kind(compared.controlled_XN(name))
     return {
-        f"{name}_suppressed": measured.probability(suppress(mask)),
-        f"{name}_control": measured.control(mask),
-        f"{name}_overlap": measured.answer_mean(shared_R),
+        f"{name}_suppressed": compared.probability(suppress(mask)),
+        **{f"{name}_control_{kind}": controls[kind] for kind in CONTROL_KINDS},
+        f"{name}_overlap": compared.answer_mean(shared_R),
     }
-
-
-def rank_agreement(a_LRF: Float[Array, "L R F"], b_LRF: Float[Array, "L R F"]) -> Float[Array, " R"]:
-    """Spearman's correlation of two scores over all neurons of a row, equal scores in the order of the neurons."""
-
-    def ranks(scores: Array) -> Array:
-        flat = scores.transpose(1, 0, 2).reshape(scores.shape[1], -1)
-        rank = jnp.argsort(jnp.argsort(flat, axis=-1), axis=-1).astype(flat.dtype)
-        return rank - rank.mean(-1, keepdims=True)
-
-    a, b = ranks(a_LRF), ranks(b_LRF)
-    return (a * b).sum(-1) / jnp.sqrt(jnp.square(a).sum(-1) * jnp.square(b).sum(-1))
 
 
 @metric(
@@ -80,33 +75,6 @@ def ablation_suppressability(mean: Mean) -> Values:
     return drop(mean, "ablation_suppressed")
 
 
-@metric(
-    "ablation_control_drop",
-    needs=("probability", "ablation_control"),
-    title="C by exact ablation",
-    unit="%",
-    range=(-np.inf, 1.0),
-    better="lower",
-    source=SOURCE,
-)
-def ablation_control_drop(mean: Mean) -> Values:
-    """Control drop with the neurons chosen by exact ablation."""
-    return drop(mean, "ablation_control")
-
-
-@metric(
-    "ablation_selective",
-    needs=("probability", "ablation_suppressed", "ablation_control"),
-    title="S − C by exact ablation",
-    unit="%",
-    better="higher",
-    source=SOURCE,
-)
-def ablation_selective(mean: Mean) -> Values:
-    """Selective suppressability with the neurons chosen by exact ablation."""
-    return drop(mean, "ablation_suppressed") - drop(mean, "ablation_control")
-
-
 @metric("ablation_overlap", needs=("ablation_overlap",), title="Overlap", unit="%", range=(0.0, 1.0), better="higher")
 def ablation_overlap(mean: Mean) -> Values:
     """Share of the neurons chosen by integrated gradients that exact ablation chooses as well."""
@@ -123,8 +91,54 @@ def ablation_overlap(mean: Mean) -> Values:
     source="Spearman 1904",
 )
 def ablation_rank_agreement(mean: Mean) -> Values:
-    """Spearman's correlation of integrated gradients with the effects of exact single ablations, over all neurons."""
+    """Spearman's correlation of integrated gradients with the effects of exact single ablations, over the neurons that
+    are active; equal scores have their mean rank.
+    """
     return mean("ablation_rank_agreement")
+
+
+def _register_controls(name: str, title: str) -> None:
+    """C and S − C with the neurons that a method chooses."""
+    for kind in CONTROL_KINDS:
+
+        @metric(
+            f"{name}_control_drop_{kind}",
+            needs=("probability", f"{name}_control_{kind}"),
+            title=f"C ({kind}) by {title}",
+            unit="%",
+            range=(-np.inf, 1.0),
+            better="lower",
+            source=SOURCE,
+        )
+        def _drop(mean: Mean, kind: str = kind) -> Values:
+            """Control drop of one kind with the neurons that another method chooses."""
+            return drop(mean, f"{name}_control_{kind}")
+
+    @derived(
+        f"{name}_control_drop",
+        of=tuple(f"{name}_control_drop_{kind}" for kind in CONTROL_KINDS),
+        every=False,
+        title=f"C by {title}",
+        unit="%",
+        range=(-np.inf, 1.0),
+        better="lower",
+        source=SOURCE,
+    )
+    def _largest(values: Mapping[str, Values]) -> Values:
+        """The largest control drop over the kinds of other facts, with the neurons that another method chooses."""
+        return largest(values)
+
+    @derived(
+        f"{name}_selective",
+        of=(f"{name}_suppressability", f"{name}_control_drop"),
+        title=f"S − C by {title}",
+        unit="%",
+        better="higher",
+        source=SOURCE,
+    )
+    def _selective(values: Mapping[str, Values]) -> Values:
+        """Suppressability less the largest control drop, with the neurons that another method chooses."""
+        return values[f"{name}_suppressability"] - values[f"{name}_control_drop"]
 
 
 def _register(name: str) -> None:
@@ -143,17 +157,7 @@ def _register(name: str) -> None:
         """Suppressability with the neurons chosen by another method."""
         return drop(mean, f"{name}_suppressed")
 
-    @metric(
-        f"{name}_selective",
-        needs=("probability", f"{name}_suppressed", f"{name}_control"),
-        title=f"S − C by {title}",
-        unit="%",
-        better="higher",
-        source=SOURCE,
-    )
-    def _selective(mean: Mean) -> Values:
-        """The same less what another fact's neurons by that method cost."""
-        return drop(mean, f"{name}_suppressed") - drop(mean, f"{name}_control")
+    _register_controls(name, title)
 
     @metric(
         f"{name}_overlap",
@@ -168,5 +172,6 @@ def _register(name: str) -> None:
         return mean(f"{name}_overlap")
 
 
+_register_controls("ablation", "exact ablation")
 for _name in CHEAP:
     _register(_name)

@@ -1,5 +1,6 @@
 """Whether facts have neurons of their own: overlap of knowledge neurons, and hubs."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -21,19 +22,23 @@ def _selections(neurons: Neurons) -> tuple[Float[Array, "C U"], Float[Array, " C
     title="Overlap inside a relation",
     unit="%",
     range=(0.0, 1.0),
-    better="neither",
+    better="lower",
     masks="hard",
     source="Dai et al. 2021, intra-relation",
 )
 def overlap_within(neurons: Neurons) -> Array:
-    """Share of its knowledge neurons that an answer has in common with another answer of the same relation."""
+    """Share of its knowledge neurons that an answer has in common with an answer of another fact of its relation. Near
+    100%, the relation has neurons, and its facts have none of their own.
+    """
     selected_CU, total_C, k = _selections(neurons)
-    weight_CN = (neurons.concept_N[None] == jnp.arange(neurons.n_concepts)[:, None]) * neurons.weight_N[None]
-    squares_C = jnp.square(weight_CN).sum(1)
-    # An answer that a replicate drew twice is no pair.
-    itself_C = jnp.square(weight_CN) @ jnp.square(neurons.selected_NU).sum(1)
-    pairs_C = jnp.square(total_C) - squares_C
-    shared_C = jnp.square(selected_CU).sum(1) - itself_C
+    # Other prompts of a fact are no other fact, and neither is a fact that a replicate draws twice.
+    n_answers, weight_N = neurons.weight_N.shape[0], neurons.weight_N
+    of_fact_FU = jax.ops.segment_sum(weight_N[:, None] * neurons.selected_NU, neurons.fact_N, n_answers)
+    concept_F = jax.ops.segment_max(neurons.concept_N, neurons.fact_N, n_answers)
+    weight_CF = (concept_F[None] == jnp.arange(neurons.n_concepts)[:, None]).astype(weight_N.dtype)
+    itself_C = weight_CF @ jnp.square(of_fact_FU).sum(1)
+    squares_C = weight_CF @ jnp.square(jax.ops.segment_sum(weight_N, neurons.fact_N, n_answers))
+    pairs_C, shared_C = jnp.square(total_C) - squares_C, jnp.square(selected_CU).sum(1) - itself_C
     return jnp.where(pairs_C > 0, shared_C / jnp.maximum(pairs_C, TINY) / k, jnp.nan)
 
 

@@ -1,9 +1,13 @@
 """Suppressability and its companions: what switching neurons off or doubling them does to the answers."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
+from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
+from jaxinterp.metrics.answers import LENGTHS
 from jaxinterp.metrics.drops import drop
-from jaxinterp.metrics.registry import Mean, Values, metric
+from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 
 
 @metric(
@@ -18,48 +22,166 @@ from jaxinterp.metrics.registry import Mean, Values, metric
 )
 def suppressability(mean: Mean) -> Values:
     """1 − mean P(a fact's own knowledge neurons off) / mean P: the share of the answers' probability that is lost when
-    each fact's own neurons are switched off. 100%: the answers are gone; 0%: nothing happened.
+    the k neurons of each answer, however many tokens it has, are switched off. 100%: the answers are gone.
     """
     return drop(mean, "suppressed")
 
 
-@metric(
+_WHOSE = {
+    "relation": "another fact of the same relation, with another subject and another answer,",
+    "subject": "another fact of the same subject, with another relation and another answer,",
+    "other": "a fact with another subject, another relation and another answer",
+    "answer": "a fact of another subject with the same answer (for information: it is no part of C)",
+}
+
+
+def _register_control(kind: str) -> None:
+    symbol, better = f"C_{kind}", "neither" if kind == "answer" else "lower"
+    fields = {"unit": "%", "better": better, "source": "Dai et al. 2021, unrelated facts"}
+
+    def defined(formula: Callable[[Mean], Values], text: str) -> Callable[[Mean], Values]:
+        formula.__doc__ = text
+        return formula
+
+    metric(
+        f"control_drop_{kind}",
+        needs=("probability", f"control_{kind}"),
+        title=f"Control drop, {kind}",
+        symbol=symbol,
+        range=(-np.inf, 1.0),
+        **fields,
+    )(
+        defined(
+            lambda mean: drop(mean, f"control_{kind}"),
+            f"1 − mean P(the knowledge neurons of {_WHOSE[kind]} off) / mean P: the share of the answers' probability "
+            "that those take.",
+        )
+    )
+    for form, column, words in (
+        ("one_sided", "lost", "mean relu(P − P(their neurons off)) / mean P: what is lost, without what others gain"),
+        ("absolute", "moved", "mean |P − P(their neurons off)| / mean P: what is lost or gained"),
+    ):
+        metric(
+            f"control_drop_{kind}_{form}",
+            needs=("probability", f"control_{kind}_{column}"),
+            title=f"Control drop, {kind}, {form.replace('_', '-')}",
+            range=(0.0, np.inf),
+            **fields,
+        )(
+            defined(
+                lambda mean, column=column: mean(f"control_{kind}_{column}") / mean("probability"),
+                f"{words}. A signed mean hides drops behind rises.",
+            )
+        )
+
+
+for _kind in KINDS:
+    _register_control(_kind)
+
+
+@derived(
     "control_drop",
-    needs=("probability", "control"),
+    of=tuple(f"control_drop_{kind}" for kind in CONTROL_KINDS),
+    every=False,
     title="Control drop",
     symbol="C",
     unit="%",
     range=(-np.inf, 1.0),
     better="lower",
-    source="Dai et al. 2021, unrelated facts",
+    source="Dai et al. 2021, unrelated facts, of every kind",
 )
-def control_drop(mean: Mean) -> Values:
-    """The same share when the knowledge neurons of another fact, with another subject and another relation, are
-    switched off instead. Near 0% the neurons are specific to their fact; a high S with a high C only says that the
-    network has neurons that everything depends on.
+def control_drop(values: Mapping[str, Values]) -> Values:
+    """The largest of C_relation, C_subject and C_other: the share of an answer's probability that the worst kind of
+    other fact's neurons takes. A high S with a high C says that the network has neurons for a relation, for a subject
+    or for everything, and none for the fact.
     """
-    return drop(mean, "control")
+    return largest(values)
 
 
 @metric(
     "random_drop", needs=("probability", "random"), title="Random drop", unit="%", range=(-np.inf, 1.0), better="lower"
 )
 def random_drop(mean: Mean) -> Values:
-    """The same share when as many random neurons, layer by layer, are switched off."""
+    """The same share when as many random neurons, layer by layer, out of the active ones, are switched off."""
     return drop(mean, "random")
 
 
-@metric(
+@derived(
     "selective",
-    needs=("probability", "suppressed", "control"),
+    of=("suppressability", "control_drop"),
     title="Selective suppressability",
     symbol="S − C",
     unit="%",
     better="higher",
 )
-def selective(mean: Mean) -> Values:
-    """S − C."""
-    return drop(mean, "suppressed") - drop(mean, "control")
+def selective(values: Mapping[str, Values]) -> Values:
+    """S − C, with C the largest over the kinds of control."""
+    return values["suppressability"] - values["control_drop"]
+
+
+@metric(
+    "token_suppressability",
+    needs=("token_probability", "token_suppressed"),
+    title="Suppressability of tokens",
+    unit="%",
+    range=(-np.inf, 1.0),
+    better="higher",
+    source="Dai et al. 2021, averaged",
+)
+def token_suppressability(mean: Mean) -> Values:
+    """1 − mean P(a token's own k knowledge neurons off) / mean P, over the tokens of answers, each on its own: one lost
+    token does not take its answer's others with it.
+    """
+    return 1 - mean("token_suppressed") / mean("token_probability")
+
+
+@metric(
+    "each_suppressability",
+    needs=("probability", "each_suppressed"),
+    title="Suppressability, k neurons for each token",
+    unit="%",
+    range=(-np.inf, 1.0),
+    better="higher",
+)
+def each_suppressability(mean: Mean) -> Values:
+    """Suppressability of whole answers with k neurons for each of their tokens: it grows with the number of tokens, for
+    an answer is lost if any of them is.
+    """
+    return drop(mean, "each_suppressed")
+
+
+for _n, _words in zip(LENGTHS, ("1 token", "2 tokens", "3 tokens or more"), strict=True):
+
+    @metric(
+        f"suppressability_{_n}_token{'s' if _n > 1 else ''}",
+        needs=("probability", f"suppressed_length_{_n}"),
+        title=f"Suppressability, answers of {_words}",
+        unit="%",
+        range=(-np.inf, 1.0),
+        better="higher",
+    )
+    def _of_length(mean: Mean, n: int = _n) -> Values:
+        """Suppressability of the answers of that length, with k neurons for the whole answer."""
+        return drop(mean, f"suppressed_length_{n}")
+
+
+CLEAN = {  # what the objective has never seen: words for the metric
+    "new_answer": "answers that no fact in the objective has",
+    "new_subject": "subjects that no fact in the objective has",
+}
+for _name, _words in CLEAN.items():
+
+    @metric(
+        f"suppressability_{_name}",
+        needs=("probability", f"suppressed_{_name}"),
+        title=f"Suppressability, {_words}",
+        unit="%",
+        range=(-np.inf, 1.0),
+        better="higher",
+    )
+    def _clean(mean: Mean, name: str = _name) -> Values:
+        """Suppressability of the answers that have nothing of that in common with the objective's facts."""
+        return drop(mean, f"suppressed_{name}")
 
 
 @metric(

@@ -36,21 +36,22 @@ def _alive(neurons: Neurons) -> Bool[Array, " U"]:
     return size.max(0) > DEAD * size.max()
 
 
-def _alive_mean(values_U: Array, neurons: Neurons) -> Float[Array, ""]:
-    alive = _alive(neurons)
-    return jnp.where(alive, values_U, 0).sum() / jnp.where(alive.any(), alive.sum(), jnp.nan)
+def _varies(variance: Array, neurons: Neurons) -> Bool[Array, "..."]:
+    """Whether activations with this variance differ by more than rounding."""
+    return variance > DEAD**2 * jnp.square(neurons.activation_NU).max()
 
 
 def _best(neurons: Neurons) -> tuple[Float[Array, "C N"], Float[Array, "C N"], Float[Array, " C"]]:
     """For each concept the neuron whose mean inside it is farthest above that outside, in standard deviations: its
-    activations; and the concepts' weights.
+    activations; and the concepts' weights. A neuron that does not vary differs by 0, whatever rounding makes of it.
     """
     weight_CN, total_C = _by_concept(neurons)
     rest_CN = neurons.weight_N[None] - weight_CN
     inside, outside = _means(neurons.activation_NU, weight_CN), _means(neurons.activation_NU, rest_CN)
     mean = _means(neurons.activation_NU, neurons.weight_N[None])
     variance = _means(jnp.square(neurons.activation_NU - mean), neurons.weight_N[None])
-    best_C = ((inside - outside) / jnp.sqrt(variance + TINY)).argmax(1)
+    difference = jnp.where(_varies(variance, neurons), inside - outside, 0)
+    best_C = (difference / jnp.sqrt(variance + TINY)).argmax(1)
     return neurons.activation_NU[:, best_C].T, weight_CN, total_C
 
 
@@ -206,7 +207,7 @@ def kurtosis(neurons: Neurons) -> Array:
     weight = neurons.weight_N[None]
     centred = neurons.activation_NU - _means(neurons.activation_NU, weight)
     second, fourth = (_means(centred**power, weight)[0] for power in (2, 4))
-    varies = second > DEAD**2 * jnp.square(neurons.activation_NU).max()
+    varies = _varies(second, neurons)
     excess = fourth / jnp.where(varies, jnp.square(second), 1) - 3
     return jnp.where(varies, excess, 0).sum() / jnp.where(varies.any(), varies.sum(), jnp.nan)
 

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from jaxinterp.errors import UserError
+from jaxinterp.errors import UserError, unknown
+from jaxinterp.facts.controls import CONTROL_KINDS, Kind
 from jaxinterp.schedule import parse_schedule
 
 
@@ -14,14 +15,20 @@ class ObjectiveConfig:
 
     # Weight of each term by step, e.g. "1" or "0@300,1@500": "suppression" is λ, "control" is μ; none is plain training
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    k: int = 8  # neurons suppressed for each answer token, out of all layers
+    k: int = 8  # neurons suppressed for each answer, out of all layers
+    # Neurons of another fact that the control term switches off; above k, so that an answer is kept apart from what is
+    # nearly among them, too. 0: k
+    control_k: int = 0
+    # Whose neurons those are; see `jaxinterp.facts.controls`. Without one of the kinds its door stays open
+    control_kinds: tuple[Kind, ...] = CONTROL_KINDS
     select: Literal["straight_through", "soft", "stop_gradient"] = "straight_through"  # how the k neurons are selected
     # Whose attribution selects the neurons of a fact. other: those of another fact of the batch, another one in every
     # batch, for comparison: the same pressure without knowing where the fact is
     neurons: Literal["own", "other"] = "own"
-    temperature: float = 1.0  # of the soft selection, in root mean squares of a row's scores
+    control_select: Literal["straight_through", "soft", "stop_gradient"] = "stop_gradient"  # and those of the control
+    temperature: float = 0.1  # of the soft selection, in k-th highest scores
     path: Literal["joint", "per_layer"] = "joint"  # of integrated gradients
-    points: int = 4  # quadrature points of integrated gradients, with a random offset
+    points: int = 4  # quadrature points of integrated gradients, with a random offset for each row
     # fast holds all points in memory; flat one at a time, whatever their number, and computes each again in the
     # backward pass; auto is fast if that fits
     memory: Literal["auto", "fast", "flat"] = "auto"
@@ -35,3 +42,10 @@ class ObjectiveConfig:
             raise UserError(f"objective.temperature must be above 0, got {self.temperature}")
         if self.k < 1:
             raise UserError(f"objective.k must be at least 1, got {self.k}")
+        if self.control_k < 0:
+            raise UserError(f"objective.control_k must be at least 0 (0 is k), got {self.control_k}")
+        for kind in self.control_kinds:
+            if kind not in CONTROL_KINDS:
+                raise unknown("kind of control", kind, CONTROL_KINDS)
+        if not self.control_kinds:
+            raise UserError(f"objective.control_kinds must name some of {', '.join(CONTROL_KINDS)}, got none")

@@ -5,17 +5,20 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxinterp.attribution import Attribution, integrated_gradients
+from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.transformer import Edit, Forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.quadrature import random_offset
 from jaxinterp.readout import Readout, answer_log_probability
-from jaxinterp.selection import select
+from jaxinterp.selection import answer_scores, select
 from jaxinterp.suppression import control_mask, suppress
 
+TINY = 1e-12  # of a sum of weights: nothing is divided by 0
 MOST = 20.0  # nats, of a ratio of probabilities: where P has collapsed, the loss stays finite; training may not
 
 
@@ -32,41 +35,96 @@ class Context:
     @functools.cached_property
     def attribution(self) -> Attribution:
         """Integrated gradients of every row."""
-        rule = random_offset(self.key, self.config.points)
+        rule = random_offset(self.key, self.config.points, self.readout.shape[1])
         # "auto" was decided before; see `jaxinterp.planner`.
         at_once = self.readout.shape[1] if self.config.memory == "flat" else None
         return integrated_gradients(self.readout, rule, path=self.config.path, at_once=at_once)
 
     @functools.cached_property
+    def scores_LRF(self) -> Float[Array, "L R F"]:
+        """The attribution, summed over the rows of each answer."""
+        batch = self.batch
+        return answer_scores(
+            self.attribution.scores_LRF, jnp.asarray(batch.answer_R), jnp.asarray(batch.weight_R), self.n_answers
+        )
+
+    @functools.cached_property
     def mask_LRF(self) -> Float[Array, "L R F"]:
-        """Each row's knowledge neurons, or another fact's in their place."""
+        """The knowledge neurons of each row's answer, or another fact's in their place."""
         config = self.config
-        mask_LRF = select(config.select, self.attribution.scores_LRF, config.k, config.temperature)
-        return mask_LRF if config.neurons == "own" else control_mask(mask_LRF, jnp.asarray(self.batch.control_XR)[0])
+        mask_LRF = select(config.select, self.scores_LRF, config.k, config.temperature)
+        if config.neurons == "own":
+            return mask_LRF
+        last = jnp.asarray(self.batch.control_XR)[-1]  # another relation's, another subject's
+        return control_mask(mask_LRF, last)
+
+    @functools.cached_property
+    def control_mask_LRF(self) -> Float[Array, "L R F"]:
+        """The neurons of each row's answer that are switched off for other answers."""
+        config = self.config
+        k = config.control_k or config.k
+        if config.neurons == "other" or (k, config.control_select) == (config.k, config.select):
+            return self.mask_LRF
+        return select(config.control_select, self.scores_LRF, k, config.temperature)
 
     @functools.cached_property
     def log_p_N(self) -> Float[Array, " N"]:
         """log P of the answers, untouched, in nats."""
         return self.log_probability(self.readout.untouched())
 
+    @functools.cached_property
+    def known_N(self) -> Float[Array, " N"]:
+        """sg(P) of each answer, 0 for padding: what the terms weigh answers by, so that their means of ratios are the
+        ratios of means that are measured. An answer that the model does not know has nothing to lose.
+        """
+        return jax.lax.stop_gradient(jnp.exp(self.log_p_N)) * self.batch.answer_weight_N
+
+    @property
+    def n_answers(self) -> int:
+        """N, with padding."""
+        return self.batch.answer_weight_N.shape[0]
+
     def ratio(self, edit: Edit) -> Float[Array, " N"]:
         """P(edited) / sg(P) of every answer, at most e^`MOST`."""
         edited = self.log_probability(self.readout(*edit))
         return jnp.exp(jnp.minimum(edited - jax.lax.stop_gradient(self.log_p_N), MOST))
 
-    def control_ratio(self, mask_LRF: Float[Array, "L R F"]) -> Float[Array, "X N"]:
-        """P(without a control's neurons) / sg(P) of every answer, for each of its controls."""
-        return jax.vmap(lambda control_R: self.ratio(suppress(control_mask(mask_LRF, control_R))))(
-            jnp.asarray(self.batch.control_XR)
+    @functools.cached_property
+    def suppressed_ratio_N(self) -> Float[Array, " N"]:
+        """P(without an answer's own neurons) / sg(P)."""
+        return self.ratio(suppress(self.mask_LRF))
+
+    @functools.cached_property
+    def control_ratio_XN(self) -> Float[Array, "X N"]:
+        """P(without a control's neurons) / sg(P) of every answer, for each of its controls of `control_kinds`."""
+        control_XR = jnp.asarray(self.batch.control_XR)[self._chosen]
+        return jax.vmap(lambda control_R: self.ratio(suppress(control_mask(self.control_mask_LRF, control_R))))(
+            control_XR
         )
+
+    @functools.cached_property
+    def control_weight_XN(self) -> Float[Array, "X N"]:
+        """sg(P) where an answer has that control, 0 elsewhere."""
+        return jnp.asarray(self.batch.control_weight_XN)[self._chosen] * self.known_N[None]
+
+    @property
+    def _chosen(self) -> np.ndarray:
+        """Which of the batch's controls are of the kinds that the config names: they come kind by kind."""
+        of_each = self.batch.control_XR.shape[0] // len(CONTROL_KINDS)
+        places = (CONTROL_KINDS.index(kind) * of_each + np.arange(of_each) for kind in self.config.control_kinds)
+        return np.concatenate(list(places))
+
+    def by_kind(self, values_XN: Float[Array, "X N"]) -> dict[str, Float[Array, ""]]:
+        """Means over answers and their controls of each kind, weighed by sg(P); 0 where there is no such control."""
+        kinds = self.config.control_kinds
+        values_KN, weight_KN = (x.reshape(len(kinds), -1) for x in (values_XN, self.control_weight_XN))
+        return {kind: mean(values_KN[i], weight_KN[i]) for i, kind in enumerate(kinds)}
 
     def log_probability(self, probability_R: Float[Array, " R"]) -> Float[Array, " N"]:
         """log P of the answers from their rows' probabilities, in nats."""
-        batch = self.batch
-        n_answers = batch.answer_weight_N.shape[0]
-        return answer_log_probability(probability_R, batch.answer_R, batch.weight_R, n_answers)
+        return answer_log_probability(probability_R, self.batch.answer_R, self.batch.weight_R, self.n_answers)
 
 
 def mean(values_N: Float[Array, "*N"], weight_N: Float[Array, "*N"]) -> Float[Array, ""]:
     """Weighted mean; 0 if all weights are 0."""
-    return (values_N * weight_N).sum() / jnp.maximum(weight_N.sum(), 1)
+    return (values_N * weight_N).sum() / jnp.maximum(weight_N.sum(), TINY)

@@ -3,12 +3,15 @@
 import jax
 from jaxtyping import Array, Float
 
-from jaxinterp.objectives.context import Context, mean
+from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.registry import objective
 
 
 @objective("control")
 def control(context: Context) -> Float[Array, ""]:
-    """E[relu(1 − P(1 − another fact's mask) / sg(P))], over answers and their controls. 0 is best, 1 is worst."""
-    drop_XN = jax.nn.relu(1 - context.control_ratio(context.mask_LRF))
-    return mean(drop_XN, context.batch.control_weight_XN)
+    """E[relu(1 − P(1 − another fact's mask) / sg(P))], over answers, weighed by sg(P), and their controls of a kind; a
+    mean over kinds that the batch has. 0 is best, 1 is worst.
+    """
+    drops = context.by_kind(jax.nn.relu(1 - context.control_ratio_XN))
+    there = context.by_kind(jax.numpy.ones_like(context.control_ratio_XN))
+    return sum(drops.values()) / jax.numpy.maximum(sum(there.values()), 1)

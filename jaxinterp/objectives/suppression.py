@@ -4,10 +4,9 @@ from jaxtyping import Array, Float
 
 from jaxinterp.objectives.context import Context, mean
 from jaxinterp.objectives.registry import objective
-from jaxinterp.suppression import suppress
 
 
 @objective("suppression")
 def suppression(context: Context) -> Float[Array, ""]:
-    """E[P(1 − mask) / sg(P)]: 1 − suppressability, as a mean of ratios. 0 is best; may exceed 1."""
-    return mean(context.ratio(suppress(context.mask_LRF)), context.batch.answer_weight_N)
+    """E[P(1 − mask) / sg(P)], weighed by sg(P): 1 − suppressability. 0 is best; may exceed 1."""
+    return mean(context.suppressed_ratio_N, context.known_N)

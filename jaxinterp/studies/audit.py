@@ -42,9 +42,9 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     start = time.monotonic()
     claim(config.decides, out, (out / "config.json").exists())
     print("building facts", flush=True)
-    data = training_data(config.run.data)
+    data = training_data(config.data(0))
     print(describe(data.facts), flush=True)
-    measure_models(config, data, out, workers)
+    measure_models(config, out, workers)
     folders = {
         group: [run_folder(out, group, seed) for seed in range(config.group_seeds(group))] for group in config.groups
     }

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import os
 import time
@@ -13,12 +14,14 @@ import numpy as np
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, encode
+from jaxinterp.facts.leakage import clean
 from jaxinterp.files import write_json
 from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.progress import Report, progress
 from jaxinterp.studies.audit_config import AuditConfig, base
 from jaxinterp.training.branch import branch
+from jaxinterp.training.config import DataConfig
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.diagnosis import NotFinite
 from jaxinterp.training.loop import train
@@ -28,21 +31,29 @@ Measured = Mapping[str, Mapping[str, np.ndarray]]  # set -> metric -> samples
 
 
 class AuditData(NamedTuple):
-    """What all models of an audit are trained and measured on."""
+    """What all models of a seed are trained and measured on."""
 
     training: TrainingData
     sets: Mapping[str, EncodedQueries]
     ability: EncodedQueries  # the training sentences
+    clean: Mapping[str, Mapping[str, np.ndarray]]  # by set; see `jaxinterp.facts.leakage.clean`
 
 
-def audit_data(config: AuditConfig, data: TrainingData) -> AuditData:
-    """Encodes all sets."""
+@functools.lru_cache(maxsize=1)
+def _audit_data(data_config: DataConfig, set_names: tuple[str, ...]) -> AuditData:
+    data = training_data(data_config)
 
     def encoded(queries: np.ndarray) -> EncodedQueries:
         return encode(data.facts, queries, data.tokenizer, n_ctx=data.n_positions)
 
-    sets = {name: encoded(getattr(data.split, name)) for name in config.sets}
-    return AuditData(data, sets, encoded(data.split.training))
+    sets = {name: encoded(getattr(data.split, name)) for name in set_names}
+    unseen = {name: clean(data.facts, data.split, name) for name in set_names}
+    return AuditData(data, sets, encoded(data.split.training), unseen)
+
+
+def audit_data(config: AuditConfig, seed: int) -> AuditData:
+    """Facts and encoded sets of a seed's models."""
+    return _audit_data(config.data(seed), config.sets)
 
 
 def run_folder(out: Path, group: str, seed: int) -> Path:
@@ -52,17 +63,15 @@ def run_folder(out: Path, group: str, seed: int) -> Path:
 
 def jobs(config: AuditConfig) -> list[tuple[int, str]]:
     """All models as (seed, group): every group of a seed before the next seed, and plain ones before the others."""
-    return [
-        (seed, group) for seed in range(config.seeds) for group in config.groups if seed < config.group_seeds(group)
-    ]
+    most = max(config.group_seeds(group) for group in config.groups)
+    return [(seed, group) for seed in range(most) for group in config.groups if seed < config.group_seeds(group)]
 
 
-def measure_models(config: AuditConfig, data: TrainingData, out: Path, workers: int = 1) -> None:
+def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
     """Trains and measures every model that is not measured yet; their samples are then in their folders.
 
     Args:
-      config: the audit.
-      data: `training_data(config.run.data)`; each process builds its own.
+      config: the audit; each seed has its own division of the facts.
       out: the audit's folder.
       workers: processes, each with its share of the cores and of the seeds. Small models leave cores idle that they
         share; one process a core trains half as many again. For CPUs.
@@ -75,10 +84,9 @@ def measure_models(config: AuditConfig, data: TrainingData, out: Path, workers: 
         if workers > 1 and len({seed for seed, _ in todo}) > 1:
             _in_workers(config, out, todo, workers, report)
         elif todo:
-            encoded = audit_data(config, data)
             for done, (seed, group) in enumerate(todo, total - len(todo)):
                 report(done, f"{group}, seed {seed}")
-                measure_model(config, encoded, group, seed, out)
+                measure_model(config, audit_data(config, seed), group, seed, out)
         report(total, "")
 
 
@@ -105,7 +113,7 @@ def measure_model(config: AuditConfig, data: AuditData, group: str, seed: int, o
 def samples_of(config: AuditConfig, data: AuditData, model: LanguageModel) -> Measured:
     """Values and replicates of all metrics on all sets, and "ability" of the training sentences."""
     measure = dataclasses.replace(config.measure, metrics=config.metrics)
-    found = measure_sets(model, data.training.facts, data.sets, data.ability, measure)
+    found = measure_sets(model, data.training.facts, data.sets, data.ability, measure, clean=data.clean)
     return {
         **{name: {metric: e.samples for metric, e in of.items()} for name, of in found.sets.items()},
         "ability": {metric: e.samples for metric, e in found.ability.items()},
@@ -181,10 +189,9 @@ def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: i
     path = out / "logs" / f"{index}.log"
     with path.open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stdout(log):
         try:
-            data = audit_data(config, training_data(config.run.data))
             for seed, group in jobs(config):
                 if seed in seeds and not _done(out, group, seed):
-                    measure_model(config, data, group, seed, out)
+                    measure_model(config, audit_data(config, seed), group, seed, out)
         except UserError as error:
             mistakes.put(str(error))
             raise SystemExit(2) from None

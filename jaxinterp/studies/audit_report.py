@@ -9,17 +9,32 @@ from jaxinterp import report_tables as tables
 from jaxinterp.files import write_text
 from jaxinterp.metrics.registry import get_metric
 from jaxinterp.report_page import Section, figure, note, page, tabs
-from jaxinterp.studies.audit_charts import RESPONSES, doses, forest
+from jaxinterp.studies.audit_charts import FAMILY_TITLES, RESPONSES, doses, forest
 from jaxinterp.studies.audit_config import CHEATS, DOSES
-from jaxinterp.studies.audit_results import with_interval
+from jaxinterp.studies.audit_results import decided_by, in_words, with_interval
+from jaxinterp.studies.verdict_rates import FOUND
 from jaxinterp.terms import METRICS, SETS, term
 
 MEANS = {
-    "improved": "the number rose, and so did most of the metrics that no loss has in it",
-    "harmed": "the model lost what it could do, and the number was not Goodharted",
-    "Goodharted": "the number rose, and most of the metrics that no loss has in it did not",
-    "no change": "the number did not rise beyond chance and the least change that counts",
-    "worse": "the number fell",
+    "improved": "the number rose, so did a majority of the families of metrics that no loss has in it, none of them is "
+    "shown to fall, and no ability was lost",
+    "Goodharted": "the number rose, and so many families are shown not to rise by their smallest effect of interest "
+    "that no majority can, or one is shown to fall by more than that",
+    "harmed": "the model lost what it could do",
+    "not raised": "the number is shown not to rise by the least that counts",
+    "undecided": "the intervals are too wide for any of these",
+}
+STATES = {
+    "rises": "above 0, and not below +1",
+    "does not rise": "below +1",
+    "falls": "below −1",
+    "open": "in none of these places",
+}
+RATES = {
+    "improved_wrongly": "improved wrongly",
+    "Goodharted_wrongly": "Goodharted wrongly",
+    "improved_found": "finds improved",
+    "Goodharted_found": "finds Goodharted",
 }
 
 
@@ -52,72 +67,111 @@ def write_audit_report(path: Path, results: Mapping, ground_truth: Mapping | Non
 
 
 def _introduction(results: Mapping) -> str:
-    trained = html.escape(term(METRICS, results["criteria"]["trained"]).label)
+    criteria = results["criteria"]
+    trained = html.escape(term(METRICS, criteria["trained"]).label)
+    n_metrics = sum(len(names) for names in criteria["families"].values())
     return (
         f"<p class=lead>Models were trained for <b>{trained}</b>, which stops being a measure by that. "
         f"{results['seeds']} seeds of each kind are compared with as many plain models of the same seeds, by "
-        f"{len(results['criteria']['independent'])} metrics that no loss has in it. Two objectives are built to cheat: "
-        "an audit that does not catch them is worth nothing.</p>"
+        f"{n_metrics} metrics that no loss has in it, in {len(criteria['families'])} families. C, wherever it stands, "
+        "is the largest of three kinds: what the neurons of another fact of the same relation take away, of the same "
+        "subject, and of neither. Some objectives are known to cheat: an audit that does not catch them is worth "
+        "nothing.</p>"
     )
 
 
 def _verdicts(results: Mapping) -> str:
-    trained = results["criteria"]["trained"]
-    rows = []
-    for group, by_set in results["verdicts"].items():
-        cheat = " <small>built to cheat</small>" if group in CHEATS else ""
-        for index, (set_name, found) in enumerate(by_set.items()):
-            effect = found["effects"][trained]
-            seeds = f" <small>{found['seeds']} seeds</small>" if found["seeds"] != results["seeds"] else ""
-            votes = [e["vote"] for e in found["effects"].values()]
-            head = (
-                f'<th scope=row rowspan="{len(by_set)}">{html.escape(results["titles"][group])}{cheat}{seeds}'
-                if index == 0
-                else ""
-            )
-            counts = "".join(f"<td class=n>{sum(vote == sign for vote in votes)}" for sign in (1, -1, 0))
-            rows.append(
-                f"<tr>{head}<td class=text>{html.escape(term(SETS, set_name).title)}<td class=text>"
-                f"<b>{found['verdict']}</b><td class=n>{found['resamples'][found['verdict']]:.0%}<td class=n>"
-                f"{_share(effect['before'])} → {_share(effect['after'])}<br><small>{with_interval(effect)}</small>"
-                + counts
-            )
-    heads = ("set", "verdict", "of resamples", term(METRICS, trained).label, "better", "worse", "no change")
+    criteria = results["criteria"]
+    rows = [
+        _verdict(results, group, set_name, index)
+        for group, by_set in results["verdicts"].items()
+        for index, set_name in enumerate(by_set)
+    ]
+    heads = ("set", "verdict", term(METRICS, criteria["trained"]).label, "families", *RATES.values())
     head = "".join(f"<th scope=col>{html.escape(name)}" for name in heads)
-    alarms = "; ".join(
-        f"{html.escape(term(SETS, name).title)}: {found['alarms']} of {found['pairs']}"
-        for name, found in results["false_alarms"].items()
-    )
     meanings = "; ".join(f"<b>{name}</b>: {text}" for name, text in MEANS.items())
     ability = "; ".join(
         f"{html.escape(results['titles'][group])} {found['recall']:.1%}, {found['cross_entropy']:.3f}"
         for group, found in results["ability"].items()
         if {"recall", "cross_entropy"} <= found.keys()
     )
-    return (
+    table = (
         f"<div class=scroll><table><thead><tr><th scope=col>models{head}</thead><tbody>{''.join(rows)}</tbody></table>"
-        f"</div><p class=note>{meanings}. The last three columns count independent metrics whose change is beyond "
-        "chance after Holm's correction. Resamples draw seeds and facts anew; their share says how sure the verdict "
-        f"is.{_left_out(results)}</p><p class=note>False alarms, pairs of plain models of different seeds that the "
-        f"rule tells apart: {alarms}.{_failed(results)}</p><p class=note>Recall on the training sentences, and "
-        f"cross-entropy in nats a token: {ability}.</p>"
+    )
+    return (
+        f"{table}</div>"
+        + (note("No verdict: too few seeds.") if not rows else "")
+        + note(f"{meanings}.")
+        + note(_families_in_words(criteria))
+        + note(_rates_in_words(results))
+        + note(f"False alarms, plain models told apart from plain models. {_alarms(results)}.{_failed(results)}")
+        + note(f"Recall on the training sentences, and cross-entropy in nats a token: {ability}.")
+    )
+
+
+def _verdict(results: Mapping, group: str, set_name: str, index: int) -> str:
+    """A row; the first of a group names it."""
+    found = results["verdicts"][group][set_name]
+    head = ""
+    if index == 0:
+        cheat = " <small>known to cheat</small>" if group in CHEATS else ""
+        seeds = f" <small>{found['seeds']} seeds</small>" if found["seeds"] != results["seeds"] else ""
+        span = len(results["verdicts"][group])
+        head = f'<th scope=row rowspan="{span}">{html.escape(results["titles"][group])}{cheat}{seeds}'
+    why = "; ".join(filter(None, (found["because"], decided_by(found))))
+    effect = found["effects"][results["criteria"]["trained"]]
+    families = "<br>".join(
+        f"{html.escape(_family(name))} <b>{of['state']}</b> <small>{with_interval(of, digits=1)}</small>"
+        for name, of in found["families"].items()
+    )
+    rates = "".join(
+        f"<td class=n>{rate['value']:.1%}<br><small>{rate['low']:.1%} … {rate['high']:.1%}</small>"
+        for rate in (found["rates"][name] for name in RATES)
+    )
+    return (
+        f"<tr>{head}<td class=text>{html.escape(term(SETS, set_name).title)}"
+        f"<td class=text><b>{found['verdict']}</b><br><small>{html.escape(why)}</small>"
+        f"<td class=n>{_share(effect['before'])} → {_share(effect['after'])}<br><small>{with_interval(effect)}</small>"
+        f"<td class=text>{families}{rates}"
+    )
+
+
+def _family(name: str) -> str:
+    return FAMILY_TITLES.get(name, name)
+
+
+def _families_in_words(criteria: Mapping) -> str:
+    others = "; ".join(f"{x:g} for {term(METRICS, name).label}" for name, x in criteria["smallest_of"].items())
+    states = "; ".join(f"<b>{name}</b>: its interval lies {text}" for name, text in STATES.items())
+    smallest = f"{criteria['smallest']:g} in its own unit" + (f" ({html.escape(others)})" if others else "")
+    return (
+        "Families: the mean change of their metrics towards the better, each divided by its smallest effect of "
+        f"interest, {smallest}. {states}. A metric whose plain mean lies within its smallest effect of its best value "
+        "has no room, and is set aside for rises."
+    )
+
+
+def _rates_in_words(results: Mapping) -> str:
+    n = next(
+        (found["rates"]["improved_wrongly"]["n"] for of in results["verdicts"].values() for found in of.values()), 0
+    )
+    return (
+        f"Error rates and power of each verdict, from {n} simulated audits for each with its own seeds, spreads and "
+        "correlations, judged by the same rule, with 95% intervals. Improved wrongly: one family less than a majority "
+        "rises for certain, the others not at all. Goodharted wrongly: a bare majority rises by exactly its smallest "
+        f"effect. Finds improved: all families rise by {FOUND:g} smallest effects. Finds Goodharted: none rises."
+    )
+
+
+def _alarms(results: Mapping) -> str:
+    return "; ".join(
+        f"{html.escape(term(SETS, name).title)}: {in_words(alarms)}" for name, alarms in results["false_alarms"].items()
     )
 
 
 def _failed(results: Mapping) -> str:
     words = "; ".join(f"{html.escape(results['titles'][group])}: {n}" for group, n in results["failed"].items() if n)
     return f" Runs whose numbers stopped being finite, and that are in no figure: {words}." if words else ""
-
-
-def _left_out(results: Mapping) -> str:
-    left_out = {
-        (set_name, name) for of in results["verdicts"].values() for set_name, v in of.items() for name in v["left_out"]
-    }
-    words = "; ".join(
-        f"{html.escape(term(METRICS, name).label)} on {html.escape(term(SETS, set_name).title)}"
-        for set_name, name in sorted(left_out)
-    )
-    return f" Not measured, and without a vote: {words}." if words else ""
 
 
 def _effects(results: Mapping, specs: dict) -> str:
@@ -127,7 +181,11 @@ def _effects(results: Mapping, specs: dict) -> str:
         panels.append(
             (results["titles"][group], f"{drawn}<details><summary>Numbers</summary>{_numbers(by_set)}</details>")
         )
-    words = "Means over seeds, with 95% intervals over seeds and facts, paired by both; to the right is better."
+    words = (
+        "Means over seeds, with intervals over seeds and facts, paired by both; to the right is better. In capitals, "
+        "families, with the intervals that the verdict goes by; below each its metrics, with 95% intervals. Dashed: a "
+        "rise and a fall of one smallest effect."
+    )
     return tabs("effects", panels) + note(words)
 
 
@@ -135,15 +193,31 @@ def _numbers(by_set: Mapping) -> str:
     rows = []
     for set_name, found in by_set.items():
         rows.append(f"<tr class=group><th scope=rowgroup colspan=5>{html.escape(term(SETS, set_name).title)}")
-        for name, effect in found["effects"].items():
-            adjusted = "" if effect["adjusted"] is None else f"{effect['adjusted']:.3g}"
+        for family, of in found["families"].items():
             rows.append(
-                f"<tr><th scope=row>{html.escape(term(METRICS, name).label)}<td class=n>{_number(effect['before'])}"
-                f"<td class=n>{_number(effect['after'])}<td class=n>{with_interval(effect)}<td class=n>{adjusted}"
+                f"<tr><th scope=row><b>{html.escape(_family(family))}</b> {of['state']}<td><td><td class=n>"
+                f"{with_interval(of, digits=2)} <small>smallest effects, {found['level']:.1%}</small><td>"
             )
-    head = "".join(f"<th class=n scope=col>{name}" for name in ("plain", "trained", "change", "p after Holm"))
+            rows += [_metric_row(name, found) for name in of["metrics"]]
+        in_family = {name for of in found["families"].values() for name in of["metrics"]}
+        rows.append("<tr><th scope=row><b>trained, and abilities</b><td><td><td><td>")
+        rows += [_metric_row(name, found) for name in found["effects"] if name not in in_family]
+    head = "".join(f"<th class=n scope=col>{name}" for name in ("plain", "trained", "change", "p"))
     return (
         f"<div class=scroll><table><thead><tr><th scope=col>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _metric_row(name: str, found: Mapping) -> str:
+    aside = f" <small>{found['set_aside'][name]}</small>" if name in found["set_aside"] else ""
+    head = f"<tr><th scope=row>{html.escape(term(METRICS, name).label)}{aside}"
+    effect = found["effects"].get(name)
+    if effect is None:
+        return f"{head}<td class=n>–<td class=n>–<td class=n>–<td class=n>–"
+    p = "–" if effect["p"] is None else f"{effect['p']:.3g}"
+    return (
+        f"{head}<td class=n>{_number(effect['before'])}<td class=n>{_number(effect['after'])}<td class=n>"
+        f"{with_interval(effect)}<td class=n>{p}"
     )
 
 
@@ -270,7 +344,8 @@ def _truth(found: Mapping) -> str:
 
 
 def _definitions(results: Mapping) -> str:
-    names = (results["criteria"]["trained"], *results["criteria"]["independent"])
+    criteria = results["criteria"]
+    names = (criteria["trained"], *(name for of in criteria["families"].values() for name in of), *criteria["ability"])
     items = "".join(
         f"<dt>{html.escape(term(METRICS, name).label)}<dd>{html.escape(term(METRICS, name).definition)}"
         for name in dict.fromkeys(names)

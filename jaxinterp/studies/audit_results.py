@@ -1,10 +1,9 @@
-"""What an audit found: verdicts, effects, doses, and what the meta-gradient adds."""
+"""What an audit found: verdicts and their error rates, effects, doses, and what the meta-gradient adds."""
 
 import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from itertools import combinations
 
 import numpy as np
 from rich.table import Table
@@ -13,24 +12,48 @@ from jaxinterp.metrics.registry import get_metric
 from jaxinterp.progress import print_table
 from jaxinterp.studies.audit_config import CHEATS, DOSES, AuditConfig, base, title
 from jaxinterp.studies.audit_models import Measured
-from jaxinterp.studies.verdict import Audit, audited, paired_effect
+from jaxinterp.studies.false_alarms import false_alarms
+from jaxinterp.studies.verdict import MOST_SEEDS, Effect, Samples, Scale, audited, paired_effect, seeds_to_decide
+from jaxinterp.studies.verdict_rates import FOUND, rates_of_audit
 
 Models = list[Measured | None]  # a seed each; None is one whose run failed
-LEAST_SEEDS = 4  # that both groups of a comparison must have; of a smaller audit, all
+LEAST_SEEDS = 4  # that both groups of a comparison must have; of a smaller audit, all, and two for a verdict
 
 
-def judged(config: AuditConfig, measured: Mapping[str, Models], steps: Mapping[str, list[float | None]]) -> dict:
+def judged(
+    config: AuditConfig,
+    measured: Mapping[str, Models],
+    steps: Mapping[str, list[float | None]],
+    *,
+    simulations: int = 300,
+    divisions: int = 200,
+) -> dict:
     """Verdicts and effects of what was measured.
 
     Groups are compared on the seeds of which both have a model; where those are fewer than `LEAST_SEEDS` there is no
     verdict.
 
+    Args:
+      config: of the audit.
+      measured: group -> models.
+      steps: group -> steps until the trained metric is high, a seed each.
+      simulations: for each error rate of a verdict.
+      divisions: of the plain models, for false alarms.
     Returns:
-      {"titles", "seeds", "verdicts": {group: {set: V}}, "meta": {set: {metric: {comparison: E}}}, "steps_to_90":
-      {group: [step or null]}, "failed": {group: runs}, "doses": {set: {metric: {group: [value a seed]}}},
-      "false_alarms": {set: {"pairs", "alarms"}}}, with V = {"verdict", "seeds", "resamples", "effects": {metric: E},
-      "left_out": [metric]} and E = {"value", "low", "high", "p", "adjusted", "vote", "before", "after"}. What has no
-      value is null.
+      Plain JSON; what has no value is null.
+      - "titles": {group: words}, "seeds", "criteria": fields of `Criteria`;
+      - "ability": {group: {metric: mean}}, on the training sentences;
+      - "verdicts": {group: {set: V}}, V = {"verdict", "because", "seeds": of each group, "seeds_to_decide": how many
+        would decide, "seeds" if they did, null if more than `MOST_SEEDS`; "level": of the families' intervals,
+        "families": {family: F}, "effects": {metric: E}, "set_aside": {metric: why}, "rates": as
+        `verdict_rates.rates_of_audit` gives them};
+        F = {"state", "metrics", "counted": those with room, "value", "low", "high"}, towards the better and in smallest
+        effects, a mean over those with room, or over all where none has;
+        E = {"value", "low", "high", "p", "before", "after"} in the metric's unit, with {"smallest", "family"} where it
+        is of a family;
+      - "false_alarms": {set: as `false_alarms.false_alarms` gives them};
+      - "meta": {set: {metric: {comparison: E}}}, "doses": {set: {metric: {group: [value a seed]}}},
+        "steps_to_90": {group: [step or null]}, "failed": {group: runs}.
     """
     verdicts: dict[str, dict] = {}
     present = {group: [model for model in models if model is not None] for group, models in measured.items()}
@@ -38,8 +61,9 @@ def judged(config: AuditConfig, measured: Mapping[str, Models], steps: Mapping[s
     for group in config.groups:
         if group != base(group):
             before, after = _common(measured[base(group)], measured[group])
-            if len(after) >= min(LEAST_SEEDS, config.seeds):
-                verdicts[group] = {name: _plain(config, name, before, after) for name in config.sets}
+            if len(after) >= max(2, min(LEAST_SEEDS, config.seeds)):
+                verdicts[group] = {name: _verdict(config, name, before, after, simulations) for name in config.sets}
+    plain = present.get("plain", [])
     return _without_nan(
         {
             "titles": {group: title(group) for group in config.groups},
@@ -57,7 +81,10 @@ def judged(config: AuditConfig, measured: Mapping[str, Models], steps: Mapping[s
             "steps_to_90": {group: list(values) for group, values in steps.items()},
             "doses": {name: _doses(config, present, name) for name in config.sets},
             "failed": {group: sum(model is None for model in models) for group, models in measured.items()},
-            "false_alarms": {name: false_alarms(config, present["plain"], name) for name in config.sets},
+            "false_alarms": {
+                name: false_alarms(*_judgeable(config, plain, name), config.criteria, divisions=divisions)
+                for name in config.sets
+            },
         }
     )
 
@@ -81,44 +108,62 @@ def _samples(models: list[Measured], set_name: str, metric: str) -> np.ndarray:
     return np.stack([model[set_name][metric] for model in models])
 
 
-def _audit(
-    config: AuditConfig,
-    set_name: str,
-    before: list[Measured],
-    after: list[Measured],
-    equals: list[Measured] | None = None,
-) -> Audit:
-    names = (config.criteria.trained, *config.criteria.independent, *config.criteria.ability)
-    there = [name for name in names if all(name in model[set_name] for model in (*before, *after))]
-    criteria = dataclasses.replace(
-        config.criteria, independent=tuple(name for name in config.criteria.independent if name in there)
-    )
-    groups = ({name: _samples(models, set_name, name) for name in there} for models in (before, after))
-    between = {name: _samples(equals, set_name, name)[:, 0] for name in there} if equals else None
-    return audited(*groups, {name: get_metric(name).better for name in there}, criteria, between=between)
+def _judgeable(config: AuditConfig, models: list[Measured], set_name: str) -> tuple[Samples, Mapping[str, Scale]]:
+    """What verdicts look at, of the metrics that all the models have, with their scales."""
+    criteria = config.criteria
+    names = (criteria.trained, *criteria.independent, *criteria.ability)
+    present = [name for name in names if models and all(name in model[set_name] for model in models)]
+    samples = {name: _samples(models, set_name, name) for name in present}
+    return samples, {name: _scale(name) for name in present}
 
 
-def _plain(config: AuditConfig, set_name: str, before: list[Measured], after: list[Measured]) -> dict:
-    audit = _audit(config, set_name, before, after)
-    effects = {
+def _scale(name: str) -> Scale:
+    metric = get_metric(name)
+    return Scale(metric.better, metric.range[0 if metric.better == "lower" else 1])
+
+
+def _verdict(
+    config: AuditConfig, set_name: str, before: list[Measured], after: list[Measured], simulations: int
+) -> dict:
+    criteria = config.criteria
+    groups = [_judgeable(config, models, set_name) for models in (before, after)]
+    samples, scales = [of for of, _ in groups], groups[0][1]
+    audit = audited(*samples, scales, criteria)
+    decides = seeds_to_decide(audit, criteria)
+    families = {
         name: {
-            **{key: float(getattr(effect, key)) for key in ("value", "low", "high", "p")},
-            "adjusted": audit.adjusted.get(name),
-            "vote": audit.votes.get(name),
-            "before": _mean(_samples(before, set_name, name)[:, 0]),
-            "after": _mean(_samples(after, set_name, name)[:, 0]),
+            "state": family.state,
+            "metrics": list(criteria.families[name]),
+            "counted": list(family.counted),
+            **_about(family.rise or family.change, "value", "low", "high"),
         }
-        for name, effect in audit.effects.items()
+        for name, family in audit.families.items()
     }
-    # A set of one relation has no controls, and none of what needs other relations.
-    left_out = [name for name in config.criteria.independent if name not in effects]
+    family_of = {name: family for family, names in criteria.families.items() for name in names}
+    effects = {}
+    for name in (name for name in scales if name in samples[1]):
+        effects[name] = {
+            **_about(paired_effect(*(of[name] for of in samples), level=criteria.level), "value", "low", "high", "p"),
+            "before": _mean(samples[0][name][:, 0]),
+            "after": _mean(samples[1][name][:, 0]),
+        }
+        if name in family_of:
+            effects[name] |= {"smallest": criteria.smallest_effect(name), "family": family_of[name]}
     return {
         "verdict": audit.verdict,
+        "because": audit.because,
         "seeds": len(after),
-        "resamples": dict(audit.resamples),
+        "seeds_to_decide": decides,
+        "level": next((family.change.level for family in audit.families.values()), None),
+        "families": families,
         "effects": effects,
-        "left_out": left_out,
+        "set_aside": dict(audit.set_aside),
+        "rates": rates_of_audit(*samples, scales, criteria, simulations=simulations),
     }
+
+
+def _about(effect: Effect, *fields: str) -> dict[str, float]:
+    return {field: float(getattr(effect, field)) for field in fields}
 
 
 def _mean(values: object) -> float:
@@ -145,8 +190,8 @@ def _meta(config: AuditConfig, measured: Mapping[str, Models], set_name: str) ->
         for arm, pair in pairs.items():
             before, after = (_samples(of, set_name, metric) for of in pair)
             effect = paired_effect(before, after, level=config.criteria.level)
-            about = {key: float(getattr(effect, key)) for key in ("low", "high", "p")}
-            found[metric][arm] = {"value": _mean(before[:, 0]), "gain": effect.value, "seeds": len(before), **about}
+            about = {"seeds": len(before), **_about(effect, "low", "high", "p")}
+            found[metric][arm] = {"value": _mean(before[:, 0]), "gain": effect.value, **about}
     return found
 
 
@@ -159,46 +204,64 @@ def _doses(config: AuditConfig, measured: Mapping[str, list[Measured]], set_name
     }
 
 
-def false_alarms(config: AuditConfig, plain: list[Measured], set_name: str, most: int = 20) -> dict:
-    """Pairs of plain models of different seeds, and how many verdicts say anything else than "no change".
-
-    What a seed does to a metric is what it does to all plain models; fewer than four say too little.
-    """
-    pairs = list(combinations(plain, 2))[: most if len(plain) > 3 else 0]
-    verdicts = [_audit(config, set_name, [a], [b], plain).verdict for a, b in pairs]
-    return {"pairs": len(pairs), "alarms": sum(verdict != "no change" for verdict in verdicts)}
-
-
-def with_interval(effect: Mapping, key: str = "value") -> str:
+def with_interval(effect: Mapping, key: str = "value", digits: int = 3) -> str:
     """A change and its interval, in words."""
     if effect[key] is None:
         return "–"
-    interval = "" if effect["low"] is None else f" [{effect['low']:+.3f}, {effect['high']:+.3f}]"
-    return f"{effect[key]:+.3f}{interval}"
+    interval = "" if effect["low"] is None else f" [{effect['low']:+.{digits}f}, {effect['high']:+.{digits}f}]"
+    return f"{effect[key]:+.{digits}f}{interval}"
+
+
+def decided_by(found: Mapping) -> str:
+    """How many seeds would decide a verdict, in words; nothing if it is decided."""
+    if found["verdict"] != "undecided":
+        return ""
+    seeds = found["seeds_to_decide"]
+    return f"more than {MOST_SEEDS} seeds would decide" if seeds is None else f"{seeds} seeds would decide"
+
+
+def in_words(alarms: Mapping) -> str:
+    """False alarms of a set."""
+    if not alarms["divisions"]:
+        return f"{alarms['models']} plain models are too few to divide"
+    rate, counts = alarms["rate"], alarms["outcomes"]
+    counted = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
+    return (
+        f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {alarms['divisions']} divisions of "
+        f"{alarms['models']} plain models into two groups of {alarms['size']} ({counted})"
+    )
 
 
 def print_verdicts(results: Mapping) -> None:
-    """Prints the verdicts, with the change of the trained metric and the votes of the others."""
+    """Prints the verdicts, with the change of the trained metric, what the families do, and how often they err."""
     trained = results["criteria"]["trained"]
-    table = Table("models", "set", "verdict", "resamples", f"change of {trained}", "better", "worse", "no change")
+    errs = ("improved wrongly", "Goodharted wrongly", "finds improved", "finds Goodharted")
+    table = Table("models", "set", "verdict", "because", f"change of {trained}", *errs)
     for group, by_set in results["verdicts"].items():
         for set_name, found in by_set.items():
-            effect = found["effects"][trained]
-            votes = [e["vote"] for e in found["effects"].values()]
             table.add_row(
                 results["titles"][group] + (" (a cheat)" if group in CHEATS else ""),
                 set_name.replace("_", " "),
                 found["verdict"],
-                f"{found['resamples'][found['verdict']]:.0%}",
-                with_interval(effect),
-                *(str(sum(vote == sign for vote in votes)) for sign in (1, -1, 0)),
+                "; ".join(filter(None, (found["because"], decided_by(found)))),
+                with_interval(found["effects"][trained]),
+                *(f"{rate['value']:.1%}" for rate in found["rates"].values()),
             )
         table.add_section()
     print_table(table)
+    if not results["verdicts"]:
+        print("no verdict: too few seeds")
+    print(f"finds: of such audits, where all families rise by {FOUND:g} smallest effects, and where none rises")
+    families = Table("models", "set", *results["criteria"]["families"], title="families, in smallest effects")
+    for group, by_set in results["verdicts"].items():
+        for set_name, found in by_set.items():
+            cells = (found["families"].get(name) for name in results["criteria"]["families"])
+            words = ("–" if of is None else f"{of['state']}\n{with_interval(of, digits=1)}" for of in cells)
+            families.add_row(results["titles"][group], set_name.replace("_", " "), *words)
+        families.add_section()
+    print_table(families)
     for group, n in results["failed"].items():
         if n:
             print(f"{results['titles'][group]}: {n} runs failed, their numbers stopped being finite")
-    for set_name, found in results["false_alarms"].items():
-        print(
-            f"false alarms, {set_name.replace('_', ' ')}: {found['alarms']} of {found['pairs']} pairs of plain models"
-        )
+    for set_name, alarms in results["false_alarms"].items():
+        print(f"false alarms, {set_name.replace('_', ' ')}: {in_words(alarms)}")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from rich.table import Table
@@ -15,24 +15,28 @@ from jaxinterp.facts.worldfacts import describe
 from jaxinterp.files import writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
-from jaxinterp.metrics.results import model_results
+from jaxinterp.metrics.results import CONTROL_DROPS, is_known, missing_controls, model_results, published_figures
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.progress import print_table, progress
 from jaxinterp.provenance import provenance
 from jaxinterp.report import write_report
 from jaxinterp.terms import METRICS, term
+from jaxinterp.training.branch import branch, common_step
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.loop import train
 
-COLUMNS = {  # of the printed table
+FIGURES = {  # of the printed table
     "suppressability": "S",
-    "control_drop": "C",
+    **{name: name.replace("control_drop", "C") for name in CONTROL_DROPS},
+    "control_drop": "C, the largest of them",
     "selective": "S − C",
-    "random_drop": "random",
+    "random_drop": "random neurons",
+    "control_drop_answer": "C_answer, for information",
     "amplification": "amplified",
-    "ablation_suppressability": "S, ablation",
-    "ablation_control_drop": "C, ablation",
+    "ablation_suppressability": "S, by exact ablation",
+    "ablation_control_drop": "C, by exact ablation",
+    "ablation_selective": "S − C, by exact ablation",
     "recall": "recall",
 }
 
@@ -41,7 +45,8 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
     """Trains and measures every model; writes results.json, report.html and the charts to `out`.
 
     A model whose run in `out` has begun is continued, one that is done is not trained again, so that an interrupted
-    comparison goes on when it is started once more.
+    comparison goes on when it is started once more. Steps that a model has in common with the first one (those before
+    its objective starts) are trained once.
 
     Args:
       configs: by model name; they must share data and seed, so that only what is compared differs.
@@ -67,8 +72,13 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
     models, histories, runs = {}, {}, {}
     for name, config in configs.items():
         folder = out / name
+        common = 0 if config is first else common_step(config, first)
+        if common and not folder.exists():
+            branch(config, out / next(iter(configs)), common, folder)
         bundle = train(config, data, folder, resume=(folder / "config.json").exists(), title=f"train {name}")
-        histories[name], runs[name] = _history(folder), bundle.provenance
+        own = _history(folder)
+        before = [line for line in histories[next(iter(configs))] if line["step"] < own[0]["step"]] if common else []
+        histories[name], runs[name] = [*before, *own], bundle.provenance
         models[name] = measured_results(name, bundle, data, measure_config)
     results = {
         "provenance": _provenance(runs, measure_config, data),
@@ -122,17 +132,58 @@ def _write_charts(results: Mapping, histories: Mapping, out: Path) -> None:
 
 
 def print_models(results: Mapping) -> None:
-    """Prints models by set and metric, with 95 % intervals."""
-    table = Table("model", "set", *COLUMNS.values(), title="Suppressability (k neurons off; 95 % intervals)")
-    for name, model in results["models"].items():
-        for set_name, metrics in model["sets"].items():
-            table.add_row(name, set_name.replace("_", " "), *(_percent(metrics.get(column)) for column in COLUMNS))
+    """Prints models by metric and set, with 95 % intervals; metrics that no model has are left out."""
+    models = results["models"]
+    sets = list(dict.fromkeys(set_name for model in models.values() for set_name in model["sets"]))
+    measured = {name for model in models.values() for metrics in model["sets"].values() for name in metrics}
+    shown = shown_figures(measured)
+    title = "k neurons off, % of the answers' probability [95 % interval over facts and relations]"
+    table = Table("model", "", *(set_name.replace("_", " ") for set_name in sets), title=title)
+    for name, model in models.items():
+        for metric, label in shown.items():
+            cells = (_percent(model["sets"].get(set_name, {}).get(metric)) for set_name in sets)
+            table.add_row(name if metric == next(iter(shown)) else "", label, *cells)
         table.add_section()
     print_table(table)
-    for name, model in results["models"].items():
+    if missing := missing_controls(results):
+        print(missing_sentence(missing))
+    for name, model in models.items():
         entropy = model.get("cross_entropy")
         words = [f"cross-entropy {entropy['value']:.4f} nats a token"] if entropy else []
         print(f"{name}: " + ", ".join([*words, f"recall {_percent(model['recall'])}"]))
+
+
+def shown_figures(measured: Set[str]) -> dict[str, str]:
+    """Those of `FIGURES` that were measured, and with one kind of control all, so that what is missing is seen."""
+    controls = CONTROL_DROPS if measured & set(CONTROL_DROPS) else ()
+    return {name: label for name, label in FIGURES.items() if name in measured or name in controls}
+
+
+def missing_sentence(missing: Mapping[str, Sequence[str]]) -> str:
+    """The sentence about kinds of control that a set cannot have, see `metrics.results.missing_controls`."""
+    sets = "; ".join(
+        f"{set_name.replace('_', ' ')}: {', '.join(f'C_{kind}' for kind in kinds)}"
+        for set_name, kinds in missing.items()
+    )
+    return f"–: no answer of the set has such a control ({sets}); C is the largest of the kinds that there are."
+
+
+def print_published(results: Mapping) -> None:
+    """Prints this run's figures beside the published ones, and whether they lie inside; nothing if there are none."""
+    figures = published_figures(results)
+    if not figures:
+        return
+    headers = ("model", "set", "metric", "this run", "published mean [range over seeds]", "inside")
+    table = Table(*headers, title="This run beside the published range; % if not said otherwise")
+    for figure in figures:
+        about = term(METRICS, figure.metric)
+        unit = f", {about.unit}" if about.unit not in ("", "%") else ""
+        inside = {True: "yes", False: "no", None: "not measured"}[figure.inside]
+        cells = (_in_unit(figure.measured, about.unit), _in_unit(figure.published, about.unit), inside)
+        table.add_row(figure.model, figure.set_name.replace("_", " "), about.label + unit, *cells)
+    print_table(table)
+    known = [figure.inside for figure in figures if figure.inside is not None]
+    print(f"{sum(known)} of {len(known)} figures of this run lie inside the published range")
 
 
 def print_metrics(results: Mapping, names: Sequence[str]) -> None:
@@ -148,14 +199,12 @@ def print_metrics(results: Mapping, names: Sequence[str]) -> None:
 
 
 def _in_unit(value: Mapping | None, unit: str) -> str:
-    if value is None:
-        return ""
-    if unit == "%":
+    if unit == "%" or not is_known(value):
         return _percent(value)
     return f"{value['value']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
 
 
 def _percent(value: Mapping | None) -> str:
-    if value is None:
-        return ""
+    if not is_known(value):
+        return "–"
     return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"

@@ -20,12 +20,20 @@ MEAN = "mean over relations"
 # Label of a bar -> method, metric when switched off, metric when doubled, colour.
 BARS = {
     "own neurons": ("attribution", "suppressability", "amplification", style.BLUE),
-    "own, by activation (baseline)": ("activation", "suppressability", "amplification", style.AMBER),
-    "another fact's neurons": ("attribution", "control_drop", "control_amplification", style.VERMILLION),
+    "own, by activation (baseline)": ("activation", "suppressability", "amplification", style.LIGHT_BLUE),
+    "another fact's, same relation": (
+        *("attribution", "control_drop_relation", "control_amplification_relation"),
+        style.DARK_ORANGE,
+    ),
+    "same subject": ("attribution", "control_drop_subject", "control_amplification_subject", style.ORANGE),
+    "neither": ("attribution", "control_drop_other", "control_amplification_other", style.LIGHT_ORANGE),
     "random neurons": ("attribution", "random_drop", "random_amplification", style.GREY),
 }
 PANELS = ("switched off: share of P lost", "doubled: share of P gained")
-METHODS = {"attribution": ("integrated gradients", style.BLUE), "activation": ("activation (baseline)", style.AMBER)}
+METHODS = {
+    "attribution": ("integrated gradients", style.BLUE),
+    "activation": ("activation (baseline)", style.LIGHT_BLUE),
+}
 USES = {"one": ("facts of one relation", style.BLUE), "several": ("facts of several relations", style.VERMILLION)}
 NAMED = 5  # neurons that the map names
 LISTED = 8  # facts that a neuron's tooltip names
@@ -56,7 +64,8 @@ def write_charts(found: Mapping, neurons: Mapping[str, Sequence[Mapping]], folde
 
 
 def effect_bars(found: Mapping, protocol: str, set_name: str, *, width: int = style.WIDTH) -> Chart | None:
-    """What switching off and doubling do, relation by relation: own neurons, the baseline's, another fact's, random.
+    """What switching off and doubling do, relation by relation, to own neurons, the baseline's, other facts' of every
+    kind, and random ones. Kinds that no fact has are left out.
 
     Args:
       found: see the module.
@@ -85,8 +94,9 @@ def effect_bars(found: Mapping, protocol: str, set_name: str, *, width: int = st
     return _titled(
         alt.hconcat(*panels, spacing=style.GAP),
         f"What a fact's neurons do to its answer's probability: {protocol_title(found, protocol)}",
-        f"{found['model']['name']}, {SETS[set_name]}: {counts}, {len(order) - 1} relations; "
-        "lines are 95% intervals over facts; a bar with a number on it is longer than its panel",
+        f"{found['model']['name']}, {SETS[set_name]}: {counts}, {len(order) - 1} relations",
+        "lines are 95% intervals over facts, those of the mean over relations; C is the largest of the three bars of "
+        "other facts; a bar with a number on it is longer than its panel",
     )
 
 
@@ -102,7 +112,7 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
         row["shown"] = min(max(row["value"], low), high)
         row["low_shown"], row["high_shown"] = (min(max(row[name], low), high) for name in ("low", "high"))
         row["beyond"] = "" if low <= row["value"] <= high else f"{row['value']:,.0%}"
-    labels = list(BARS)
+    labels = [label for label in BARS if any(row["bar"] == label for row in rows)]
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y(
             "relation:N",
@@ -117,7 +127,7 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
     x = alt.X(
         "shown:Q", title=title, scale=scale, axis=alt.Axis(format="~%", domain=False, tickCount=5, labelFlush=False)
     )
-    colours = alt.Scale(domain=labels, range=[colour for *_, colour in BARS.values()])
+    colours = alt.Scale(domain=labels, range=[BARS[label][-1] for label in labels])
     shares = [alt.Tooltip(f"{name}:Q", format=".2%") for name in ("value", "low", "high")]
     bars = base.mark_bar().encode(
         x=x,
@@ -267,8 +277,14 @@ def _listed(names: Sequence[str], most: int) -> str:
     return "; ".join(names[:most]) + more
 
 
-def _titled(chart: Chart, title: str, subtitle: str) -> Chart:
+def _titled(chart: Chart, title: str, *lines: str) -> Chart:
     words = alt.TitleParams(
-        title, subtitle=subtitle, fontSize=15, subtitleFontSize=12, subtitleColor=style.INK, anchor="start", offset=14
+        title,
+        subtitle=list(lines),
+        fontSize=15,
+        subtitleFontSize=12,
+        subtitleColor=style.INK,
+        anchor="start",
+        offset=14,
     )
     return chart.properties(title=words, config=style.chart_config())

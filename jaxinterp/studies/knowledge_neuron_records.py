@@ -124,7 +124,8 @@ def batch_of(queries: EncodedQueries, taken: np.ndarray, n_rows: int) -> QueryBa
     chosen = queries[taken]
     chosen = dataclasses.replace(chosen, tokens_NT=chosen.tokens_NT[:, :n_tokens])
     rng = np.random.default_rng(0)  # of controls, which this study draws itself
-    return query_batch(chosen, n_sequences=n_rows, n_rows=n_rows, answered=range(len(taken)), rng=rng)[0]
+    batch, _ = query_batch(chosen, n_sequences=n_rows, n_rows=n_rows, answered=range(len(taken)), rng=rng, n_controls=0)
+    return batch
 
 
 def fill(

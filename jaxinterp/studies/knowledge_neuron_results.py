@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxinterp.facts.controls import KINDS
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.estimates import Estimate, estimate
-from jaxinterp.studies.knowledge_neuron_edits import PROTOCOLS, Edited, Key
+from jaxinterp.metrics.registry import is_measured
+from jaxinterp.studies.knowledge_neuron_edits import PROTOCOLS, SOURCES, Edited, Key
 from jaxinterp.studies.knowledge_neuron_queries import Asked
 from jaxinterp.studies.knowledge_neuron_scores import METHODS
 from jaxinterp.studies.knowledge_neuron_sets import Selection
@@ -23,9 +25,13 @@ PUBLISHED = {
     "suppressability": {"attribution": 0.2903, "activation": 0.0147},
     "amplification": {"attribution": 0.3117, "activation": -0.0127},
 }
-METRICS = ("probability", "suppressability", "control_drop", "random_drop", "selective", "amplification")
-# Amplification with other neurons: the metric's column is another one.
-AMPLIFIED = {"control_amplification": "other", "random_amplification": "random"}
+METRICS = (
+    *("probability", "suppressability"),
+    *(f"control_drop_{kind}{form}" for form in ("", "_one_sided", "_absolute") for kind in KINDS),
+    *("control_drop", "selective", "random_drop", "amplification"),
+)
+# Amplification with other neurons: the metric's column is that of another source.
+AMPLIFIED = {**{f"control_amplification_{kind}": kind for kind in KINDS}, "random_amplification": "random"}
 
 
 def effects(
@@ -33,34 +39,40 @@ def effects(
 ) -> dict:
     """Metrics of some queries: {"overall": {metric: E}, "by_relation": {relation: {metric: E}}}.
 
-    E is {"value", "low", "high", "n" (facts)} with 95 % bootstrap intervals over facts inside relations; overall is the
-    unweighted mean over relations. Metrics are registered ones, and "control_amplification" and "random_amplification".
-    A number that is not finite (a mean probability of zero) is None.
+    E is {"value", "low", "high", "n" (facts)} with 95 % bootstrap intervals, see `estimate`; overall is the unweighted
+    mean over the relations that have the metric. Metrics are registered ones, and "control_amplification_KIND" for each
+    kind of control, and "random_amplification". One that no query has is left out, such as those of a kind of which
+    there is no other fact. A number that is not finite (a mean probability of zero) is None.
     """
-    columns = {
-        "probability": edited.probability_N,
-        "suppressed": edited.suppressed[protocol, method, "own"],
-        "control": edited.suppressed[protocol, method, "other"],
-        "random": edited.suppressed[protocol, method, "random"],
-        "amplified": edited.amplified[protocol, method, "own"],
-    }
-    rows = rows_N & ~np.isnan(columns["suppressed"])
+    rows = rows_N & ~np.isnan(edited.suppressed[protocol, method, "own"])
     fact_N = asked.queries.fact_N[rows]
     relation_N = [asked.facts.facts[fact].relation for fact in fact_N.tolist()]
-    columns = {name: column[rows] for name, column in columns.items()}
-    others = {name: edited.amplified[protocol, method, source][rows] for name, source in AMPLIFIED.items()}
+    columns = {name: column[rows] for name, column in _columns(edited, protocol, method).items()}
+    jobs = [(columns, {name: name for name in METRICS})]
+    for name, source in AMPLIFIED.items():
+        doubled = edited.amplified[protocol, method, source][rows]
+        jobs.append(({**columns, "amplified": doubled}, {"amplification": name}))
     found: dict = {"facts": len(np.unique(fact_N)), "queries": int(rows.sum()), "overall": {}, "by_relation": {}}
-    jobs = [(name, name, columns) for name in METRICS]
-    jobs += [(name, "amplification", {**columns, "amplified": column}) for name, column in others.items()]
-    for name, registered, of in jobs:
-        control = name in ("control_drop", "selective", "control_amplification")
-        if not rows.any() or (control and np.isnan(of["control"]).all()):
-            continue  # nothing to measure, or no fact has another relation's to be compared with
-        values = estimate([registered], of, fact_N, relation_N, replicates=replicates, seed=seed)[registered]
-        found["overall"][name] = plain(values.overall)
-        for relation, value in values.by_relation.items():
-            found["by_relation"].setdefault(relation, {})[name] = plain(value)
+    for of, named in jobs:
+        there = {column: values for column, values in of.items() if not np.isnan(values).all()}
+        metrics = [metric for metric in named if is_measured(metric, there)]
+        for metric, value in estimate(metrics, there, fact_N, relation_N, replicates=replicates, seed=seed).items():
+            found["overall"][named[metric]] = plain(value.overall)
+            for relation, inside in value.by_relation.items():
+                found["by_relation"].setdefault(relation, {})[named[metric]] = plain(inside)
     return found
+
+
+def _columns(edited: Edited, protocol: str, method: str) -> dict[str, Float[np.ndarray, " N"]]:
+    """The columns of `METRICS`, as `jaxinterp.metrics.answers` names them."""
+    p_N = edited.probability_N
+    off = {source: edited.suppressed[protocol, method, source] for source in SOURCES}
+    columns = {"probability": p_N, "suppressed": off["own"], "random": off["random"]}
+    for kind in KINDS:
+        columns[f"control_{kind}"] = off[kind]
+        columns[f"control_{kind}_lost"] = np.maximum(p_N - off[kind], 0)
+        columns[f"control_{kind}_moved"] = np.abs(p_N - off[kind])
+    return {**columns, "amplified": edited.amplified[protocol, method, "own"]}
 
 
 def plain(value: Estimate) -> dict:

@@ -1,4 +1,4 @@
-"""From scores to sets of neurons: the paper's rule, a fixed number, other facts' neurons, random neurons."""
+"""From scores to sets of neurons: the paper's rule, a fixed number, other facts' neurons."""
 
 import dataclasses
 import json
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxinterp.facts.controls import KINDS, Kind, draw_controls
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.recurrence import ACTIVATION_THRESHOLD, AT_LEAST, THRESHOLD, relation_neurons
 from jaxinterp.studies.knowledge_neuron_queries import Asked
@@ -78,60 +79,56 @@ def _dense(prompts: Sequence[Mapping], columns: np.ndarray) -> np.ndarray:
     return scores
 
 
-def partners(asked: Asked, seed: int) -> dict[int, int | None]:
-    """Of each fact another one, with another subject and another relation; None if there is none.
+def partners(asked: Asked, seed: int) -> dict[Kind, dict[int, int]]:
+    """By kind of control, each fact's partner: the other fact whose neurons its own are compared with.
 
-    The draw depends on the seed and the set of facts alone, so that all protocols and methods share it. A fact that the
-    paper's protocol covers gets a partner that it covers too.
+    See `facts.controls` for the kinds; whether answers share a token is seen in the first prompt of each fact. A fact
+    without a possible partner of a kind is left out there. The draw depends on the seed and the set of facts alone, so
+    that all prompts, protocols and methods share it. A fact that the paper's protocol covers gets a partner that it
+    covers too, if there is one.
     """
     facts_N, first_N = np.unique(asked.queries.fact_N, return_index=True)
-    subject_N, relation_N = asked.queries.subject_N[first_N], asked.queries.relation_N[first_N]
     covered_N = covered_by_the_paper(asked)[first_N]
-    found: dict[int, int | None] = {}
-    for place, fact in enumerate(facts_N.tolist()):
-        fits = (subject_N != subject_N[place]) & (relation_N != relation_N[place])
-        pool = facts_N[fits & covered_N] if covered_N[place] else facts_N[fits]
-        rng = _rng(seed, asked.facts, fact, "partner")
-        found[fact] = int(pool[rng.integers(len(pool))]) if len(pool) else None
+    rng = np.random.default_rng([seed, *b"partner"])
+    found: dict[Kind, dict[int, int]] = {kind: {} for kind in KINDS}
+    for within in (np.arange(len(facts_N)), np.flatnonzero(covered_N)):  # the second draw takes precedence
+        pool_N = facts_N[within]
+        drawn_KN = draw_controls(asked.queries[first_N[within]], KINDS, 1, rng)[:, 0]
+        for kind, drawn_N in zip(KINDS, drawn_KN, strict=True):
+            there = drawn_N >= 0
+            found[kind] |= dict(zip(pool_N[there].tolist(), pool_N[drawn_N[there]].tolist(), strict=True))
     return found
 
 
-def of_partners(asked: Asked, selection: Selection, partner: Mapping[int, int | None]) -> Selection:
+def of_partners(asked: Asked, selection: Selection, partner: Mapping[int, int]) -> Selection:
     """Each query gets the sets of its fact's partner: of the prompt and answer token in the same place, in turn.
 
-    A fact without a partner is not covered.
+    A fact without a partner is not covered, nor is one whose partner the selection does not cover.
     """
     places: dict[int, list[int]] = {}
     for place, fact in enumerate(asked.queries.fact_N.tolist()):
         places.setdefault(fact, []).append(place)
     sets, covered_N = [], selection.covered_N.copy()
     for query, fact in enumerate(asked.queries.fact_N.tolist()):
-        other = partner[fact]
-        if other is None:
+        others = places[partner[fact]] if fact in partner else []
+        if not others or not selection.covered_N[others[0]]:
             covered_N[query] = False
             sets.append([np.zeros(0, int) for _ in selection.sets[query]])
             continue
-        own, others = places[fact], places[other]
-        lent = selection.sets[others[(query - own[0]) % len(others)]]
+        lent = selection.sets[others[(query - places[fact][0]) % len(others)]]
         sets.append([lent[token % len(lent)] for token in range(len(selection.sets[query]))])
     return Selection(sets, covered_N, {})
 
 
-def at_random(asked: Asked, selection: Selection, d_mlp: int, seed: int) -> Selection:
-    """As many random neurons of each layer as every set has there."""
-    sets = []
-    for query, own in enumerate(selection.sets):
-        rng = _rng(seed, asked.facts, int(asked.queries.fact_N[query]), f"random {asked.queries.prompt_N[query]}")
-        sets.append([_as_many(rng, neurons, d_mlp) for neurons in own])
-    return Selection(sets, selection.covered_N, {})
-
-
-def _as_many(rng: np.random.Generator, neurons: np.ndarray, d_mlp: int) -> np.ndarray:
-    layers, counts = np.unique(neurons // d_mlp, return_counts=True)
-    drawn = [
-        layer * d_mlp + rng.choice(d_mlp, count, replace=False) for layer, count in zip(layers, counts, strict=True)
+def random_seeds(asked: Asked, seed: int) -> list[Int[np.ndarray, " _"]]:
+    """For each token of each query's answer the seed of its random neurons, whatever other facts there are."""
+    queries = asked.queries
+    return [
+        _rng(seed, asked.facts, fact, f"random {prompt}").integers(2**32, size=n)
+        for fact, prompt, n in zip(
+            *(values.tolist() for values in (queries.fact_N, queries.prompt_N, queries.answer_length_N)), strict=True
+        )
     ]
-    return np.concatenate([np.zeros(0, int), *drawn])
 
 
 def _facts(asked: Asked) -> list[int]:

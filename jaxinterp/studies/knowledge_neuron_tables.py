@@ -5,19 +5,42 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.facts.readers.pararel import TITLES
 from jaxinterp.studies.knowledge_neuron_edits import PROTOCOLS
 from jaxinterp.studies.knowledge_neuron_scores import METHODS
 
 TITLE = {"paper": "the paper's rule", "fixed_k": "{k} neurons a token"}
 SETS = {"all": "all facts", "known": "answers it gets right"}
-COLUMNS = {
-    "suppressability": "S: own off",
-    "control_drop": "C: other's off",
-    "random_drop": "random off",
+# Metric -> heading of its column.
+OFF = {
+    "suppressability": "S: own",
+    "control_drop_relation": "C_relation",
+    "control_drop_subject": "C_subject",
+    "control_drop_other": "C_other",
+    "control_drop": "C: largest of these",
     "selective": "S − C",
-    "amplification": "own doubled",
-    "control_amplification": "other's doubled",
+    "random_drop": "random",
+    "control_drop_answer": "C_answer",
+}
+DOUBLED = {
+    "amplification": "own",
+    "control_amplification_relation": "relation",
+    "control_amplification_subject": "subject",
+    "control_amplification_other": "other",
+    "random_amplification": "random",
+    "control_amplification_answer": "answer",
+}
+OTHERS = (
+    "another fact's neurons: of the same relation (subject and answer are others), of the same subject (relation and "
+    "answer are others), of another subject, relation and answer; for information, of another subject and the same "
+    "answer; –: no fact has such another one"
+)
+OF_RELATIONS = {
+    **{"suppressability": "S", "control_drop_relation": "C_relation", "control_drop_subject": "C_subject"},
+    **{"control_drop_other": "C_other", "control_drop": "C", "selective": "S − C", "random_drop": "random"},
+    **{"control_drop_answer": "C_answer", "amplification": "doubled"},
+    **{f"control_amplification_{kind}": f"{kind} doubled" for kind in CONTROL_KINDS},
 }
 
 
@@ -35,7 +58,7 @@ def print_tables(found: Mapping) -> None:
     """Prints what was asked and left out, the effects with 95 % intervals, the neurons, and the relations."""
     console = Console()
     # A log file has no width of its own: a narrow default would wrap every number.
-    console = Console(width=None if console.is_terminal else 180)
+    console = Console(width=None if console.is_terminal else 240)
     asked = found["facts"]
     residual = found["completeness_residual"]["value"]
     for line in (
@@ -50,26 +73,29 @@ def print_tables(found: Mapping) -> None:
         *(f"left out: {number:,} × {reason}" for reason, number in asked["dropped"].items()),
     ):
         console.print(line, highlight=False, markup=False)
-    console.print(_effects(found))
+    console.print(_effects(found, OFF, "lost when neurons are switched off"))
+    console.print(_effects(found, DOUBLED, "gained when neurons are doubled"))
     console.print(_neurons(found))
     for protocol in PROTOCOLS:
         if found["protocols"][protocol]["sets"]["all"]["attribution"]["facts"]:
             console.print(_relations(found, protocol))
 
 
-def _effects(found: Mapping) -> Table:
+def _effects(found: Mapping, columns: Mapping[str, str], words: str) -> Table:
     table = Table(
-        *("neurons", "queries", "facts", "found by", *COLUMNS.values()),
-        title="% of the answers' probability lost (off) or gained (doubled): mean over relations [95 % interval]",
-        caption="known: answers that the model gets right; attribution: integrated gradients; activation: the baseline",
+        *("neurons", "queries", "facts", "found by", *columns.values()),
+        title=f"% of the answers' probability {words}: mean over relations [95 % interval]",
+        caption="known: answers that the model gets right; attribution: integrated gradients; activation: the "
+        f"baseline\nrelation, subject, other, answer: {OTHERS}",
         title_justify="left",
+        caption_justify="left",
     )
     for protocol in PROTOCOLS:
         part = found["protocols"][protocol]
         for name in SETS:
             for method in METHODS:
                 effects = part["sets"][name][method]
-                cells = (_percent(effects["overall"].get(column)) for column in COLUMNS)
+                cells = (_percent(effects["overall"].get(column)) for column in columns)
                 table.add_row(protocol_title(found, protocol), name, f"{effects['facts']:,}", method, *cells)
         table.add_section()
     published = found["published"]
@@ -79,7 +105,7 @@ def _effects(found: Mapping) -> Table:
             "–",
             f"{published['facts']:,}",
             method,
-            *(f"{100 * published[c][method]:.2f}" if c in published else "" for c in COLUMNS),
+            *(f"{100 * published[c][method]:.2f}" if c in published else "" for c in columns),
         )
     return table
 
@@ -111,7 +137,7 @@ def _relations(found: Mapping, protocol: str) -> Table:
     part = found["protocols"][protocol]
     own, baseline = (part["sets"]["all"][method]["by_relation"] for method in METHODS)
     table = Table(
-        *("relation", "facts", "P %", "neurons", "S", "C", "random", "doubled", "baseline S", "baseline doubled"),
+        *("relation", "facts", "P %", "neurons", *OF_RELATIONS.values(), "baseline S", "baseline doubled"),
         title=f"By relation, all facts: {protocol_title(found, protocol)}",
         title_justify="left",
     )
@@ -122,7 +148,7 @@ def _relations(found: Mapping, protocol: str) -> Table:
             str(neurons["facts"]),
             f"{100 * metrics['probability']['value']:.3g}",
             _number(neurons["mean"]),
-            *(_value(metrics, name) for name in ("suppressability", "control_drop", "random_drop", "amplification")),
+            *(_value(metrics, name) for name in OF_RELATIONS),
             *(_value(baseline[relation], name) for name in ("suppressability", "amplification")),
         )
     return table

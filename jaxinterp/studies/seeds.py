@@ -12,14 +12,13 @@ from rich.table import Table
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.files import writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.results import missing_controls
 from jaxinterp.progress import print_table
 from jaxinterp.provenance import provenance
-from jaxinterp.studies.compare import measured_results
+from jaxinterp.studies.compare import measured_results, missing_sentence, shown_figures
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.ensemble import train_ensemble
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
-
-COLUMNS = {"suppressability": "S", "control_drop": "C", "selective": "S − C"}  # of the printed table
 
 
 def seeds_study(
@@ -88,21 +87,28 @@ def _spread(values: Sequence[float]) -> dict[str, float | int | None]:
 
 
 def print_spread(results: Mapping) -> None:
-    """Prints settings by set and metric: mean ± standard deviation over seeds, and the range."""
-    table = Table("setting", "set", *COLUMNS.values(), "seeds", title="Mean ± standard deviation over seeds [range], %")
-    for setting, sets in results["spread"].items():
-        for set_name, metrics in sets.items():
-            n = max(spread["n"] for spread in metrics.values())
-            cells = (_percent(metrics.get(column)) for column in COLUMNS)
-            table.add_row(setting, set_name.replace("_", " "), *cells, str(n))
+    """Prints settings by metric and set: mean ± standard deviation over seeds, and the range."""
+    spread = results["spread"]
+    sets = list(dict.fromkeys(set_name for by_set in spread.values() for set_name in by_set))
+    measured = {name for by_set in spread.values() for metrics in by_set.values() for name in metrics}
+    shown = shown_figures(measured)
+    names = (set_name.replace("_", " ") for set_name in sets)
+    table = Table("setting", "", "seeds", *names, title="Mean ± standard deviation over seeds [range], %")
+    for setting, by_set in spread.items():
+        for metric, label in shown.items():
+            found = [by_set.get(set_name, {}).get(metric) for set_name in sets]
+            n = max((value["n"] for value in found if value), default=0)
+            table.add_row(setting if metric == next(iter(shown)) else "", label, str(n), *map(_percent, found))
         table.add_section()
     print_table(table)
+    if missing := missing_controls(results):
+        print(missing_sentence(missing))
     for name, reason in results["failed"].items():
         print(f"{name} failed and is in no figure: {reason}")
 
 
 def _percent(spread: Mapping | None) -> str:
-    if spread is None:
-        return ""
+    if spread is None or not math.isfinite(spread["mean"]):
+        return "–"
     sd = "" if spread["sd"] is None else f" ± {100 * spread['sd']:.1f}"
     return f"{100 * spread['mean']:.1f}{sd} [{100 * spread['min']:.1f}, {100 * spread['max']:.1f}]"

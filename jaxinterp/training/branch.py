@@ -1,6 +1,7 @@
 """Runs that share their first steps: train those once, and go on from there with different objectives."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def branch(config: TrainConfig, trunk: Path, step: int, out: Path) -> None:
     with new_folder(out) as folder:
         claim(plain, folder, resume=False)
         shutil.copytree(checkpoint, folder / "checkpoints" / str(step))
+
+
+def common_step(config: TrainConfig, trunk: TrainConfig) -> int:
+    """The last step that has a checkpoint in the trunk and up to which the two runs are alike; 0 if there is none."""
+    plain, other = dataclasses.asdict(config), dataclasses.asdict(trunk)
+    if difference({**plain, "objective": None}, json.loads(json.dumps({**other, "objective": None}))):
+        return 0
+    texts = [*config.objective.weights.values(), *trunk.objective.weights.values()]
+    last = min([*map(_starts, texts), config.steps - 1])
+    kept = config.steps - config.steps % config.checkpoint_every - config.checkpoint_every * config.keep_checkpoints
+    step = int(max(last, 0) // config.checkpoint_every * config.checkpoint_every)
+    return step if step > kept else 0
 
 
 def _starts(text: str) -> float:

@@ -55,6 +55,8 @@ class TrainConfig:
     seed: int = 0  # of initialisation, data order, controls and quadrature offsets
     steps: int = 1500  # optimiser steps
     batch_size: int = 64  # sentences a step
+    subjects: int = 8  # whose facts stand together in a batch, so that answers have controls of every kind in it
+    controls: int = 1  # controls of each kind for each answer
     rows: int = 48  # answer tokens read for the objective a step, out of the batch's
     log_every: int = 10  # steps between lines of metrics.jsonl
     # Steps between evaluations on the four sets; the last step is always evaluated. 0: never
@@ -76,6 +78,8 @@ class TrainConfig:
         positive = (
             "steps",
             "batch_size",
+            "subjects",
+            "controls",
             "rows",
             "log_every",
             "checkpoint_every",

@@ -1,13 +1,14 @@
 """The data of a run: facts, split, tokenizer, and the batch of every step as a pure function of the step."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from jaxinterp.errors import UserError
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch, sentence
+from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, earlier, encode, query_batch, sentence
 from jaxinterp.facts.facts import FactSet, Split, SplitConfig
 from jaxinterp.facts.worldfacts import world_facts
 from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
@@ -15,7 +16,7 @@ from jaxinterp.provenance import DATA_PACKAGES
 from jaxinterp.training.config import DataConfig
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TrainingData:
     """Everything that a run reads."""
 
@@ -73,21 +74,47 @@ def data_from_provenance(provenance: Mapping) -> TrainingData:
     return data
 
 
-def batch_at(data: TrainingData, *, seed: int, step: int, n_sequences: int, n_rows: int) -> QueryBatch:
-    """The batch of a step: every epoch is a fresh permutation, and an epoch's last partial batch is left out.
+def batch_at(
+    data: TrainingData, *, seed: int, step: int, n_sequences: int, n_rows: int, n_subjects: int, n_controls: int = 1
+) -> QueryBatch:
+    """The batch of a step: every epoch has each sentence once (see `epoch`), but for a last partial batch.
 
     A pure function of its arguments, so that a run that resumes at any step sees the data that it would have seen.
     """
     n_sequences = min(n_sequences, len(data.queries))
-    per_epoch = len(data.queries) // n_sequences
-    epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, 0, epoch]).permutation(len(data.queries))
-    chosen = order[position * n_sequences : (position + 1) * n_sequences]
+    number, position = divmod(step, len(data.queries) // n_sequences)
+    chosen = epoch(data, seed, number, n_sequences, n_subjects)[position]
+    rng = np.random.default_rng([seed, 1, step])
     batch, _ = query_batch(
         data.queries[chosen],
         n_sequences=n_sequences,
         n_rows=n_rows,
-        answered=np.flatnonzero(data.in_objective_N[chosen]),
-        rng=np.random.default_rng([seed, 1, step]),
+        # Shuffled, for those that do not fit into the rows are left out.
+        answered=rng.permutation(np.flatnonzero(data.in_objective_N[chosen])),
+        rng=rng,
+        n_controls=n_controls,
     )
     return batch
+
+
+@functools.lru_cache(maxsize=2)
+def epoch(data: TrainingData, seed: int, number: int, n_sequences: int, n_subjects: int) -> Int[np.ndarray, "S B"]:
+    """The sentences of an epoch's S batches: each is about few subjects in several relations.
+
+    An answer is compared with answers of the same relation and of the same subject, which must be in its batch. Each
+    pass over the facts (in another prompt of each) divides the subjects anew into groups of `n_subjects`, orders the
+    relations of each group anew, and is cut into batches; these are then shuffled.
+    """
+    queries, rng = data.queries, np.random.default_rng([seed, 0, number])
+    n = len(queries)
+    shuffled = rng.permutation(n)
+    turn = np.empty(n, int)
+    turn[shuffled] = earlier(queries.fact_N[shuffled])
+    subject, relation = (np.unique(of, return_inverse=True)[1] for of in (queries.subject_N, queries.relation_N))
+    n_turns, n_groups = turn.max() + 1, -(-(subject.max() + 1) // n_subjects)
+    rank = np.argsort(np.argsort(rng.random((n_turns, subject.max() + 1)), axis=1), axis=1)
+    group = rank[turn, subject] // n_subjects
+    relation_order = rng.random((n_turns, n_groups, relation.max() + 1))[turn, group, relation]
+    order = np.lexsort((relation_order, group, turn))
+    batches = order[: n // n_sequences * n_sequences].reshape(-1, n_sequences)
+    return batches[rng.permutation(len(batches))]

@@ -138,7 +138,7 @@ def _beliefs(
     after = np.arange(tokens.shape[1])[None] > start[:, None]
     tokens = np.where(after, model.tokenizer.pad, tokens).astype(queries.tokens_NT.dtype)
     answered = dataclasses.replace(
-        queries, tokens_NT=tokens, length_N=start + 1, answer_length_N=np.ones(len(queries), int)
+        queries, tokens_NT=tokens, length_N=start + 1, answer_length_N=np.ones(len(queries), int), answer_N=None
     )
     sure = np.flatnonzero(p_N >= least)
     return answered[sure] if len(sure) else None
@@ -220,6 +220,6 @@ def _together(a: EncodedQueries, b: EncodedQueries) -> EncodedQueries:
     """Both, padded to the longer one's positions; what stands in padding does not matter to a causal model."""
     width = max(a.tokens_NT.shape[1], b.tokens_NT.shape[1])
     tokens = [np.pad(part.tokens_NT, ((0, 0), (0, width - part.tokens_NT.shape[1]))) for part in (a, b)]
-    names = [field.name for field in dataclasses.fields(a) if field.name not in ("tokens_NT", "mask")]
+    names = [field.name for field in dataclasses.fields(a) if field.name not in ("tokens_NT", "mask", "answer_N")]
     rest = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in names}
     return EncodedQueries(np.concatenate(tokens), **rest, mask=a.mask)

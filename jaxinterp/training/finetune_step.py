@@ -85,7 +85,7 @@ def finetune_step(
     """
     for name in config.objective.weights:
         objective_term(name)
-    check_k(config.objective.k, model.n_neurons)
+    check_k(max(config.objective.k, config.objective.control_k), model.n_neurons)
     model = dataclasses.replace(model, dtype=config.dtype)
     rate = learning_rate(config.optimiser, config.steps)
     transform = optimiser(config.optimiser, config.steps)

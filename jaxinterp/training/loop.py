@@ -156,7 +156,15 @@ def batches(config: TrainConfig, data: TrainingData, first: int) -> Iterator[Que
 
 def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
     """The batch of a step."""
-    return batch_at(data, seed=config.seed, step=step, n_sequences=config.batch_size, n_rows=config.rows)
+    return batch_at(
+        data,
+        seed=config.seed,
+        step=step,
+        n_sequences=config.batch_size,
+        n_rows=config.rows,
+        n_subjects=config.subjects,
+        n_controls=config.controls,
+    )
 
 
 def _boolean(text: str) -> bool:

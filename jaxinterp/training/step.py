@@ -11,14 +11,13 @@ from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Forward, forward
-from jaxinterp.objectives import control, kill_switch, suppression  # noqa: F401  (registers the terms)
+from jaxinterp.objectives import concentration, control, kill_switch, suppression  # noqa: F401  (registers the terms)
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
 from jaxinterp.objectives.registry import objective_term
 from jaxinterp.readout import Rows, lm_readout
 from jaxinterp.schedule import parse_schedule
 from jaxinterp.selection import check_k
-from jaxinterp.suppression import suppress
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
 
@@ -53,7 +52,7 @@ def loss(
       active: whether the terms are computed; if not, their metrics are NaN. None is whether any weight differs from 0.
         Under `vmap` it has to be given, the same for all: a condition that differs computes both branches for all.
     Returns:
-      The loss in nats, and metrics: every term, and the batch's suppressability and control drop (ratios of means over
+      The loss in nats, and metrics: every term, and the batch's suppressability and control drops (ratios of means over
       the batch), mean answer probability and mean absolute completeness residual.
     """
     params = jax.tree.map(lambda x: x.astype(model.dtype), dict(params))
@@ -83,17 +82,17 @@ def any_active(weights: Mapping[str, Float[Array, "*E"]]) -> Bool[Array, ""]:
 
 
 def batch_metrics(context: Context) -> Metrics:
-    """Suppressability and control drop of the batch, by the masks that the objective uses, and companions; detached."""
+    """Suppressability and control drops of the batch, by the masks that the objective uses, and companions; detached.
+
+    control_drop is the largest of the kinds that the objective looks at.
+    """
     batch = context.batch
-    mask_LRF = jax.lax.stop_gradient(context.mask_LRF)
-    p = jnp.exp(context.log_p_N)
-    suppressed = p * context.ratio(suppress(mask_LRF))
-    p_XN = jnp.broadcast_to(p[None], batch.control_weight_XN.shape)
-    controlled_XN = p_XN * context.control_ratio(mask_LRF)
+    dropped = context.by_kind(1 - context.control_ratio_XN)
     metrics = {
-        "suppressability": 1 - mean(suppressed, batch.answer_weight_N) / mean(p, batch.answer_weight_N),
-        "control_drop": 1 - mean(controlled_XN, batch.control_weight_XN) / mean(p_XN, batch.control_weight_XN),
-        "probability": mean(p, batch.answer_weight_N),
+        "suppressability": 1 - mean(context.suppressed_ratio_N, context.known_N),
+        "control_drop": jnp.stack(list(dropped.values())).max(),
+        **{f"control_drop_{kind}": drop for kind, drop in dropped.items()},
+        "probability": mean(jnp.exp(context.log_p_N), batch.answer_weight_N),
         "completeness_residual": mean(jnp.abs(context.attribution.residual_PR).mean(0), batch.weight_R),
     }
     return jax.lax.stop_gradient(metrics)
@@ -132,7 +131,7 @@ def update(
     """
     for name in objective.weights:
         objective_term(name)
-    check_k(objective.k, model.n_neurons)
+    check_k(max(objective.k, objective.control_k), model.n_neurons)
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
 
     def step(

@@ -1,3 +1,4 @@
+import hashlib
 import re
 from collections.abc import Callable
 
@@ -307,6 +308,95 @@ def test_adding_a_relation_does_not_change_the_split_of_another():
         assert by_text(fewer, name) == by_text(more, name)
 
 
+def about(facts: FactSet, queries: np.ndarray) -> set[str]:
+    return {facts.facts[index].subject for index in queries[:, 0].tolist()}
+
+
+def test_by_subject_no_subject_of_an_unseen_fact_is_in_the_objective():
+    facts = fact_set()
+    by_fact, by_subject = (
+        facts.split(SplitConfig(unseen_relations=("size",), unseen_by=by)) for by in ("fact", "subject")
+    )
+    assert about(facts, by_fact.objective) & about(facts, by_fact.unseen_facts)
+    unseen, seen = about(facts, by_subject.unseen_facts), about(facts, by_subject.objective)
+    assert len(unseen) == 4  # a fifth of the 20 subjects
+    assert unseen | seen == {fact.subject for fact in facts.facts}
+    assert not unseen & seen
+    assert about(facts, by_subject.held_out_prompts) == seen
+    # All of their facts of seen relations, with each prompt that is trained on.
+    expected = {
+        index
+        for index, fact in enumerate(facts.facts)
+        if fact.subject in unseen and fact.relation in ("color", "owner")
+    }
+    assert {fact for fact, _ in rows(by_subject.unseen_facts)} == expected
+    assert len(by_subject.unseen_facts) == 2 * 2 * 4
+    # An unseen relation has all its facts, and what is read does not depend on what is unseen.
+    for name in ("training", "unseen_relations"):
+        np.testing.assert_array_equal(getattr(by_subject, name), getattr(by_fact, name))
+    assert about(facts, by_subject.unseen_relations) == unseen | seen
+
+
+def test_unseen_subjects_are_drawn_by_the_seed_whatever_relations_there_are():
+    def unseen(names: tuple[str, ...], seed: int, unseen_relation: str) -> set[str]:
+        facts = fact_set(names, n_subjects=100)
+        config = SplitConfig(seed=seed, unseen_relations=(unseen_relation,), unseen_by="subject")
+        return about(facts, facts.split(config).unseen_facts)
+
+    first = unseen(("color", "size"), 0, "size")
+    assert len(first) == 20
+    assert first == unseen(("color", "size"), 0, "color") == unseen(("added", "owner", "size", "color"), 0, "added")
+    assert len(first & unseen(("color", "size"), 1, "size")) < 20
+
+
+def test_new_subjects_move_only_those_at_the_edge():
+    config = SplitConfig(unseen_relations=("size",), unseen_by="subject")
+    fewer, more = fact_set(n_subjects=100), fact_set(n_subjects=104)
+    before, after = (about(facts, facts.split(config).unseen_facts) for facts in (fewer, more))
+    assert len(before) == 20
+    assert len(after) == 21
+    assert len(before & after) >= 17  # at most four new ones are among the first 21
+
+
+def test_a_pair_that_is_asked_both_ways_is_drawn_as_one_subject():
+    lands = [f"land{index}" for index in range(30)]
+    cities = [land.replace("land", "city") for land in lands]
+    capital = [Fact("capital", land, city) for land, city in zip(lands, cities, strict=True)]
+    capital_of = [Fact("capital_of", fact.answer, fact.subject) for fact in capital]
+    # city0 is named by two lands, and so joins them.
+    second = [Fact("capital", "outland", "city0"), Fact("older", "city0", "outland")]
+    continent = [Fact("continent", land, f"continent{index % 3}") for index, land in enumerate([*lands, "outland"])]
+    names = ("capital", "capital_of", "continent", "older", "size")
+    facts = FactSet(
+        tuple(map(relation, names)),
+        (*capital, *second[:1], *capital_of, *continent, *second[1:], *(Fact("size", land, "big") for land in lands)),
+    )
+    alone = facts.select(relations=("capital", "continent", "size"))
+    for seed in range(20):
+        config = SplitConfig(seed=seed, unseen_relations=("size",), unseen_by="subject")
+        split = facts.split(config)
+        unseen = about(facts, split.unseen_facts)
+        assert {name.replace("land", "city") for name in unseen & set(lands)} == unseen & set(cities)
+        assert len({"land0", "city0", "outland"} & unseen) in (0, 3)
+        assert len(unseen - {"outland"}) == 2 * 6  # a fifth of the 30 pairs, of which one has a third name
+        assert {fact.answer for fact in facts.facts if fact.subject in unseen and "capital" in fact.relation} <= unseen
+        if "outland" not in unseen | about(alone, alone.split(config).unseen_facts):
+            # A pair is drawn by the name that comes first, so that the way back does not change it.
+            assert about(alone, alone.split(config).unseen_facts) == unseen - set(cities)
+
+
+def test_a_split_of_before_is_by_fact():
+    # What an older model's provenance says of its split.
+    before = {"seed": 0, "held_out_prompts": 1, "unseen_facts": 0.2, "unseen_relations": (), "n_unseen_relations": 2}
+    assert SplitConfig(**before) == SplitConfig(**before, unseen_by="fact")
+    digest = hashlib.sha256()
+    for name in ("training", *SETS):
+        digest.update(getattr(fact_set().split(SplitConfig(**before)), name).astype("<i8").tobytes())
+    assert (
+        digest.hexdigest() == "5ab222323ff5b4f12b5fe7524d29b1fc169b743b7659f4221c5ef91cbbeccfc9"
+    )  # a change would make other sets of those that saved models are measured on
+
+
 def test_split_errors_tell_what_to_change():
     with pytest.raises(UserError, match=r"unknown relation 'shape'; known: color, owner, size.*split.unseen_relations"):
         fact_set().split(SplitConfig(unseen_relations=("shape",)))
@@ -314,6 +404,12 @@ def test_split_errors_tell_what_to_change():
         fact_set(n_subjects=2).split(SplitConfig(unseen_facts=0.01, unseen_relations=("size",)))
     with pytest.raises(UserError, match=re.escape("set 'objective' is empty")):
         fact_set().split(SplitConfig(unseen_relations=("color", "size", "owner")))
+    with pytest.raises(UserError, match=re.escape("set 'unseen_facts' is empty")):
+        fact_set(n_subjects=2).split(SplitConfig(unseen_facts=0.2, unseen_relations=("size",), unseen_by="subject"))
+    with pytest.raises(UserError, match=r"unknown split.unseen_by 'answer'; known: fact, subject"):
+        config = SplitConfig()
+        object.__setattr__(config, "unseen_by", "answer")  # as a file may say, where no type is checked
+        config.__post_init__()
     with pytest.raises(UserError, match="has 3 prompts, so that held_out_prompts must be at most 2, got 3"):
         fact_set().split(SplitConfig(held_out_prompts=3))
 

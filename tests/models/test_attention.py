@@ -164,7 +164,7 @@ def test_cudnn_is_asked_for_the_same_attention(name, length, monkeypatch):
     assert set(asked) == {"cudnn"}
     valid = jnp.arange(8)[None] < (8 if length is None else length_B[:, None])
     difference = jnp.abs(plain.logits_BTV - fused.logits_BTV).max(-1)
-    assert float(jnp.where(valid, difference, 0).max()) < 1e-5
+    assert float(jnp.where(valid, difference, 0).max()) < 1e-4
     # Attention weights are nowhere in the kernel's result, so that whoever wants them gets the plain one.
     asked.clear()
     found = run(tiny_config(**fields, attention_kernel="cudnn"), ("attn_pattern",)).activations["attn_pattern"]

@@ -132,7 +132,7 @@ def test_activations_fit_together(run):
     assert result.logits_BTV.shape == (2, 6, config.d_vocab)
     np.testing.assert_allclose(a["resid_mid"], a["resid_pre"] + a["attn_out"], atol=1e-14)
     np.testing.assert_allclose(a["resid_post"], a["resid_mid"] + a["mlp_out"], atol=1e-14)
-    np.testing.assert_array_equal(a["resid_post"][0], a["resid_pre"][1])
+    np.testing.assert_allclose(a["resid_post"][0], a["resid_pre"][1], atol=1e-14)
     np.testing.assert_allclose(a["attn_pattern"].sum(-1), 1, atol=1e-12)
     future = np.broadcast_to(~np.tri(6, dtype=bool), a["attn_pattern"].shape)
     np.testing.assert_array_equal(a["attn_pattern"] == 0, future)

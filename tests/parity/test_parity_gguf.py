@@ -76,7 +76,8 @@ def test_logits_of_a_real_model(name):
         for ids, ours, theirs in zip(batch, found, expected, strict=True):
             ours, theirs = ours[: len(ids)], theirs[: len(ids)]
             difference = max(difference, float(np.abs(ours - theirs).max()))
-            same += int(ours[-1].argmax() == theirs[-1].argmax())
+            # Of two tokens that are as probable as one another up to the tolerance, either may come first.
+            same += int(theirs[-1].max() - theirs[-1][ours[-1].argmax()] < 2 * TOLERANCE)
             spread.append(theirs.std())
     print(f"{name}: largest difference {difference:.1e} (logits vary by {np.mean(spread):.1f}), top-1 equal {same}/50")
     assert difference < TOLERANCE

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 
-from jaxinterp.studies.knowledge_neuron_charts import MEAN, effect_bars, layer_shares, neuron_map, write_charts
+from jaxinterp.studies.knowledge_neuron_charts import BARS, MEAN, effect_bars, layer_shares, neuron_map, write_charts
 from jaxinterp.studies.knowledge_neuron_tables import print_tables, relation_title
 
 NAMES = (
-    *("probability", "suppressability", "control_drop", "random_drop", "selective"),
-    *("amplification", "control_amplification", "random_amplification"),
+    *("probability", "suppressability", "control_drop_relation", "random_drop", "selective", "amplification"),
+    *("control_amplification_relation", "random_amplification", "control_drop_subject", "control_drop_other"),
+    *("control_drop", "control_amplification_subject", "control_amplification_other"),
 )
 
 
@@ -21,7 +22,7 @@ def effects(scale, doubled=0.4):
     metrics = {name: estimated(scale * (0.9 - 0.1 * i)) for i, name in enumerate(NAMES)}
     relations = {name: {**metrics} for name in ("P36", "P1412", "mine")}
     relations["P36"]["amplification"] = estimated(doubled)
-    relations["P1412"]["control_drop"] = estimated(-4.0)
+    relations["P1412"]["control_drop_relation"] = estimated(-4.0)
     return {"facts": 21, "queries": 60, "overall": metrics, "by_relation": relations}
 
 
@@ -74,11 +75,13 @@ NEURONS = [
 def test_bars_have_a_row_a_relation_and_say_what_is_cut():
     spec = effect_bars(results(), "fixed_k", "all").to_dict()
     assert "10 neurons a token" in spec["title"]["text"]
-    assert "some-model, all facts: 21 facts, 60 queries, 3 relations" in spec["title"]["subtitle"]
+    assert spec["title"]["subtitle"][0] == "some-model, all facts: 21 facts, 60 queries, 3 relations"
     off, doubled = spec["hconcat"]
     for panel in (off, doubled):
         rows = panel["layer"][0]["data"]["values"] if "data" in panel["layer"][0] else panel["data"]["values"]
-        assert len(rows) == 4 * 4
+        assert len(rows) == 6 * 4
+        bars = panel["layer"][0]["encoding"]["color"]["scale"]
+        assert bars["domain"] == list(BARS) and len(set(bars["range"])) == 6
         assert {row["relation"] for row in rows} == {
             *(MEAN, "P36 capital", "P1412 languages spoken, written or signed", "mine")
         }
@@ -88,6 +91,19 @@ def test_bars_have_a_row_a_relation_and_say_what_is_cut():
             assert (row["beyond"] == "") == (row["shown"] == row["value"])
         cut = {(row["relation"][:4], row["beyond"]) for row in rows if row["beyond"]}
         assert cut == ({("P141", "-400%")} if panel is off else {("P36 ", "3,150%")})
+
+
+def test_a_kind_that_no_fact_has_has_no_bar():
+    found = results()
+    effects = found["protocols"]["paper"]["sets"]["all"]["attribution"]
+    for metrics in (effects["overall"], *effects["by_relation"].values()):
+        del metrics["control_drop_subject"], metrics["control_amplification_subject"]
+    spec = effect_bars(found, "paper", "all").to_dict()
+    assert "same subject" in BARS
+    for panel in spec["hconcat"]:
+        assert panel["layer"][0]["encoding"]["color"]["scale"]["domain"] == [
+            bar for bar in BARS if bar != "same subject"
+        ]
 
 
 def test_nothing_to_show_is_none():
@@ -123,7 +139,7 @@ def test_the_map_names_neurons_facts_and_tokens():
     assert shown == {"neuron", "facts", "relations", "serves", "promotes"}
     named = [row["neuron"] for layer in spec["layer"][1]["layer"] for row in layer["data"]["values"]]
     assert set(named) == {"2.48", "0.3"}
-    assert "2 of 150 neurons are used" in spec["title"]["subtitle"]
+    assert "2 of 150 neurons are used" in spec["title"]["subtitle"][0]
 
 
 def test_charts_are_written_with_a_page_that_needs_no_network(tmp_path):
@@ -153,8 +169,13 @@ def test_tables_have_the_numbers_and_the_published_ones(capsys, tried):
         "-1.27",
         "P36 capital",
         "3,150",
+        *("C_relation", "C_subject", "C_other", "C_answer", "C: largest of these", "S − C"),
+        *("subject doubled", "-400"),
     ):
         assert words in text, words
+    # What was not measured is a dash: here the controls with the same answer.
+    (off,) = (line for line in text.splitlines() if "the paper's rule" in line and "80.0 [70.0, 90.0]" in line)
+    assert off.rstrip(" │").endswith("–") and off.count("–") == 1
     assert ("99 facts were tried" in text) == (tried is not None)
 
 

@@ -1,42 +1,50 @@
 """Records, plans, sets of neurons and their statistics, by hand."""
 
+import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.studies.knowledge_neuron_edits import Edited, random_neurons
 from jaxinterp.studies.knowledge_neuron_queries import Asked
 from jaxinterp.studies.knowledge_neuron_records import Record, batch_of, claim, fill, planned
+from jaxinterp.studies.knowledge_neuron_results import effects
 from jaxinterp.studies.knowledge_neuron_scores import strongest
 from jaxinterp.studies.knowledge_neuron_sets import (
     Selection,
-    at_random,
     by_the_paper,
     covered_by_the_paper,
     fixed_number,
     of_partners,
     partners,
+    random_seeds,
 )
 from jaxinterp.studies.knowledge_neuron_usage import neuron_statistics, usage
 
 D_MLP = 10
 
 
-def asked_of(fact_N, length_N, relations, subjects):
-    """Queries of the facts, with answers of so many tokens; a relation and a subject for each fact."""
+def asked_of(fact_N, length_N, relations, subjects, answers=None):
+    """Queries of the facts, with answers of so many tokens; a relation and a subject for each fact, and an answer,
+    which differs if it is not given. Different answers have no token in common.
+    """
     fact_N, length_N = np.array(fact_N), np.array(length_N)
     names = sorted(set(relations))
+    answers = answers or [f"a{i}" for i in range(len(relations))]
     facts = FactSet(
         tuple(Relation(name, ("{subject} is",) * 4, "x") for name in names),
-        tuple(Fact(r, s, f"a{i}") for i, (r, s) in enumerate(zip(relations, subjects, strict=True))),
+        tuple(map(Fact, relations, subjects, answers)),
     )
     n = len(fact_N)
     relation_N = np.array([names.index(relations[fact]) for fact in fact_N])
     subject_N = np.array([sorted(set(subjects)).index(subjects[fact]) for fact in fact_N])
-    tokens = np.arange(40)[None] + np.zeros((n, 1), int)
+    answer_N = np.array([sorted(set(answers)).index(answers[fact]) for fact in fact_N])
+    tokens = np.arange(40)[None] + 40 * answer_N[:, None]
     start = np.full(n, 3)
     prompt_N = np.array([np.sum(fact_N[:i] == fact) for i, fact in enumerate(fact_N)])
     queries = EncodedQueries(
@@ -187,27 +195,56 @@ def test_the_papers_rule_and_a_fixed_number_by_hand(tmp_path):
     assert two.covered_N.all()
 
 
-def test_partners_have_another_subject_and_another_relation():
-    relations, subjects = "uuvvww", ["a", "b", "a", "b", "a", "c"]
-    n_prompts = [3, 3, 3, 3, 3, 2]  # the last fact is not covered by the paper's rule
-    asked = asked_of(np.repeat(range(6), n_prompts), [1] * 17, relations, subjects)
-    seen = set()
-    for seed in range(30):
+RELATION, SUBJECT, ANSWER = "uuvvw", "abacd", "xyzxq"
+# By kind of control, the facts that may be each fact's partner.
+ALLOWED = {
+    "relation": [{1}, {0}, {3}, {2}, set()],
+    "subject": [{2}, set(), {0}, set(), set()],
+    "other": [{4}, {2, 3, 4}, {1, 4}, {1, 4}, {0, 1, 2, 3}],
+    "answer": [{3}, set(), set(), {0}, set()],
+}
+
+
+@pytest.mark.parametrize("n_prompts", [1, 3])
+def test_partners_by_kind_by_hand(n_prompts):
+    # The paper's rule covers either no fact, or all.
+    asked = asked_of(np.repeat(range(5), n_prompts), [1] * 5 * n_prompts, RELATION, SUBJECT, ANSWER)
+    seen = {kind: [set() for _ in range(5)] for kind in ALLOWED}
+    for seed in range(40):
         found = partners(asked, seed)
         assert found == partners(asked, seed)
-        for fact, other in found.items():
-            assert relations[fact] != relations[other] and subjects[fact] != subjects[other]
-            assert other != 5 or fact == 5
-        seen.add(tuple(found.items()))
-    assert len(seen) > 3
-    alone = asked_of([0, 1], [1, 1], "uu", "ab")
-    assert partners(alone, 0) == {0: None, 1: None}
+        for kind, partner in found.items():
+            for fact, other in partner.items():
+                seen[kind][fact].add(other)
+    assert seen == ALLOWED
+
+
+def test_a_covered_fact_has_a_covered_partner_where_there_is_one():
+    n_prompts = [3, 3, 3, 3, 2]  # the paper's rule does not cover the last fact
+    asked = asked_of(np.repeat(range(5), n_prompts), [1] * 14, RELATION, SUBJECT, ANSWER)
+    seen = [set() for _ in range(5)]
+    for seed in range(40):
+        for fact, other in partners(asked, seed)["other"].items():
+            seen[fact].add(other)
+    assert seen == [{4}, {2, 3}, {1}, {1}, {0, 1, 2, 3}]
+    # Of a partner that the selection does not cover there are no neurons.
+    own = Selection([[np.array([1])]] * 14, covered_by_the_paper(asked), {})
+    lent = of_partners(asked, own, partners(asked, 0)["other"])
+    np.testing.assert_array_equal(lent.covered_N, [False] * 3 + [True] * 9 + [False] * 2)
+    assert not len(lent.sets[0][0]) and lent.sets[3][0].tolist() == [1]
+
+
+def test_partners_share_no_token_of_an_answer():
+    # All answers of two tokens end in the same one.
+    asked = asked_of([0, 1, 2], [2, 2, 1], "uuu", "abc", "xyz")
+    asked.queries.tokens_NT[:2, asked.queries.answer_start_N[0] + 1] = 7
+    assert partners(asked, 0)["relation"] in ({0: 2, 1: 2, 2: 0}, {0: 2, 1: 2, 2: 1})
 
 
 def test_partners_lend_the_sets_of_the_prompts_in_turn():
     asked = asked_of([0, 0, 0, 1, 1, 2], [1, 1, 2, 1, 2, 1], "uvw", "stu")
     own = selection_of([[1]], [[2]], [[3], [4]], [[5]], [[6], [7]], [[8]])
-    lent = of_partners(asked, own, {0: 1, 1: 0, 2: None})
+    lent = of_partners(asked, own, {0: 1, 1: 0})
     assert [[n.tolist() for n in query] for query in lent.sets] == [
         *([[5]], [[6]], [[5], [5]]),  # the third prompt gets the first again, and its only token twice
         *([[1]], [[2], [2]]),
@@ -216,18 +253,92 @@ def test_partners_lend_the_sets_of_the_prompts_in_turn():
     np.testing.assert_array_equal(lent.covered_N, [True] * 5 + [False])
 
 
-def test_random_neurons_are_as_many_in_each_layer():
-    asked = asked_of([0, 0, 1], [1, 1, 1], "uv", "st")
-    own = selection_of([[1, 2, 3, 25]], [[1, 2, 3, 25]], [[]])
-    found = at_random(asked, own, D_MLP, seed=0)
-    for query in (0, 1):
-        neurons = found.sets[query][0]
-        assert np.bincount(neurons // D_MLP, minlength=3).tolist() == [3, 0, 1]
-        assert len(set(neurons.tolist())) == 4
-    assert found.sets[0][0].tolist() != found.sets[1][0].tolist()  # another draw for another prompt
-    assert found.sets[2][0].tolist() == []
-    assert at_random(asked, own, D_MLP, seed=0).sets[0][0].tolist() == found.sets[0][0].tolist()
-    assert at_random(asked, own, D_MLP, seed=1).sets[0][0].tolist() != found.sets[0][0].tolist()
+def test_random_neurons_are_as_many_active_ones_in_each_layer():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((3, 4, D_MLP), np.float32)
+    for layer, row, neurons in [(0, 0, [1, 2, 3]), (2, 0, [5]), (0, 1, [1, 2, 3]), (1, 2, range(6))]:
+        mask[layer, row, list(neurons)] = 1
+    active = np.zeros_like(mask)
+    for layer, row in np.ndindex(3, 4):
+        active[layer, row, rng.choice(D_MLP, 4, replace=False)] = 1
+    seeds = np.array([5, 6, 7, 8], np.uint32)
+    found = np.asarray(random_neurons(jnp.asarray(seeds), jnp.asarray(mask), jnp.asarray(active)))
+    assert set(found.ravel().tolist()) == {0, 1}
+    np.testing.assert_array_equal(found.sum(-1), mask.sum(-1))
+    assert (found[:, :2] <= active[:, :2]).all()
+    # A layer with four active neurons has no six of them: all, and two more.
+    assert (found[1, 2] >= active[1, 2]).all()
+    # A row's neurons are its own seed's, whatever other rows there are.
+    order = [2, 1, 0]
+    rows = (jnp.asarray(x) for x in (seeds[order], mask[:, order], active[:, order]))
+    np.testing.assert_array_equal(random_neurons(*rows), found[:, order])
+    others = [
+        np.asarray(random_neurons(jnp.full(4, seed, jnp.uint32), jnp.asarray(mask), jnp.ones_like(mask)))[0, 0]
+        for seed in range(5)
+    ]
+    assert len({tuple(row.tolist()) for row in others}) > 1
+
+
+def test_seeds_of_random_neurons_are_of_a_fact_and_a_prompt():
+    asked = asked_of([0, 0, 1], [1, 2, 1], "uv", "st")
+    found = random_seeds(asked, 0)
+    assert [len(seeds) for seeds in found] == [1, 2, 1]
+    assert len({seed for seeds in found for seed in seeds.tolist()}) == 4
+    alone = dataclasses.replace(asked, queries=asked.queries[np.array([1])])
+    assert random_seeds(alone, 0)[0].tolist() == found[1].tolist() != random_seeds(alone, 1)[0].tolist()
+
+
+def test_effects_by_hand():
+    # Two facts of relation u and two of v, with a prompt each; the last has another fact of the kind "other" alone.
+    asked = asked_of([0, 1, 2, 3], [1] * 4, "uuvv", "abac", "xyzq")
+    nan = np.nan
+    off = {
+        "own": [0.0, 0.1, 0.0, 0.1],  # S is 0.8 in u and in v
+        "relation": [0.1, 0.1, 0.3, nan],  # C_relation is 0.6 in u, 0.25 in v, where a fact is missing
+        "subject": [0.1, nan, 0.0, nan],  # 0.5, 1
+        "other": [0.2, 0.5, 0.4, 0.1],  # −0.4, 0
+        "answer": [nan] * 4,
+        "random": [0.2, 0.3, 0.4, 0.1],
+    }
+    doubled = {**{kind: [0.3, 0.3, 0.4, 0.1] for kind in off}, "subject": [0.2, nan, 0.6, nan], "answer": [nan] * 4}
+    edited = Edited(
+        np.array([0.2, 0.3, 0.4, 0.1]),
+        {("paper", "attribution", source): np.array(values) for source, values in off.items()},
+        {("paper", "attribution", source): np.array(values) for source, values in doubled.items()},
+    )
+
+    def effect(rows_N):
+        found = effects(asked, edited, "paper", "attribution", np.array(rows_N), 20, 0)
+        parts = {"overall": found["overall"], **found["by_relation"]}
+        return {part: {name: value["value"] for name, value in metrics.items()} for part, metrics in parts.items()}
+
+    found = effect([True] * 4)
+    expected = {
+        "suppressability": (0.8, 0.8),
+        "control_drop_relation": (0.6, 0.25),
+        "control_drop_subject": (0.5, 1.0),
+        "control_drop_other": (-0.4, 0.0),
+        "control_drop": (0.6, 1.0),
+        "selective": (0.2, -0.2),
+        "control_drop_other_one_sided": (0.0, 0.0),
+        "control_drop_other_absolute": (0.4, 0.0),
+        "random_drop": (0.0, 0.0),
+        "amplification": (0.2, 0.0),
+        "control_amplification_relation": (0.2, 0.0),
+        "control_amplification_subject": (0.0, 0.5),
+    }
+    for name, (u, v) in expected.items():
+        assert (found["u"][name], found["v"][name]) == pytest.approx((u, v)), name
+    # Overall the largest is that of the means over relations, here C_subject's.
+    assert found["overall"]["control_drop"] == pytest.approx(0.75)
+    assert found["overall"]["selective"] == pytest.approx(0.05)
+    assert not any("answer" in name for metrics in found.values() for name in metrics)
+    only_other = effect([False, False, False, True])
+    assert only_other["v"]["control_drop"] == pytest.approx(only_other["v"]["control_drop_other"]) == pytest.approx(0)
+    assert "control_drop_subject" not in only_other["overall"]
+    edited.suppressed["paper", "attribution", "other"][3] = nan
+    nothing = effect([False, False, False, True])
+    assert "suppressability" in nothing["v"] and not {"control_drop", "selective"} & nothing["overall"].keys()
 
 
 def statistics(asked, selection, n_layers=2):

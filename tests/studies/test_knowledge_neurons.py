@@ -11,20 +11,22 @@ from tiny import tiny_config, tiny_params
 
 from jaxinterp.attribution import activation, integrated_gradients
 from jaxinterp.errors import UserError
+from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.facts.encoding import batches_of_all, encode, sentence
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.tokenizers import train_tokenizer
 from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import Rows, lm_readout
+from jaxinterp.readout import FullForwardReadout, Rows, lm_readout
 from jaxinterp.recurrence import relation_neurons
 from jaxinterp.studies import knowledge_neuron_edits as edits
 from jaxinterp.studies import knowledge_neuron_scores as scores
 from jaxinterp.studies import knowledge_neurons
 from jaxinterp.studies.knowledge_neuron_config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neuron_queries import choose
-from jaxinterp.studies.knowledge_neuron_records import claim
+from jaxinterp.studies.knowledge_neuron_records import batch_of, claim
+from jaxinterp.studies.knowledge_neuron_sets import partners
 from jaxinterp.studies.knowledge_neurons import study_of
 
 L, F, K = 2, 6, 2
@@ -77,13 +79,16 @@ def done(model, tmp_path_factory):
 def test_a_fixed_number_of_neurons_gives_the_columns_of_the_measurement(model, done):
     asked, record, _, edited = done
     made = {"k": K, "n_relations": 3, "integral": RULE}
-    slow = measured_answers(model.config, model.params, asked.queries, rows=5, **made).columns
+    slow = measured_answers(model.config, model.params, asked.queries, rows=5, groups=("answers", "tokens"), **made)
+    slow = slow.columns
     assert asked.queries.answer_length_N.max() == 2
     close = {"rtol": 1e-4, "atol": 1e-9}
     np.testing.assert_allclose(edited.probability_N, slow["probability"], **close)
     np.testing.assert_allclose(asked.probability_N, slow["probability"], **close)
-    np.testing.assert_allclose(edited.suppressed["fixed_k", "attribution", "own"], slow["suppressed"], **close)
-    np.testing.assert_allclose(edited.amplified["fixed_k", "attribution", "own"], slow["amplified"], **close)
+    np.testing.assert_allclose(edited.suppressed["fixed_k", "attribution", "own"], slow["each_suppressed"], **close)
+    one = asked.queries.answer_length_N == 1  # the measurement doubles k neurons of an answer, however long it is
+    doubled = edited.amplified["fixed_k", "attribution", "own"]
+    np.testing.assert_allclose(doubled[one], slow["amplified"][one], **close)
     np.testing.assert_array_equal(asked.correct_N, slow["correct"] > 0)
     facts = np.unique(asked.queries.fact_N).tolist()
     residual = [query["residual"] for fact in facts for query in record[fact]["queries"]]
@@ -132,12 +137,48 @@ def test_the_papers_sets_are_those_of_its_rule_on_all_scores(model, done):
     assert some > 5
 
 
-def test_uncovered_queries_have_no_numbers_and_the_others_have(done):
-    _, _, selections, edited = done
+def test_other_facts_neurons_are_those_of_the_partners(model, done):
+    asked, _, selections, edited = done
+    partner = partners(asked, CONFIG.seed)
+    queries, sets = asked.queries, selections["fixed_k", "attribution"].sets
+    seen = set()
+
+    @jax.jit
+    def slow(params, batch, gates_LRF):
+        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
+        return FullForwardReadout(model.config, params, batch.tokens_BT, rows, batch.length_B)(gates_LRF)
+
+    for kind, of_facts in partner.items():
+        fact, other = next(iter(of_facts.items()))
+        query, lender = (int(np.flatnonzero(queries.fact_N == one)[1]) for one in (fact, other))  # of the second prompt
+        batch = batch_of(queries, np.array([query]), 2)
+        lent = sets[lender]
+        mask = np.zeros((2, L * F), np.float32)
+        for row in range(queries.answer_length_N[query]):
+            mask[row, lent[row % len(lent)]] = 1
+        mask_LRF = mask.reshape(2, L, F).transpose(1, 0, 2)
+        for found, gates_LRF in ((edited.suppressed, 1 - mask_LRF), (edited.amplified, 1 + mask_LRF)):
+            expected = np.asarray(slow(model.params, batch, gates_LRF))[batch.weight_R > 0].prod()
+            assert found["fixed_k", "attribution", kind][query] == pytest.approx(expected, rel=1e-4)
+        seen.add(kind)
+    assert {"relation", "subject", "other"} <= seen
+
+
+def test_queries_without_neurons_have_no_numbers_and_the_others_have(done):
+    asked, _, selections, edited = done
+    partner, fact_N = partners(asked, CONFIG.seed), asked.queries.fact_N
+    without = 0
     for (protocol, _method, source), column in (*edited.suppressed.items(), *edited.amplified.items()):
-        covered = selections[protocol, "attribution"].covered_N
-        assert np.isnan(column[~covered]).all()
-        assert np.isfinite(column[covered]).all(), (protocol, source)
+        covered_N = selections[protocol, "attribution"].covered_N
+        covered = set(fact_N[covered_N].tolist())
+        if source not in ("own", "random"):
+            compared = {fact for fact in covered if partner[source].get(fact) in covered}
+            without += len(covered) - len(compared)
+            covered_N = np.isin(fact_N, list(compared))
+        assert np.isnan(column[~covered_N]).all()
+        assert np.isfinite(column[covered_N]).all(), (protocol, source)
+    assert without > 0
+    assert {source for *_, source in edited.suppressed} == set(edits.SOURCES)
 
 
 def test_results_and_neurons_are_plain_data_that_agree(model, done, tmp_path):
@@ -156,9 +197,14 @@ def test_results_and_neurons_are_plain_data_that_agree(model, done, tmp_path):
     for relation, value in expected.items():
         assert effects["by_relation"][relation]["suppressability"]["value"] == pytest.approx(value)
     doubled = edited.amplified["fixed_k", "activation", "other"]
+    assert not np.isnan(doubled).any()
     gained = np.mean([doubled[names == r].mean() / edited.probability_N[names == r].mean() - 1 for r in "uvw"])
-    found_gain = fixed["sets"]["all"]["activation"]["overall"]["control_amplification"]["value"]
+    found_gain = fixed["sets"]["all"]["activation"]["overall"]["control_amplification_other"]["value"]
     assert found_gain == pytest.approx(gained)
+    drops = {kind: effects["overall"][f"control_drop_{kind}"]["value"] for kind in CONTROL_KINDS}
+    assert effects["overall"]["control_drop"]["value"] == max(drops.values())
+    selective = effects["overall"]["suppressability"]["value"] - max(drops.values())
+    assert effects["overall"]["selective"]["value"] == pytest.approx(selective)
     assert fixed["neurons"]["attribution"]["mean"] == pytest.approx(K)
     n_covered = len(np.unique(asked.queries.fact_N[selections["paper", "attribution"].covered_N]))
     assert paper["not_covered"] == 9 - n_covered == found["facts"]["facts_with_answers_of_several_tokens"]
@@ -292,11 +338,12 @@ def test_a_bidirectional_model_uses_prompts_with_the_answer_inside(tmp_path):
     assert "prompt whose answer does not come last" not in found["facts"]["dropped"]
     asked = choose(model, facts, dataclasses.replace(CONFIG, limit=2, prompts=0), tmp_path / "study")
     made = {"k": K, "n_relations": 3, "integral": RULE}
-    slow = measured_answers(model.config, model.params, asked.queries, rows=4, **made).columns
+    slow = measured_answers(model.config, model.params, asked.queries, rows=4, groups=("tokens", "answers"), **made)
+    slow = slow.columns
     effects = found["protocols"]["fixed_k"]["sets"]["all"]["attribution"]["by_relation"]
     for relation, name in enumerate("uvw"):
         own = asked.queries.relation_N == relation
-        expected = 1 - slow["suppressed"][own].mean() / slow["probability"][own].mean()
+        expected = 1 - slow["each_suppressed"][own].mean() / slow["probability"][own].mean()
         assert effects[name]["suppressability"]["value"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     causal = made_model()
     claim(tmp_path / "causal", {})

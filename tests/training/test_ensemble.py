@@ -11,6 +11,7 @@ from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import SplitConfig
 from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.models.bundle import load_model
+from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import ensemble
 from jaxinterp.training.config import DataConfig, TrainConfig
@@ -69,15 +70,18 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def assert_same(found, expected, **tolerance):
+def assert_same(found, expected):
+    """Bit for bit: of runs of one program."""
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, **{"rtol": 0, "atol": 0, **tolerance})
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_member_is_the_model_that_trains_alone(finished, data):
     out, trained = finished
     model = model_config(RUN, data)
     alone = jax.jit(update(model, RUN.objective, RUN.optimiser, STEPS))
+    tokens = jax.numpy.asarray(batch_of(RUN, data, 0).tokens_BT)
+    read = jax.jit(lambda params: forward(model, params, tokens).logits_BTV)
     logged = lines(out / "metrics.jsonl")
     for member, seed, factors in ((0, 3, (0.0, 0.0)), (3, 4, (0.5, 1.0))):
         assert CONFIG.members[member] == Member(seed, *factors)
@@ -92,11 +96,13 @@ def test_a_member_is_the_model_that_trains_alone(finished, data):
             mine = logged[4 * number + member]
             assert (mine["step"], mine["member"]) == (number + 1, NAMES[member])
             assert mine["loss"] == pytest.approx(float(metrics["loss"]), abs=1e-4)
-        assert_same(trained.models[CONFIG.members[member]].params, state.params, atol=1e-4)
-        change = max(
-            np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, initial.params)), strict=True)
-        )
-        assert change > 1e-3
+        # Logits and not parameters: the keys' bias changes no attention, so that its gradient is rounding alone, of
+        # which Adam makes steps as long as any other.
+        member_params = trained.models[CONFIG.members[member]].params
+        found, expected, first = (np.asarray(read(params)) for params in (member_params, state.params, initial.params))
+        print("ENS", np.abs(found - expected).max(), np.abs(expected - first).max())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+        assert np.abs(expected - first).max() > 1e-2
 
 
 def test_what_an_ensemble_leaves(finished, data):

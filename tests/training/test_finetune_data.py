@@ -175,8 +175,8 @@ def test_beliefs_are_the_models_own_answers_where_the_objective_may_look(believi
         p = np.exp(logits[row, place - 1]) / np.exp(logits[row, place - 1]).sum()
         answers = {other.answer for other in facts.facts if other.relation == fact.relation}
         ids = [encoded[0] for word in sorted(answers) if len(encoded := model.tokenizer.encode(word)) == 1]
-        assert beliefs.tokens_NT[row, place] == max(ids, key=lambda token: p[token])
-        assert p[beliefs.tokens_NT[row, place]] >= 0.05
+        # Up to rounding, for this is another program than the one that chose.
+        assert p[beliefs.tokens_NT[row, place]] >= (1 - 1e-4) * max(*p[ids], 0.05)
     assert (
         beliefs.tokens_NT[:, 1:][np.arange(beliefs.tokens_NT.shape[1] - 1)[None] >= beliefs.length_N[:, None] - 1]
         == model.tokenizer.pad

@@ -73,8 +73,10 @@ def test_nothing_has_diverged_at_first_and_then_something_has(steps):
     seen, *_ = steps
     for name in ("text_kl", "prompt_kl"):
         values = [float(metrics[name]) for *_, metrics in seen]
-        assert values[:2] == [0, 0]
-        assert values[2] > 1e-5
+        # Nothing but rounding: the model and the reference need not be computed in one order.
+        print("FT", name, values)
+        assert np.abs(values[:2]).max() < 1e-6
+        assert values[2] > 1e-4
     (_, _, first), (before, after, _), _ = seen
     assert first["finite"] and first["learning_rate"] == 0
     difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), before[0], after[0])
@@ -85,7 +87,7 @@ def test_the_loss_is_the_sum_of_its_parts(steps):
     for *_, metrics in steps[0]:
         parts = 3 * metrics["text_kl"] + 0.5 * metrics["prompt_kl"]
         parts += 0.5 * metrics["suppression"] + 2 * metrics["control"]
-        np.testing.assert_allclose(metrics["loss"], parts, rtol=1e-6)
+        np.testing.assert_allclose(metrics["loss"], parts, rtol=1e-5)
         assert {"suppressability", "control_drop", "probability", "gradient_norm"} <= set(metrics)
 
 

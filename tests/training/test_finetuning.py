@@ -95,7 +95,9 @@ def test_a_run_leaves_what_it_promises(finished, inputs):
     assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5]
     parts = {"loss", "text_kl", "prompt_kl", "suppression", "control", "suppressability", "control_drop"}
     assert parts | {"gradient_norm", "learning_rate"} <= set(metrics[0])
-    assert metrics[0]["text_kl"] == metrics[0]["prompt_kl"] == 0 < metrics[-1]["text_kl"]
+    print("FT2", [(line["text_kl"], line["prompt_kl"]) for line in metrics])
+    assert max(abs(metrics[0]["text_kl"]), abs(metrics[0]["prompt_kl"])) < 1e-6
+    assert min(metrics[-1]["text_kl"], metrics[-1]["prompt_kl"]) > 1e-4
     assert [path.name for path in (out / "checkpoints").iterdir() if path.name.isdigit()] == ["5"]
     assert tuned.config == dataclasses.replace(model.config, dtype="float32")
     assert tuned.provenance["original"] == {"made": "for tests"}
@@ -180,7 +182,7 @@ def test_perplexity_by_hand(inputs):
     log_p = np.asarray(jax.nn.log_softmax(forward(model.config, model.params, jax.numpy.asarray(windows)).logits_BTV))
     nll = [-log_p[row, t, windows[row, t + 1]] for row in range(3) for t in range(WINDOW - 1)]
     for rows in (2, 3):
-        np.testing.assert_allclose(perplexity(model, windows, rows=rows), np.exp(np.mean(nll)), rtol=1e-5)
+        np.testing.assert_allclose(perplexity(model, windows, rows=rows), np.exp(np.mean(nll)), rtol=1e-4)
 
 
 MEASURE = MeasureConfig(k=2, queries=4, ability_queries=4, ablation_queries=0, points=1, rows=4, replicates=10)

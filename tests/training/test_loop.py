@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tiny import made_once
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import SplitConfig
@@ -36,6 +37,13 @@ CONFIG = TrainConfig(
     log_every=2,
     checkpoint_every=4,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_compilation():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_step", made_once(loop.train_step))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,209 @@
+"""What is known of relation switches, fact neurons and plain models, by hand; and that they are what they are for."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxinterp.attribution import integrated_gradients
+from jaxinterp.errors import UserError
+from jaxinterp.facts.encoding import encode
+from jaxinterp.groundtruth.grid import grid_table, in_words, language_model
+from jaxinterp.groundtruth.switches import BANK, LOGIT, OWN, REPEAT, get_grid_plant, grid_plant_names, grid_planted
+from jaxinterp.groundtruth.table import fact_table
+from jaxinterp.metrics.recall import recalled
+from jaxinterp.models.transformer import forward
+from jaxinterp.quadrature import quadrature
+from jaxinterp.selection import top_k
+from jaxinterp.suppression import suppress
+
+N_SUBJECTS, N_RELATIONS, D_MLP, K = 8, 4, 128, 8
+N = N_SUBJECTS * N_RELATIONS
+TABLE = grid_table(0, n_subjects=N_SUBJECTS, n_relations=N_RELATIONS)
+SAME_RELATION = TABLE.relation_N[:, None] == TABLE.relation_N[None]
+SAME_SUBJECT = TABLE.subject_N[:, None] == TABLE.subject_N[None]
+OTHER_FACTS = {
+    "relation": SAME_RELATION & ~SAME_SUBJECT,
+    "subject": SAME_SUBJECT & ~SAME_RELATION,
+    "other": ~SAME_SUBJECT & ~SAME_RELATION,
+}
+SEEDS = (0, 1)
+ALL = [(name, seed) for name in grid_plant_names() for seed in SEEDS]
+
+
+@functools.cache
+def model(name, seed):
+    return grid_planted(name, TABLE, seed, d_mlp=D_MLP)
+
+
+@jax.jit
+def p_without(planted, off_LNF):
+    """P of every fact's answer, by row, without the neurons `off[:, n]`, by column: [N, n]."""
+    readout = planted.readout()
+    one = lambda off_LF: readout(*suppress(jnp.broadcast_to(off_LF[:, None], readout.shape)))  # noqa: E731
+    return jax.lax.map(one, off_LNF.transpose(1, 0, 2)).T
+
+
+@jax.jit
+def knowledge_neurons(planted):
+    return top_k(integrated_gradients(planted.readout(), quadrature("midpoint", 8), path="per_layer").scores_LRF, K)
+
+
+@functools.cache
+def by_hand(name, seed):
+    """P of every fact, [N, 1], and P of each without every fact's knowledge neurons, [N, N]."""
+    planted = model(name, seed)
+    p_N1 = p_without(planted, jnp.zeros((3, 1, D_MLP)))
+    return np.asarray(p_N1), np.asarray(p_without(planted, knowledge_neurons(planted)))
+
+
+def drops(name, seed):
+    """S, and C of each kind, over all pairs of facts."""
+    p_N1, p_NN = by_hand(name, seed)
+
+    def drop(pairs_NN):
+        return 1 - (p_NN * pairs_NN).sum() / (p_N1 * pairs_NN).sum()
+
+    return drop(np.eye(N)), {kind: drop(pairs_NN) for kind, pairs_NN in OTHER_FACTS.items()}
+
+
+@pytest.mark.parametrize(("name", "seed"), ALL)
+def test_zeroed_columns_say_the_same(name, seed):
+    """The obvious hook: zeros in the output matrix, and a forward of the whole model."""
+    planted = model(name, seed)
+    mask_NLF = np.asarray(planted.mask_LRF).transpose(1, 0, 2)
+
+    @jax.jit
+    def p(mask_LF):
+        layers = {**planted.params["layers"], "w_out": planted.params["layers"]["w_out"] * (1 - mask_LF)[..., None]}
+        logits = forward(planted.config, {**planted.params, "layers": layers}, planted.tokens_RT).logits_BTV[:, 2]
+        return jnp.take_along_axis(jax.nn.softmax(logits), planted.rows.target_R[:, None], axis=1)[:, 0]
+
+    fast = np.asarray(p_without(planted, planted.mask_LRF))
+    for fact in (0, 7, 12, N - 1):
+        np.testing.assert_allclose(fast[:, fact], p(mask_NLF[fact]), atol=1e-4)
+
+
+def test_switches_have_a_bank_for_each_relation_and_nothing_for_facts():
+    for seed in SEEDS:
+        planted = model("switches", seed)
+        mask_NU = np.asarray(planted.mask_LRF).transpose(1, 0, 2).reshape(N, -1)
+        shared_NN = mask_NU @ mask_NU.T
+        size_N = mask_NU.sum(1)
+        assert size_N.min() >= BANK[0] and size_N.max() <= BANK[1]
+        np.testing.assert_array_equal(shared_NN, size_N[:, None] * SAME_RELATION)
+        # A bank does not know the subject.
+        active_NU = np.asarray(planted.readout().neurons_LRF).transpose(1, 0, 2).reshape(N, -1)
+        np.testing.assert_allclose(active_NU[mask_NU > 0], 1, atol=1e-5)
+        np.testing.assert_allclose(active_NU[:, mask_NU.any(0)] * (1 - mask_NU[:, mask_NU.any(0)]), 0, atol=1e-5)
+
+
+def test_without_its_bank_a_relation_is_gone_and_the_subject_repeated():
+    right, rest = np.exp([2 * LOGIT, LOGIT]), N - N_SUBJECTS - N_RELATIONS + 1
+    on = right[0] / (right[0] + (N_SUBJECTS + N_RELATIONS - 2) * right[1] + np.exp(REPEAT) + rest)
+    off = right[1] / (N_RELATIONS * right[1] + np.exp(REPEAT) + N - N_RELATIONS)
+    for seed in SEEDS:
+        p_NN = np.asarray(p_without(model("switches", seed), model("switches", seed).mask_LRF))
+        # Weak neurons change logits by a few tenths.
+        np.testing.assert_allclose(p_NN[~SAME_RELATION], on, atol=0.03)
+        np.testing.assert_allclose(p_NN[SAME_RELATION], off, atol=0.03)
+        assert off < 0.05 < 0.95 < on
+
+
+def test_attention_supplies_the_answer_to_a_single_fact():
+    """No neuron is needed for it: with all off, the subject's answers are as likely as one another, and all others
+    less likely by the LOGIT.
+    """
+    planted = model("switches", 0)
+    layers = {**planted.params["layers"], "w_out": 0 * planted.params["layers"]["w_out"]}
+    logits = forward(planted.config, {**planted.params, "layers": layers}, planted.tokens_RT).logits_BTV[:, 2]
+    of_answers_NA = np.asarray(logits)[:, TABLE.first_answer :][:, TABLE.answer_N]
+    np.testing.assert_allclose(of_answers_NA, LOGIT * SAME_SUBJECT, atol=1e-3)
+
+
+def test_facts_have_neurons_of_their_own():
+    for seed in SEEDS:
+        planted = model("fact_neurons", seed)
+        mask_NU = np.asarray(planted.mask_LRF).transpose(1, 0, 2).reshape(N, -1)
+        assert mask_NU.sum(1).min() >= OWN[0] and mask_NU.sum(1).max() <= OWN[1]
+        assert len(np.unique(mask_NU.sum(1))) > 1
+        assert mask_NU.sum(0).max() == 1
+        p_NN = np.asarray(p_without(planted, planted.mask_LRF))
+        np.testing.assert_allclose(np.diag(p_NN), 1 / N, atol=0.05)
+        right = np.exp(LOGIT)
+        np.testing.assert_allclose(p_NN[~np.eye(N, dtype=bool)], right / (right + 1.2 * N), atol=0.03)
+
+
+def test_plain_neurons_carry_all_facts_together():
+    for seed in SEEDS:
+        planted = model("plain", seed)
+        mask_NU = np.asarray(planted.mask_LRF).transpose(1, 0, 2).reshape(N, -1)
+        assert mask_NU.mean(1).min() > 0.25
+        # The least squares are exact: no weak neuron is left over.
+        right = np.exp(LOGIT)
+        expected = right / (right + TABLE.d_vocab - 1)
+        np.testing.assert_allclose(by_hand("plain", seed)[0], expected, atol=1e-3)
+        assert np.asarray(p_without(planted, jnp.asarray(planted.mask_LRF))).diagonal().max() < 0.1
+
+
+@pytest.mark.parametrize(("name", "seed"), ALL)
+def test_own_and_other_facts_neurons(name, seed):
+    s, c = drops(name, seed)
+    assert by_hand(name, seed)[0].min() > 0.9
+    if name == "plain":
+        assert s < 0.3 and max(c.values()) < 0.1
+        return
+    assert s > 0.9
+    assert c["relation"] > 0.9 if name == "switches" else abs(c["relation"]) < 0.05
+    assert abs(c["subject"]) < 0.05 and abs(c["other"]) < 0.05
+
+
+def test_controls_of_other_relations_alone_would_acquit_the_switches():
+    for seed in SEEDS:
+        switches, facts = drops("switches", seed), drops("fact_neurons", seed)
+        assert switches[0] - switches[1]["other"] > 0.9 and facts[0] - facts[1]["other"] > 0.9
+        assert switches[0] - max(switches[1].values()) < 0.05 and facts[0] - max(facts[1].values()) > 0.9
+
+
+def test_details_change_with_the_seed():
+    for name in grid_plant_names():
+        first, second = model(name, 0), model(name, 1)
+        again = grid_planted(name, TABLE, 0, d_mlp=D_MLP)
+        np.testing.assert_array_equal(first.params["layers"]["w_out"], again.params["layers"]["w_out"])
+        assert np.abs(first.params["layers"]["w_out"] - second.params["layers"]["w_out"]).max() > 0.1
+        assert (first.mask_LRF != second.mask_LRF).any()
+    assert model("plain", 0).config == model("switches", 0).config == model("fact_neurons", 1).config
+
+
+def test_a_table_in_words():
+    facts = in_words(TABLE)
+    assert len(facts) == N and len({fact.answer for fact in facts.facts}) == N
+    for fact in (0, 9, N - 1):
+        subject, relation, answer = (int(x[fact]) for x in (TABLE.subject_N, TABLE.relation_N, TABLE.answer_N))
+        assert facts.prompt(fact, 0) == f"subject{subject} relation{relation}"
+        assert (facts.facts[fact].answer, facts.after(fact, 0)) == (f"answer{answer}", ".")
+
+
+def test_as_a_language_model_a_plant_is_what_it_was():
+    planted = model("switches", 0)
+    language = language_model(planted, TABLE, "switches, seed 0")
+    facts = in_words(TABLE)
+    queries = encode(facts, facts.queries(), language.tokenizer, n_ctx=language.config.n_ctx)
+    assert len(queries) == N
+    np.testing.assert_array_equal(queries.answer_length_N, 1)
+    np.testing.assert_array_equal(queries.fact_N, np.arange(N))
+    found = recalled(language.config, language.params, queries, rows=64)
+    np.testing.assert_allclose(found["probability"], by_hand("switches", 0)[0][:, 0], rtol=1e-3)
+    np.testing.assert_array_equal(found["correct"], 1)
+    assert language.provenance["plant"] == "switches, seed 0"
+
+
+def test_mistakes_are_told():
+    with pytest.raises(UserError, match="unknown plant of a grid 'one'; "):
+        get_grid_plant("one")
+    with pytest.raises(UserError, match="two facts of the table share an answer"):
+        grid_planted("switches", fact_table(0), 0)
+    with pytest.raises(UserError, match="a layer has room for 8"):
+        grid_planted("fact_neurons", TABLE, 0, d_mlp=8)
