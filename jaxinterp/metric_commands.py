@@ -3,6 +3,7 @@
 import dataclasses
 import json as json_format
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 import tyro
@@ -37,7 +38,7 @@ class ListMetrics:
             table.add_row(
                 entry["name"],
                 entry["title"],
-                ", ".join(entry["needs"]),
+                needed(entry),
                 f"{'' if low is None else f'{low:g}'} … {'' if high is None else f'{high:g}'}",
                 entry["better"],
                 entry["masks"],
@@ -55,7 +56,11 @@ class ListMetrics:
 
 
 def described() -> list[dict]:
-    """Every metric as plain data; an unbounded end of a range is None."""
+    """Every metric as plain data; an unbounded end of a range is None.
+
+    "needs" are names of what "of" says: columns, neurons, or other metrics, all of them or if not "every" those that
+    were measured.
+    """
     from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
     from jaxinterp.metrics.columns import metric_cost
     from jaxinterp.metrics.registry import get_metric, metric_names
@@ -67,7 +72,9 @@ def described() -> list[dict]:
             "title": metric.term.label,
             "definition": metric.term.definition,
             "unit": metric.term.unit,
-            "needs": list(metric.needs),
+            "needs": list(metric.of or metric.needs),
+            "of": "metrics" if metric.of else "neurons" if metric.of_neurons else "columns",
+            "every": metric.every,
             "range": [value if math.isfinite(value) else None for value in metric.range],
             "better": metric.better,
             "masks": metric.masks,
@@ -77,6 +84,14 @@ def described() -> list[dict]:
         }
         for metric in metrics
     ]
+
+
+def needed(entry: Mapping) -> str:
+    """What a metric of `described` needs, in words."""
+    names = ", ".join(entry["needs"])
+    if entry["of"] != "metrics":
+        return names
+    return f"metrics {names}" if entry["every"] else f"some of the metrics {names}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +107,7 @@ class ShowMetric:
             raise unknown("metric", self.name, entries)
         entry = entries[self.name]
         print(f"{entry['title']}{', ' + entry['unit'] if entry['unit'] else ''}: {entry['definition']}")
-        print(f"needs {', '.join(entry['needs'])}; better: {entry['better']}; cost: {entry['cost']}")
+        print(f"needs {needed(entry)}; better: {entry['better']}; cost: {entry['cost']}")
         if entry["source"]:
             print(f"source: {entry['source']}")
 

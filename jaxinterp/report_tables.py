@@ -91,7 +91,7 @@ def published(figures: Sequence[PublishedFigure]) -> str:
     )
 
 
-def leakage(by_set: Mapping[str, Mapping[str, float]]) -> str:
+def leakage(by_set: Mapping[str, Mapping[str, float | int | None]]) -> str:
     """Shares by set, a row each; "facts" is a count."""
     columns = list(dict.fromkeys(name for shares in by_set.values() for name in shares))
     heads = "".join(f"<th class=n scope=col>{html.escape(_LEAKAGE.get(name, name))}" for name in columns)

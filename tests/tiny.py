@@ -74,10 +74,31 @@ def tiny_queries(n: int = 6, seed: int = 0) -> EncodedQueries:
     return EncodedQueries(tokens.astype(np.int32), length, start, answer_length, index, index * 0, index % 3, index)
 
 
+def tiny_grid(n_subjects: int = 2, n_relations: int = 3, seed: int = 0) -> EncodedQueries:
+    """A query for each subject and relation, subject by subject, so that answers have controls of every kind.
+
+    Answers of 1 and 2 tokens; no two have a token in common. Tokens are below 11 for up to 6 queries.
+    """
+    queries = tiny_queries(n_subjects * n_relations, seed)
+    tokens, token = queries.tokens_NT.copy(), 0
+    for row, (start, length) in enumerate(zip(queries.answer_start_N, queries.answer_length_N, strict=True)):
+        tokens[row, start : start + length] = token + 1 + np.arange(length)
+        token += length
+    subject, relation = np.divmod(np.arange(len(queries)), n_relations)
+    return dataclasses.replace(queries, tokens_NT=tokens, subject_N=subject, relation_N=relation, answer_N=None)
+
+
 def tiny_batch(n: int = 6, n_rows: int = 10, seed: int = 0) -> QueryBatch:
     queries = tiny_queries(n, seed)
     rng = np.random.default_rng(seed)
     return query_batch(queries, n_sequences=n, n_rows=n_rows, answered=range(n), rng=rng)[0]
+
+
+def tiny_grid_batch(n_subjects: int = 2, n_relations: int = 3, n_rows: int = 10, n_controls: int = 1) -> QueryBatch:
+    """All of `tiny_grid`."""
+    queries = tiny_grid(n_subjects, n_relations)
+    n, rng = len(queries), np.random.default_rng(0)
+    return query_batch(queries, n_sequences=n, n_rows=n_rows, answered=range(n), rng=rng, n_controls=n_controls)[0]
 
 
 def rows_of(batch: QueryBatch) -> Rows:

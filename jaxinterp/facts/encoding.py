@@ -227,7 +227,8 @@ def query_batch(
     step = np.arange(n_used) - first[answer] if n_used else np.zeros(0, int)
     row_query = taken[answer]
 
-    partner_XN = draw_controls(queries[taken], CONTROL_KINDS, n_controls, rng).reshape(-1, len(taken))
+    partner_KXN = draw_controls(queries[taken], CONTROL_KINDS, n_controls, rng)
+    partner_XN = partner_KXN.reshape(len(CONTROL_KINDS) * n_controls, len(taken))
     there_XN = partner_XN >= 0
     # A control with fewer tokens lends its rows in turn.
     lent_XR = first[partner_XN[:, answer]] + step % lengths[partner_XN[:, answer]]

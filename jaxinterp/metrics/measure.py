@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, earlier, encode
 from jaxinterp.facts.facts import SETS, FactSet, Split
 from jaxinterp.facts.leakage import clean
@@ -157,7 +158,7 @@ def measure_sets(
         `jaxinterp.facts.leakage.clean`.
       progress: called with (set, queries done, queries in all).
     Raises:
-      UserError: if k does not fit the model, or a metric is unknown or was not measured.
+      UserError: if k does not fit the model, or a metric is unknown or was measured in none of the sets.
     """
     check_k(config.k, model.config.n_neurons)
     groups = _groups(config)
@@ -175,6 +176,10 @@ def measure_sets(
         measured[name] = _estimates(wanted(config), answers, facts, queries, config)
         if selected is None:
             selected = answers.selected
+    if config.metrics != ("all",):
+        for name in wanted(config):
+            if not any(name in found for found in measured.values()):
+                raise UserError(f"metric {name!r} was measured on no fact of any set")
     queries = ability[sample(ability, config.ability_queries, config.seed)]
     columns = measured_ability(model.config, model.params, queries, rows=config.rows)
     about = Answers(columns, np.zeros(0), None, None)
@@ -210,14 +215,13 @@ def _estimates(
     queries: EncodedQueries,
     config: MeasureConfig,
 ) -> dict[str, Estimates]:
-    """The named metrics, or all that the columns allow; of "all" as well, those that they allow."""
+    """The named metrics, or all, as far as the columns allow them."""
     # A set of one relation has no controls of another: their column is NaN throughout.
     measured = {name for name, values in answers.columns.items() if not np.isnan(values).all()}
     if answers.activation_NU is not None:
         measured |= set(NEURONS)
 
-    if not names or config.metrics == ("all",):
-        names = tuple(name for name in metric_names() if is_measured(name, measured))
+    names = tuple(name for name in names or metric_names() if is_measured(name, measured))
     relations = [facts.relations[index].name for index in queries.relation_N]
     return estimate(
         names,

@@ -15,6 +15,7 @@ from jaxinterp.provenance import provenance
 from jaxinterp.studies.audit_config import AuditConfig
 from jaxinterp.studies.audit_models import measure_models, read_samples, run_folder
 from jaxinterp.studies.audit_results import judged, print_verdicts
+from jaxinterp.studies.published import published
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.run_folder import claim
 
@@ -35,7 +36,8 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
       out: folder.
       workers: processes; see `audit_models.measure_models`.
     Returns:
-      What results.json holds: see `audit_results.judged`, and "examples", "provenance", "seconds" of this call.
+      What results.json holds: see `audit_results.judged`, and "published" (see `jaxinterp.studies.published`),
+      "examples", "provenance", "seconds" of this call.
     Raises:
       UserError: if `out` cannot be written or holds another audit.
     """
@@ -51,6 +53,7 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     measured = {group: [read_samples(folder) for folder in of] for group, of in folders.items()}
     steps = {group: [steps_until(folder / "metrics.jsonl") for folder in of] for group, of in folders.items()}
     results = judged(config, measured, steps)
+    results["published"] = published(measured, config.sets, config.metrics)
     results["examples"] = examples(config, data, out)
     results |= {"provenance": {**provenance(), "config": json.loads(json.dumps(dataclasses.asdict(config)))}}
     results["seconds"] = round(time.monotonic() - start, 1)

@@ -173,7 +173,7 @@ def print_published(results: Mapping) -> None:
     figures = published_figures(results)
     if not figures:
         return
-    headers = ("model", "set", "metric", "this run", "published mean [range over seeds]", "inside")
+    headers = ("model", "set", "metric", "this run", "published: mean, range over seeds", "inside")
     table = Table(*headers, title="This run beside the published range; % if not said otherwise")
     for figure in figures:
         about = term(METRICS, figure.metric)

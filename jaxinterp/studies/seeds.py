@@ -93,7 +93,7 @@ def print_spread(results: Mapping) -> None:
     measured = {name for by_set in spread.values() for metrics in by_set.values() for name in metrics}
     shown = shown_figures(measured)
     names = (set_name.replace("_", " ") for set_name in sets)
-    table = Table("setting", "", "seeds", *names, title="Mean ± standard deviation over seeds [range], %")
+    table = Table("setting", "", "seeds", *names, title="%, mean ± standard deviation over seeds, and range")
     for setting, by_set in spread.items():
         for metric, label in shown.items():
             found = [by_set.get(set_name, {}).get(metric) for set_name in sets]

@@ -253,41 +253,43 @@ def audited(before: Samples, after: Samples, scales: Mapping[str, Scale], criter
       UserError: if there is one seed, the trained metric or an ability was not measured, or a metric has no better
         direction.
     """
-    for name in (criteria.trained, *criteria.ability):
-        if name not in before or name not in after:
-            raise UserError(f"the audit needs the metric {name!r}, which was not measured in both groups")
-    if len(before[criteria.trained]) < 2:
-        raise UserError("a verdict needs at least two seeds: one says nothing of what other seeds do")
-    changes = {name: _towards_better(name, before, after, scales) for name in (criteria.trained, *criteria.ability)}
-    set_aside: dict[str, str] = {}
-    for name in criteria.independent:
-        if name not in before or name not in after:
-            set_aside[name] = "not measured"
-            continue
-        change = _towards_better(name, before, after, scales)
-        if not np.isfinite(change[:, 0]).all():
-            set_aside[name] = "no value"
-            continue
-        changes[name] = change / criteria.smallest_effect(name)
-        if not abs(scales[name].best - before[name][:, 0].mean()) > criteria.smallest_effect(name):
-            set_aside[name] = "no room"
+    changes, set_aside = _changes(before, after, scales, criteria)
     families = _pooled(changes, set_aside, criteria)
     trained = _effect(changes[criteria.trained], criteria.level)
     ability = {name: _effect(changes[name], criteria.level) for name in criteria.ability}
     return Audit(*_outcome(trained, families, ability, criteria), trained, families, ability, set_aside)
 
 
-def _towards_better(
-    name: str, before: Samples, after: Samples, scales: Mapping[str, Scale]
-) -> Float[np.ndarray, "_seeds _samples"]:
-    if name not in scales or scales[name].better not in ("higher", "lower"):
-        raise UserError(f"the metric {name!r} has no better direction, so that an audit cannot count it")
-    if before[name].shape != after[name].shape or before[name].shape[1] < 3:
-        raise UserError(
-            f"paired samples of {name!r} must have one shape and replicates, got {before[name].shape} and "
-            f"{after[name].shape}"
-        )
-    return after[name] - before[name] if scales[name].better == "higher" else before[name] - after[name]
+def _changes(
+    before: Samples, after: Samples, scales: Mapping[str, Scale], criteria: Criteria
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Changes towards the better, of families' metrics in smallest effects; and which are set aside, and why."""
+    changes: dict[str, np.ndarray] = {}
+    set_aside: dict[str, str] = {}
+    families = set(criteria.independent)
+    for name in (criteria.trained, *criteria.ability, *criteria.independent):
+        if name not in before or name not in after:
+            if name not in families:
+                raise UserError(f"the audit needs the metric {name!r}, which was not measured in both groups")
+            set_aside[name] = "not measured"
+            continue
+        if name not in scales or scales[name].better not in ("higher", "lower"):
+            raise UserError(f"the metric {name!r} has no better direction, so that an audit cannot count it")
+        a, b = before[name], after[name]
+        if a.shape != b.shape or a.shape[1] < 3:
+            raise UserError(f"samples of {name!r} must have one shape and replicates, got {a.shape} and {b.shape}")
+        if len(a) < 2:
+            raise UserError("a verdict needs at least two seeds: one says nothing of what other seeds do")
+        change = b - a if scales[name].better == "higher" else a - b
+        if name not in families:
+            changes[name] = change
+        elif not np.isfinite(change[:, 0]).all():
+            set_aside[name] = "no value"
+        else:
+            changes[name] = change / criteria.smallest_effect(name)
+            if not abs(scales[name].best - a[:, 0].mean()) > criteria.smallest_effect(name):
+                set_aside[name] = "no room"
+    return changes, set_aside
 
 
 def _pooled(changes: Mapping[str, np.ndarray], set_aside: Mapping[str, str], criteria: Criteria) -> dict[str, Family]:

@@ -4,15 +4,17 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny import masked_tokenizer, tiny_queries
+from tiny import masked_tokenizer, tiny_grid, tiny_queries
 from tokenizers import Tokenizer, models
 
 from jaxinterp.errors import UserError
+from jaxinterp.facts.controls import CONTROL_KINDS, allowed, answer_tokens
 from jaxinterp.facts.encoding import (
     TOO_LONG,
     UNCLEAR,
     UNKNOWN,
     batches_of_all,
+    earlier,
     encode,
     encode_texts,
     query_batch,
@@ -67,9 +69,34 @@ def test_words_by_hand():
     np.testing.assert_array_equal(found.fact_N, [0, 1, 2, 3, 0])
     np.testing.assert_array_equal(found.prompt_N, [0, 1, 0, 0, 1])
     np.testing.assert_array_equal(found.relation_N, [0, 0, 1, 2, 0])
-    np.testing.assert_array_equal(found.subject_N, [0, 1, 0, 2, 0])
+    # Subjects and answers are numbered together: .fr, France, Mexico, Mexico City, Paris, Peru, South America.
+    np.testing.assert_array_equal(found.subject_N, [1, 2, 1, 5, 1])
+    np.testing.assert_array_equal(found.answer_N, [4, 3, 0, 6, 4])
     assert len(found) == 5
     np.testing.assert_array_equal(found[np.array([3, 1])].answer_length_N, [2, 2])
+    np.testing.assert_array_equal(found[np.array([3, 1])].answer_N, [6, 3])
+
+
+def test_answers_without_a_number_are_told_apart_by_their_tokens():
+    queries = tiny_grid(2, 3)  # answers of 1, 2, 1, 2, 1, 2 tokens
+    tokens = queries.tokens_NT.copy()
+    tokens[4, queries.answer_start_N[4]] = tokens[0, queries.answer_start_N[0]]
+    # The first token of a longer answer.
+    tokens[1, queries.answer_start_N[1]] = tokens[0, queries.answer_start_N[0]]
+    answer_N = dataclasses.replace(queries, tokens_NT=tokens, answer_N=None).answer_N
+    assert answer_N[4] == answer_N[0] and len(set(answer_N.tolist())) == 5
+    assert answer_N.min() > queries.subject_N.max()  # no answer is a subject
+
+
+def test_an_answer_that_is_a_subject_has_its_number():
+    facts = FactSet(
+        (Relation("capital", ("The capital of {subject} is",), "x"), Relation("country", ("{subject} lies in",), "x")),
+        (Fact("capital", "France", "Paris"), Fact("country", "Paris", "France"), Fact("country", "Rome", "Italy")),
+    )
+    queries = np.array([[0, 0], [1, 0], [2, 0]])
+    found = encode(facts, queries, train_tokenizer([sentence(facts, *query) for query in queries.tolist()]))
+    assert found.answer_N[0] == found.subject_N[1] and found.answer_N[1] == found.subject_N[0]
+    assert len({*found.subject_N.tolist(), *found.answer_N.tolist()}) == 4
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -115,11 +142,12 @@ def test_errors_of_encode():
         encode(glued, np.array([[0, 0]]), odd)
 
 
-def check_batch(queries, batch, taken, n_rows):
+def check_batch(queries, batch, taken, n_rows, n_controls=1):
     """Everything that must hold of a batch of `queries`."""
     assert batch.tokens_BT.shape == batch.token_weight_BT.shape
     assert batch.length_B.shape == batch.tokens_BT.shape[:1]
     assert {x.shape[-1] for x in batch[3:]} == {n_rows}
+    assert len(batch.control_XR) == len(batch.control_weight_XN) == len(CONTROL_KINDS) * n_controls
     row = 0
     for answer, query in enumerate(taken):
         start, length = queries.answer_start_N[query], queries.answer_length_N[query]
@@ -129,19 +157,31 @@ def check_batch(queries, batch, taken, n_rows):
             assert batch.length_B[batch.sequence_R[row]] == queries.length_N[query]
             assert batch.position_R[row] == start + step - 1
             assert batch.target_R[row] == queries.tokens_NT[query][start + step]
-            control = batch.control_XR[0][row]
-            other = taken[batch.answer_R[control]]
-            apart = queries.subject_N[other] != queries.subject_N[query]
-            apart &= queries.relation_N[other] != queries.relation_N[query]
-            assert (control != row and apart) == bool(batch.control_weight_XN[0][answer])
-            assert batch.weight_R[control] == 1
-            if not batch.control_weight_XN[0][answer]:
-                assert control == row
             row += 1
     np.testing.assert_array_equal(batch.weight_R, np.arange(n_rows) < row)
-    np.testing.assert_array_equal(batch.control_XR[0][row:], np.arange(row, n_rows))
+    np.testing.assert_array_equal(batch.control_XR[:, row:], np.tile(np.arange(row, n_rows), (3 * n_controls, 1)))
     np.testing.assert_array_equal(batch.answer_weight_N, np.arange(n_rows) < len(taken))
-    assert not batch.control_weight_XN[0][len(taken) :].any()
+    assert not batch.control_weight_XN[:, len(taken) :].any()
+    check_controls(queries[taken], batch, n_controls)
+
+
+def check_controls(answered, batch, n_controls):
+    """Kind by kind, as many different ones for each answer as there are, and its own rows in place of others."""
+    rows = [np.flatnonzero((batch.answer_R == answer) & (batch.weight_R > 0)) for answer in range(len(answered))]
+    for place, kind in enumerate(CONTROL_KINDS):
+        fits = allowed(answered, slice(0, len(answered)), kind, answer_tokens(answered))
+        of_kind = slice(place * n_controls, (place + 1) * n_controls)
+        for answer, own in enumerate(rows):
+            there = batch.control_weight_XN[of_kind, answer]
+            assert there.tolist() == [float(x < fits[answer].sum()) for x in range(n_controls)]
+            controls = []
+            for has, control_R in zip(there, batch.control_XR[of_kind], strict=True):
+                other = int(batch.answer_R[control_R[own[0]]])
+                # A control with fewer tokens lends its rows in turn.
+                lent = [rows[other][step % len(rows[other])] for step in range(len(own))] if has else own
+                np.testing.assert_array_equal(control_R[own], lent)
+                controls += [other] * bool(has)
+            assert len(set(controls)) == len(controls) and all(fits[answer, other] for other in controls)
 
 
 def test_a_batch_by_hand():
@@ -153,9 +193,11 @@ def test_a_batch_by_hand():
     np.testing.assert_array_equal(batch.position_R, [3, 4, 5, 6, 5, 0, 0])
     np.testing.assert_array_equal(batch.answer_R, [0, 0, 1, 1, 2, 2, 2])
     np.testing.assert_array_equal(batch.weight_R, [1, 1, 1, 1, 1, 0, 0])
-    np.testing.assert_array_equal(batch.control_weight_XN[0], [1, 1, 1, 0, 0, 0, 0])
-    # Peru's continent borrows from a row of 2 tokens in turn, or from the one row of the domain twice.
-    assert batch.control_XR[0][:2].tolist() in ([2, 3], [4, 4])
+    # Each of them has another subject and another relation.
+    np.testing.assert_array_equal(batch.control_weight_XN, [[0] * 7, [0] * 7, [1, 1, 1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(batch.control_XR[:2], [range(7), range(7)])
+    # Peru's continent borrows from two rows in turn, or from the one row of the domain twice.
+    assert batch.control_XR[2][:2].tolist() in ([2, 3], [4, 4])
     # Sentences 3 and 4 are padding; <bos> and padding tokens are not to be predicted.
     np.testing.assert_array_equal(batch.token_weight_BT.sum(1), [8, 7, 6, 0, 0])
     assert not batch.token_weight_BT[:, 0].any()
@@ -163,26 +205,28 @@ def test_a_batch_by_hand():
     np.testing.assert_array_equal(batch.tokens_BT[3:], queries.tokens_NT[[0, 0]])
 
 
-def test_controls_never_share_subject_or_relation():
-    queries = tiny_queries(12)
-    object.__setattr__(queries, "subject_N", np.arange(12) // 3)
-    seen = set()
-    for seed in range(20):
+def test_every_kind_of_control_is_drawn_from_all_that_there_are():
+    queries = tiny_grid(4, 3)
+    seen = [set(), set(), set()]
+    for seed in range(40):
         batch, taken = query_batch(
             queries, n_sequences=12, n_rows=18, answered=range(12), rng=np.random.default_rng(seed)
         )
         check_batch(queries, batch, taken, 18)
-        assert batch.control_weight_XN[0][:12].all()
-        seen.add(int(batch.answer_R[batch.control_XR[0][0]]))
-    assert seen == {4, 5, 7, 8, 10, 11}  # every query of another subject (0–2) and another relation (0, 3, 6, 9)
+        assert batch.control_weight_XN[:, :12].all()
+        for of_kind, control_R in zip(seen, batch.control_XR, strict=True):
+            of_kind.add(int(batch.answer_R[control_R[0]]))
+    # Query 0 is of subject 0 and relation 0; each subject has 3 queries, one of each relation.
+    assert seen == [{3, 6, 9}, {1, 2}, {4, 5, 7, 8, 10, 11}]
 
 
 def test_a_query_without_a_possible_control_keeps_its_own_row():
-    queries = tiny_queries(6)[np.array([0, 3, 1])]  # relations 0, 0, 1
-    object.__setattr__(queries, "subject_N", np.array([0, 1, 0]))  # the first shares with both others
+    queries = tiny_grid(2, 3)[np.array([0, 3, 1])]  # subjects 0, 1, 0 and relations 0, 0, 1
     batch, taken = query_batch(queries, n_sequences=3, n_rows=6, answered=range(3), rng=np.random.default_rng(0))
     check_batch(queries, batch, taken, 6)
-    np.testing.assert_array_equal(batch.control_weight_XN[0][:3], [0, 1, 1])
+    np.testing.assert_array_equal(batch.control_weight_XN[:, :3], [[1, 1, 0], [1, 0, 1], [0, 1, 1]])
+    # Rows 0, 1–2 and 3–4 are those of the three answers.
+    np.testing.assert_array_equal(batch.control_XR, [[1, 0, 0, 3, 4, 5], [3, 1, 2, 0, 0, 5], [0, 3, 4, 1, 2, 5]])
 
 
 def test_answers_are_never_cut():
@@ -201,6 +245,7 @@ def test_a_batch_without_answers():
     assert len(taken) == 0
     assert not batch.weight_R.any()
     assert not batch.answer_weight_N.any()
+    check_batch(queries, batch, taken, 3)
 
 
 @pytest.mark.parametrize("n_rows", [2, 5, 40])
@@ -208,7 +253,7 @@ def test_all_batches_cover_every_query_once(n_rows):
     queries = tiny_queries(20)
     seen = []
     for batch, taken in batches_of_all(queries, n_rows=n_rows, seed=0):
-        check_batch(queries, batch, taken, n_rows)
+        check_batch(queries, batch, taken, n_rows, n_controls=0)
         assert batch.tokens_BT.shape == (n_rows, 8)
         seen.extend(taken.tolist())
     assert sorted(seen) == list(range(20))
@@ -278,9 +323,10 @@ def test_every_masked_answer_token_has_a_text_of_its_own():
     np.testing.assert_array_equal(batch.answer_R, [0, 0, 1, 2, 2, 2])
     np.testing.assert_array_equal(batch.weight_R, [1, 1, 1, 1, 1, 0])
     np.testing.assert_array_equal(batch.answer_weight_N, [1, 1, 1, 0, 0, 0])
-    np.testing.assert_array_equal(batch.control_weight_XN[0], [1, 1, 1, 0, 0, 0])
-    np.testing.assert_array_equal(batch.control_XR[0][[0, 1, 3, 4, 5]], [2, 2, 2, 2, 5])
-    assert batch.control_XR[0][2] in (0, 3)
+    # The first and the last are one fact in two prompts.
+    np.testing.assert_array_equal(batch.control_weight_XN, [[0] * 6, [0] * 6, [1, 1, 1, 0, 0, 0]])
+    np.testing.assert_array_equal(batch.control_XR[2][[0, 1, 3, 4, 5]], [2, 2, 2, 2, 5])
+    assert batch.control_XR[2][2] in (0, 3)
     assert not batch.token_weight_BT.any()  # a masked model does not predict the next token
     assert (queries.tokens_NT != tokenizer.mask).all()  # the queries themselves are not touched
 
@@ -345,24 +391,24 @@ def test_queries_keep_their_facts_when_others_are_left_out():
     np.testing.assert_array_equal(found.fact_N, [0, 3])
     np.testing.assert_array_equal(found.prompt_N, [0, 0])
     np.testing.assert_array_equal(found.relation_N, [0, 2])
-    np.testing.assert_array_equal(found.subject_N, [0, 2])
+    np.testing.assert_array_equal(found.subject_N, [1, 5])  # the numbers that they have among all
+    np.testing.assert_array_equal(found.answer_N, [4, 6])
 
 
 def test_several_controls_are_different_and_as_many_as_there_are():
-    """The first is the one that a single control is; a batch with fewer other facts gives fewer."""
-    queries = encode(FACTS, QUERIES, TOKENIZERS["word"])[np.array([1, 2, 3])]
-    made = {"n_sequences": 5, "n_rows": 7, "answered": [2, 0, 1]}
+    """The first of a kind is the one that a single control is; a batch with fewer other facts gives fewer."""
+    queries = tiny_grid(3, 2)
+    made = {"n_sequences": 6, "n_rows": 10, "answered": [2, 0, 1, 5, 3, 4]}
     one, _ = query_batch(queries, rng=np.random.default_rng(0), **made)
-    batch, _ = query_batch(queries, rng=np.random.default_rng(0), n_controls=4, **made)
-    assert batch.control_XR.shape == (4, 7) and batch.control_weight_XN.shape == (4, 7)
-    np.testing.assert_array_equal(batch.control_XR[0], one.control_XR[0])
-    np.testing.assert_array_equal(batch.control_weight_XN[0], one.control_weight_XN[0])
-    # Three facts apart from each other have two others each.
-    np.testing.assert_array_equal(batch.control_weight_XN.sum(0), [2, 2, 2, 0, 0, 0, 0])
-    used = int(batch.weight_R.sum())
-    for answer in range(3):
-        row = int(np.flatnonzero(batch.answer_R[:used] == answer)[0])
-        there = batch.control_weight_XN[:, answer] > 0
-        others = set(batch.answer_R[batch.control_XR[there, row]].tolist())
-        assert others == {0, 1, 2} - {answer}
-        np.testing.assert_array_equal(batch.control_XR[~there, row], row)
+    batch, taken = query_batch(queries, rng=np.random.default_rng(0), n_controls=4, **made)
+    check_batch(queries, batch, taken, 10, n_controls=4)
+    np.testing.assert_array_equal(batch.control_XR[::4], one.control_XR)
+    np.testing.assert_array_equal(batch.control_weight_XN[::4], one.control_weight_XN)
+    # Of three subjects in two relations, each answer has 2 others of its relation, 1 of its subject and 2 of neither.
+    there_KXN = batch.control_weight_XN.reshape(3, 4, 10)
+    np.testing.assert_array_equal(there_KXN.sum(1)[:, :6], [[2] * 6, [1] * 6, [2] * 6])
+
+
+def test_how_many_equal_ones_stand_before():
+    np.testing.assert_array_equal(earlier(np.array([5, 3, 5, 5, 3])), [0, 0, 1, 2, 1])
+    np.testing.assert_array_equal(earlier(np.zeros(0, int)), [])

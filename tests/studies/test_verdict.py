@@ -258,5 +258,5 @@ def test_what_an_audit_needs():
         audited(before, after, {**SCALES, "c1": Scale("neither")}, CRITERIA)
     with pytest.raises(UserError, match="needs at least two seeds"):
         audited(*({k: v[:1] for k, v in group.items()} for group in (before, after)), SCALES, CRITERIA)
-    with pytest.raises(UserError, match="paired samples of 'd1' must have one shape"):
+    with pytest.raises(UserError, match="samples of 'd1' must have one shape"):
         audited(before, after | {"d1": after["d1"][:5]}, SCALES, CRITERIA)

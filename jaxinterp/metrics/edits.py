@@ -1,0 +1,348 @@
+"""What an edit of a fact's knowledge neurons does to other facts: those of its relation, of its subject, and the rest.
+
+An edit changes the value rows of a fact's own k neurons, and nothing else, until the prompt gives another answer.
+"""
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
+from jaxinterp.metrics.batching import LENGTHS, all_batches, attribution_of, readout_of
+from jaxinterp.metrics.columns import MeasuredSet, set_group
+from jaxinterp.metrics.recall import recalled
+from jaxinterp.metrics.registry import Mean, Values, metric
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.transformer import forward, unembed
+
+EDITS = 32  # queries of a set that are edited, each by itself
+ASKED = 16  # other facts that are asked after an edit, of each kind
+STEPS = 40  # of Adam, at most
+STEP_SIZE = 0.1  # of Adam, in units of the root mean square of the rows that are edited
+ENOUGH = 0.9  # probability of the new answer at which an edit ends
+
+KINDS = ("relation", "subject", "other")
+COLUMNS = ("edit_success", *(f"edit_kept_{kind}" for kind in KINDS))
+
+
+class Texts(NamedTuple):
+    """Q texts and where their answers are read; an answer has at most A tokens."""
+
+    tokens_QT: Int[np.ndarray | Array, "Q T"]
+    position_QA: Int[np.ndarray | Array, "Q A"]  # before the answer's token
+    target_QA: Int[np.ndarray | Array, "Q A"]  # the answer's token
+    weight_QA: Float[np.ndarray | Array, "Q A"]  # 1 for a token of the answer, 0 for padding
+
+
+class Neurons(NamedTuple):
+    """The k neurons of an answer."""
+
+    layer_k: Int[np.ndarray | Array, " k"]
+    neuron_k: Int[np.ndarray | Array, " k"]
+
+
+class PlannedEdit(NamedTuple):
+    """A query, the tokens that its prompt is to give, and whom to ask afterwards."""
+
+    query: int  # index into the measured queries
+    answer: Int[np.ndarray, " tokens"]  # as many as the old answer has
+    asked: Mapping[str, Int[np.ndarray, " n"]]  # by kind, indices into the pool
+
+
+@set_group(
+    "edits",
+    gives=COLUMNS,
+    cost="training",
+    like={
+        "edit_success": (0.98, 0.3),
+        "edit_kept_relation": (0.95, 0.1),
+        "edit_kept_subject": (0.95, 0.1),
+        "edit_kept_other": (0.99, 0.4),
+    },
+)
+def _edits(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
+    """For each of at most `EDITS` queries that are answered correctly: whether an edit of the fact's own neurons gives
+    the new answer, and the share of other facts that are still answered correctly. NaN for all other queries, where
+    no fact of a kind was answered correctly before, and for bidirectional models.
+    """
+    columns = {name: np.full(len(measured.queries), np.nan) for name in COLUMNS}
+    if measured.config.attention == "bidirectional":
+        return columns
+
+    def recall(queries: EncodedQueries) -> Bool[np.ndarray, " n"]:
+        return recalled(measured.config, measured.params, queries, rows=measured.rows)["correct"] > 0
+
+    plans = planned_edits(measured.queries, measured.pool, recall(measured.queries), measured.seed)
+    if not plans:
+        return columns
+    asked = np.unique(np.concatenate([plan.asked[kind] for plan in plans for kind in KINDS]))
+    known_P = np.zeros(len(measured.pool), bool)
+    known_P[asked] = recall(measured.pool[asked])
+    neurons = own_neurons(measured, np.array([plan.query for plan in plans]))
+    for plan, at in zip(plans, neurons, strict=True):
+        success, kept = edited(measured, plan, at, known_P)
+        columns["edit_success"][plan.query] = success
+        for kind in KINDS:
+            columns[f"edit_kept_{kind}"][plan.query] = kept[kind].mean() if len(kept[kind]) else np.nan
+    return columns
+
+
+def edited(
+    measured: MeasuredSet, plan: PlannedEdit, at: Neurons, known_P: Bool[np.ndarray, " P"]
+) -> tuple[bool, dict[str, Bool[np.ndarray, " n"]]]:
+    """Makes an edit: whether the prompt gives the new answer and, by kind, whether each fact that was known is kept.
+
+    Args:
+      measured: the model, and its queries.
+      plan, at: the edit.
+      known_P: which of the pool's queries the model answers correctly; of those that the plan does not ask, anything.
+    """
+    target = texts(reworded(measured.queries[plan.query : plan.query + 1], plan.answer), *_size(measured))
+    rows_kD = edit_step(measured.config)(measured.params, target, at)
+    known = {kind: index[known_P[index]] for kind, index in plan.asked.items()}
+    others = np.concatenate([known[kind] for kind in KINDS])
+    # One shape for all edits; nobody reads what pads it.
+    padded = np.pad(others, (0, ASKED * len(KINDS) - len(others)))
+    asked = texts(measured.pool[padded], *_size(measured))
+    asked = jax.tree.map(lambda *parts: np.concatenate(parts), target, asked)
+    correct_Q = np.asarray(correct_step(measured.config)(measured.params, asked, at, rows_kD))
+    ends = np.cumsum([1] + [len(known[kind]) for kind in KINDS])
+    return bool(correct_Q[0]), {
+        kind: correct_Q[start:end] for kind, start, end in zip(KINDS, ends[:-1], ends[1:], strict=True)
+    }
+
+
+def planned_edits(
+    queries: EncodedQueries, pool: EncodedQueries, correct_N: Bool[np.ndarray, " N"], seed: int
+) -> list[PlannedEdit]:
+    """Which queries are edited, spread over relations and subjects, and to what.
+
+    Only what is answered correctly is edited, and what has another answer to be given: that of another subject in the
+    same relation, as long, and without a token of the old one.
+
+    Args:
+      queries: that may be edited.
+      pool: the set's queries, of which other facts and new answers are taken, with one of each fact's prompts.
+      correct_N: which of the queries are answered correctly.
+      seed: of all that is drawn.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(pool))
+    one_each = order[np.unique(pool.fact_N[order], return_index=True)[1]]
+    facts = pool[one_each]
+    choices = {query: _other_answers(queries[query : query + 1], facts) for query in np.flatnonzero(correct_N).tolist()}
+    editable = np.array([query for query, answers in choices.items() if len(answers)], int)
+    plans = []
+    for query in editable[_spread(queries[editable], EDITS, rng)].tolist() if len(editable) else []:
+        same_relation = facts.relation_N == queries.relation_N[query]
+        same_subject = facts.subject_N == queries.subject_N[query]
+        # A fact with both, the edited one first of all, is of no kind.
+        kinds = (same_relation & ~same_subject, ~same_relation & same_subject, ~same_relation & ~same_subject)
+        asked = {
+            kind: one_each[rng.permutation(np.flatnonzero(is_kind))[:ASKED]]
+            for kind, is_kind in zip(KINDS, kinds, strict=True)
+        }
+        plans.append(PlannedEdit(query, choices[query][rng.integers(len(choices[query]))], asked))
+    return plans
+
+
+def _other_answers(query: EncodedQueries, facts: EncodedQueries) -> Int[np.ndarray, "n tokens"]:
+    """The different answers that a query can be given in place of its own."""
+    length = int(query.answer_length_N[0])
+    fits = (facts.relation_N == query.relation_N) & (facts.subject_N != query.subject_N)
+    answers = np.unique(_answers(facts[np.flatnonzero(fits & (facts.answer_length_N == length))], length), axis=0)
+    return answers[~np.isin(answers, _answers(query, length)).any(1)]
+
+
+def _answers(queries: EncodedQueries, length: int) -> Int[np.ndarray, "N length"]:
+    place = queries.answer_start_N[:, None] + np.arange(length)[None]
+    return np.take_along_axis(queries.tokens_NT, place, 1)
+
+
+def _spread(queries: EncodedQueries, n: int, rng: np.random.Generator) -> list[int]:
+    """At most n of the queries, in a drawn order, always one whose fact, relation and subject were taken least."""
+    left, chosen = rng.permutation(len(queries)).tolist(), []
+    taken: Counter = Counter()
+
+    def labels(query: int) -> list[tuple[str, int]]:
+        return [(name, int(getattr(queries, name)[query])) for name in ("fact_N", "relation_N", "subject_N")]
+
+    while left and len(chosen) < n:
+        best = min(left, key=lambda query: [taken[label] for label in labels(query)])
+        taken.update(labels(best))
+        left.remove(best)
+        chosen.append(best)
+    return chosen
+
+
+def own_neurons(measured: MeasuredSet, index: Int[np.ndarray, " E"]) -> list[Neurons]:
+    """The k knowledge neurons of the answers of these queries: highest scores, summed over an answer's tokens."""
+    best = np.zeros((len(index), measured.k), int)
+
+    def step(number: int, batch: QueryBatch, taken: np.ndarray) -> dict:
+        readout, _ = readout_of(measured.config, measured.params, batch)
+        scores_LRF = attribution_of(measured.config, readout, measured.integral, batch).scores_LRF
+        scores_RU = scores_LRF.transpose(1, 0, 2).reshape(scores_LRF.shape[1], -1) * batch.weight_R[:, None]
+        scores_NU = jax.ops.segment_sum(scores_RU, batch.answer_R, batch.answer_weight_N.shape[0])
+        best[taken] = jax.lax.top_k(scores_NU, measured.k)[1][: len(taken)]
+        return {}
+
+    all_batches(measured.queries[index], measured.rows, measured.seed, step)
+    return [Neurons(*np.divmod(best_k, measured.config.d_mlp)) for best_k in best]
+
+
+def reworded(query: EncodedQueries, answer: Int[np.ndarray, " tokens"]) -> EncodedQueries:
+    """One query with another answer, of as many tokens."""
+    tokens_NT, start = query.tokens_NT.copy(), int(query.answer_start_N[0])
+    tokens_NT[0, start : start + len(answer)] = answer
+    return dataclasses.replace(query, tokens_NT=tokens_NT)
+
+
+def _size(measured: MeasuredSet) -> tuple[int, int]:
+    """Positions (see `LENGTHS`) and most answer tokens of all texts of a set, so that one shape is compiled for it."""
+    n_positions = -(-int(measured.pool.length_N.max()) // LENGTHS) * LENGTHS
+    return min(n_positions, measured.config.n_ctx), int(measured.pool.answer_length_N.max())
+
+
+def texts(queries: EncodedQueries, n_positions: int, n_tokens: int) -> Texts:
+    """Queries of a causal model as arrays of that many positions, and answer tokens."""
+    tokens_NT = queries.tokens_NT[:, :n_positions]
+    tokens_NT = np.pad(tokens_NT, ((0, 0), (0, n_positions - tokens_NT.shape[1])))
+    token_A = np.arange(n_tokens)[None]
+    within = token_A < queries.answer_length_N[:, None]
+    place = np.where(within, queries.answer_start_N[:, None] + token_A, queries.answer_start_N[:, None])
+    target = np.take_along_axis(tokens_NT, place, 1)
+    return Texts(tokens_NT, place - 1, target, within.astype(np.float32))
+
+
+def with_rows(params: Mapping, at: Neurons, rows_kD: Float[Array, "k D"]) -> dict:
+    """The model whose neurons have these value rows, rows of w_out, and is otherwise the same."""
+    layers = dict(params["layers"])
+    layers["w_out"] = layers["w_out"].at[at.layer_k, at.neuron_k].set(rows_kD.astype(layers["w_out"].dtype))
+    return {**params, "layers": layers}
+
+
+def _logits(config: ModelConfig, params: Mapping, texts: Texts) -> Float[Array, "Q A V"]:
+    resid_QTD = forward(config, params, texts.tokens_QT).resid_final_BTD
+    return unembed(config, params, jnp.take_along_axis(resid_QTD, jnp.asarray(texts.position_QA)[..., None], 1))
+
+
+@functools.lru_cache(maxsize=4)
+def edit_step(config: ModelConfig) -> Callable[[Mapping, Texts, Neurons], Float[Array, "k D"]]:
+    """The function (params, one text, its neurons) -> value rows with which the model gives the text's answer.
+
+    Adam on −log P(answer), from the model's own rows, until P(answer) > `ENOUGH` or for `STEPS` steps. The step size is
+    `STEP_SIZE` · root mean square of the rows' D · k elements, so that it does not depend on their unit.
+    """
+
+    @jax.jit
+    def edit(params: Mapping, text: Texts, at: Neurons) -> Float[Array, "k D"]:
+        own_kD = params["layers"]["w_out"][at.layer_k, at.neuron_k]
+        # In float32 at least: a small step is lost in 16 bits.
+        own_kD = own_kD.astype(jnp.promote_types(own_kD.dtype, jnp.float32))
+        transform = optax.adam(STEP_SIZE * jnp.sqrt(jnp.square(own_kD).mean()))
+
+        def nll(rows_kD: Array) -> Float[Array, ""]:
+            log_p_QAV = jax.nn.log_softmax(_logits(config, with_rows(params, at, rows_kD), text))
+            log_p_QA = jnp.take_along_axis(log_p_QAV, jnp.asarray(text.target_QA)[..., None], -1)[..., 0]
+            return -(log_p_QA * text.weight_QA).sum()
+
+        def step(progress: tuple) -> tuple:
+            number, _, rows_kD, state = progress
+            loss, slope = jax.value_and_grad(nll)(rows_kD)
+            updates, next_state = transform.update(slope, state)
+            enough = loss < -jnp.log(ENOUGH)
+            rows_kD = jnp.where(enough, rows_kD, optax.apply_updates(rows_kD, updates))
+            return number + 1, enough, rows_kD, next_state
+
+        start = (jnp.zeros((), int), jnp.zeros((), bool), own_kD, transform.init(own_kD))
+        return jax.lax.while_loop(lambda progress: (progress[0] < STEPS) & ~progress[1], step, start)[2]
+
+    return edit
+
+
+@functools.lru_cache(maxsize=4)
+def correct_step(config: ModelConfig) -> Callable[[Mapping, Texts, Neurons, Array], Bool[Array, " Q"]]:
+    """The function (params, texts, neurons, their value rows) -> where every token of an answer is the most probable."""
+
+    @jax.jit
+    def correct(params: Mapping, texts: Texts, at: Neurons, rows_kD: Array) -> Bool[Array, " Q"]:
+        hit_QA = _logits(config, with_rows(params, at, rows_kD), texts).argmax(-1) == texts.target_QA
+        return (hit_QA | (texts.weight_QA == 0)).all(-1)
+
+    return correct
+
+
+@metric(
+    "edit_success",
+    needs=("edit_success",),
+    title="Edits that succeed",
+    unit="%",
+    range=(0.0, 1.0),
+    better="higher",
+    source="after Dai et al. 2021; Meng et al. 2022, efficacy",
+)
+def edit_success(mean: Mean) -> Values:
+    """Share of edits after which the prompt gives the new answer, every token as the most probable one. An edit takes
+    gradient steps on the value rows of a known fact's own knowledge neurons, and on nothing else, until another answer
+    of its relation has a probability above 90 %.
+    """
+    return mean("edit_success")
+
+
+@metric(
+    "edit_kept_relation",
+    needs=("edit_kept_relation",),
+    title="Kept by edits, same relation",
+    unit="%",
+    range=(0.0, 1.0),
+    better="higher",
+    source="after Dai et al. 2021; Meng et al. 2022, specificity",
+)
+def edit_kept_relation(mean: Mean) -> Values:
+    """Share of known facts of the same relation and another subject that are still answered correctly after the value
+    rows of a fact's own knowledge neurons were changed until its prompt gives another answer of the relation. Low if
+    those neurons serve the relation and not the fact.
+    """
+    return mean("edit_kept_relation")
+
+
+@metric(
+    "edit_kept_subject",
+    needs=("edit_kept_subject",),
+    title="Kept by edits, same subject",
+    unit="%",
+    range=(0.0, 1.0),
+    better="higher",
+    source="after Dai et al. 2021; Meng et al. 2022, specificity",
+)
+def edit_kept_subject(mean: Mean) -> Values:
+    """Share of known facts of the same subject and another relation that are still answered correctly after the value
+    rows of a fact's own knowledge neurons were changed until its prompt gives another answer of the relation. Low if
+    those neurons serve the subject and not the fact.
+    """
+    return mean("edit_kept_subject")
+
+
+@metric(
+    "edit_kept_other",
+    needs=("edit_kept_other",),
+    title="Kept by edits, others",
+    unit="%",
+    range=(0.0, 1.0),
+    better="higher",
+    source="after Dai et al. 2021; Meng et al. 2022, specificity",
+)
+def edit_kept_other(mean: Mean) -> Values:
+    """Share of known facts of another relation and another subject that are still answered correctly after the value
+    rows of a fact's own knowledge neurons were changed until its prompt gives another answer of the relation.
+    """
+    return mean("edit_kept_other")
