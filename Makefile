@@ -7,7 +7,7 @@ OUT ?= checkpoints/quickstart
 
 help:
 	@echo "make quickstart  train and compare a plain and a suppressable model (minutes); OUT=folder"
-	@echo "make ablations   the same, with stop-gradient selection, without control, without suppression"
+	@echo "make ablations   the same with one part of the objective changed at a time"
 	@echo "make test        lint and tests"
 	@echo "make parity      compare every model family with PyTorch, live (installs torch)"
 	@echo "make format      format the code"

@@ -9,26 +9,27 @@ from jaxinterp.studies.presets import PLAIN, SUPPRESSABLE
 from jaxinterp.training.config import TrainConfig
 
 
-def _with(weights: dict[str, str] | None = None, **objective: object) -> TrainConfig:
-    """The suppressable model's config with parts of its objective changed."""
-    kept = SUPPRESSABLE.objective.weights if weights is None else weights
-    return dataclasses.replace(
-        SUPPRESSABLE, objective=dataclasses.replace(SUPPRESSABLE.objective, weights=kept, **objective)
-    )
+def _with(*without: str, **objective: object) -> TrainConfig:
+    """The suppressable model's config without some terms, and with other parts of its objective changed."""
+    weights = {name: weight for name, weight in SUPPRESSABLE.objective.weights.items() if name not in without}
+    changed = dataclasses.replace(SUPPRESSABLE.objective, weights=weights, **objective)
+    return dataclasses.replace(SUPPRESSABLE, objective=changed)
 
 
 MODELS = {
     "plain": PLAIN,
     "suppressable": SUPPRESSABLE,
     "stop_gradient": _with(select="stop_gradient"),
-    "no_control": _with({"suppression": SUPPRESSABLE.objective.weights["suppression"]}),
-    "no_suppression": _with({"control": SUPPRESSABLE.objective.weights["control"]}),
+    "other_relations": _with(control_kinds=("other",)),
+    "no_control": _with("control"),
+    "no_suppression": _with("suppression"),
+    "no_concentration": _with("concentration"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablations:
-    """Compare the suppressable model with detached selection, without control, and without suppression."""
+    """Compare the suppressable model with detached selection, controls of one kind, and without each of its terms."""
 
     out: Path = Path("checkpoints/ablations")  # folder for results, report, charts and runs
     measure: MeasureConfig = MeasureConfig()

@@ -24,7 +24,7 @@ class FinetuneSuppressable:
     out: Path = Path("checkpoints/finetuned")  # folder for results, charts and the run
     # Three Gauss-Legendre points choose nearly the neurons that many choose; the adaptive rule takes minutes a set
     measure: MeasureConfig = MeasureConfig(
-        k=10, queries=100, ability_queries=200, ablation_queries=0, rule="gauss_legendre", points=3, controls=8
+        k=10, queries=100, ability_queries=200, ablation_queries=0, rule="gauss_legendre", points=3, controls=3
     )
 
     def __call__(self) -> None:

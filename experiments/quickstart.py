@@ -21,12 +21,15 @@ class Quickstart:
     plain: TrainConfig = PLAIN
     suppressable: TrainConfig = SUPPRESSABLE
     measure: MeasureConfig = MeasureConfig()
+    # Figures over seeds that this one seed's are set beside, if the file is there
+    published: Path = Path("checkpoints/reference/published.json")
 
     def __call__(self) -> None:
         """Runs the experiment."""
         from jaxinterp.studies.compare import compare
 
-        compare({"plain": self.plain, "suppressable": self.suppressable}, self.measure, self.out)
+        configs = {"plain": self.plain, "suppressable": self.suppressable}
+        compare(configs, self.measure, self.out, published=self.published if self.published.exists() else None)
         print(f"report: {self.out / 'report.html'}   numbers: {self.out / 'results.json'}")
 
 

@@ -12,15 +12,15 @@ import tyro
 
 from jaxinterp.cli import experiment
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.studies.presets import SUPPRESSABLE
+from jaxinterp.studies.presets import FULL, START, SUPPRESSABLE, WEIGHTS
 from jaxinterp.training.ensemble_config import EnsembleConfig
 
-# The main job's schedules at a height of 1, which λ and μ multiply.
-SCHEDULES = {"suppression": "0@700,1@900", "control": "0@700,1@900"}
+# The main job's schedules at a height of 1, which λ and μ multiply; an ensemble has these two terms.
+SCHEDULES = {name: f"0@{START},1@{FULL}" for name in ("suppression", "control")}
 ENSEMBLE = EnsembleConfig(
     run=dataclasses.replace(SUPPRESSABLE, objective=dataclasses.replace(SUPPRESSABLE.objective, weights=SCHEDULES)),
     seeds=4,
-    weights=((0.0, 0.0), (0.3, 0.3)),
+    weights=((0.0, 0.0), (WEIGHTS["suppression"], WEIGHTS["control"])),
 )
 
 

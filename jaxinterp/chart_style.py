@@ -63,16 +63,21 @@ def share_axis(scale: alt.Scale) -> alt.Axis:
 
 
 def share_scale(rows: Sequence[Mapping], room: float = 0.0) -> alt.Scale:
-    """From 0 to 100%, or as far as values reach, and intervals up to `EDGE` beyond; and room for text.
+    """From 0 to 100%, or as far as values and drawn intervals reach, and room for text.
 
     Args:
       rows: with "value", "low" and "high"; None for what is missing.
       room: share of the scale's length.
     """
-    known = [row for row in rows if row["value"] is not None]
-    low = min(0.0, *(min(row["value"], max(row["low"], -EDGE)) for row in known))
-    high = max(1.0, *(max(row["value"], min(row["high"], 1 + EDGE)) for row in known))
+    ends = [drawn_interval(row) for row in rows if row["value"] is not None]
+    low, high = min(0.0, *(low for low, _ in ends)), max(1.0, *(high for _, high in ends))
     return alt.Scale(domain=[low, high + room * (high - low)], nice=False)
+
+
+def drawn_interval(row: Mapping) -> tuple[float, float]:
+    """The ends of an interval as it is drawn: around the value, and at most `EDGE` beyond 0 and 100%."""
+    value = row["value"]
+    return min(value, max(row["low"], -EDGE)), max(value, min(row["high"], 1 + EDGE))
 
 
 def zero_to(high: float | int) -> alt.Scale:
@@ -94,8 +99,9 @@ def legend_columns(labels: Sequence[str], room: int) -> int:
     """In how many columns a legend with these labels fits into `room` pixels; at least one."""
     for columns in range(len(labels), 1, -1):
         longest = [max(len(label) for label in labels[start::columns]) for start in range(columns)]
-        if sum(6.4 * length + 36 for length in longest) <= room:
-            return columns
+        if sum(6 * length + 32 for length in longest) <= room:
+            # As many in each row.
+            return math.ceil(len(labels) / math.ceil(len(labels) / columns))
     return 1
 
 

@@ -30,12 +30,12 @@ _DROPS = {
     "random_drop": ("random neurons", style.GREY),
 }
 _OPINIONS = {
-    "suppressability": ("S, by integrated gradients", style.BLUE),
-    "ablation_suppressability": ("S, by exact ablation", style.LIGHT_BLUE),
-    "control_drop": ("C, by integrated gradients", style.VERMILLION),
-    "ablation_control_drop": ("C, by exact ablation", style.LIGHT_ORANGE),
-    "selective": ("S − C, by integrated gradients", style.GREEN),
-    "ablation_selective": ("S − C, by exact ablation", style.LIGHT_GREEN),
+    "suppressability": ("S, integrated gradients", style.BLUE),
+    "ablation_suppressability": ("S, exact ablation", style.LIGHT_BLUE),
+    "control_drop": ("C, integrated gradients", style.VERMILLION),
+    "ablation_control_drop": ("C, exact ablation", style.LIGHT_ORANGE),
+    "selective": ("S − C, integrated gradients", style.GREEN),
+    "ablation_selective": ("S − C, exact ablation", style.LIGHT_GREEN),
 }
 # Column of a history -> title of its panel, title and format of its axis.
 _CURVES = {
@@ -118,9 +118,9 @@ def relation_bars(results: Results, set_name: str, *, width: int = style.WIDTH) 
         .encode(x=x, color=_colour(drops, width - style.label_room(relations)), tooltip=_tooltip("relation", "model"))
     )
     interval = (
-        base.mark_rule(strokeWidth=1, clip=True)
+        base.mark_rule(strokeWidth=1)
         .transform_filter(_IS_KNOWN)
-        .encode(x=alt.X("low:Q", title=title), x2="high:Q")
+        .encode(x=alt.X("low_at:Q", title=title), x2="high_at:Q")
     )
     missing = (
         base.mark_text(align="left", dx=3, fontSize=9)
@@ -304,9 +304,9 @@ def _bars_by_set(results: Results, drops: Mapping[str, tuple[str, str]], width: 
         .encode(x=x, color=_colour(drops, width - style.label_room(models)), tooltip=_tooltip("set", "model"))
     )
     intervals = (
-        base.mark_rule(strokeWidth=1.5, clip=True)
+        base.mark_rule(strokeWidth=1.5)
         .transform_filter(_IS_KNOWN)
-        .encode(x=alt.X("low:Q", title=title), x2="high:Q")
+        .encode(x=alt.X("low_at:Q", title=title), x2="high_at:Q")
     )
     texts = base.mark_text(align="left", dx=4).encode(x=alt.X("text_at:Q", title=title), text="text:N")
     chart = alt.layer(bars, intervals, texts).properties(
@@ -333,17 +333,21 @@ def _rows(
 ) -> list[dict]:
     """A row for each place and drop; a drop that is not known there has None for its numbers, and a dash for its text.
 
-    A place is pairs of a field and its value; one where no drop is known has no row.
+    A place is pairs of a field and its value; one where no drop is known has no row. "low_at" and "high_at" are the
+    ends of the interval as it is drawn, within the scale; see `chart_style.share_scale`.
     """
-    missing = {"value": None, "low": None, "high": None, "n": 0}
     rows = []
     for place, metrics in by_place.items():
         known = {name: metrics[name] for name in drops if is_known(metrics.get(name))}
         for name, (label, _) in drops.items() if known else ():
-            numbers = {key: known.get(name, missing)[key] for key in missing}
-            value, high = numbers["value"], numbers["high"]
-            text, text_at = ("–", 0) if value is None else (_share(value), max(value, min(high, 1 + style.EDGE), 0))
-            rows.append({**dict(place), "metric": name, "drop": label, **numbers, "text": text, "text_at": text_at})
+            row = {**dict(place), "metric": name, "drop": label}
+            if name in known:
+                numbers = {key: known[name][key] for key in ("value", "low", "high", "n")}
+                low, high = style.drawn_interval(numbers)
+                drawn = {"low_at": low, "high_at": high, "text": _share(numbers["value"]), "text_at": max(high, 0)}
+                rows.append({**row, **numbers, **drawn})
+            else:
+                rows.append({**row, "value": None, "low": None, "high": None, "n": 0, "text": "–", "text_at": 0})
     return rows
 
 

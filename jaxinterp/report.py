@@ -8,7 +8,7 @@ from jaxinterp import charts
 from jaxinterp import report_tables as tables
 from jaxinterp.errors import UserError
 from jaxinterp.files import write_text
-from jaxinterp.metrics.results import CONTROL_DROPS, missing_controls, published_figures
+from jaxinterp.metrics.results import CONTROL_DROPS, is_known, missing_controls, published_figures
 from jaxinterp.report_page import Section, figure, note, page, tabs
 from jaxinterp.terms import METRICS, SETS, term
 
@@ -43,6 +43,10 @@ _OPINION = (
 _BY_LENGTH = (
     *("suppressability_1_token", "suppressability_2_tokens", "suppressability_3_tokens"),
     *("token_suppressability", "each_suppressability"),
+)
+_NEW = (
+    "A fact has a new answer if no fact in the objective has that answer, and a new subject if no fact in the objective "
+    "names it, as its subject or as its answer."
 )
 _CLEAN = ("suppressability_new_answer", "suppressability_new_subject")
 
@@ -116,7 +120,9 @@ def _overview(results: Mapping, specs: dict) -> str:
         if term(SETS, name).definition
     )
     drawn = figure(specs, "overview", charts.overview, results)
-    words = note(f"C is the longest of the three orange bars. An interval that reaches the edge goes on. {sets}.")
+    words = note(
+        f"C is the longest of the three orange bars. Intervals are drawn no farther than to −25% and 125%. {sets}."
+    )
     return drawn + words + _missing(results)
 
 
@@ -129,9 +135,7 @@ def _missing(results: Mapping) -> str:
         f"{html.escape(term(SETS, name).title)}: {', '.join(f'C<sub>{kind}</sub>' for kind in kinds)}"
         for name, kinds in missing.items()
     )
-    return note(
-        f"– where no answer of the set has such a control ({sets}); C is the largest of the kinds that there are."
-    )
+    return note(f"– : no answer of the set has such a control ({sets}); C is the largest of the kinds that there are.")
 
 
 def _published(results: Mapping) -> str:
@@ -167,8 +171,9 @@ def _leakage(results: Mapping) -> str:
         return ""
     clean = ""
     if _measured(results) & set(_CLEAN):
-        clean = "<p>Suppressability on all facts of each set, and on those that are clean:</p>" + tables.estimates(
-            list(results["models"]), _groups(results, ("suppressability", *_CLEAN))
+        clean = (
+            f"<p>Suppressability on all facts of each set, and on those that are clean. {_NEW}</p>"
+            + tables.estimates(list(results["models"]), _groups(results, ("suppressability", *_CLEAN)))
         )
     return (
         "<p>How much of each set the objective has seen, under any relation and with any prompt: the share of its "
@@ -179,17 +184,22 @@ def _leakage(results: Mapping) -> str:
 
 
 def _relations(results: Mapping, specs: dict) -> str:
-    panels = []
-    for name in _set_names(results):
-        by_model = {model: value["by_relation"].get(name, {}) for model, value in results["models"].items()}
+    panels, complete = [], True
+    names = [name for name in _HEADLINE if name in _measured(results)]
+    for set_name in _set_names(results):
+        by_model = {model: value["by_relation"].get(set_name, {}) for model, value in results["models"].items()}
         if not any(by_model.values()):
             continue
-        drawn = figure(specs, f"relations-{name}", charts.relation_bars, results, name)
-        numbers = tables.relations(by_model, _HEADLINE[:-1])
-        panels.append((term(SETS, name).title, f"{drawn}<details><summary>Numbers</summary>{numbers}</details>"))
+        drawn = figure(specs, f"relations-{set_name}", charts.relation_bars, results, set_name)
+        numbers = f"<details><summary>Numbers</summary>{tables.relations(by_model, names)}</details>"
+        panels.append((term(SETS, set_name).title, drawn + numbers))
+        every = [metrics for by_relation in by_model.values() for metrics in by_relation.values()]
+        complete &= all(is_known(metrics.get(name)) for metrics in every for name in names if name in CONTROL_DROPS)
     if not panels:
         return note("No relation was measured on its own.")
-    return tabs("relations", panels) + note("– : no answer of the relation has such a control.")
+    return tabs("relations", panels) + (
+        "" if complete else note("– : no answer of the relation has such a control; C is the largest of the others.")
+    )
 
 
 def _second_opinion(results: Mapping, specs: dict) -> str:

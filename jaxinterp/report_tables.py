@@ -100,7 +100,7 @@ def leakage(by_set: Mapping[str, Mapping[str, float | int | None]]) -> str:
         cells = "".join(f"<td class=n>{_leaked(name, shares.get(name))}" for name in columns)
         rows.append(f"<tr><th scope=row>{html.escape(term(SETS, set_name).title)}{cells}")
     return (
-        f"<div class=scroll><table><thead><tr><th scope=col>set{heads}</thead>"
+        f"<div class=scroll><table class=dense><thead><tr><th scope=col>set{heads}</thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -16,7 +16,7 @@ from jaxinterp.attribution import (
     random_scores,
 )
 from jaxinterp.errors import UserError
-from jaxinterp.quadrature import quadrature
+from jaxinterp.quadrature import Quadrature, quadrature
 from jaxinterp.readout import FunctionReadout
 
 # Two layers of two neurons; gates a, b and c, d. P = 1 + a·b + a²·c + b·c·d + d for row 0, and twice that for row 1.
@@ -76,6 +76,40 @@ def test_left_sum_of_20_points_is_the_explicit_sum(float64):
     np.testing.assert_allclose(per_layer.residual_PR, np.stack([missed, 2 * missed], 1), atol=1e-14)
 
 
+@pytest.mark.parametrize("path", ["joint", "per_layer"])
+@pytest.mark.parametrize("at_once", [None, 2, 4])
+def test_each_row_has_its_own_points(float64, path, at_once):
+    # Three points for each of two rows, in one, three or two goes; the last of two is filled up.
+    points_MR = np.array([[0.1, 0.3], [0.5, 0.4], [0.6, 0.95]])
+    weights_M = np.array([0.2, 0.5, 0.3])
+    found = integrated_gradients(
+        POLYNOMIAL, Quadrature(jnp.asarray(points_MR), jnp.asarray(weights_M)), path=path, at_once=at_once
+    )
+    scores = np.zeros((2, 2, 2))
+    for row, factor in ((0, 1), (1, 2)):
+        for alpha, weight in zip(points_MR[:, row], weights_M, strict=True):
+            a = b = c = d = alpha
+            for layer in (0, 1):
+                if path == "per_layer":
+                    a, b, c, d = (alpha, alpha, 1, 1) if layer == 0 else (1, 1, alpha, alpha)
+                slopes = [[b + 2 * a * c, a + c * d], [a**2 + b * d, b * c + 1]]
+                scores[layer, row] += weight * factor * np.array(slopes[layer])
+    np.testing.assert_allclose(found.scores_LRF, scores, atol=1e-14)
+    # P(1) − P(0) of the path: 4 and 3 for each layer, twice that in row 1.
+    change = np.array([[4, 8]]) if path == "joint" else np.array([[3, 6], [3, 6]])
+    total = scores.sum((0, 2))[None] if path == "joint" else scores.sum(2)
+    np.testing.assert_allclose(found.residual_PR, total - change, atol=1e-14)
+    assert np.abs(total - change).min() > 0.01
+
+
+def test_equal_points_for_all_rows_are_one_rule(float64):
+    rule = quadrature("left", 3)
+    for path in ("joint", "per_layer"):
+        for_each = Quadrature(jnp.tile(jnp.asarray(rule.points_M)[:, None], (1, 2)), rule.weights_M)
+        one, own = (integrated_gradients(POLYNOMIAL, chosen, path=path) for chosen in (rule, for_each))
+        np.testing.assert_allclose(one.scores_LRF, own.scores_LRF, atol=1e-15)
+
+
 def test_gradient_x_activation_by_hand():
     # At gates 1: ∂a = 1 + 2, ∂b = 1 + 1, ∂c = 1 + 1, ∂d = 1 + 1.
     np.testing.assert_allclose(gradient_x_activation(POLYNOMIAL), both_rows([[3, 2], [2, 2]]), rtol=1e-6)
@@ -108,6 +142,20 @@ def test_random_scores_are_uniform():
     assert abs(scores.var() - 1 / 12) < 0.01
 
 
+POINTS = np.array([[0.2, 0.9, 0.4], [0.7, 0.1, 0.6]])  # of three rows
+
+
+def gates_of(points_MR):
+    """The gates [3 · M, 2, R, 6] at which P is differentiated: all at α, and those of layer 0 or of layer 1."""
+    gates = []
+    for layers in ((0, 1), (0,), (1,)):
+        for points_R in points_MR:
+            gates.append(np.ones((2, 3, 6)))
+            for layer in layers:
+                gates[-1][layer] = points_R[:, None]
+    return jnp.asarray(np.stack(gates))
+
+
 @pytest.fixture(scope="module")
 def transformer():
     """What is said of a tiny transformer, of the same one with its neurons in another order, and that order."""
@@ -128,6 +176,11 @@ def transformer():
             return {
                 "joint": integrated_gradients(readout, quadrature("gauss_legendre", 20), path="joint"),
                 "per_layer": integrated_gradients(readout, quadrature("gauss_legendre", 20), path="per_layer"),
+                "own_points": {
+                    path: integrated_gradients(readout, Quadrature(POINTS, jnp.array([0.4, 0.6])), path=path).scores_LRF
+                    for path in ("joint", "per_layer")
+                },
+                "slopes": jax.lax.map(jax.grad(lambda gates: readout(gates).sum()), gates_of(POINTS)),
                 "gradient_x_activation": gradient_x_activation(readout),
                 "ablation": {chunk: neuron_ablation(readout, chunk=chunk) for chunk in (4, 64)},
                 "untouched": readout.untouched(),
@@ -154,6 +207,16 @@ def test_attributions_of_a_transformer_are_complete(transformer):
         found["per_layer"].residual_PR, found["per_layer"].scores_LRF.sum(2) - changes, atol=1e-14
     )
     assert np.abs(found["joint"].scores_LRF - found["per_layer"].scores_LRF).max() > 1e-3
+
+
+def test_rows_of_a_transformer_have_their_own_points(transformer):
+    (found, _), _ = transformer
+    joint, first, second = found["slopes"].reshape(3, 2, 2, 3, 6)
+    weights = np.array([0.4, 0.6])[:, None, None, None]
+    np.testing.assert_allclose(found["own_points"]["joint"], (weights * joint).sum(0), atol=1e-14)
+    per_layer = np.stack([(weights * first).sum(0)[0], (weights * second).sum(0)[1]])
+    np.testing.assert_allclose(found["own_points"]["per_layer"], per_layer, atol=1e-14)
+    assert np.abs(per_layer).max() > 1e-2
 
 
 def test_neuron_ablation_is_the_brute_force_whatever_the_chunk(transformer):

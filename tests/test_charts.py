@@ -221,7 +221,9 @@ def test_scales_reach_the_intervals_and_labels_stay_few():
     assert share_scale([{"value": 0.5, "low": -12.0, "high": 13.0}]).domain == [-0.25, 1.25]
     assert share_axis(share_scale([{"value": -40.0, "low": -41.0, "high": 1.0}])).tickCount == 5
     assert share_scale([{"value": -40.0, "low": -41.0, "high": 1.0}]).domain == [-40.0, 1.0]
-    assert legend_columns(["ab", "c"], 200) == 2 and legend_columns(["ab", "c"], 60) == 1
+    # Three labels of 38 pixels each; four of them stand two by two where three fit.
+    assert [legend_columns("abc", room) for room in (120, 100, 60)] == [3, 2, 1]
+    assert legend_columns("abcd", 120) == 2
     assert cycle("ab", ["x", "y", "z"]) == ["a", "b", "a"]
     assert SIZES[0] >= NARROW > SIZES[1]
 
@@ -229,9 +231,13 @@ def test_scales_reach_the_intervals_and_labels_stay_few():
 def test_text_of_an_interval_that_goes_on_stays_in_the_chart():
     results = fabricated.results()
     results["models"]["plain"]["sets"]["objective"]["suppressability"] |= {"low": -4.0, "high": 5.0}
-    assert max(row["text_at"] for row in rows(charts.overview(results))) == 1 + chart_style.EDGE
-    layers = charts.overview(results).to_dict()["spec"]["layer"]
-    assert layers[1]["mark"]["type"] == "rule" and layers[1]["mark"]["clip"]
+    row = max(rows(charts.overview(results)), key=lambda row: row["high"])
+    ends = (row["low_at"], row["high_at"], row["text_at"])
+    assert ends == (-chart_style.EDGE, 1 + chart_style.EDGE, 1 + chart_style.EDGE)
+    assert (row["low"], row["high"]) == (-4.0, 5.0)
+    rule = charts.overview(results).to_dict()["spec"]["layer"][1]
+    assert rule["mark"]["type"] == "rule"
+    assert [rule["encoding"][end]["field"] for end in ("x", "x2")] == ["low_at", "high_at"]
 
 
 def test_saved_charts_are_svg_and_png(tmp_path):

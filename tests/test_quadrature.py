@@ -59,29 +59,33 @@ def test_left_is_too_low_and_right_too_high_for_a_rising_function():
     assert abs(integral(quadrature("midpoint", 20), np.square) - (1 / 3 - 1 / 4800)) < 1e-15
 
 
-def test_random_offset_is_an_unbiased_estimate():
+def test_random_offset_is_an_unbiased_estimate_for_each_row():
     keys = jax.random.split(jax.random.key(0), 4000)
-    rules = jax.jit(jax.vmap(lambda key: random_offset(key, 3)))(keys)
-    np.testing.assert_allclose(jnp.diff(rules.points_M), 1 / 3, atol=1e-6)
+    rules = jax.jit(jax.vmap(lambda key: random_offset(key, 3, 2)))(keys)
+    assert rules.points_M.shape == (4000, 3, 2) and rules.weights_M.shape == (4000, 3)
+    np.testing.assert_allclose(jnp.diff(rules.points_M, axis=1), 1 / 3, atol=1e-6)
     np.testing.assert_allclose(rules.weights_M, 1 / 3, atol=1e-7)
     assert float(rules.points_M.min()) >= 0
     assert float(rules.points_M.max()) < 1
-    estimates = np.asarray((rules.weights_M * jnp.exp(3 * rules.points_M)).sum(1), np.float64)
-    error = estimates.std() / len(estimates) ** 0.5
-    assert 0 < error < 0.1
-    assert abs(estimates.mean() - (np.exp(3) - 1) / 3) < 4 * error
+    estimates = np.asarray((rules.weights_M[..., None] * jnp.exp(3 * rules.points_M)).sum(1), np.float64)
+    error = estimates.std(0) / len(estimates) ** 0.5
+    assert (error > 0).all() and (error < 0.1).all()
+    assert (np.abs(estimates.mean(0) - (np.exp(3) - 1) / 3) < 4 * error).all()
+    # Rows err independently of each other.
+    assert abs(np.corrcoef(estimates.T)[0, 1]) < 4 / len(estimates) ** 0.5
 
 
-def test_random_offset_depends_on_its_key():
-    first, second = (random_offset(jax.random.key(seed), 2).points_M for seed in (0, 1))
-    assert float(jnp.abs(first - second).max()) > 1e-3
+def test_random_offset_depends_on_its_key_and_on_the_row():
+    first, second = (np.asarray(random_offset(jax.random.key(seed), 2, 5).points_M) for seed in (0, 1))
+    assert np.abs(first - second).min() > 1e-4
+    assert len(np.unique(first[0])) == 5
 
 
 def test_errors():
     with pytest.raises(UserError, match="at least 1 point, got 0"):
         quadrature("left", 0)
     with pytest.raises(UserError, match="at least 1 point, got 0"):
-        random_offset(jax.random.key(0), 0)
+        random_offset(jax.random.key(0), 0, 3)
     with pytest.raises(UserError, match="'simpson'; known: adaptive, gauss_legendre, left, midpoint, right"):
         quadrature("simpson", 3)
 

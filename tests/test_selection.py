@@ -10,25 +10,44 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxinterp.errors import UserError
-from jaxinterp.selection import SELECTS, select, soft_top_k, stop_gradient, straight_through, top_k
+from jaxinterp.selection import SELECTS, answer_scores, select, soft_top_k, stop_gradient, straight_through, top_k
 
 SHAPE = (2, 3, 4)  # two layers, three rows, four neurons
 SCORES = np.random.default_rng(0).standard_normal(SHAPE)
 WEIGHTS = np.random.default_rng(1).standard_normal(SHAPE)
 
 
-def naive_soft_top_k(scores_LRF, k, temperature):
-    """Row by row, t by a plain bisection of 200 halvings."""
+def naive_soft_top_k(scores_LRF, k, temperature, scale_R=None):
+    """Row by row, t by a plain bisection of 200 halvings; the scale is a row's k-th highest score, or what is given."""
     mask = np.zeros_like(scores_LRF)
     for row in range(scores_LRF.shape[1]):
         a = scores_LRF[:, row]
-        x = a / (temperature * np.sqrt(np.mean(a**2)))
+        x = a / (temperature * (kth_scores(scores_LRF, k)[row] if scale_R is None else scale_R[row]))
         low, high = x.min() - 50, x.max() + 50
         for _ in range(200):
             t = (low + high) / 2
             low, high = (t, high) if np.sum(1 / (1 + np.exp(t - x))) > k else (low, t)
         mask[:, row] = 1 / (1 + np.exp(t - x))
     return mask
+
+
+def kth_scores(scores_LRF, k):
+    rows = np.moveaxis(scores_LRF, 1, 0).reshape(scores_LRF.shape[1], -1)
+    kth = np.abs(np.sort(rows, axis=1)[:, -k])
+    return np.maximum(kth, 1e-3 * np.abs(rows).max(1))
+
+
+def test_scores_of_an_answer_by_hand():
+    # Two layers of two neurons; answer 0 has rows 0 and 1, answer 1 row 2; row 3 is padding.
+    rows = np.array([[[1.0, 2.0], [3.0, -4.0]], [[10.0, 0.0], [0.5, 0.5]], [[5.0, 6.0], [7.0, 8.0]], [[99.0] * 2] * 2])
+    scores = jnp.asarray(rows.transpose(1, 0, 2))
+    found = answer_scores(scores, jnp.array([0, 0, 1, 1]), jnp.array([1.0, 1.0, 1.0, 0.0]), 4)
+    answer, last = [[11.0, 2.0], [3.5, -3.5]], [[5.0, 6.0], [7.0, 8.0]]
+    np.testing.assert_allclose(found, np.array([answer, answer, last, last]).transpose(1, 0, 2), rtol=1e-6)
+    # So an answer has k neurons in all: rows 0 and 1 alone would choose two each, three in all.
+    np.testing.assert_array_equal(top_k(found, 2)[:, 0], [[1, 0], [1, 0]])
+    np.testing.assert_array_equal(top_k(found, 2)[:, 1], [[1, 0], [1, 0]])
+    np.testing.assert_array_equal(top_k(scores, 2)[:, 0], [[0, 1], [1, 0]])
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
@@ -58,10 +77,27 @@ def test_soft_top_k_is_the_naive_one_and_sums_to_k(float64):
             assert (np.diff(mask[:, row].ravel()[np.argsort(SCORES[:, row].ravel())]) >= 0).all()
 
 
-def test_soft_top_k_by_hand(float64):
-    # Scores ±1 have root mean square 1; with k = 1 of 2 the threshold is 0: sigmoid(±1/τ).
-    mask = soft_top_k(jnp.array([[[1.0, -1.0]]]), 1, 0.5)
-    np.testing.assert_allclose(mask, [[[1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))]]], rtol=1e-12)
+@pytest.mark.parametrize(
+    ("scores", "unit", "threshold"),
+    [
+        # Each is symmetric about the threshold, so that two of the four are above it.
+        ([5.0, 3.0, 1.0, -1.0], 1.5, 2.0),  # half of the second score, 3
+        ([6.0, -2.0, -4.0, -12.0], 1.0, -3.0),  # half of |−2|
+        ([4e3, 1.0, -1.0, -4e3], 2.0, 0.0),  # the second says nothing of the scale: half of 4,000 / 1,000
+    ],
+)
+def test_soft_top_k_by_hand(float64, scores, unit, threshold):
+    mask = soft_top_k(jnp.array(scores).reshape(2, 1, 2), 2, 0.5)
+    expected = 1 / (1 + np.exp((threshold - np.array(scores)) / unit))
+    np.testing.assert_allclose(mask.reshape(4), expected, rtol=1e-9, atol=1e-15)
+
+
+def test_the_temperature_does_not_depend_on_how_many_neurons_are_inactive(float64):
+    active = jnp.array([1.0, 0.9, 0.8])
+    few, many = (soft_top_k(jnp.zeros((2, 1, n)).at[0, 0, :3].set(active), 2, 0.1)[0, 0, :3] for n in (10, 100))
+    # All inactive ones together have less than 0.02 of the mask.
+    np.testing.assert_allclose(many, few, atol=0.02)
+    assert 0.1 < float(few[2]) < 0.4
 
 
 def test_temperature_to_zero_is_top_k_and_to_infinity_is_even(float64):
@@ -78,38 +114,29 @@ def test_the_scale_of_the_scores_does_not_matter(float64):
         np.testing.assert_allclose(soft(jnp.asarray(SCORES * scale), 3, 0.5), expected, atol=1e-12)
 
 
-def fixed_scale(scores_LRF):
-    """Rows of root mean square 1, so that the scale, held constant in derivatives, is constant in differences too."""
-    return scores_LRF / np.sqrt(np.mean(scores_LRF**2, axis=(0, 2), keepdims=True))
-
-
 def test_derivatives_of_the_soft_mask(float64):
-    # Derivatives hold the scale constant; differences do not see it either when two neurons far below, whose masks are
-    # 0, pin the root mean square.
-    huge = np.concatenate([SCORES[:, :1, :2], np.full((2, 1, 1), -1e6)], axis=2)
-    temperature = 0.7 / np.sqrt(np.mean(huge**2))
+    # Derivatives hold the scale constant; differences do not see it either, as the second highest score is held fixed.
     weights = jnp.asarray(WEIGHTS[:, :1, :2])
 
     def objective(scores):
-        whole = jnp.concatenate([scores, jnp.full((2, 1, 1), -1e6)], axis=2)
-        return (weights * jnp.sin(soft_top_k(whole, 2, temperature)[..., :2])).sum()
+        whole = jnp.concatenate([scores, jnp.array([[[0.9]], [[-3.0]]])], axis=2)
+        return (weights * jnp.sin(soft_top_k(whole, 2, 0.7)[..., :2])).sum()
 
-    scores = jnp.asarray(huge[..., :2])
+    scores = jnp.array([[[1.5, -0.4]], [[0.3, -1.0]]])
     check_grads(jax.jit(objective), (scores,), order=2, modes=("rev",), atol=1e-5, rtol=1e-5, eps=1e-4)
     assert float(jnp.abs(jax.grad(objective)(scores)).max()) > 1e-2
 
 
 def test_implicit_derivative_is_the_difference_of_the_naive_mask(float64):
-    scores, k, temperature = fixed_scale(SCORES), 3, 0.5
-    gradient = jax.jit(jax.grad(lambda a: (WEIGHTS * soft_top_k(a, k, temperature)).sum()))(jnp.asarray(scores))
+    k, temperature, step = 3, 0.5, 1e-5
+    gradient = jax.jit(jax.grad(lambda a: (WEIGHTS * soft_top_k(a, k, temperature)).sum()))(jnp.asarray(SCORES))
     for seed in (10, 11, 12):
         direction = np.random.default_rng(seed).standard_normal(SHAPE)
-        # Tangent to the sphere of constant mean square, on which differences do not see the scale.
-        direction -= scores * (direction * scores).mean((0, 2), keepdims=True)
         plus, minus = (
-            naive_soft_top_k(fixed_scale(scores + sign * 1e-5 * direction), k, temperature) for sign in (1, -1)
+            naive_soft_top_k(SCORES + sign * step * direction, k, temperature, kth_scores(SCORES, k))
+            for sign in (1, -1)
         )
-        difference = (WEIGHTS * (plus - minus)).sum() / 2e-5
+        difference = (WEIGHTS * (plus - minus)).sum() / (2 * step)
         assert abs(difference) > 1e-2
         np.testing.assert_allclose((np.asarray(gradient) * direction).sum(), difference, rtol=1e-6)
 

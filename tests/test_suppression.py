@@ -58,6 +58,21 @@ def test_random_mask_is_uniform_and_differs_by_key_row_and_layer(random_masks):
     assert float(again.sum()) == 2
 
 
+def test_random_mask_draws_from_the_active_neurons(random_masks):
+    mask, _, count = random_masks
+    # Of 20 neurons 9 are active in every layer and row, others in each.
+    active = (np.random.default_rng(1).random(mask.shape).argsort(-1) < 9).astype(np.float32)
+    keys = jax.random.split(jax.random.key(2), 500)
+    found = np.asarray(jax.jit(jax.vmap(random_mask, (0, None, None)))(keys, mask, active))
+    np.testing.assert_array_equal(found.sum(-1), np.broadcast_to(count, (500, 2, 4)))
+    # Others are taken only where there are too few.
+    np.testing.assert_array_equal((found * active).sum(-1), np.broadcast_to(np.minimum(count, 9), (500, 2, 4)))
+    # 5 of 9: each of them in 278 ± 11 of 500.
+    drawn = found[:, 0, 2][:, active[0, 2] > 0].sum(0)
+    assert np.abs(drawn - 500 * 5 / 9).max() < 5 * 11.1
+    assert (found[:, 0, 2] != found[0, 0, 2]).any()
+
+
 def test_suppression_is_what_zeroed_rows_of_w_out_do_at_a_first_position(float64):
     config = tiny_config(n_layers=2, dtype="float64")
     params = tiny_params(config)

@@ -9,8 +9,10 @@ import numpy as np
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
-from jaxinterp.models.transformer import init
-from jaxinterp.readout import FullForwardReadout, LanguageModelReadout, Rows, lm_readout
+from jaxinterp.models.transformer import Forward, init
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.context import Context
+from jaxinterp.readout import FullForwardReadout, FunctionReadout, LanguageModelReadout, Rows, lm_readout
 
 _NO_BIAS = {"qkv_bias": False, "out_bias": False, "mlp_bias": False}
 _LLAMA = {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "tied": False, **_NO_BIAS}
@@ -130,3 +132,9 @@ def made_once(make: Callable) -> Callable:
 
 def slow_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> FullForwardReadout:
     return FullForwardReadout(config, params, *arrays_of(batch))
+
+
+def linear_context(config: ObjectiveConfig, batch: QueryBatch, base_R: jax.Array, scores_LRF: jax.Array) -> Context:
+    """What an objective sees of a model whose P is base + Σ score · gate, so that attribution is `scores_LRF`."""
+    readout = FunctionReadout(lambda gates: base_R + (scores_LRF * gates).sum((0, 2)), scores_LRF.shape)
+    return Context(config, batch, Forward(None, None, None, {}), readout, jax.random.key(0))

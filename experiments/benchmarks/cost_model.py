@@ -5,6 +5,7 @@ For predictions of sizes that nobody has run. Norms, activations and softmax are
 
 from typing import NamedTuple
 
+from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.config import ModelConfig
 
 
@@ -46,12 +47,14 @@ def attribution_flops(config: ModelConfig, n_positions: int, n_points: int) -> f
 def training_flops(config: ModelConfig, n_positions: int, n_sequences: int, n_rows: int, n_points: int | None) -> float:
     """A training step on the joint path with suppression and control; `n_points` None is a plain one.
 
-    A gradient of a gradient takes six decodes a point, an edited pass with its backward three.
+    A gradient of a gradient takes six decodes a point, an edited pass with its backward three: one without a fact's own
+    neurons, and one for a control of each kind.
     """
     plain = 3 * n_sequences * forward_flops(config, n_positions, logits=True)
     if n_points is None:
         return plain
-    return plain + n_rows * (6 * n_points + 6) * decode_flops(config, n_positions, config.n_layers)
+    decodes = 6 * n_points + 3 * (1 + len(CONTROL_KINDS))
+    return plain + n_rows * decodes * decode_flops(config, n_positions, config.n_layers)
 
 
 def training_bytes(config: ModelConfig) -> float:

@@ -93,7 +93,10 @@ def straight_through(scores: Any, k: int, temperature: float) -> Any:
     """The k best scores [L, B, F] of each row as a 0/1 mask, whose backward is that of a sigmoid mask summing to k."""
     (torch,) = require("torch")
     rows = scores.transpose(0, 1).flatten(1)
-    x = rows / (temperature * rows.detach().square().mean(1, keepdim=True).sqrt())
+    with torch.no_grad():
+        kth, largest = rows.topk(k, 1).values[:, -1:].abs(), rows.abs().amax(1, keepdim=True)
+        scale = temperature * torch.maximum(kth, 1e-3 * largest)
+    x = rows / scale
     with torch.no_grad():
         low, high = x.min(1, keepdim=True).values - 30, x.max(1, keepdim=True).values + 30
         for _ in range(40):
@@ -113,7 +116,7 @@ def straight_through(scores: Any, k: int, temperature: float) -> Any:
 class TorchTraining:
     """Training steps of a model on one batch; `step` is what is timed, `values` what the last step found.
 
-    The quadrature's offset is the same at every step.
+    The quadrature's offsets, one for each row, are the same at every step.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class TorchTraining:
         batch: Any,
         optimiser: OptimiserConfig,
         objective: ObjectiveConfig | None = None,
-        offset: float = 0.5,
+        offset: np.ndarray | float = 0.5,
     ) -> None:
         (torch,) = require("torch")
         decayed, others = model.parameters()
@@ -131,9 +134,10 @@ class TorchTraining:
         decay = optimiser.weight_decay
         self.adamw = torch.optim.AdamW(groups, optimiser.learning_rate, betas, weight_decay=decay, fused=True)
         self.model, self.parameters, self.clip = model, decayed + others, optimiser.clip_norm
-        self.objective, self.offset, self.values = objective, offset, {}
-        arrays = (batch.tokens_BT, batch.position_R, batch.target_R, batch.control_XR[0])
-        self.tokens, self.position, self.target, self.control = (torch.tensor(np.asarray(x)).long() for x in arrays)
+        self.objective, self.values = objective, {}
+        self.offset = torch.tensor(np.broadcast_to(np.float32(offset), batch.position_R.shape))
+        arrays = (batch.tokens_BT, batch.position_R, batch.target_R, batch.control_XR)
+        self.tokens, self.position, self.target, self.controls = (torch.tensor(np.array(x)).long() for x in arrays)
 
     def step(self) -> None:
         """One step."""
@@ -151,7 +155,7 @@ class TorchTraining:
 
     def _meta(self, objective: ObjectiveConfig) -> dict:
         (torch,) = require("torch")
-        model, config, n_rows = self.model, self.model.config, len(self.tokens)
+        model, config = self.model, self.model.config
         query = torch.arange(self.tokens.shape[1])[None] == self.position[:, None]
 
         def log_p(gates: Any) -> Any:
@@ -164,11 +168,15 @@ class TorchTraining:
         scores = 0
         for point in range(objective.points):
             alpha = (point + self.offset) / objective.points
-            gates = torch.full((config.n_layers, n_rows, config.d_mlp), alpha, requires_grad=True)
+            gates = alpha[None, :, None].repeat(config.n_layers, 1, config.d_mlp).requires_grad_()
             (gradient,) = torch.autograd.grad(log_p(gates).exp().sum(), gates, create_graph=True)
             scores = scores + gradient / objective.points
         mask = straight_through(scores, objective.k, objective.temperature)
-        suppression = (log_p(1 - mask) - untouched).exp().mean()
-        control = (1 - (log_p(1 - mask[:, self.control]) - untouched).exp()).relu().mean()
+        # An answer is one row here. Terms are weighed by P.
+        weight = untouched.exp() / untouched.exp().sum()
+        suppression = (weight * (log_p(1 - mask) - untouched).exp()).sum()
+        others = straight_through(scores, objective.control_k or objective.k, objective.temperature).detach()
+        drops = [(1 - (log_p(1 - others[:, control]) - untouched).exp()).relu() for control in self.controls]
+        control = sum((weight * drop).sum() for drop in drops) / len(drops)
         loss = lm + suppression + control
         return {"loss": loss, "lm": lm, "suppression": suppression, "control": control}

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from harness import Arm, compiled, unrolled_flops
 
+from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.config import OptimiserConfig
@@ -16,7 +17,10 @@ META = {"suppression": "1", "control": "1"}
 
 
 def batch(vocabulary: int, n: int, length: int) -> Any:
-    """B = R random sequences without padding, each read at one position in its second half; controls are neighbours."""
+    """B = R random sequences without padding, each read at one position in its second half.
+
+    The controls, one of each kind, are its neighbours.
+    """
     import jax.numpy as jnp
 
     from jaxinterp.facts.encoding import QueryBatch
@@ -35,9 +39,9 @@ def batch(vocabulary: int, n: int, length: int) -> Any:
         "target_R": tokens[rows, position + 1],
         "answer_R": rows,
         "weight_R": ones,
-        "control_XR": np.roll(rows, 1)[None],
+        "control_XR": np.stack([np.roll(rows, 1 + kind) for kind in range(len(CONTROL_KINDS))]),
         "answer_weight_N": ones,
-        "control_weight_XN": ones[None],
+        "control_weight_XN": np.ones((len(CONTROL_KINDS), n), np.float32),
     }
     return QueryBatch(**{name: jnp.asarray(x) for name, x in arrays.items()})
 
@@ -60,8 +64,8 @@ class OurTraining:
         self.flops = unrolled_flops(fresh, *abstract) if count else None
         # Before the first step donates them.
         self.params = jax.tree.map(np.array, self.state.params)
-        # What `random_offset` draws in the first step.
-        self.offset = float(jax.random.uniform(step_key(self.state)))
+        # What `random_offset` draws in the first step, for each row.
+        self.offset = np.array(jax.random.uniform(step_key(self.state), (1, len(data.weight_R))))[0]
 
     def step(self) -> None:
         """One step."""

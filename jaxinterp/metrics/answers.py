@@ -190,7 +190,7 @@ def measured_answers(
             real = batch.weight_R > 0
             activation_RU = np.asarray(readout.neurons_LRF, np.float32).transpose(1, 0, 2)[real].reshape(real.sum(), -1)
             if found is not None:
-                found.put(taken[batch.answer_R[real]], activation_RU)
+                found.put(taken, batch.answer_R[real], activation_RU)
             if kept_NU is not None:
                 kept_NU[taken] = activation_RU[np.asarray(seen.first_R)[real] > 0]
         return {**step(seen), **ability(params, batch)}
@@ -222,9 +222,7 @@ def _divided(groups: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]
     for name in groups:
         if get_group(name).of_set:
             raise UserError(f"the columns {name!r} are those of a whole set; see `measure_sets`")
-    return tuple(
-        tuple(name for name in groups if get_group(name).looks == looks) for looks in ("batch", "compared")
-    )
+    return tuple(tuple(name for name in groups if get_group(name).looks == looks) for looks in ("batch", "compared"))
 
 
 @functools.lru_cache(maxsize=16)
@@ -257,10 +255,12 @@ class _Rows:
         self.start_N = np.concatenate([[0], np.cumsum(queries.answer_length_N)])[:-1]
         self.activation_RU = np.zeros((int(queries.answer_length_N.sum()), config.n_neurons), np.float32)
 
-    def put(self, query_R: Int[np.ndarray, " R"], activation_RU: Float[np.ndarray, "R U"]) -> None:
-        """Keeps the rows of some queries, each query's in order."""
-        step_R = np.arange(len(query_R)) - np.searchsorted(query_R, query_R)
-        self.activation_RU[self.start_N[query_R] + step_R] = activation_RU
+    def put(
+        self, taken: Int[np.ndarray, " n"], answer_R: Int[np.ndarray, " R"], activation_RU: Float[np.ndarray, "R U"]
+    ) -> None:
+        """Keeps a batch's rows: those of query `taken[answer_R]`, each answer's in order."""
+        step_R = np.arange(len(answer_R)) - np.searchsorted(answer_R, answer_R)
+        self.activation_RU[self.start_N[taken[answer_R]] + step_R] = activation_RU
 
     def lent(
         self, partner_R: Int[np.ndarray, " R"], step_R: Int[np.ndarray, " R"]

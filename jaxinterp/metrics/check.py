@@ -176,6 +176,8 @@ def _of_values(metric: Metric, world: int) -> None:
     values = {name: rng.uniform(*_bounds(get_metric(name)), (4, 2)) for name in metric.of}
     found = _derived(metric, values)
     assert found.shape == (4, 2), f"{metric.name} turns values of the shape (4, 2) into {found.shape}"
+    nothing = _derived(metric, {name: np.full((4, 2), np.nan) for name in metric.of})
+    assert np.isnan(nothing).all(), f"{metric.name} has a value where nothing was measured"
     alone = [_derived(metric, {name: x[row : row + 1] for name, x in values.items()}) for row in range(4)]
     for a, b in zip(found.ravel(), np.concatenate(alone).ravel(), strict=True):
         _equal(metric, "the number of samples", float(a), float(b))
@@ -188,6 +190,8 @@ def _of_values(metric: Metric, world: int) -> None:
         if not metric.every:
             only = _derived(metric, {name: values[name]})
             assert np.isfinite(only).all(), f"{metric.name} has no value where {name} alone was measured"
+            there = np.isfinite(_derived(metric, holed)).all() or len(metric.of) == 1
+            assert there, f"{metric.name} has no value in a sample where {name} has none and others have"
         if metric.differentiable:
             slopes = [
                 (_derived(metric, {**values, name: values[name] + step}) - found) / step for step in (1e-6, -1e-6)
@@ -203,9 +207,11 @@ def _bounds(metric: Metric) -> tuple[float, float]:
 
 
 def _derived(metric: Metric, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return np.asarray(metric.formula(values))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = np.asarray(metric.formula(values))
+    assert not caught, f"{metric.name} warns: {caught[0].message}"
+    return found
 
 
 def _of_means(metric: Metric, columns: Mapping[str, np.ndarray]) -> None:

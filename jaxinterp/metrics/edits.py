@@ -271,7 +271,7 @@ def edit_step(config: ModelConfig) -> Callable[[Mapping, Texts, Neurons], Float[
 
 @functools.lru_cache(maxsize=4)
 def correct_step(config: ModelConfig) -> Callable[[Mapping, Texts, Neurons, Array], Bool[Array, " Q"]]:
-    """The function (params, texts, neurons, their value rows) -> where every token of an answer is the most probable."""
+    """The function (params, texts, neurons, their value rows) -> where all tokens of an answer are the most probable."""
 
     @jax.jit
     def correct(params: Mapping, texts: Texts, at: Neurons, rows_kD: Array) -> Bool[Array, " Q"]:

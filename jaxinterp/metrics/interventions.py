@@ -61,7 +61,7 @@ def _mean_of_known(values_KN: Float[Array, "K N"]) -> Float[Array, " N"]:
 
 
 def _interchanged(compared: Compared, mask_LRF: Float[Array, "L R F"]) -> dict[str, Array]:
-    """P of the first token of another answer of the relation, untouched and with both's neurons as its prompt has them."""
+    """P of another answer's first token, of the relation, untouched and with both's neurons as its prompt has them."""
     place = CONTROL_KINDS.index("relation")
     readout = compared.readout.aimed_at(compared.donor_target_KR[place])
     if readout is None:

@@ -25,7 +25,7 @@ class PublishedFigure(NamedTuple):
     model: str
     set_name: str
     metric: str
-    published: Mapping  # "value", "low", "high": mean and range over seeds
+    published: Mapping  # "value", "low", "high": mean over seeds, and where 95 % of single seeds are expected
     measured: Mapping | None  # this run's, with its interval; None if it was not measured
     inside: bool | None  # whether this run's value lies in the published range; None if it was not measured
 
@@ -99,7 +99,7 @@ def published_figures(results: Mapping) -> list[PublishedFigure]:
 def most_used_neurons(measurement: Measurement, model: LanguageModel, relations: list[str]) -> list[dict]:
     """The neurons selected most often in the objective's set, with the relations they serve and what they promote.
 
-    "share" is of all selections, which are counted by answer token: "selections".
+    "share" is of all selections, which are counted by answer: "selections".
     """
     total = measurement.selected.sum(0)
     order = np.argsort(-total, axis=None, kind="stable")[:MOST_USED]

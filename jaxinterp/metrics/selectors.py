@@ -29,9 +29,7 @@ def _ablation(compared: Compared) -> dict[str, Array]:
     return _chosen(compared, "ablation")
 
 
-@column_group(
-    "ablation_ranks", gives=("ablation_rank_agreement",), cost="ablations", selectors=("ablation",)
-)
+@column_group("ablation_ranks", gives=("ablation_rank_agreement",), cost="ablations", selectors=("ablation",))
 def _ablation_ranks(measured: Measured) -> dict[str, Array]:
     """Rank agreement of the attribution with exact single ablations, a mean over an answer's tokens."""
     neurons = measured.readout.neurons_LRF

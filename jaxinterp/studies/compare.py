@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
 
 from rich.table import Table
@@ -11,8 +11,9 @@ from rich.table import Table
 from jaxinterp.charts import neuron_use, overview, relation_bars, save_chart, second_opinion, training_curves
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import SETS
+from jaxinterp.facts.leakage import leakage
 from jaxinterp.facts.worldfacts import describe
-from jaxinterp.files import writable_folder, write_json
+from jaxinterp.files import read_json, writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import CONTROL_DROPS, is_known, missing_controls, model_results, published_figures
@@ -41,7 +42,9 @@ FIGURES = {  # of the printed table
 }
 
 
-def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, out: Path) -> dict:
+def compare(
+    configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, out: Path, *, published: Path | None = None
+) -> dict:
     """Trains and measures every model; writes results.json, report.html and the charts to `out`.
 
     A model whose run in `out` has begun is continued, one that is done is not trained again, so that an interrupted
@@ -52,9 +55,11 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
       configs: by model name; they must share data and seed, so that only what is compared differs.
       measure_config: how all of them are measured.
       out: folder; a run's files are in `out`/name.
+      published: file of `jaxinterp.studies.published.publish`, whose figures are set beside this run's; None: none.
     Returns:
-      What results.json holds: {"provenance", "seconds" (of this call), "models": {name: M}}, M as
-      `metrics.results.model_results` gives it.
+      What results.json holds: {"provenance", "seconds" (of this call), "models": {name: M}, "leakage": {set: shares
+      that the objective has seen}, "published": {name: {set: {metric: figure}}}}, M as `metrics.results.model_results`
+      gives it.
     Raises:
       UserError: if the configs do not share data and seed, `out` cannot be written, or holds runs of other configs.
     """
@@ -84,12 +89,32 @@ def compare(configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, o
         "provenance": _provenance(runs, measure_config, data),
         "seconds": round(time.monotonic() - start, 1),
         "models": models,
+        "leakage": {name: found.to_json() for name, found in leakage(data.facts, data.split).items()},
+        "published": {} if published is None else single_seeds(read_json(published), configs),
     }
     write_json(out / "results.json", results)
     write_report(out / "report.html", results, histories)
     _write_charts(results, histories, out)
     print_models(results)
+    print_published(results)
     return results
+
+
+def single_seeds(found: Mapping, names: Collection[str]) -> dict:
+    """The figures of a file of `jaxinterp.studies.published.publish`, of some models: means over seeds, and where a
+    single seed's figure is expected.
+    """
+    return {
+        name: {
+            set_name: {
+                metric: {"value": figure["value"], "low": figure["from"], "high": figure["to"]}
+                for metric, figure in metrics.items()
+            }
+            for set_name, metrics in sets.items()
+        }
+        for name, sets in found["models"].items()
+        if name in names
+    }
 
 
 def measured_results(name: str, model: LanguageModel, data: TrainingData, config: MeasureConfig) -> dict:
@@ -173,7 +198,7 @@ def print_published(results: Mapping) -> None:
     figures = published_figures(results)
     if not figures:
         return
-    headers = ("model", "set", "metric", "this run", "published: mean, range over seeds", "inside")
+    headers = ("model", "set", "metric", "this run", "published: mean, 95 % of seeds", "inside")
     table = Table(*headers, title="This run beside the published range; % if not said otherwise")
     for figure in figures:
         about = term(METRICS, figure.metric)

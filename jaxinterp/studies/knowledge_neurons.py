@@ -2,7 +2,7 @@
 
 Every query's neurons are scored by integrated gradients and, as the paper's baseline, by their activation. The paper's
 protocol gives each fact one set of neurons by its recurrence rule; the other one gives each query its k strongest. The
-neurons are switched off and doubled, as are another fact's and random ones.
+neurons are switched off and doubled, as are those of other facts, of every kind of control, and random ones.
 """
 
 import dataclasses

@@ -1,15 +1,68 @@
 """Figures over seeds: means with intervals, and where a single seed's figure is expected. What a README may quote."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
+from jaxinterp.errors import UserError
+from jaxinterp.facts.facts import SETS
+from jaxinterp.files import write_json
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.registry import get_metric
+from jaxinterp.models.bundle import load_model
+from jaxinterp.progress import progress
+from jaxinterp.provenance import provenance
+from jaxinterp.studies.audit_config import AuditConfig
+from jaxinterp.studies.audit_models import run_folder
 from jaxinterp.studies.verdict import paired_effect
+from jaxinterp.training.data import training_data
 
 LEAST_SEEDS = 2  # of which a spread can be said
+GROUPS = ("plain", "suppressable")
+
+
+def publish(config: AuditConfig, audit: Path, out: Path, measure_config: MeasureConfig) -> dict:
+    """Measures the plain and suppressable models of an audit as the main job does; writes the figures over seeds.
+
+    Args:
+      config: of the audit.
+      audit: its folder, with the models.
+      out: file, {"provenance", "seeds", "measure", "models": {group: {set: {metric: figure}}}, "ability": {group:
+        {metric: figure}}}, figures as `over_seeds` gives them.
+      measure_config: of the main job.
+    Raises:
+      UserError: if a model is missing.
+    """
+    measured: dict[str, list] = {group: [] for group in GROUPS}
+    with progress("measure", config.seeds * len(GROUPS)) as report:
+        for seed in range(config.seeds):
+            data = training_data(config.data(seed))
+            for group in GROUPS:
+                folder = run_folder(audit, group, seed) / "model"
+                if not folder.exists():
+                    raise UserError(f"{folder} is missing: the audit has not trained it")
+                found = measure(load_model(folder), data.facts, data.split, measure_config)
+                sets = {**found.sets, "ability": found.ability}
+                measured[group].append(
+                    {name: {metric: of.samples for metric, of in metrics.items()} for name, metrics in sets.items()}
+                )
+                report(seed * len(GROUPS) + GROUPS.index(group) + 1, f"{group}, seed {seed}")
+    names = {metric for models in measured.values() for model in models for of in model.values() for metric in of}
+    figures = published(measured, (*SETS, "ability"), sorted(names))
+    result = {
+        "provenance": provenance(),
+        "seeds": config.seeds,
+        "measure": dataclasses.asdict(measure_config),
+        "ability": {group: of.pop("ability") for group, of in figures.items()},
+        "models": figures,
+    }
+    write_json(out, result)
+    return result
 
 
 def published(

@@ -69,7 +69,7 @@ class FinetuneConfig:
     objective: ObjectiveConfig = ObjectiveConfig(
         weights={"suppression": "2.5", "control": "3"}, k=10, path="joint", points=2
     )
-    controls: int = 4  # other facts of the batch whose neurons each answer is kept apart from
+    controls: int = 2  # other facts of the batch, of each kind of control, whose neurons each answer is kept apart from
     text_kl: float = 1.5  # weight of KL(original ‖ model) on the text, nats a token
     prompt_kl: float = 1.5  # the same on the prompts and answers
     adapt: Literal["all", "lora"] = "all"  # what is trained

@@ -1,12 +1,13 @@
 """The facts of a fine-tuning run: those that the pretrained model knows, and which the objective may see."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxinterp.errors import UserError, unknown
+from jaxinterp.facts.controls import Kind, allowed, answer_tokens
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
@@ -15,6 +16,7 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.training.finetune_config import FactsConfig
 
 SETS = ("objective", "unseen_facts", "unseen_relations")
+COMPARED = 64  # queries of a relation that are compared when one of them is chosen for a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +139,13 @@ def _beliefs(
     tokens[np.arange(len(queries)), start] = token_N
     after = np.arange(tokens.shape[1])[None] > start[:, None]
     tokens = np.where(after, model.tokenizer.pad, tokens).astype(queries.tokens_NT.dtype)
+    number = dict(zip(first[one_token].tolist(), everything.answer_N[one_token].tolist(), strict=True))
     answered = dataclasses.replace(
-        queries, tokens_NT=tokens, length_N=start + 1, answer_length_N=np.ones(len(queries), int), answer_N=None
+        queries,
+        tokens_NT=tokens,
+        length_N=start + 1,
+        answer_length_N=np.ones(len(queries), int),
+        answer_N=np.array([number[token] for token in token_N.tolist()]),
     )
     sure = np.flatnonzero(p_N >= least)
     return answered[sure] if len(sure) else None
@@ -148,7 +155,8 @@ def _text_queries(text_NT: Int[np.ndarray, "N T"], facts: EncodedQueries) -> Enc
     """Each piece's last token as an answer, of a relation and a subject that nothing else has."""
     n, length = text_NT.shape
     every, own = np.ones(n, int), np.arange(n)
-    first_relation, first_subject = 1 + int(facts.relation_N.max()), 1 + int(facts.subject_N.max())
+    first_relation = 1 + int(facts.relation_N.max())
+    first_subject = 1 + int(max(facts.subject_N.max(), facts.answer_N.max()))  # numbered together
     return EncodedQueries(
         text_NT,
         length * every,
@@ -199,16 +207,14 @@ def finetune_batch(
 
     A pure function of its arguments.
 
-    Relations with many known facts would otherwise drown the others, and a control needs another relation.
+    Relations with many known facts would otherwise drown the others. A relation that is in a batch has two or more
+    queries there, so that their answers are controls of each other; see `_composed` for the other kinds.
     """
     queries, rng = data.sets["objective"], np.random.default_rng([seed, step])
     if data.beliefs is not None:
         queries = _together(queries, data.beliefs)
-    relations = np.unique(queries.relation_N)
-    share = {relation: np.flatnonzero(queries.relation_N == relation) for relation in relations.tolist()}
-    turns = np.concatenate([rng.permutation(relations) for _ in range(-(-n_queries // len(relations)))])[:n_queries]
-    chosen: Int[np.ndarray, " n"] = np.array([rng.choice(share[relation]) for relation in turns.tolist()])
-    asked = queries[chosen]
+    relations = rng.permutation(np.unique(queries.relation_N))[: max(n_queries // 2, 1)]
+    asked = queries[_composed(queries, np.resize(relations, n_queries), rng)]
     if n_text:
         asked = _together(asked, data.text[rng.choice(len(data.text), n_text, replace=len(data.text) < n_text)])
     n = len(asked)
@@ -216,10 +222,47 @@ def finetune_batch(
     return batch
 
 
+def _composed(
+    queries: EncodedQueries, relation_n: Int[np.ndarray, " n"], rng: np.random.Generator
+) -> Int[np.ndarray, " n"]:
+    """A query of each relation in turn, such that most answers have controls of every kind among the others.
+
+    Every other query is any that is a control for those of its relation, so that all facts are drawn. The queries
+    between are, where there are such, about a subject that stands in the batch already, or else one that could.
+    """
+    others = np.flatnonzero(np.isin(queries.relation_N, relation_n))
+    facts = np.unique(np.stack([queries.subject_N[others], queries.relation_N[others]]), axis=1)
+    subjects, n_relations = np.unique(facts[0], return_counts=True)
+    several = np.isin(queries.subject_N, subjects[n_relations > 1])
+    chosen: list[int] = []
+    for place, relation in enumerate(relation_n.tolist()):
+        drawn = rng.permutation(np.flatnonzero(queries.relation_N == relation))[:COMPARED]
+        kinds = ("relation", "subject")[: 1 + place % 2]
+        value = _partners(queries, np.array(chosen, int), drawn, kinds) + 0.5 * several[drawn] * (place % 2)
+        chosen.append(int(drawn[value.argmax()]))
+    return np.array(chosen, int)
+
+
+def _partners(
+    queries: EncodedQueries, chosen: Int[np.ndarray, " c"], drawn: Int[np.ndarray, " d"], kinds: Sequence[Kind]
+) -> Float[np.ndarray, " d"]:
+    """How many answers get a control of a kind that they lack by each of `drawn`, itself counted; a fact twice: −1."""
+    part, n = queries[np.concatenate([chosen, drawn])], len(chosen)
+    tokens, value = answer_tokens(part), np.zeros(len(drawn))
+    for kind in kinds:
+        fits = allowed(part, slice(0, len(part)), kind, tokens)[:, :n]
+        lacking = ~fits[:n].any(1)
+        value += fits[n:].any(1) + (fits[n:] & lacking[None]).sum(1)
+    same = (part.subject_N[n:, None] == part.subject_N[None, :n]) & (
+        part.relation_N[n:, None] == part.relation_N[None, :n]
+    )
+    return np.where(same.any(1), -1.0, value)
+
+
 def _together(a: EncodedQueries, b: EncodedQueries) -> EncodedQueries:
     """Both, padded to the longer one's positions; what stands in padding does not matter to a causal model."""
     width = max(a.tokens_NT.shape[1], b.tokens_NT.shape[1])
     tokens = [np.pad(part.tokens_NT, ((0, 0), (0, width - part.tokens_NT.shape[1]))) for part in (a, b)]
-    names = [field.name for field in dataclasses.fields(a) if field.name not in ("tokens_NT", "mask", "answer_N")]
+    names = [field.name for field in dataclasses.fields(a) if field.name not in ("tokens_NT", "mask")]
     rest = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in names}
     return EncodedQueries(np.concatenate(tokens), **rest, mask=a.mask)

@@ -5,14 +5,17 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
 from jaxinterp.errors import UserError
+from jaxinterp.metric_commands import described, needed
 from jaxinterp.metrics import check, columns, registry
 from jaxinterp.metrics.check import check_metric
 from jaxinterp.metrics.columns import column_group
-from jaxinterp.metrics.registry import Metric, Neurons, Term, get_metric, metric, metric_names
+from jaxinterp.metrics.registry import Metric, Neurons, Term, derived, get_metric, largest, metric, metric_names
+from jaxinterp.metrics.specificity import overlap_within
 from jaxinterp.metrics.suppression import suppressability
 from jaxinterp.registry import Registry
 from jaxinterp.suppression import suppress
@@ -29,6 +32,8 @@ def broken(monkeypatch):
     metrics = Registry("metric")
     monkeypatch.setattr(registry, "_METRICS", metrics)
     built_in = {name: get_metric_of(name) for name in NAMES}
+    for name, built in built_in.items():  # derived metrics are of others
+        metrics.add(name, built)
 
     def checked(name, **changes):
         changed = dataclasses.replace(built_in[name], name=f"broken_{name}", **changes)
@@ -63,6 +68,20 @@ def test_a_flipped_sign_is_caught(name, broken):
         ("dead_fraction", {"formula": lambda n: (n.activation_NU < 0.9).mean(0).mean()}, "facts of weight 0|unit"),
         ("purity", {"term": Term("Purity", "")}, "has no docstring"),
         ("gini", {"formula": lambda n: n.activation_NU.mean(1)}, "has the shape"),
+        # Counts prompts of one fact as pairs.
+        (
+            "overlap_within",
+            {"formula": lambda n: overlap_within(n._replace(fact_N=jnp.arange(len(n.fact_N))))},
+            "twice",
+        ),
+        ("selective", {"formula": lambda v: v["control_drop"] - v["suppressability"]}, "higher is better"),
+        ("selective", {"formula": lambda v: v["suppressability"] - v["control_drop"].mean()}, "number of samples"),
+        ("selective", {"formula": lambda v: np.mean(list(v.values()))}, r"of the shape \(4, 2\) into \(\)"),
+        ("selective", {"formula": lambda v: np.round(v["suppressability"] - v["control_drop"], 7)}, "the side from"),
+        ("selective", {"range": (0.0, 0.5)}, "outside its range"),
+        ("control_drop", {"formula": lambda v: np.max(list(v.values()), 0)}, "has no value in a sample where"),
+        ("control_drop", {"formula": lambda v: np.nanmax(list(v.values()), 0)}, "control_drop warns: All-NaN"),
+        ("control_drop", {"formula": lambda v: np.nan_to_num(largest(v))}, "has a value where nothing was measured"),
     ],
 )
 def test_broken_copies_are_caught(name, changes, message, broken):
@@ -154,3 +173,41 @@ def test_made_up_neurons_are_of_two_kinds():
     apart, together = check.made_up_neurons(0), check.made_up_neurons(1)
     assert isinstance(apart, Neurons) and apart.activation_NU.shape == together.activation_NU.shape
     assert apart.selected_NU.sum(1).tolist() == together.selected_NU.sum(1).tolist() == [4.0] * 24
+    # Where facts have neurons of their own they share one of four with their relation; otherwise all.
+    for found, expected in ((apart, 0.25), (together, 1.0)):
+        assert overlap_within(found).tolist() == pytest.approx([expected] * 3)
+
+
+def test_mistakes_in_derived_metrics(broken):
+    mistake = (ValueError, TypeCheckError)
+    with pytest.raises(mistake, match=r"of must be a tuple of metrics, such as \('recall',\)|parameter 'of'"):
+        derived("mine", of=("recall"), title="Mine")
+    with pytest.raises(mistake, match=r"masks must be one of hard, soft, none, got 'weak'|parameter 'masks'"):
+        derived("mine", of=("recall",), title="Mine", masks="weak")
+    derived("mine", of=("suppressabilty",), title="Mine")(doubled)
+    with pytest.raises(UserError, match="unknown metric 'suppressabilty'; did you mean suppressability"):
+        check_metric("mine")
+    derived("ours", of=("recall",), title="Ours", better="higher")(doubled)
+    check_metric("ours")
+    # Of a metric of neurons, and of another derived one.
+    derived("both", of=("overlap_across", "ours"), every=False, title="Both")(largest_documented)
+    check_metric("both")
+
+
+def doubled(values):
+    """Twice what it is of."""
+    return 2 * next(iter(values.values()))
+
+
+def largest_documented(values):
+    """The largest."""
+    return largest(values)
+
+
+def test_the_list_says_what_derived_metrics_are_of():
+    entries = {entry["name"]: entry for entry in described()}
+    assert needed(entries["selective"]) == "metrics suppressability, control_drop"
+    assert needed(entries["control_drop"]).startswith("some of the metrics control_drop_relation, ")
+    assert needed(entries["suppressability"]) == "probability, suppressed"
+    assert [entries[name]["of"] for name in ("selective", "recall", "gini")] == ["metrics", "columns", "neurons"]
+    assert entries["ablation_selective"]["cost"] == "ablations"

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from jaxinterp.errors import UserError
-from jaxinterp.metrics import ability, suppression  # noqa: F401  (registers the metrics)
+from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.estimates import estimate
+from jaxinterp.metrics.registry import base_metrics, derived, is_measured, largest
 
 # Three facts of relation "a", the first with two queries, and two facts of relation "b".
 FACT = np.array([0, 0, 1, 2, 3, 4])
@@ -126,8 +128,10 @@ def test_a_relation_that_was_not_measured_is_left_out():
 def test_errors():
     with pytest.raises(UserError, match="unknown metric 'suppressibility'; did you mean suppressability"):
         estimate(["suppressibility"], COLUMNS, FACT, RELATION)
-    with pytest.raises(UserError, match="'control_drop' needs the column 'control', which was not measured"):
+    with pytest.raises(UserError, match="'control_drop' needs the column 'control_relation', which was not measured"):
         estimate(["control_drop"], COLUMNS, FACT, RELATION)
+    with pytest.raises(UserError, match="'selective' needs the column 'control_relation', which was not measured"):
+        estimate(["selective"], COLUMNS, FACT, RELATION)
     with pytest.raises(UserError, match="'probability' was measured on no fact"):
         estimate(["probability"], {"probability": np.full(6, np.nan)}, FACT, RELATION)
 
@@ -137,7 +141,12 @@ def test_metrics_by_hand():
     columns = {
         "probability": [0.5, 0.3],
         "suppressed": [0.1, 0.1],
-        "control": [0.4, 0.2],
+        "control_relation": [0.4, 0.2],
+        "control_subject": [0.5, 0.14],
+        "control_other": [0.6, 0.4],
+        "control_answer": [0.1, 0.1],
+        "control_relation_lost": [0.1, 0.14],
+        "control_relation_moved": [0.1, 0.3],
         "random": [0.5, 0.28],
         "amplified": [0.6, 0.4],
         "log_probability": [-1.0, -2.0],
@@ -150,12 +159,19 @@ def test_metrics_by_hand():
         "sentence_tokens": [3.0, 5.0],
         "residual": [0.01, 0.03],
         "ablation_suppressed": [0.2, 0.0],
-        "ablation_control": [0.4, 0.36],
+        "ablation_control_relation": [0.4, 0.36],
+        "ablation_control_other": [0.5, 0.3],
         "ablation_overlap": [0.5, 1.0],
     }
     expected = {
         "suppressability": 0.75,
         "control_drop": 0.25,
+        "control_drop_relation": 0.25,
+        "control_drop_subject": 0.2,
+        "control_drop_other": -0.25,
+        "control_drop_answer": 0.75,
+        "control_drop_relation_one_sided": 0.3,
+        "control_drop_relation_absolute": 0.5,
         "random_drop": 0.025,
         "selective": 0.5,
         "amplification": 0.25,
@@ -164,6 +180,7 @@ def test_metrics_by_hand():
         "logit_drop": 2.5,
         "ablation_suppressability": 0.75,
         "ablation_control_drop": 0.05,
+        "ablation_selective": 0.7,
         "ablation_overlap": 0.75,
         "probability": 0.4,
         "recall": 0.5,
@@ -174,3 +191,161 @@ def test_metrics_by_hand():
     found = estimate(list(expected), columns, np.array([0, 1]), ["a", "a"], replicates=10)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name].overall.value, value, rtol=1e-12, err_msg=name)
+
+
+def relations_that_differ(n_relations, n_facts, spread, seed):
+    """A fact's probability is 0.5 + its relation's ± spread + its own ± 0.1."""
+    rng = np.random.default_rng(seed)
+    relation = np.repeat(np.arange(n_relations), n_facts)
+    of_relation = spread * rng.standard_normal(n_relations)
+    values = 0.5 + of_relation[relation] + 0.1 * rng.standard_normal(len(relation))
+    return {"probability": values}, np.arange(len(relation)), [f"r{index}" for index in relation]
+
+
+@pytest.mark.parametrize("n_relations", [2, 5])
+def test_the_overall_interval_is_that_of_a_mean_over_relations(n_relations):
+    columns, fact, relation = relations_that_differ(n_relations, 4, 0.02, 0)
+    found = estimate(["log_probability_drop"], _logs(columns), fact, relation, replicates=4000)["log_probability_drop"]
+    values = np.array([value.value for value in found.by_relation.values()])
+    half = scipy.stats.t(n_relations - 1).ppf(0.975) * values.std(ddof=1) / n_relations**0.5
+    np.testing.assert_allclose(found.overall.value, values.mean(), rtol=1e-12)
+    np.testing.assert_allclose(found.overall.high - found.overall.value, half, rtol=0.05)
+    np.testing.assert_allclose(found.overall.value - found.overall.low, half, rtol=0.05)
+
+
+def _logs(columns):
+    """Columns of a metric that has no bounds."""
+    return {"log_probability": columns["probability"], "suppressed_log_probability": 0 * columns["probability"]}
+
+
+def test_a_replicate_draws_whole_relations():
+    columns, fact, relation = relations_that_differ(3, 5, 0.2, 0)
+    found = estimate(["probability"], columns, fact, relation)["probability"]
+    a, b, c = (value.value for value in found.by_relation.values())
+    # Three draws of three relations: ten means.
+    means = {np.mean(drawn).round(9) for drawn in [(x, y, z) for x in (a, b, c) for y in (a, b, c) for z in (a, b, c)]}
+    assert len(means) == 10
+    assert set(found.samples[1:].round(9)) == means
+    # The seed and the names of the relations decide which.
+    other = estimate(["probability"], {"probability": 1 - columns["probability"]}, fact, relation)["probability"]
+    np.testing.assert_allclose(other.samples, 1 - found.samples, rtol=1e-12)
+    moved = estimate(["probability"], columns, fact, relation, seed=1)["probability"]
+    assert (moved.samples != found.samples).any()
+
+
+def test_the_interval_stays_in_the_range():
+    columns = {"probability": np.array([0.2, 0.2, 1.0, 1.0])}
+    found = estimate(["probability"], columns, np.arange(4), ["a", "a", "b", "b"])["probability"].overall
+    assert (found.low, found.value, found.high) == (0.0, pytest.approx(0.6), 1.0)
+
+
+def test_fixed_relations_leave_the_facts():
+    columns, fact, relation = relations_that_differ(4, 10, 0.3, 0)
+    drawn, fixed = (
+        estimate(["probability"], columns, fact, relation, relations=relations)["probability"]
+        for relations in ("drawn", "fixed")
+    )
+    assert drawn.by_relation == fixed.by_relation
+    assert drawn.overall.value == fixed.overall.value
+    assert drawn.overall.high - drawn.overall.low > 4 * (fixed.overall.high - fixed.overall.low)
+
+
+def test_the_interval_covers_other_relations():
+    inside = dict.fromkeys(("drawn", "fixed"), 0)
+    for seed in range(200):
+        columns, fact, relation = relations_that_differ(4, 10, 0.1, seed)
+        for relations in inside:
+            found = estimate(
+                ["log_probability_drop"], _logs(columns), fact, relation, relations=relations, replicates=200, seed=seed
+            )["log_probability_drop"].overall
+            inside[relations] += found.low <= 0.5 <= found.high
+    assert 0.9 < inside["drawn"] / 200 < 0.99
+    assert inside["fixed"] / 200 < 0.7
+
+
+def test_metrics_with_different_gaps_are_drawn_alike():
+    columns, fact, relation = simulated(20, 1, 0)
+    gaps = columns["probability"].copy()
+    gaps[:3] = np.nan
+    found = estimate(["probability", "recall"], {**columns, "correct": gaps}, fact, relation)
+    assert found["recall"].overall.n == 17
+    assert np.corrcoef(found["probability"].samples[1:], found["recall"].samples[1:])[0, 1] > 0.8
+
+
+def test_a_replicate_without_any_known_fact_is_left_out():
+    columns = {"probability": np.array([0.3, np.nan, np.nan])}
+    found = estimate(["probability"], columns, np.arange(3), ["a"] * 3)["probability"]
+    assert np.isnan(found.samples[1:]).any() and np.isfinite(found.samples[1:]).any()
+    assert found.overall == found.by_relation["a"]
+    assert (found.overall.low, found.overall.value, found.overall.high, found.overall.n) == (0.3, 0.3, 0.3, 1)
+
+
+# Controls of two relations: the first is the worst in "a", the second in "b", and the third is unknown in "b".
+CONTROLS = {
+    "probability": np.ones(6),
+    "suppressed": np.full(6, 0.1),
+    "control_relation": np.array([0.2, 0.2, 0.2, 0.2, 1.0, 1.0]),
+    "control_subject": np.array([1.0, 1.0, 1.0, 1.0, 0.4, 0.5]),
+    "control_other": np.array([0.9, 0.9, 0.9, np.nan, np.nan, np.nan]),
+}
+
+
+def test_a_derived_metric_is_a_function_of_overall_values_and_of_those_inside_relations():
+    found = estimate(["control_drop", "selective"], CONTROLS, FACT, RELATION)
+    assert set(found) == {"control_drop", "selective"}
+    drop, selective = found["control_drop"], found["selective"]
+    np.testing.assert_allclose([drop.by_relation["a"].value, drop.by_relation["b"].value], [0.8, 0.55], rtol=1e-12)
+    # The kinds' means over relations are 0.4, 0.275 and (of relation "a" alone) 0.1; not the mean of the largest.
+    np.testing.assert_allclose(drop.overall.value, 0.4, rtol=1e-12)
+    np.testing.assert_allclose(selective.overall.value, 0.9 - 0.4, rtol=1e-12)
+    np.testing.assert_allclose(selective.by_relation["b"].value, 0.9 - 0.55, rtol=1e-12)
+    assert (drop.by_relation["a"].n, drop.by_relation["b"].n, drop.overall.n) == (2, 2, 2)
+
+
+def test_replicates_of_derived_metrics_are_functions_of_replicates():
+    rng = np.random.default_rng(0)
+    names = ["probability", "suppressed", *(f"control_{kind}" for kind in ("relation", "subject", "other"))]
+    columns = {name: rng.uniform(0.5, 1, 60) for name in names}
+    columns["control_subject"][:5] = np.nan
+    kinds = [f"control_drop_{kind}" for kind in ("relation", "subject", "other")]
+    asked = ["suppressability", *kinds, "control_drop", "selective"]
+    for relation in (["a"] * 60, ["a", "b", "c", "d"] * 15):
+        found = {name: x.samples for name, x in estimate(asked, columns, np.arange(60), relation).items()}
+        np.testing.assert_array_equal(found["control_drop"], np.max([found[kind] for kind in kinds], axis=0))
+        np.testing.assert_array_equal(found["selective"], found["suppressability"] - found["control_drop"])
+        assert (found["control_drop"] != found["control_drop_relation"]).any()
+
+
+def test_a_derived_metric_of_what_was_measured():
+    some = {name: column for name, column in CONTROLS.items() if name != "control_relation"}
+    found = estimate(["control_drop"], some, FACT, RELATION)["control_drop"]
+    np.testing.assert_allclose(found.overall.value, 0.275, rtol=1e-12)
+    # A kind that no answer has takes no part.
+    nowhere = {**CONTROLS, "control_relation": np.full(6, np.nan)}
+    assert estimate(["control_drop"], nowhere, FACT, RELATION)["control_drop"].overall == found.overall
+    with pytest.raises(UserError, match="'selective' needs the column 'suppressed', which was not measured"):
+        estimate(["selective"], {name: x for name, x in some.items() if name != "suppressed"}, FACT, RELATION)
+    nothing = {name: np.full(6, np.nan) for name in CONTROLS if name.startswith("control")}
+    with pytest.raises(UserError, match="'selective' was measured on no fact"):
+        estimate(["selective"], {**CONTROLS, **nothing}, FACT, RELATION)
+
+
+def test_what_a_derived_metric_needs():
+    kinds = tuple(f"control_drop_{kind}" for kind in ("relation", "subject", "other"))
+    assert base_metrics("recall") == ("recall",)
+    assert base_metrics("selective") == ("suppressability", *kinds)
+    assert is_measured("control_drop", {"probability", "control_other"})
+    assert not is_measured("selective", {"probability", "control_other"})
+    assert is_measured("selective", {"probability", "control_other", "suppressed"})
+    with pytest.raises(ValueError, match="cannot be a function of itself"):
+        derived("mine", of=("mine",), title="Mine")
+
+
+def test_the_largest_of_what_there_is():
+    values = {
+        "a": np.array([1.0, np.nan, np.nan]),
+        "b": np.array([3.0, 2.0, np.nan]),
+        "c": np.array([2.0, -1.0, np.nan]),
+    }
+    np.testing.assert_array_equal(largest(values), [3.0, 2.0, np.nan])
+    np.testing.assert_array_equal(largest({"a": values["a"]}), values["a"])

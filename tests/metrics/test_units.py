@@ -10,11 +10,12 @@ from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.registry import Neurons
 
 
-def neurons(activation, concept, selected=None, weight=None, n_concepts=2):
+def neurons(activation, concept, selected=None, weight=None, n_concepts=2, fact=None):
     activation = jnp.asarray(activation, jnp.float32)
     selected = jnp.zeros_like(activation) if selected is None else jnp.asarray(selected, jnp.float32)
     weight = jnp.ones(len(activation)) if weight is None else jnp.asarray(weight, jnp.float32)
-    return Neurons(activation, selected, jnp.asarray(concept), weight, n_concepts)
+    fact = jnp.arange(len(activation)) if fact is None else jnp.asarray(fact)
+    return Neurons(activation, selected, jnp.asarray(concept), fact, weight, n_concepts)
 
 
 def close(found, expected):
@@ -54,6 +55,15 @@ def test_auroc_of_the_best_neuron():
         inside, outside = x[concept == index, 0], x[concept != index, 0]
         expected = scipy.stats.mannwhitneyu(inside, outside).statistic / (len(inside) * len(outside))
         close(found[index], expected)
+
+
+def test_a_neuron_that_does_not_vary_is_never_the_best():
+    # Rounding gives a constant a mean a little higher inside, and next to no deviation.
+    x = np.stack([np.full(6, 0.1, np.float32), np.array([2, 2, 1, 1, 1, 2], np.float32)], axis=1)
+    x[0, 0] = np.nextafter(np.float32(0.1), np.float32(1))
+    concept = [0, 0, 0, 1, 1, 1]
+    close(units.concept_auroc(neurons(x, concept))[0], 6 / 9)  # the second neuron's: 4 pairs won, 4 ties
+    assert units.mutual_information(neurons(x, concept))[0] > 0.05
 
 
 def test_information_of_the_best_neuron():
@@ -110,6 +120,22 @@ def test_overlap_counts_pairs():
     assert np.isnan(specificity.overlap_across(neurons(A[:2], C[:2], selected[:2]))[1])
 
 
+def test_prompts_of_one_fact_are_no_pair():
+    # Three facts with two, two and one prompts; a fact's prompts have the same neuron, the first two facts one each.
+    selected = np.eye(3)[[0, 0, 1, 1, 1]]
+    one = {"activation": np.ones((5, 3)), "concept": [0] * 5, "selected": selected, "n_concepts": 1}
+    close(specificity.overlap_within(neurons(**one, fact=[0, 0, 1, 1, 2])), [4 / 16])  # of 20 − 2 − 2 ordered pairs
+    close(specificity.overlap_within(neurons(**one)), [8 / 20])
+    # Drawn twice, a fact with its prompts is still one.
+    found = specificity.overlap_within(neurons(**one, fact=[0, 0, 1, 1, 2], weight=[2, 2, 1, 1, 0]))
+    close(found, [0.0])
+    assert np.isnan(specificity.overlap_within(neurons(**one, fact=[0] * 5))).all()
+    # A relation that is drawn twice has the same pairs.
+    for weight in (1, 2):
+        found = specificity.overlap_within(neurons(**one, fact=[0, 0, 1, 1, 2], weight=[weight] * 5))
+        close(found, [4 / 16])
+
+
 def test_hubs():
     same, apart = [[1, 1, 0, 0]] * 4, np.eye(4)[[0, 1, 2, 3]]
     close(specificity.hub_share(neurons(np.ones((4, 4)), C, same)), 1.0)
@@ -117,22 +143,22 @@ def test_hubs():
     close(specificity.hub_share(neurons(np.ones((4, 4)), C, apart, weight=[3, 1, 0, 0])), 3 / 4)
 
 
+def made_up(n, n_facts_shared=7):
+    """n facts of three relations in turn, 200 neurons, a fifth of which is dead."""
+    rng = np.random.default_rng(0)
+    activation = (rng.uniform(size=(n, 200)) < 0.05) * 1.0
+    selected = np.zeros((n, 200))
+    selected[np.arange(n), np.arange(n) % n_facts_shared] = 1
+    return {"activation_NU": activation.astype(np.float32), "selected_NU": selected.astype(np.float32)}
+
+
+def estimated(names, n, relations, **options):
+    return estimate(names, {}, np.arange(n), (relations * n)[:n], **made_up(n), replicates=100, **options)
+
+
 def test_an_interval_of_neurons_is_around_the_value():
     """Replicates see fewer facts, so that more neurons seem dead: their spread counts, not their place."""
-    rng = np.random.default_rng(0)
-    activation = (rng.uniform(size=(30, 200)) < 0.05) * 1.0  # a fifth of the neurons is dead
-    relations = ["a", "b", "c"] * 10
-    selected = np.zeros((30, 200))
-    selected[np.arange(30), np.arange(30) % 7] = 1
-    found = estimate(
-        ["dead_fraction", "overlap_within"],
-        {},
-        np.arange(30),
-        relations,
-        activation_NU=activation.astype(np.float32),
-        selected_NU=selected.astype(np.float32),
-        replicates=100,
-    )
+    found = estimated(["dead_fraction", "overlap_within"], 30, ["a", "b", "c"], relations="fixed")
     dead = found["dead_fraction"]
     assert (dead.samples[1:] > dead.overall.value).all()
     assert dead.overall.low < dead.overall.value < dead.overall.high
@@ -140,14 +166,35 @@ def test_an_interval_of_neurons_is_around_the_value():
     np.testing.assert_allclose(dead.overall.high - dead.overall.low, 2 * 1.959964 * sd, rtol=1e-4)
     assert set(found["overlap_within"].by_relation) == {"a", "b", "c"}
     # Two facts a relation: half of the replicates draw one of them twice and have no pair there.
-    few = estimate(
-        ["overlap_within"],
-        {},
-        np.arange(6),
-        relations[:6],
-        activation_NU=activation[:6].astype(np.float32),
-        selected_NU=selected[:6].astype(np.float32),
-        replicates=100,
-    )["overlap_within"]
+    few = estimated(["overlap_within"], 6, ["a", "b", "c"], relations="fixed")["overlap_within"]
     assert few.overall.low <= few.overall.value <= few.overall.high
     assert np.isfinite(few.samples).mean() > 0.5
+
+
+def test_relations_of_neurons_are_drawn_whole():
+    found = estimated(["dead_fraction", "overlap_within", "overlap_across"], 30, ["a", "b", "c", "d", "e"])
+    within, across, dead = found["overlap_within"], found["overlap_across"], found["dead_fraction"]
+    values = np.array([value.value for value in within.by_relation.values()])
+    np.testing.assert_allclose(within.overall.value, values.mean(), rtol=1e-6)
+    # Inside relations nothing changes with the other relations: its replicates are means of some of these values.
+    fixed = estimated(["overlap_within"], 30, ["a", "b", "c", "d", "e"], relations="fixed")["overlap_within"]
+    assert within.by_relation == fixed.by_relation
+    half = scipy.stats.t(4).ppf(0.975) * values.std(ddof=1) / 5**0.5
+    np.testing.assert_allclose(within.overall.high - within.overall.value, half, rtol=0.25)
+    for metric in (within, across, dead):
+        sd = np.nanstd(metric.samples[1:], ddof=1)
+        half = scipy.stats.t(4).ppf(0.975) * sd * (5 / 4) ** 0.5
+        expected = max(metric.overall.value - half, 0), min(metric.overall.value + half, 1)
+        np.testing.assert_allclose([metric.overall.low, metric.overall.high], expected, rtol=1e-5)
+    # Neurons that one of the drawn relations uses are not dead; those of the others seem so.
+    assert (dead.samples[1:] >= dead.overall.value).all() and dead.samples.max() > dead.overall.value
+
+
+def test_two_relations_have_one_comparison():
+    drawn, fixed = (
+        estimated(["overlap_across"], 20, ["a", "b"], relations=relations)["overlap_across"]
+        for relations in ("drawn", "fixed")
+    )
+    assert drawn.overall == fixed.overall
+    assert drawn.overall.low < drawn.overall.high
+    assert "overlap_across" not in estimated(["overlap_across"], 20, ["a"])

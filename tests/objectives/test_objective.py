@@ -1,44 +1,186 @@
-"""The objective: by hand, against finite differences, and what each selection mode lets through."""
+"""The objective: by hand, against slow loops and finite differences, and what each selection mode lets through."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from tiny import fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
+from tiny import (
+    fast_readout,
+    linear_context,
+    slow_readout,
+    tiny_batch,
+    tiny_config,
+    tiny_grid_batch,
+    tiny_params,
+)
 
 from jaxinterp.attribution import integrated_gradients
 from jaxinterp.errors import UserError
+from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.registry import objective, objective_term
 from jaxinterp.quadrature import random_offset
 from jaxinterp.schedule import parse_schedule
 from jaxinterp.selection import soft_threshold, top_k
-from jaxinterp.training.step import loss
+from jaxinterp.training.step import batch_metrics, loss
 
-WEIGHTS = {"suppression": 0.7, "control": 1.3}
+WEIGHTS = {"suppression": 0.7, "control": 1.3, "concentration": 0.4}
+TEMPERATURE = 0.5
+
+# Four answers of two subjects in two relations, so that each has one control of each kind; one layer of four neurons.
+# Rows 2 and 5 are second tokens, of probability 1 whatever the neurons do; row 6 is padding.
+FOUR = tiny_grid_batch(2, 2, n_rows=7)
+FOUR_BASE = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.5])
+FOUR_SCORES = np.array(
+    [
+        [0.5, 0.1, 0.2, 0.0],  # P = 0.8
+        [0.1, 0.3, 0.0, 0.0],  # P = 0.4
+        [0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.05, 0.1, -0.05],  # P = 0.1
+        [0.0, 0.0, 0.1, 0.3],  # P = 0.4
+        [0.0, 0.0, 0.0, 0.0],
+        [0.1, 0.1, 0.1, 0.1],
+    ]
+)[None]
 
 
-def setting(**changes):
-    config = tiny_config(dtype="float64", n_layers=2, **changes)
-    return config, tiny_params(config), jax.tree.map(jnp.asarray, tiny_batch())
+def by_hand(**fields):
+    """Suppression, control and metrics of the four answers, times Σ P = 1.7."""
+    config = ObjectiveConfig(**{"k": 1, "points": 2, **fields})
+
+    @jax.jit
+    def values(base, scores):
+        context = linear_context(config, FOUR, base, scores)
+        terms = {name: objective_term(name)(context) for name in ("suppression", "control")}
+        return {**terms, **batch_metrics(context)}
+
+    return {name: float(value) * 1.7 for name, value in values(FOUR_BASE, FOUR_SCORES).items()}
 
 
-def objective_of(config, batch, **fields):
-    chosen = ObjectiveConfig(weights={name: str(value) for name, value in WEIGHTS.items()}, k=3, points=2, **fields)
-    weights = {name: jnp.asarray(value) for name, value in WEIGHTS.items()}
+def approximately(value):
+    return pytest.approx(value, rel=1e-9)
+
+
+def test_terms_and_metrics_by_hand(float64):
+    found = by_hand()
+    # Without neuron 0, 1, 2 and 3: 0.3, 0.1, 0 and 0.1 are left.
+    assert found["suppression"] == approximately(0.5)
+    assert found["suppressability"] == approximately(1.2)
+    # The same relation: 0 and 2 lose 0.2 and 0 by each other's neurons, 1 and 3 nothing.
+    assert found["control_drop_relation"] == approximately(0.2)
+    # The same subject: 0 and 1 lose 0.1 each, 2 gains 0.05, and 3 loses 0.1.
+    assert found["control_drop_subject"] == approximately(0.25)
+    # Neither: 0 and 3 nothing, 1 nothing, and 2 loses 0.05.
+    assert found["control_drop_other"] == approximately(0.05)
+    assert found["control_drop"] == approximately(0.25)
+    # What rises is no reason to let another fall: 0.3 for the subject.
+    assert found["control"] == approximately((0.2 + 0.3 + 0.05) / 3)
+    assert found["probability"] == approximately(1.7 * 1.7 / 4)
+
+
+def test_only_some_kinds_by_hand(float64):
+    found = by_hand(control_kinds=("other", "relation"))
+    assert found["control"] == approximately((0.05 + 0.2) / 2)
+    assert found["control_drop"] == approximately(0.2)
+    assert found["control_drop_other"] == approximately(0.05)
+    assert found["control_drop_relation"] == approximately(0.2)
+    assert "control_drop_subject" not in found
+    assert found["suppression"] == approximately(0.5)
+
+
+def test_a_controls_neurons_are_control_k_by_hand(float64):
+    # Neurons 0 and 2 of answer 0, 1 and 0, 2 and 1, 3 and 2.
+    found = by_hand(control_k=2, control_kinds=("relation",))
+    # 0 loses 0.3, 2 all of 0.1, 1 and 3 nothing.
+    assert found["control"] == approximately(0.4)
+    assert found["suppression"] == approximately(0.5)
+
+
+def test_the_neurons_of_another_fact_by_hand(float64):
+    # In place of its own an answer has the neurons of the other one of another subject in another relation: 3, 2, 1, 0.
+    found = by_hand(neurons="other", control_kinds=("relation",))
+    assert found["suppression"] == approximately(0.8 + 0.4 + 0.05 + 0.4)
+    # And a control gives what it has in place of its own: 0 loses neuron 1, 1 neuron 0, 2 neuron 3, 3 neuron 2.
+    assert found["control"] == approximately(0.1 + 0.1 + 0.0 + 0.1)
+
+
+def setting(batch=None):
+    config = tiny_config(dtype="float64", n_layers=2)
+    return config, tiny_params(config), jax.tree.map(jnp.asarray, tiny_grid_batch() if batch is None else batch)
+
+
+def loss_of(config, batch, names=tuple(WEIGHTS), **fields):
+    weights = {name: WEIGHTS[name] for name in names}
+    chosen = ObjectiveConfig(
+        weights={name: str(value) for name, value in weights.items()},
+        **{"k": 3, "points": 2, "temperature": TEMPERATURE, **fields},
+    )
+    weights = {name: jnp.asarray(value) for name, value in weights.items()}
     return lambda params: loss(config, chosen, params, batch, weights, jax.random.key(7))
 
 
-@pytest.mark.parametrize("path", ["joint", "per_layer"])
-def test_whole_objective_against_finite_differences_of_order_1_and_2(float64, path):
+def rule_of(batch):
+    """What the loss draws."""
+    return random_offset(jax.random.key(7), 2, len(batch.weight_R))
+
+
+def rows_of_answers(batch):
+    answer_R, weight_R = np.asarray(batch.answer_R), np.asarray(batch.weight_R)
+    return [np.flatnonzero((answer_R == n) & (weight_R > 0)) for n in range(int(batch.answer_weight_N.sum()))]
+
+
+def answers(p_R, batch):
+    """Products over answers' rows, in a loop; of real answers alone."""
+    return jnp.stack([jnp.prod(p_R[rows]) for rows in rows_of_answers(batch)])
+
+
+def summed(scores_LRF, batch):
+    """The sum over the rows of its answer for each row, in a loop."""
+    sums = [scores_LRF[:, rows].sum(1) for rows in rows_of_answers(batch)]
+    return jnp.stack([sums[answer] for answer in np.asarray(batch.answer_R)], 1)
+
+
+def kth_score(scores_LRF, k):
+    rows = jnp.moveaxis(scores_LRF, 1, 0).reshape(scores_LRF.shape[1], -1)
+    return jnp.maximum(jnp.abs(jnp.sort(rows, axis=1)[:, -k]), 1e-3 * jnp.abs(rows).max(1))
+
+
+def lm_loss(config, params, batch):
+    logits = forward(config, params, jnp.asarray(batch.tokens_BT)).logits_BTV
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), jnp.asarray(batch.tokens_BT)[:, 1:, None], 2)
+    weight = batch.token_weight_BT[:, 1:]
+    return -(log_p[..., 0] * weight).sum() / weight.sum()
+
+
+def plain_terms(readout, batch, mask, control_mask, p):
+    """Suppression and control from given masks and sg(P), written plainly; one control of each kind, and all there."""
+    suppressed = answers(readout(1 - mask), batch)
+    drops = []
+    for x in range(len(CONTROL_KINDS)):
+        there = np.asarray(batch.control_weight_XN)[x, : len(p)]
+        controlled = answers(readout(1 - control_mask[:, np.asarray(batch.control_XR)[x]]), batch)
+        drops.append((jnp.maximum(1 - controlled / p, 0) * p * there).sum() / (p * there).sum())
+    return suppressed.sum() / p.sum(), sum(drops) / len(drops)
+
+
+CASES = {
+    "joint": {"path": "joint", "control_select": "soft", "control_k": 5},
+    "per_layer": {"path": "per_layer"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whole_objective_against_finite_differences_of_order_1_and_2(float64, case):
     config, params, batch = setting()
-    whole = objective_of(config, batch, select="soft", path=path)
+    whole = loss_of(config, batch, select="soft", **CASES[case])
     # `sg` makes the objective's gradient another function's than its value's: the constants have to be held still for
     # finite differences. That function, written plainly, has the objective's value and gradient at `params`.
-    fast = frozen_objective(config, params, batch, path, fast_readout, soft_mask)
-    slow = frozen_objective(config, params, batch, path, slow_readout, plain_mask)
+    fast = frozen_objective(config, params, batch, CASES[case], fast_readout, soft_mask)
+    slow = frozen_objective(config, params, batch, CASES[case], slow_readout, plain_mask)
     rng = np.random.default_rng(0)
     direction = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape)), params)
 
@@ -55,45 +197,36 @@ def test_whole_objective_against_finite_differences_of_order_1_and_2(float64, pa
     check_grads(jax.jit(along), (jnp.zeros(()),), order=2, modes=["fwd"], atol=1e-6, rtol=1e-5, eps=1e-5)
 
 
-def frozen_objective(config, at, batch, path, make, mask_of):
-    """The objective written plainly, with sg(P) and sg(the soft mask's scale) frozen at `at`."""
-    rule = random_offset(jax.random.key(7), 2)
+def frozen_objective(config, at, batch, case, make, mask_of):
+    """The objective written plainly, with what it detaches frozen at `at`: P, the soft masks' scales, hard masks."""
+    rule, control_k = rule_of(batch), case.get("control_k", 3)
 
     @jax.jit
     def constants(params):
         readout = make(config, params, batch)
-        scores = integrated_gradients(readout, rule, path=path).scores_LRF
-        return answers(readout(jnp.ones(readout.shape)), batch), jnp.sqrt(jnp.square(scores).mean((0, 2)))
+        scores = summed(integrated_gradients(readout, rule, path=case["path"]).scores_LRF, batch)
+        p = answers(readout(jnp.ones(readout.shape)), batch)
+        return p, kth_score(scores, 3), kth_score(scores, control_k), top_k(scores, 3)
 
-    p, scale = constants(at)
+    p, scale, control_scale, hard = constants(at)
 
     def value(params):
         readout = make(config, params, batch)
-        scores = integrated_gradients(readout, rule, path=path).scores_LRF
-        mask = mask_of(scores / scale[None, :, None], 3)
-        logits = forward(config, params, jnp.asarray(batch.tokens_BT)).logits_BTV
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), jnp.asarray(batch.tokens_BT)[:, 1:, None], 2)
-        weight = batch.token_weight_BT[:, 1:]
-        lm = -(log_p[..., 0] * weight).sum() / weight.sum()
-        ratio = answers(readout(1 - mask), batch) / p
-        control = answers(readout(1 - mask[:, batch.control_XR[0]]), batch) / p
-        real, has_control = batch.answer_weight_N, batch.control_weight_XN[0]
-        return (
-            lm
-            + WEIGHTS["suppression"] * (ratio * real).sum() / real.sum()
-            + WEIGHTS["control"] * (jnp.maximum(1 - control, 0) * has_control).sum() / has_control.sum()
-        )
+        scores = summed(integrated_gradients(readout, rule, path=case["path"]).scores_LRF, batch)
+        mask = mask_of(scores / (TEMPERATURE * scale)[None, :, None], 3)
+        control_mask = hard
+        if "control_select" in case:
+            control_mask = mask_of(scores / (TEMPERATURE * control_scale)[None, :, None], control_k)
+        suppression, control = plain_terms(readout, batch, mask, control_mask, p)
+        left = []
+        for n, rows in enumerate(rows_of_answers(batch)):
+            positive = jnp.maximum(scores[:, rows[0]], 0)
+            held = (positive * hard[:, rows[0]]).sum()
+            left.append(p[n] * (1 - held / jnp.maximum(positive.sum(), 0.3 * p[n])))
+        terms = {"suppression": suppression, "control": control, "concentration": sum(left) / p.sum()}
+        return lm_loss(config, params, batch) + sum(WEIGHTS[name] * term for name, term in terms.items())
 
     return value
-
-
-def answers(p_R, batch):
-    """Products over answers' rows, in a loop."""
-    products = [
-        jnp.prod(p_R[np.flatnonzero((np.asarray(batch.answer_R) == n) & (np.asarray(batch.weight_R) > 0))])
-        for n in range(int(np.asarray(batch.answer_weight_N).sum()))
-    ]
-    return jnp.stack(products + [jnp.ones(())] * (len(batch.answer_weight_N) - len(products)))
 
 
 def soft_mask(x_LRF, k):
@@ -115,44 +248,131 @@ def plain_mask(x_LRF, k):
     return jax.nn.sigmoid(x_LRF - low[None, :, None])
 
 
-def test_straight_through_has_the_hard_value_and_its_own_gradient(float64):
-    config, params, batch = setting()
-    results = {
-        name: jax.jit(jax.value_and_grad(lambda p, name=name: objective_of(config, batch, select=name)(p)[0]))(params)
-        for name in ("straight_through", "stop_gradient", "soft")
-    }
-    np.testing.assert_allclose(results["straight_through"][0], results["stop_gradient"][0], rtol=1e-12)
-    assert abs(float(results["soft"][0] - results["stop_gradient"][0])) > 1e-4
+@pytest.fixture(scope="module")
+def jacobians():
+    """LM, suppression and control, and their gradients, by the modes of (select, control_select), and plainly."""
+    with jax.enable_x64(True):
+        config, params, batch = setting()
+        names = ("suppression", "control")
 
-    def difference(a, b):
-        return max(float(jnp.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+        def with_gradients(terms):
+            def twice(params):
+                values = terms(params)
+                return values, values
 
-    assert difference(results["straight_through"][1], results["stop_gradient"][1]) > 1e-3
-    # Detached selection is the gradient at a mask that is a constant.
-    readout = fast_readout(config, params, batch)
-    rule = random_offset(jax.random.key(7), 2)
-    mask = top_k(jax.jit(lambda: integrated_gradients(readout, rule, path="joint").scores_LRF)(), 3)
-    p = jax.jit(lambda: answers(readout.untouched(), batch))()
+            gradients, values = jax.jit(jax.jacrev(twice, has_aux=True))(params)
+            return jax.device_get((values, np.concatenate([x.reshape(3, -1) for x in jax.tree.leaves(gradients)], 1)))
 
-    def at_constant_mask(params):
-        logits = forward(config, params, jnp.asarray(batch.tokens_BT)).logits_BTV
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), jnp.asarray(batch.tokens_BT)[:, 1:, None], 2)
-        weight = batch.token_weight_BT[:, 1:]
+        def ours(select, control_select):
+            whole = loss_of(config, batch, names, select=select, control_select=control_select)
+            return with_gradients(lambda p: jnp.stack([whole(p)[1][name] for name in ("lm", *names)]))
+
         readout = fast_readout(config, params, batch)
-        ratio = answers(readout(1 - mask), batch) / p
-        control = jnp.maximum(1 - answers(readout(1 - mask[:, batch.control_XR[0]]), batch) / p, 0)
-        real, has_control = batch.answer_weight_N, batch.control_weight_XN[0]
-        terms = 0.7 * (ratio * real).sum() / real.sum() + 1.3 * (control * has_control).sum() / has_control.sum()
-        return terms - (log_p[..., 0] * weight).sum() / weight.sum()
+        scores = jax.jit(lambda: integrated_gradients(readout, rule_of(batch), path="joint").scores_LRF)()
+        mask, p = top_k(summed(scores, batch), 3), answers(readout.untouched(), batch)
 
-    value, gradient = jax.jit(jax.value_and_grad(at_constant_mask))(params)
-    np.testing.assert_allclose(value, results["stop_gradient"][0], rtol=1e-12)
-    assert difference(gradient, results["stop_gradient"][1]) < 1e-12
+        def at_constant_masks(params):
+            terms = plain_terms(fast_readout(config, params, batch), batch, mask, mask, p)
+            return jnp.stack([lm_loss(config, params, batch), *terms])
+
+        soft = jax.jit(lambda p: loss_of(config, batch, names, select="soft")(p)[1])(params)
+        return {
+            "default": ours("straight_through", "stop_gradient"),
+            "other way round": ours("stop_gradient", "straight_through"),
+            "constant": with_gradients(at_constant_masks),
+            "soft": {name: float(soft[name]) for name in names},
+        }
+
+
+def test_all_modes_but_soft_have_the_hard_value(jacobians):
+    values, _ = jacobians["constant"]
+    for modes in ("default", "other way round"):
+        np.testing.assert_allclose(jacobians[modes][0], values, rtol=1e-12)
+    assert abs(jacobians["soft"]["suppression"] - values[1]) > 1e-4
+
+
+@pytest.mark.parametrize(("modes", "through"), [("default", "suppression"), ("other way round", "control")])
+def test_a_term_has_a_gradient_through_its_selection_unless_that_is_detached(jacobians, modes, through):
+    _, constant = jacobians["constant"]
+    assert np.abs(constant).max(1).min() > 1e-3
+    for place, name in enumerate(("lm", "suppression", "control")):
+        difference = np.abs(jacobians[modes][1][place] - constant[place]).max()
+        # A detached selection is the gradient at a mask that is a constant.
+        assert difference > 1e-3 if name == through else difference < 1e-12
+
+
+SLOW = {
+    "all kinds": (functools.partial(tiny_grid_batch, n_controls=2), {"control_k": 5}),
+    "two kinds, k for both": (
+        functools.partial(tiny_grid_batch, n_controls=2),
+        {"control_kinds": ("subject", "other")},
+    ),
+    "a batch without one of the kinds": (tiny_batch, {"control_k": 2}),
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_terms_and_metrics_against_slow_loops(float64, case):
+    make, fields = SLOW[case]
+    config, params, batch = setting(make())
+    _, found = jax.jit(loss_of(config, batch, select="stop_gradient", **fields))(params)
+    readout = slow_readout(config, params, batch)
+    p_of = jax.jit(readout)
+    scores, residual = jax.jit(lambda: integrated_gradients(readout, rule_of(batch), path="joint"))()
+    batch, scores = jax.tree.map(np.asarray, batch), np.asarray(scores)
+    rows = rows_of_answers(batch)
+    n, k, control_k = len(rows), 3, fields.get("control_k", 3)
+
+    def best(answer, k):
+        total = sum(scores[:, row] for row in rows[answer])
+        return total, np.isin(np.arange(total.size), np.argsort(-total.ravel())[:k]).reshape(total.shape)
+
+    def p_without(masks):
+        """P of each answer with the neurons of its mask off at all its rows."""
+        gates = np.ones(scores.shape)
+        for own, mask in zip(rows, masks, strict=True):
+            gates[:, own] -= mask[:, None]
+        p_R = np.asarray(p_of(gates))
+        return np.array([np.prod(p_R[own]) for own in rows])
+
+    p = p_without([np.zeros(scores[:, 0].shape)] * n)
+    off = p_without([best(answer, k)[1] for answer in range(n)])
+    # Means of ratios that are weighed by P are ratios of means.
+    expected = {"suppression": off.sum() / p.sum(), "suppressability": 1 - off.sum() / p.sum()}
+    of_each, drops, falls = len(batch.control_XR) // 3, {}, {}
+    for kind in fields.get("control_kinds", CONTROL_KINDS):
+        of_kind = []
+        for x in range(of_each):
+            place = CONTROL_KINDS.index(kind) * of_each + x
+            others = [int(batch.answer_R[batch.control_XR[place, own[0]]]) for own in rows]
+            controlled = p_without([best(other, control_k)[1] for other in others])
+            of_kind += [
+                (p[a], controlled[a], others[a])
+                for a in range(n)
+                if batch.control_weight_XN[place, a] and a != others[a]
+            ]
+        known = sum(one for one, _, _ in of_kind)
+        drops[kind] = sum(one - left for one, left, _ in of_kind) / known if of_kind else 0
+        if of_kind:
+            falls[kind] = sum(max(one - left, 0) for one, left, _ in of_kind) / known
+    assert set(falls) == set(drops) - ({"subject"} if make is tiny_batch else set())
+    expected |= {f"control_drop_{kind}": drop for kind, drop in drops.items()}
+    expected |= {"control_drop": max(drops.values()), "control": sum(falls.values()) / len(falls)}
+    concentration = []
+    for answer in range(n):
+        total, mask = best(answer, k)
+        positive = np.maximum(total, 0)
+        concentration.append(1 - positive[mask].sum() / max(positive.sum(), 0.3 * p[answer]))
+    expected |= {"concentration": (p * concentration).sum() / p.sum(), "probability": p.mean()}
+    expected["completeness_residual"] = np.abs(residual)[0, batch.weight_R > 0].mean()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-8, atol=1e-12, err_msg=name)
+    assert set(found) == set(expected) | {"lm"}
 
 
 def test_terms_are_skipped_while_their_weights_are_zero():
     config = tiny_config(n_layers=2)
-    params, batch = tiny_params(config), jax.tree.map(jnp.asarray, tiny_batch())
+    params, batch = tiny_params(config), jax.tree.map(jnp.asarray, tiny_grid_batch())
     chosen = ObjectiveConfig(weights={"suppression": "0@5,1@6", "control": "0@5,1@6"}, k=3)
     value = jax.jit(lambda p, w: loss(config, chosen, p, batch, {"suppression": w, "control": w}, jax.random.key(0)))
     total, metrics = value(params, jnp.zeros(()))
@@ -163,8 +383,23 @@ def test_terms_are_skipped_while_their_weights_are_zero():
     assert set(alone) == {"lm"} and float(plain) == float(alone["lm"])
 
 
+def test_configs_check_themselves():
+    for mistake, message in (
+        ({"control_k": -1}, r"control_k must be at least 0 \(0 is k\), got -1"),
+        ({"control_kinds": ()}, "control_kinds must name some of relation, subject, other, got none"),
+        (
+            {"control_kinds": ("relation", "answer")},
+            "unknown kind of control 'answer'; known: relation, subject, other",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            ObjectiveConfig(**mistake)
+
+
 def test_registry():
-    with pytest.raises(UserError, match="unknown objective 'suppresion'; known: control, kill_switch, suppression"):
+    with pytest.raises(
+        UserError, match="unknown objective 'suppresion'; known: concentration, control, kill_switch, suppression"
+    ):
         objective_term("suppresion")
     with pytest.raises(ValueError, match="exists already"):
         objective("control")(lambda context: None)

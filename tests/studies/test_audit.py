@@ -1,6 +1,7 @@
 """An audit from training to its page, with models that are made up instead of trained."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -20,13 +21,13 @@ from jaxinterp.training.diagnosis import NotFinite
 ARMS = (
     "plain",
     "suppressable",
+    "other_relations",
     "no_control",
     "kill_switch",
     "detached",
     "other_fact",
     "dose_0.1",
     "dose_10",
-    "no_control_mild",
 )
 CONFIG = AuditConfig(seeds=8, arms=ARMS, longer=(4,), side_seeds=3, sets=("unseen_facts", "unseen_relations"))
 
@@ -36,11 +37,14 @@ def made_up(config, group, seed):
     rng = np.random.default_rng([seed, *group.encode()])
     arm = group.partition("_x")[0]
     trained = 0.6 if arm != "plain" else 0.0
-    others = 0.3 if arm in ("suppressable", "detached", "dose_10") else -0.1 if arm.startswith("no_control") else 0.0
+    changes = {"suppressable": 0.3, "detached": 0.3, "dose_10": 0.3, "no_control": -0.1, "other_relations": -0.1}
+    others = changes.get(arm, 0.0)
 
     def sample(metric):
         better = {"higher": 1, "lower": -1, "neither": 0}[get_metric(metric).better]
         change = trained if metric == config.criteria.trained else better * others
+        if metric in config.criteria.ability:
+            change = 0.0
         return 0.3 + change + 0.01 * rng.standard_normal() + 0.01 * rng.standard_normal(101)
 
     sets = {name: {metric: sample(metric) for metric in config.metrics} for name in config.sets}
@@ -56,7 +60,7 @@ def results_of(config=CONFIG, made=made_up):
     seen = {"probability": 0.9, "suppressed": 0.1, "random": 0.8, "tokens": [{"neurons": [neuron]}]}
     models = dict.fromkeys(("plain", "suppressable"), seen)
     examples = [{"prompt": "the capital of France is", "answer": "Paris", "models": models}]
-    return judged(config, measured, steps) | {"examples": examples}
+    return judged(config, measured, steps, simulations=10, divisions=20) | {"examples": examples}
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +71,31 @@ def results():
 def test_every_group_is_judged_against_plain_models_of_its_length(results):
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     # Of the doses and the longer ones there are three seeds: too few for a verdict.
-    assert set(results["verdicts"]) == {"suppressable", "no_control", "kill_switch", "detached", "other_fact"}
-    expected = {"suppressable": "improved", "no_control": "Goodharted", "kill_switch": "Goodharted"}
-    expected |= {"detached": "improved", "other_fact": "Goodharted"}
-    for group, verdict in expected.items():
-        for set_name in CONFIG.sets:
-            found = results["verdicts"][group][set_name]
-            assert found["verdict"] == verdict, (group, set_name)
-            assert found["resamples"][verdict] >= 0.95
+    expected = {"suppressable": "improved", "detached": "improved", "other_fact": "Goodharted"}
+    expected |= dict.fromkeys(("other_relations", "no_control", "kill_switch"), "Goodharted")
+    assert {group: of["unseen_facts"]["verdict"] for group, of in results["verdicts"].items()} == expected
+    assert {group: of["unseen_relations"]["verdict"] for group, of in results["verdicts"].items()} == expected
+    for by_set in results["verdicts"].values():
+        for found in by_set.values():
             effect = found["effects"]["suppressability"]
             assert effect["after"] - effect["before"] == pytest.approx(effect["value"])
-            assert effect["vote"] is None and effect["adjusted"] is None
-    assert results["verdicts"]["no_control"]["unseen_facts"]["effects"]["hub_share"]["vote"] == -1
+            assert "family" not in effect and found["seeds"] == found["seeds_to_decide"] == 8
+            assert found["rates"]["improved_wrongly"]["n"] == 10 and found["set_aside"] == {}
+            assert found["level"] == pytest.approx(1 - 0.1 / 3)
+
+
+def test_families_are_in_smallest_effects_towards_the_better(results):
+    found = results["verdicts"]["suppressable"]["unseen_facts"]
+    assert found["because"] == "5 of 5 families rise"
+    specificity, hubs = found["families"]["specificity"], found["effects"]["hub_share"]
+    assert specificity["state"] == "rises" and specificity["counted"] == specificity["metrics"]
+    assert hubs["family"] == "specificity" and hubs["smallest"] == 0.05
+    assert hubs["value"] == pytest.approx(-0.3, abs=0.05)  # a lower share is better
+    parts = [found["effects"][name] for name in specificity["metrics"]]
+    mean = sum(abs(part["value"]) / part["smallest"] for part in parts) / len(parts)
+    assert specificity["value"] == pytest.approx(mean)
+    assert specificity["low"] < mean < specificity["high"]
+    assert results["verdicts"]["no_control"]["unseen_facts"]["families"]["specificity"]["state"] == "falls"
 
 
 def test_what_the_meta_gradient_adds(results):
@@ -95,7 +112,8 @@ def test_doses_and_false_alarms(results):
     assert seeds == {"plain": 8, "dose_0.1": 3, "suppressable": 8, "dose_10": 3, "plain_x4": 3, "suppressable_x4": 3}
     longer = results_of(dataclasses.replace(CONFIG, side_seeds=4))["verdicts"]["suppressable_x4"]["unseen_facts"]
     assert (longer["verdict"], longer["seeds"]) == ("improved", 4)
-    assert results["false_alarms"]["unseen_facts"] == {"pairs": 20, "alarms": 0}
+    alarms = results["false_alarms"]["unseen_facts"]
+    assert (alarms["models"], alarms["size"], alarms["divisions"], alarms["rate"]["value"]) == (8, 4, 20, 0.0)
 
 
 def test_the_page(results, tmp_path):
@@ -107,7 +125,12 @@ def test_the_page(results, tmp_path):
         "Goodharted",
         "improved",
         "kill switch",
-        "built to cheat",
+        "known to cheat",
+        "the largest of three kinds",
+        "5 of 5 families rise",
+        "other selectors <b>rises</b>",
+        "improved wrongly",
+        "of 20 divisions of 8 plain models into two groups of 4",
         "1 &lt; 2",
         "550 (500 … 600)",
         "1 of 3 never",
@@ -139,12 +162,12 @@ def test_models_without_a_value_and_metrics_that_were_not_measured(tmp_path):
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     lost = results["verdicts"]["detached"]["unseen_facts"]
     assert lost["verdict"] == "harmed" and lost["effects"]["suppressability"]["value"] is None
-    assert lost["left_out"] == ["overlap_across"]
+    assert lost["set_aside"] == {"overlap_across": "not measured"}
     path = tmp_path / "report.html"
     write_audit_report(path, results)
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"\bnan\b", re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL), re.IGNORECASE)
-    assert "Not measured, and without a vote" in text
+    assert "<small>not measured</small>" in text
 
 
 @pytest.fixture
@@ -171,6 +194,7 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(audit, "training_data", lambda config: data)
     monkeypatch.setattr(audit, "describe", lambda facts: "facts")
     monkeypatch.setattr(audit, "examples", lambda *_: [])
+    monkeypatch.setattr(audit, "judged", functools.partial(judged, simulations=3, divisions=3))
     return calls
 
 

@@ -69,7 +69,6 @@ def test_a_branch_is_the_run_that_did_all_steps(data, trunk, tmp_path):
     tokens = jnp.asarray(data.queries.tokens_NT[:16])
     read = jax.jit(lambda params: forward(found.config, params, tokens).logits_BTV)
     mine, other, without = (np.asarray(read(model.params)) for model in (found, whole, plain))
-    print("BRA", np.abs(mine - other).max(), np.abs(other - without).max())
     np.testing.assert_allclose(mine, other, rtol=0, atol=1e-4)
     # The objective has done something.
     assert np.abs(other - without).max() > 1e-3

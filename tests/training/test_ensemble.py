@@ -100,7 +100,6 @@ def test_a_member_is_the_model_that_trains_alone(finished, data):
         # which Adam makes steps as long as any other.
         member_params = trained.models[CONFIG.members[member]].params
         found, expected, first = (np.asarray(read(params)) for params in (member_params, state.params, initial.params))
-        print("ENS", np.abs(found - expected).max(), np.abs(expected - first).max())
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
         assert np.abs(expected - first).max() > 1e-2
 

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from knowing import N_RELATIONS, N_SUBJECTS, knowing, known, table
+from tiny import tiny_grid
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import Fact
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.transformer import forward
 from jaxinterp.training.finetune_config import FactsConfig
-from jaxinterp.training.finetune_data import SETS, finetune_batch, finetune_data
+from jaxinterp.training.finetune_data import SETS, FinetuneData, finetune_batch, finetune_data
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,64 @@ def test_batches_are_balanced_over_relations(data):
         relations = [queries.relation_N[rows[tuple(row)]] for row in batch.tokens_BT.tolist()]
         counts = np.bincount(relations, minlength=N_RELATIONS)
         assert sorted(counts[counts > 0]) == [2, 2, 3]
-        assert batch.control_weight_XN[0].sum() == 7 or len(set(relations)) < 3
+
+
+def made_of(queries, facts, **fields):
+    """Data of an objective that is made up."""
+    return FinetuneData(facts, {"objective": queries}, **{"beliefs": None, "text": None, **fields}, tried=0, dropped={})
+
+
+def test_answers_have_controls_of_every_kind(data):
+    # 10 subjects in 8 relations; a batch of 12 has 6 relations twice each.
+    queries, seen = tiny_grid(10, 8), np.zeros(80, int)
+    made = made_of(queries, data.facts)
+    controls = np.zeros(3)
+    for step in range(60):
+        batch = finetune_batch(made, seed=0, step=step, n_queries=12, n_rows=24)
+        asked = np.array([(queries.tokens_NT == row).all(1).argmax() for row in batch.tokens_BT])
+        np.testing.assert_array_equal(np.unique(np.bincount(queries.relation_N[asked], minlength=8)), [0, 2])
+        assert len(set(asked.tolist())) == 12
+        seen += np.bincount(asked, minlength=80)
+        controls += batch.control_weight_XN.sum(1)
+    assert controls[0] == controls[2] == 720 and controls[1] > 0.95 * 720
+    # 720 draws: 90 of each relation, 72 of each subject and 9 of each query.
+    assert np.abs(seen.reshape(10, 8).sum(0) - 90).max() < 40
+    assert np.abs(seen.reshape(10, 8).sum(1) - 72).max() < 40
+    assert seen.min() > 0
+
+
+def test_answers_have_controls_of_their_subject_where_few_facts_allow_it(data):
+    # 30 subjects with a fact each, in 6 relations in turn, and 4 with a fact in every relation.
+    grid = tiny_grid(34, 6)
+    kept = (grid.subject_N >= 30) | (grid.relation_N == grid.subject_N % 6)
+    queries = grid[np.flatnonzero(kept)]
+    made, alone, controls = made_of(queries, data.facts), 0, np.zeros(3)
+    for step in range(60):
+        batch = finetune_batch(made, seed=0, step=step, n_queries=12, n_rows=24)
+        asked = np.array([(queries.tokens_NT == row).all(1).argmax() for row in batch.tokens_BT])
+        alone += (queries.subject_N[asked] < 30).sum() / (60 * 12)
+        controls += batch.control_weight_XN.sum(1)
+    # Every other query is any of its relation: five in nine of those are of a subject with one fact, for which there
+    # are no controls of its subject.
+    assert controls[0] == controls[2] == 720
+    assert 0.5 < controls[1] / 720 < 0.8
+    assert 0.2 < alone < 0.5
+
+
+def test_a_fact_and_its_inverse_are_no_controls_of_each_other(data):
+    # Facts 0 and 1 say the same the other way round; beside them a belief or a piece of text.
+    queries = dataclasses.replace(tiny_grid(3, 3)[np.array([0, 4, 8])], answer_N=np.array([1, 0, 3]))
+    inverse, third = queries[np.array([0, 1])], queries[np.array([2])]
+    for fields, n_queries in (({"beliefs": third}, 6), ({"text": third}, 4)):
+        made, n_text = made_of(inverse, data.facts, **fields), int("text" in fields)
+        for step in range(5):
+            sizes = {"n_queries": n_queries, "n_rows": 20, "n_text": n_text, "n_controls": 4}
+            batch = finetune_batch(made, seed=0, step=step, **sizes)
+            fact_R = (queries.tokens_NT == batch.tokens_BT[batch.sequence_R][:, None]).all(2).argmax(1)
+            other_XR = batch.control_XR[8:]  # after four of relation and subject each
+            there_XR = batch.control_weight_XN[8:, batch.answer_R] * batch.weight_R[None] > 0
+            pairs = {(int(fact_R[r]), int(fact_R[other_XR[x, r]])) for x, r in zip(*np.nonzero(there_XR), strict=True)}
+            assert pairs == {(0, 2), (1, 2), (2, 0), (2, 1)}
 
 
 def test_batches_are_a_function_of_seed_and_step(data):
@@ -163,6 +221,10 @@ def test_beliefs_are_the_models_own_answers_where_the_objective_may_look(believi
     assert len(mine) == len(beliefs)
     for name in SETS:
         assert not mine & asked(believing, name)
+    # Answers have the number that they have among all subjects and answers.
+    texts = sorted({fact.subject for fact in facts.facts} | {fact.answer for fact in facts.facts})
+    answers = beliefs.tokens_NT[np.arange(len(beliefs)), beliefs.answer_start_N].tolist()
+    assert [texts[number] for number in beliefs.answer_N] == [model.tokenizer.token(token) for token in answers]
     own = [facts.facts[index] for index in beliefs.fact_N.tolist()]
     assert not {fact.relation for fact in own} & names(believing, "unseen_relations", "relation")
     assert not {fact.subject for fact in own} & names(believing, "unseen_facts", "subject")
@@ -195,7 +257,7 @@ def test_batches_take_facts_and_beliefs(believing):
     seen = set()
     for step in range(6):
         batch = finetune_batch(believing, seed=0, step=step, n_queries=6, n_rows=12, n_controls=2)
-        assert batch.control_XR.shape == (2, 12)
+        assert batch.control_XR.shape == (6, 12)
         seen |= {tuple(row[: int(n)]) for row, n in zip(batch.tokens_BT.tolist(), batch.length_B, strict=True)}
     assert seen <= whole
     assert seen & own and seen - own
@@ -226,6 +288,9 @@ def test_text_that_the_model_predicts_serves_as_facts(with_text, data, model, pa
         mine = getattr(text, field).tolist()
         assert len(set(mine)) == len(mine)
         assert not set(mine) & {value for part in data.sets.values() for value in getattr(part, field).tolist()}
+    numbers = {*text.subject_N.tolist(), *text.answer_N.tolist()}
+    for part in data.sets.values():
+        assert not numbers & {*part.subject_N.tolist(), *part.answer_N.tolist()}
     assert [asked(with_text, name) for name in SETS] == [asked(data, name) for name in SETS]
     assert f"text: {len(text)} pieces whose last token the model predicts" in with_text.describe()
     assert data.text is None
@@ -246,7 +311,8 @@ def test_batches_with_text(with_text):
     last = batch.answer_R[real] >= 4
     np.testing.assert_array_equal(batch.position_R[real][last], 4)
     np.testing.assert_array_equal(batch.target_R[real][last], batch.tokens_BT[4:, 5])
-    assert batch.control_weight_XN[0].sum() == 7
+    # A piece is of a relation and a subject of its own.
+    np.testing.assert_array_equal(batch.control_weight_XN[:, 4:7], [[0] * 3, [0] * 3, [1] * 3])
 
 
 def test_configs_check_themselves():

@@ -74,7 +74,6 @@ def test_nothing_has_diverged_at_first_and_then_something_has(steps):
     for name in ("text_kl", "prompt_kl"):
         values = [float(metrics[name]) for *_, metrics in seen]
         # Nothing but rounding: the model and the reference need not be computed in one order.
-        print("FT", name, values)
         assert np.abs(values[:2]).max() < 1e-6
         assert values[2] > 1e-4
     (_, _, first), (before, after, _), _ = seen

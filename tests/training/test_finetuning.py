@@ -95,7 +95,6 @@ def test_a_run_leaves_what_it_promises(finished, inputs):
     assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5]
     parts = {"loss", "text_kl", "prompt_kl", "suppression", "control", "suppressability", "control_drop"}
     assert parts | {"gradient_norm", "learning_rate"} <= set(metrics[0])
-    print("FT2", [(line["text_kl"], line["prompt_kl"]) for line in metrics])
     assert max(abs(metrics[0]["text_kl"]), abs(metrics[0]["prompt_kl"])) < 1e-6
     assert min(metrics[-1]["text_kl"], metrics[-1]["prompt_kl"]) > 1e-4
     assert [path.name for path in (out / "checkpoints").iterdir() if path.name.isdigit()] == ["5"]

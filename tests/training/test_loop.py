@@ -22,7 +22,7 @@ from jaxinterp.models.bundle import load_model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
 from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
-from jaxinterp.training.data import batch_at, data_of_facts
+from jaxinterp.training.data import data_of_facts
 from jaxinterp.training.loop import train
 
 TINY = {"n_layers": "2", "d_model": "16", "d_mlp": "16", "n_heads": "2", "n_kv_heads": "1", "d_head": "8"}
@@ -185,24 +185,6 @@ def test_the_first_array_that_is_not_finite_is_named(data, tmp_path):
     # Nothing but finite states is ever saved.
     for step in (tmp_path / "run" / "checkpoints").iterdir():
         assert int(step.name) < int(str(error.value).split()[1])
-
-
-def test_batches_are_a_function_of_the_step(data):
-    def batch(step, seed=0):
-        return batch_at(data, seed=seed, step=step, n_sequences=16, n_rows=8)
-
-    for a, b in zip(batch(5), batch(5), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(batch(5).tokens_BT, batch(6).tokens_BT)
-    assert not np.array_equal(batch(5).tokens_BT, batch(5, seed=1).tokens_BT)
-    epoch = len(data.queries) // 16
-    seen = np.concatenate([batch(step).tokens_BT for step in range(epoch)])
-    assert len(np.unique(seen, axis=0)) == len(seen)
-    in_objective = {tuple(row) for row in data.queries.tokens_NT[data.in_objective_N]}
-    for step in range(epoch):
-        read = batch(step)
-        for sequence in read.sequence_R[read.weight_R > 0]:
-            assert tuple(read.tokens_BT[sequence]) in in_objective
 
 
 def test_killed_and_resumed_is_bit_identical(tmp_path):

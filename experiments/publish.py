@@ -1,0 +1,36 @@
+"""The main job's figures over seeds: what the quickstart sets its one seed beside.
+
+Measures the plain and suppressable models that experiments/goodhart_audit.py trained, as the quickstart measures its
+own, and writes means over seeds with their intervals, and where a single seed is expected.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxinterp.cli import experiment
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.studies.audit_config import AuditConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Publish:
+    """Measure an audit's models over seeds."""
+
+    config: Annotated[AuditConfig, tyro.conf.arg(name="")] = AuditConfig()
+    audit: Path = Path("checkpoints/audit")  # folder of the audit
+    out: Path = Path("checkpoints/reference/published.json")  # file of figures
+    main_measure: MeasureConfig = MeasureConfig()  # how the quickstart measures
+
+    def __call__(self) -> None:
+        """Runs the experiment."""
+        from jaxinterp.studies.published import publish
+
+        publish(self.config, self.audit, self.out, self.main_measure)
+        print(f"figures: {self.out}")
+
+
+if __name__ == "__main__":
+    experiment(Publish)
