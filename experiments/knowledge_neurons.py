@@ -1,8 +1,8 @@
 """Knowledge neurons of a pretrained model: the protocol of Dai et al. 2021, and one with a fixed number of neurons.
 
-Scores the neurons of every fact, switches them off and doubles them, against the activation baseline, random neurons and
-those of other facts: of the same relation, of the same subject, and of neither. Prints tables, and writes results.json,
-neurons.json and charts/. Interrupted, it goes on where it was when started again.
+Scores the neurons of every fact, switches them off and doubles them, against the activation baseline, random neurons
+and those of other facts: of the same relation, of the same subject, and of neither. Prints tables, and writes
+results.json, neurons.json and charts/. Interrupted, it goes on where it was when started again.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ from jaxinterp import charts
 from jaxinterp import report_tables as tables
 from jaxinterp.errors import UserError
 from jaxinterp.files import write_text
-from jaxinterp.metrics.results import CONTROL_DROPS, is_known, missing_controls, published_figures
+from jaxinterp.metrics.results import CONTROL_DROPS, HEADLINE, is_known, missing_controls, published_figures
 from jaxinterp.report_page import Section, figure, note, page, tabs
 from jaxinterp.terms import METRICS, SETS, term
 
@@ -31,10 +31,7 @@ _CONTROLS = (
     "100% gives it away. <b>C<sub>answer</sub></b>, by a fact of another subject with the same answer, is for "
     "information and no part of C."
 )
-_HEADLINE = (
-    *("suppressability", *CONTROL_DROPS, "control_drop", "selective", "random_drop"),
-    *("control_drop_answer", "amplification"),
-)
+_HEADLINE = (*HEADLINE, "control_drop_answer", "amplification")
 _OPINION = (
     *("suppressability", "control_drop", "selective"),
     *("ablation_suppressability", *(f"ablation_{name}" for name in CONTROL_DROPS), "ablation_control_drop"),
@@ -45,8 +42,8 @@ _BY_LENGTH = (
     *("token_suppressability", "each_suppressability"),
 )
 _NEW = (
-    "A fact has a new answer if no fact in the objective has that answer, and a new subject if no fact in the objective "
-    "names it, as its subject or as its answer."
+    "A fact has a new answer if no fact in the objective has that answer, and a new subject if no fact in the "
+    "objective names it, as its subject or as its answer."
 )
 _CLEAN = ("suppressability_new_answer", "suppressability_new_subject")
 
@@ -143,13 +140,15 @@ def _published(results: Mapping) -> str:
     figures = published_figures(results)
     if not figures:
         return ""
-    known = [figure.inside for figure in figures if figure.inside is not None]
+    first = [figure for figure in figures if figure.metric in HEADLINE]
+    known = [figure.inside for figure in first if figure.inside is not None]
     return (
-        "<p>The published figures are means over models trained from several seeds, with the range over those seeds. "
-        "This run is of one seed. A figure outside the range is no error by itself: other machines and versions of "
-        "libraries give other models from the same seed.</p>"
-        + tables.published(figures)
+        "<p>The published figures are means over models that were trained from several seeds. The range beside them is "
+        "where the figure of a single seed, such as this run's, is expected 95% of the time. Other machines and "
+        "versions of libraries give other models from the same seed.</p>"
+        + tables.published(first)
         + note(f"{sum(known)} of {len(known)} figures of this run lie inside the published range.")
+        + f"<details><summary>All published figures</summary>{tables.published(figures)}</details>"
     )
 
 
@@ -169,15 +168,12 @@ def _leakage(results: Mapping) -> str:
     """How much of each set the objective has seen; nothing if that is not in the results."""
     if not results.get("leakage"):
         return ""
-    clean = ""
-    if _measured(results) & set(_CLEAN):
-        clean = (
-            f"<p>Suppressability on all facts of each set, and on those that are clean. {_NEW}</p>"
-            + tables.estimates(list(results["models"]), _groups(results, ("suppressability", *_CLEAN)))
-        )
+    models, measured = list(results["models"]), _measured(results) & set(_CLEAN)
+    named = measured or any("answer_clean_facts" in shares for shares in results["leakage"].values())
+    clean = tables.estimates(models, _groups(results, ("suppressability", *_CLEAN))) if measured else ""
     return (
         "<p>How much of each set the objective has seen, under any relation and with any prompt: the share of its "
-        "subjects, of its answers, and of its pairs of a subject and an answer.</p>"
+        f"subjects, of its answers, and of its pairs of a subject and an answer.{f' {_NEW}' if named else ''}</p>"
         + tables.leakage(results["leakage"])
         + clean
     )

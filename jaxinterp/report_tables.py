@@ -86,7 +86,7 @@ def published(figures: Sequence[PublishedFigure]) -> str:
     return (
         "<div class=scroll><table><thead><tr><th scope=col>model<th scope=col>set<th scope=col>metric"
         "<th class=n scope=col>this run <small>[95% interval]</small>"
-        "<th class=n scope=col>published mean <small>[range over seeds]</small><th class=n scope=col>inside</thead>"
+        "<th class=n scope=col>published mean <small>[95% of seeds]</small><th class=n scope=col>inside</thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

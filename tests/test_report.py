@@ -162,7 +162,11 @@ def test_missing_controls_need_controls():
 
 def test_by_length_and_leakage_are_shown_if_they_are_there(tmp_path):
     results = fabricated.results() | {"leakage": fabricated.leakage()}
+    plain = results["models"]["plain"]["sets"]
+    plain["unseen_relations"]["suppressability_new_answer"] = fabricated.estimate(0.123, 0.1, 10)
     page = written(tmp_path, results, {})
+    assert metric_rows(page, "leakage").count("suppressability_new_answer") == 1
+    assert "A fact has a new answer if no fact in the objective has that answer" in page.text
     lengths = ["1_token", "2_tokens", "3_tokens"]
     expected = ["suppressability", *(f"suppressability_{n}" for n in lengths), "token_suppressability"]
     assert metric_rows(page, "length") == expected * 4
@@ -186,7 +190,11 @@ def test_leakage_counts_facts_and_names_its_columns():
 def test_this_run_stands_beside_the_published_range(tmp_path, capsys):
     results = fabricated.results()
     results["published"] = fabricated.published(results)
-    results["published"]["suppressable"]["unseen_facts"]["hub_share"] = {"value": 0.1, "low": 0.0, "high": 0.2}
+    results["published"]["suppressable"]["unseen_facts"] |= {
+        name: {"value": 0.1, "low": 0.0, "high": 0.2} for name in ("hub_share", "probability")
+    }
+    del results["models"]["suppressable"]["sets"]["unseen_facts"]["random_drop"]
+    results["published"]["suppressable"]["unseen_facts"]["random_drop"] = {"value": 0.1, "low": 0.0, "high": 0.2}
     results["published"]["gone"] = {"objective": {"suppressability": {"value": 0.1, "low": 0.0, "high": 0.2}}}
     inside = {(figure.set_name, figure.metric): figure.inside for figure in published_figures(results)[:-1]}
     assert inside["unseen_facts", "suppressability"] and inside["unseen_facts", "control_drop"]
@@ -195,10 +203,12 @@ def test_this_run_stands_beside_the_published_range(tmp_path, capsys):
     page = written(tmp_path, results, {})
     assert "7 of 8 figures of this run lie inside the published range" in page.text
     s = results["models"]["suppressable"]["sets"]["objective"]["suppressability"]["value"]
+    # The headline stands first; the rest, of which one was measured and lies outside, can be opened.
+    assert page.text.count("Hub share") + page.text.count("Share of the busiest neurons") == 1
     assert f"{100 * (s - 0.01):.1f}% [{100 * (s - 0.03):.1f}, {100 * (s + 0.001):.1f}] yes" in page.text
     print_published(results)
     printed = capsys.readouterr().out
-    assert "7 of 8 figures of this run lie inside the published range" in printed
+    assert "7 of 8 figures of this run lie inside the published range" in printed and "busiest" not in printed
     assert printed.count("not measured") == 2 and printed.count(" no ") == 1
     print_published(fabricated.results())
     assert capsys.readouterr().out == ""

@@ -137,4 +137,5 @@ def slow_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> FullFo
 def linear_context(config: ObjectiveConfig, batch: QueryBatch, base_R: jax.Array, scores_LRF: jax.Array) -> Context:
     """What an objective sees of a model whose P is base + Σ score · gate, so that attribution is `scores_LRF`."""
     readout = FunctionReadout(lambda gates: base_R + (scores_LRF * gates).sum((0, 2)), scores_LRF.shape)
+    batch = jax.tree.map(jax.numpy.asarray, batch)
     return Context(config, batch, Forward(None, None, None, {}), readout, jax.random.key(0))

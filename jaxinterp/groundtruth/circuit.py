@@ -115,7 +115,14 @@ class Planted:
         return lm_readout(self.config, self.params, self.tokens_RT, self.rows)[1]
 
 
-def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator, *, d_mlp: int = D_MLP) -> Planted:
+def assembled(
+    table: FactTable,
+    circuit: Circuit,
+    rng: np.random.Generator,
+    *,
+    d_mlp: int = D_MLP,
+    noise_read: float = NOISE_READ,
+) -> Planted:
     """The transformer of a circuit.
 
     Neurons stand at random places of their layers; all other places hold weak random neurons, which read subject and
@@ -127,6 +134,7 @@ def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator, *, d
       circuit: what carries them.
       rng: consumed: rotation, places, weak neurons.
       d_mlp: neurons a layer.
+      noise_read: largest weight with which weak neurons read; their activations reach twice as much.
     Raises:
       UserError: if a layer has more neurons than places.
     """
@@ -164,7 +172,7 @@ def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator, *, d
         own = [neuron for neuron in circuit.neurons if neuron.layer == layer]
         if len(own) > d_mlp:
             raise UserError(f"layer {layer} of a circuit has {len(own)} neurons; a layer has room for {d_mlp}")
-        own += [_weak(concepts, layer, rng) for _ in range(d_mlp - len(own))]
+        own += [_weak(concepts, layer, rng, noise_read) for _ in range(d_mlp - len(own))]
         places = rng.permutation(d_mlp)
         for place, neuron in zip(places.tolist(), own, strict=True):
             layers["w_in"][layer, :, place] = neuron.reads_C @ rotation_CD
@@ -176,16 +184,16 @@ def assembled(table: FactTable, circuit: Circuit, rng: np.random.Generator, *, d
     return Planted(config, on_device(params), tokens, table.rows(), jnp.asarray(mask), jnp.asarray(stand_in))
 
 
-def weak_reads(concepts: Concepts, rng: np.random.Generator) -> Float[np.ndarray, " C"]:
-    """What a weak neuron reads: a little of every subject and relation; consumes `rng`."""
+def weak_reads(concepts: Concepts, rng: np.random.Generator, most: float = NOISE_READ) -> Float[np.ndarray, " C"]:
+    """What a weak neuron reads: a little of every subject and relation, weights of ±`most`; consumes `rng`."""
     reads = np.zeros(concepts.n)
     for part in (concepts.told, concepts.relation):
-        reads[part] = rng.uniform(-NOISE_READ, NOISE_READ, len(reads[part]))
+        reads[part] = rng.uniform(-most, most, len(reads[part]))
     return reads
 
 
-def _weak(concepts: Concepts, layer: int, rng: np.random.Generator) -> Neuron:
-    reads, writes = weak_reads(concepts, rng), np.zeros(concepts.n)
+def _weak(concepts: Concepts, layer: int, rng: np.random.Generator, noise_read: float) -> Neuron:
+    reads, writes = weak_reads(concepts, rng, noise_read), np.zeros(concepts.n)
     writes[concepts.answer] = rng.uniform(-NOISE_WRITE, NOISE_WRITE, len(writes[concepts.answer]))
     writes[concepts.spare] = rng.standard_normal(len(writes[concepts.spare]))
     return Neuron(layer, reads, 0.0, writes)

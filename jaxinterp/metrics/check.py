@@ -145,13 +145,13 @@ def _check_columns(metric: Metric, needs: set[str], good: Mapping[str, float], b
 
     rng = np.random.default_rng(0)
     for world, columns in enumerate(worlds):
+        if metric.of:
+            _of_values(metric, world)
         found = value(columns, world)
         _in_range(metric, found)
         _equal(metric, "the order of the facts", found, value(columns, world, rng.permutation(N_FACTS)))
         _equal(metric, "facts that are there twice", found, value(columns, world, np.repeat(fact, 2)))
-        if metric.of:
-            _of_values(metric, world)
-        else:
+        if not metric.of:
             _of_means(metric, columns)
     _direction(metric, value(worlds[0], 0), value(worlds[1], 1))
     if not arrays[0]:

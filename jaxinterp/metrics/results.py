@@ -17,6 +17,7 @@ from jaxinterp.models.value_vectors import as_unembedded, unembedding
 ABILITY = ("cross_entropy", "recall")  # those of a bidirectional model lack the first
 MOST_USED = 20  # neurons listed
 CONTROL_DROPS = tuple(f"control_drop_{kind}" for kind in CONTROL_KINDS)  # C is the largest of them
+HEADLINE = ("suppressability", *CONTROL_DROPS, "control_drop", "selective", "random_drop")  # what is said first
 
 
 class PublishedFigure(NamedTuple):

@@ -10,7 +10,7 @@ from jaxinterp.terms import METRICS, SETS, term
 
 COLOURS = {
     "rises": style.BLUE,
-    "does not rise": style.ORANGE,
+    "does not rise": style.AMBER,
     "falls": style.VERMILLION,
     "open": style.GREY,
     "no room": style.GREY,
@@ -45,10 +45,10 @@ def forest(results: Mapping, group: str, *, width: int = style.WIDTH) -> alt.Fac
     scale = alt.Scale(type="symlog", constant=2)
     axis = alt.Axis(values=[-16, -8, -4, -2, 0, 2, 4, 8, 16], format="+d")
     title = "change towards the better, in smallest effects"
-    bars = base.mark_rule().encode(
+    bars = base.mark_bar().encode(
         x=alt.X("low:Q", title=title, scale=scale, axis=axis),
         x2="high:Q",
-        strokeWidth=alt.condition("datum.is == 'metric'", alt.value(1.5), alt.value(3)),
+        size=alt.condition("datum.is == 'metric'", alt.value(1.5), alt.value(3)),
     )
     points = base.mark_point(filled=True).encode(
         x=alt.X("value:Q", title=title, scale=scale, axis=axis),

@@ -11,7 +11,7 @@ from jaxinterp.metrics.registry import get_metric
 from jaxinterp.report_page import Section, figure, note, page, tabs
 from jaxinterp.studies.audit_charts import FAMILY_TITLES, RESPONSES, doses, forest
 from jaxinterp.studies.audit_config import CHEATS, DOSES
-from jaxinterp.studies.audit_results import decided_by, in_words, with_interval
+from jaxinterp.studies.audit_results import aside_in_words, decided_by, in_words, with_interval
 from jaxinterp.studies.verdict_rates import FOUND
 from jaxinterp.terms import METRICS, SETS, term
 
@@ -124,6 +124,8 @@ def _verdict(results: Mapping, group: str, set_name: str, index: int) -> str:
         f"{html.escape(_family(name))} <b>{of['state']}</b> <small>{with_interval(of, digits=1)}</small>"
         for name, of in found["families"].items()
     )
+    if found["set_aside"]:
+        families += f"<br><small>set aside, {html.escape(aside_in_words(found))}</small>"
     rates = "".join(
         f"<td class=n>{rate['value']:.1%}<br><small>{rate['low']:.1%} … {rate['high']:.1%}</small>"
         for rate in (found["rates"][name] for name in RATES)

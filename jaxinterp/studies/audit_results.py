@@ -220,6 +220,15 @@ def decided_by(found: Mapping) -> str:
     return f"more than {MOST_SEEDS} seeds would decide" if seeds is None else f"{seeds} seeds would decide"
 
 
+def aside_in_words(found: Mapping) -> str:
+    """The metrics of a verdict that cannot show a rise, by the reason."""
+    reasons = dict.fromkeys(found["set_aside"].values())
+    return "; ".join(
+        f"{reason}: {', '.join(name for name, why in found['set_aside'].items() if why == reason)}"
+        for reason in reasons
+    )
+
+
 def in_words(alarms: Mapping) -> str:
     """False alarms of a set."""
     if not alarms["divisions"]:
@@ -252,12 +261,13 @@ def print_verdicts(results: Mapping) -> None:
     if not results["verdicts"]:
         print("no verdict: too few seeds")
     print(f"finds: of such audits, where all families rise by {FOUND:g} smallest effects, and where none rises")
-    families = Table("models", "set", *results["criteria"]["families"], title="families, in smallest effects")
+    heads = ("models", "set", *results["criteria"]["families"], "set aside")
+    families = Table(*heads, title="families, in smallest effects")
     for group, by_set in results["verdicts"].items():
         for set_name, found in by_set.items():
             cells = (found["families"].get(name) for name in results["criteria"]["families"])
             words = ("–" if of is None else f"{of['state']}\n{with_interval(of, digits=1)}" for of in cells)
-            families.add_row(results["titles"][group], set_name.replace("_", " "), *words)
+            families.add_row(results["titles"][group], set_name.replace("_", " "), *words, aside_in_words(found))
         families.add_section()
     print_table(families)
     for group, n in results["failed"].items():

@@ -16,7 +16,14 @@ from jaxinterp.facts.worldfacts import describe
 from jaxinterp.files import read_json, writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
-from jaxinterp.metrics.results import CONTROL_DROPS, is_known, missing_controls, model_results, published_figures
+from jaxinterp.metrics.results import (
+    CONTROL_DROPS,
+    HEADLINE,
+    is_known,
+    missing_controls,
+    model_results,
+    published_figures,
+)
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.progress import print_table, progress
 from jaxinterp.provenance import provenance
@@ -194,8 +201,8 @@ def missing_sentence(missing: Mapping[str, Sequence[str]]) -> str:
 
 
 def print_published(results: Mapping) -> None:
-    """Prints this run's figures beside the published ones, and whether they lie inside; nothing if there are none."""
-    figures = published_figures(results)
+    """Prints this run's headline figures beside the published ones, and whether they lie inside; nothing if none is."""
+    figures = [figure for figure in published_figures(results) if figure.metric in HEADLINE]
     if not figures:
         return
     headers = ("model", "set", "metric", "this run", "published: mean, 95 % of seeds", "inside")
@@ -208,7 +215,7 @@ def print_published(results: Mapping) -> None:
         table.add_row(figure.model, figure.set_name.replace("_", " "), about.label + unit, *cells)
     print_table(table)
     known = [figure.inside for figure in figures if figure.inside is not None]
-    print(f"{sum(known)} of {len(known)} figures of this run lie inside the published range")
+    print(f"{sum(known)} of {len(known)} figures of this run lie inside the published range, as 95 % of seeds would")
 
 
 def print_metrics(results: Mapping, names: Sequence[str]) -> None:

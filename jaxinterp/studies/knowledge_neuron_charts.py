@@ -65,7 +65,7 @@ def write_charts(found: Mapping, neurons: Mapping[str, Sequence[Mapping]], folde
 
 def effect_bars(found: Mapping, protocol: str, set_name: str, *, width: int = style.WIDTH) -> Chart | None:
     """What switching off and doubling do, relation by relation, to own neurons, the baseline's, other facts' of every
-    kind, and random ones. Kinds that no fact has are left out.
+    kind, and random ones. Kinds that no fact has are left out; one that a relation lacks stands as a dash.
 
     Args:
       found: see the module.
@@ -112,17 +112,19 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
         row["shown"] = min(max(row["value"], low), high)
         row["low_shown"], row["high_shown"] = (min(max(row[name], low), high) for name in ("low", "high"))
         row["beyond"] = "" if low <= row["value"] <= high else f"{row['value']:,.0%}"
+        row["ink"] = style.INK if BARS[row["bar"]][-1] in (style.LIGHT_BLUE, style.LIGHT_ORANGE) else "white"
     labels = [label for label in BARS if any(row["bar"] == label for row in rows)]
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y(
+    places = {
+        "y": alt.Y(
             "relation:N",
             title=None,
             sort=order,
             axis=alt.Axis(labelLimit=LABEL_LIMIT, tickSize=0, domain=False, labels=first),
             scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1),
         ),
-        yOffset=alt.YOffset("bar:N", sort=labels),
-    )
+        "yOffset": alt.YOffset("bar:N", sort=labels),
+    }
+    base = alt.Chart(alt.Data(values=rows)).encode(**places)
     scale = alt.Scale(domain=[low, high], nice=False, clamp=True)
     x = alt.X(
         "shown:Q", title=title, scale=scale, axis=alt.Axis(format="~%", domain=False, tickCount=5, labelFlush=False)
@@ -131,17 +133,25 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
     shares = [alt.Tooltip(f"{name}:Q", format=".2%") for name in ("value", "low", "high")]
     bars = base.mark_bar().encode(
         x=x,
-        color=alt.Color("bar:N", title=None, sort=labels, scale=colours),
+        color=alt.Color("bar:N", title=None, sort=labels, scale=colours, legend=alt.Legend(symbolType="square")),
         tooltip=["relation:N", "bar:N", *shares, alt.Tooltip("n:Q", title="facts")],
     )
     intervals = base.mark_rule(strokeWidth=1).encode(x=alt.X("low_shown:Q", title=title), x2="high_shown:Q")
     beyond = [
         base.mark_text(align=align, dx=dx, fontSize=8, fontWeight="bold")
         .transform_filter(inside)
-        .encode(x=alt.X("shown:Q", title=title), text="beyond:N", color=alt.value("white"))
+        .encode(x=alt.X("shown:Q", title=title), text="beyond:N", color=alt.Color("ink:N", scale=None))
         for align, dx, inside in (("right", -2, alt.datum.value > 0), ("left", 2, alt.datum.value < 0))
     ]
-    return alt.layer(bars, intervals, *beyond).properties(width=width, height=alt.Step(7, **{"for": "offset"}))
+    there = {(row["relation"], row["bar"]) for row in rows}
+    missing = [{"relation": r, "bar": label} for r in order for label in labels if (r, label) not in there]
+    dashes = (
+        alt.Chart(alt.Data(values=missing))
+        .mark_text(align="left", dx=3, fontSize=8)
+        .encode(x=alt.XDatum(0), text=alt.value("–"), **places)
+    )
+    layers = [bars, intervals, *beyond, *([dashes] if missing else [])]
+    return alt.layer(*layers).properties(width=width, height=alt.Step(7, **{"for": "offset"}))
 
 
 def layer_shares(found: Mapping, *, width: int = style.WIDTH) -> Chart | None:

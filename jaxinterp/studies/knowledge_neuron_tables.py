@@ -31,10 +31,11 @@ DOUBLED = {
     "random_amplification": "random",
     "control_amplification_answer": "answer",
 }
-OTHERS = (
-    "another fact's neurons: of the same relation (subject and answer are others), of the same subject (relation and "
-    "answer are others), of another subject, relation and answer; for information, of another subject and the same "
-    "answer; –: no fact has such another one"
+KNOWN = (
+    "known: answers that the model gets right; attribution: integrated gradients; activation: the baseline\n"
+    "C_relation: neurons of another fact of the same relation, with another subject and answer; C_subject: of the same "
+    "subject, with another relation and answer;\nC_other: of another subject, relation and answer; C_answer, for "
+    "information: of another subject with the same answer; –: there is no such fact"
 )
 OF_RELATIONS = {
     **{"suppressability": "S", "control_drop_relation": "C_relation", "control_drop_subject": "C_subject"},
@@ -73,20 +74,19 @@ def print_tables(found: Mapping) -> None:
         *(f"left out: {number:,} × {reason}" for reason, number in asked["dropped"].items()),
     ):
         console.print(line, highlight=False, markup=False)
-    console.print(_effects(found, OFF, "lost when neurons are switched off"))
-    console.print(_effects(found, DOUBLED, "gained when neurons are doubled"))
+    console.print(_effects(found, OFF, "lost when neurons are switched off", KNOWN))
+    console.print(_effects(found, DOUBLED, "gained when neurons are doubled", "other facts' by kind, as above"))
     console.print(_neurons(found))
     for protocol in PROTOCOLS:
         if found["protocols"][protocol]["sets"]["all"]["attribution"]["facts"]:
             console.print(_relations(found, protocol))
 
 
-def _effects(found: Mapping, columns: Mapping[str, str], words: str) -> Table:
+def _effects(found: Mapping, columns: Mapping[str, str], words: str, caption: str) -> Table:
     table = Table(
         *("neurons", "queries", "facts", "found by", *columns.values()),
         title=f"% of the answers' probability {words}: mean over relations [95 % interval]",
-        caption="known: answers that the model gets right; attribution: integrated gradients; activation: the "
-        f"baseline\nrelation, subject, other, answer: {OTHERS}",
+        caption=caption,
         title_justify="left",
         caption_justify="left",
     )

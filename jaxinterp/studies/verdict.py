@@ -329,11 +329,11 @@ def _outcome(
     falling = [name for name, of in state.items() if of == "falls"]
     raised, enough = trained.low > criteria.least, n_room >= LEAST_FAMILIES
     if raised and falling:
-        return "Goodharted", f"{_listed(falling)} falls by more than the smallest effect"
+        return "Goodharted", f"falls by more than the smallest effect: {', '.join(falling)}"
     if raised and enough and len(still) > n_room - majority:
         return "Goodharted", f"{len(still)} of {n_room} families do not rise"
     if lost := [name for name, effect in ability.items() if effect.high < -criteria.most_lost]:
-        return "harmed", f"{_listed(lost)} falls by more than {criteria.most_lost:g}"
+        return "harmed", f"falls by more than {criteria.most_lost:g}: {', '.join(lost)}"
     if not raised:
         if trained.high < criteria.least:
             return "not raised", f"{criteria.trained} rises by less than {criteria.least:g}"
@@ -343,14 +343,10 @@ def _outcome(
     if len(rising) < majority:
         return "undecided", f"{len(rising)} of {n_room} families rise, {len(still)} do not"
     if may_fall := [name for name, family in families.items() if family.may_fall]:
-        return "undecided", f"{_listed(may_fall)} falls, perhaps by more than the smallest effect"
+        return "undecided", f"falls, perhaps by more than the smallest effect: {', '.join(may_fall)}"
     if unclear := [name for name, effect in ability.items() if not effect.low > -criteria.most_lost]:
-        return "undecided", f"{_listed(unclear)} may have fallen by {criteria.most_lost:g}"
+        return "undecided", f"may have fallen by {criteria.most_lost:g}: {', '.join(unclear)}"
     return "improved", f"{len(rising)} of {n_room} families rise"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(names)
 
 
 def seeds_to_decide(audit: Audit, criteria: Criteria) -> int | None:

@@ -84,13 +84,17 @@ def any_active(weights: Mapping[str, Float[Array, "*E"]]) -> Bool[Array, ""]:
 def batch_metrics(context: Context) -> Metrics:
     """Suppressability and control drops of the batch, by the masks that the objective uses, and companions; detached.
 
-    control_drop is the largest of the kinds that the objective looks at.
+    control_drop is the largest of the kinds that the objective looks at; a kind that the batch has none of is NaN.
     """
     batch = context.batch
-    dropped = context.by_kind(1 - context.control_ratio_XN)
+    there = context.by_kind(jnp.ones_like(context.control_ratio_XN))
+    dropped = {
+        kind: jnp.where(there[kind] > 0, drop, jnp.nan)
+        for kind, drop in context.by_kind(1 - context.control_ratio_XN).items()
+    }
     metrics = {
         "suppressability": 1 - mean(context.suppressed_ratio_N, context.known_N),
-        "control_drop": jnp.stack(list(dropped.values())).max(),
+        "control_drop": jnp.nanmax(jnp.stack(list(dropped.values()))),
         **{f"control_drop_{kind}": drop for kind, drop in dropped.items()},
         "probability": mean(jnp.exp(context.log_p_N), batch.answer_weight_N),
         "completeness_residual": mean(jnp.abs(context.attribution.residual_PR).mean(0), batch.weight_R),

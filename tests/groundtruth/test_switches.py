@@ -1,6 +1,8 @@
 """What is known of relation switches, fact neurons and plain models, by hand; and that they are what they are for."""
 
+import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,14 @@ from jaxinterp.facts.encoding import encode
 from jaxinterp.groundtruth.grid import grid_table, in_words, language_model
 from jaxinterp.groundtruth.switches import BANK, LOGIT, OWN, REPEAT, get_grid_plant, grid_plant_names, grid_planted
 from jaxinterp.groundtruth.table import fact_table
+from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.transformer import forward
 from jaxinterp.quadrature import quadrature
 from jaxinterp.selection import top_k
+from jaxinterp.studies import plants_audit
+from jaxinterp.studies.plants_audit import HEADLINE, PlantsAuditConfig, judged_plant, plant_samples
+from jaxinterp.studies.verdict import Criteria
 from jaxinterp.suppression import suppress
 
 N_SUBJECTS, N_RELATIONS, D_MLP, K = 8, 4, 128, 8
@@ -200,7 +206,106 @@ def test_as_a_language_model_a_plant_is_what_it_was():
     assert language.provenance["plant"] == "switches, seed 0"
 
 
+# What is measured in the tests: less than by the audit, for speed.
+CRITERIA = Criteria(
+    families={
+        "selectors": ("gradient_x_activation_selective", "projection_selective"),
+        "ablations": ("resample_selective", "interchange"),
+        "specificity": ("overlap_within", "hub_share"),
+    }
+)
+CHEAP = MeasureConfig(queries=0, ability_queries=0, ablation_queries=0, points=8, rule="gauss_legendre", replicates=50)
+CONFIG = PlantsAuditConfig(
+    seeds=3, n_subjects=N_SUBJECTS, n_relations=N_RELATIONS, d_mlp=D_MLP, criteria=CRITERIA, measure=CHEAP
+)
+BY_OTHERS = ("gradient_x_activation", "projection")  # other selectors
+PARTS = tuple(f"{name}_{part}" for name in BY_OTHERS for part in ("suppressability", "control_drop_other"))
+
+
+@functools.cache
+def measured(name, seed):
+    """By the package's own measurement, with the parts of which other selectors' S − C is made."""
+    criteria = dataclasses.replace(CRITERIA, families={**CRITERIA.families, "parts": PARTS})
+    return plant_samples(dataclasses.replace(CONFIG, criteria=criteria), name, seed)
+
+
+def all_measured():
+    found = {}
+    for name in grid_plant_names():
+        of_seeds = [measured(name, seed) for seed in range(CONFIG.seeds)]
+        found[name] = {metric: np.stack([of[metric] for of in of_seeds]) for metric in of_seeds[0]}
+    return found
+
+
+@pytest.mark.parametrize(("name", "seed"), ALL)
+def test_measured_is_what_it_is_by_hand(name, seed):
+    found, (s, c) = measured(name, seed), drops(name, seed)
+    # By hand all other facts of a kind, measured a few of them.
+    assert abs(found["suppressability"][0] - s) < 0.02
+    for kind, expected in c.items():
+        assert abs(found[f"control_drop_{kind}"][0] - expected) < 0.02
+    assert abs(found["control_drop"][0] - max(c.values())) < 0.02
+    assert abs(found["selective"][0] - (s - max(c.values()))) < 0.04
+
+
+def test_only_fact_neurons_carry_their_fact_to_another_prompt():
+    for seed in SEEDS:
+        assert measured("fact_neurons", seed)["interchange"][0] > 0.9
+        assert abs(measured("switches", seed)["interchange"][0]) < 0.05
+
+
+def test_the_audit_convicts_switches_and_acquits_fact_neurons():
+    samples = all_measured()
+    switches, facts = (judged_plant(CONFIG, samples, name) for name in ("switches", "fact_neurons"))
+    assert switches.verdict == "Goodharted" and facts.verdict == "improved"
+    assert switches.families["selectors"].state == "falls" and switches.trained.low > 0.5
+    assert {facts.families[name].state for name in ("selectors", "ablations")} == {"rises"}
+
+
+def test_the_audit_would_acquit_switches_if_controls_were_of_other_relations_alone():
+    """The same rule and the same models, judged by S − C of three selectors: of every kind, and of others alone."""
+    samples = all_measured()
+    families = {name: (f"{name}_selective",) for name in BY_OTHERS} | {"attribution": ("selective",)}
+    config = dataclasses.replace(CONFIG, criteria=Criteria(families=families))
+    others_alone = {
+        name: {
+            **of,
+            "selective": of["suppressability"] - of["control_drop_other"],
+            **{f"{by}_selective": of[f"{by}_suppressability"] - of[f"{by}_control_drop_other"] for by in BY_OTHERS},
+        }
+        for name, of in samples.items()
+    }
+    assert judged_plant(config, samples, "switches").verdict == "Goodharted"
+    assert judged_plant(config, others_alone, "switches").verdict == "improved"
+    for of in (samples, others_alone):
+        assert judged_plant(config, of, "fact_neurons").verdict == "improved"
+
+
+def test_the_study(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plants_audit, "plant_samples", lambda config, name, seed: measured(name, seed))
+    found = plants_audit.plants_audit(CONFIG, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == found
+    assert tuple(found["plants"]) == grid_plant_names()
+    assert {name: verdict["verdict"] for name, verdict in found["verdicts"].items()} == {
+        "switches": "Goodharted",
+        "fact_neurons": "improved",
+    }
+    for name, plant in found["plants"].items():
+        assert set(HEADLINE) < set(plant["metrics"]) == set(CONFIG.metrics)
+        s = plant["metrics"]["suppressability"]
+        expected = np.mean([measured(name, seed)["suppressability"][0] for seed in range(CONFIG.seeds)])
+        np.testing.assert_allclose(s["value"], expected)
+        assert s["low"] < s["value"] < s["high"]
+    printed = capsys.readouterr().out
+    for words in ("C_relation", "S − C", "relation switches: Goodharted, for ", "fact neurons: improved, for "):
+        assert words in printed
+
+
 def test_mistakes_are_told():
+    with pytest.raises(UserError, match="seeds must be at least 2"):
+        PlantsAuditConfig(seeds=1)
+    with pytest.raises(UserError, match="n_relations must be at least 2"):
+        PlantsAuditConfig(n_relations=1)
     with pytest.raises(UserError, match="unknown plant of a grid 'one'; "):
         get_grid_plant("one")
     with pytest.raises(UserError, match="two facts of the table share an answer"):

@@ -77,7 +77,11 @@ def test_a_flipped_sign_is_caught(name, broken):
         ("selective", {"formula": lambda v: v["control_drop"] - v["suppressability"]}, "higher is better"),
         ("selective", {"formula": lambda v: v["suppressability"] - v["control_drop"].mean()}, "number of samples"),
         ("selective", {"formula": lambda v: np.mean(list(v.values()))}, r"of the shape \(4, 2\) into \(\)"),
-        ("selective", {"formula": lambda v: np.round(v["suppressability"] - v["control_drop"], 7)}, "the side from"),
+        (
+            "selective",
+            {"formula": lambda v: np.floor(7e5 * (v["suppressability"] - v["control_drop"])) / 7e5},
+            "the side from",
+        ),
         ("selective", {"range": (0.0, 0.5)}, "outside its range"),
         ("control_drop", {"formula": lambda v: np.max(list(v.values()), 0)}, "has no value in a sample where"),
         ("control_drop", {"formula": lambda v: np.nanmax(list(v.values()), 0)}, "control_drop warns: All-NaN"),

@@ -143,17 +143,17 @@ def test_hubs():
     close(specificity.hub_share(neurons(np.ones((4, 4)), C, apart, weight=[3, 1, 0, 0])), 3 / 4)
 
 
-def made_up(n, n_facts_shared=7):
-    """n facts of three relations in turn, 200 neurons, a fifth of which is dead."""
+def made_up(n):
+    """n facts with one of 7 neurons each, out of 200; with 30 of them a fifth of the neurons is dead."""
     rng = np.random.default_rng(0)
     activation = (rng.uniform(size=(n, 200)) < 0.05) * 1.0
     selected = np.zeros((n, 200))
-    selected[np.arange(n), np.arange(n) % n_facts_shared] = 1
+    selected[np.arange(n), np.arange(n) % 7] = 1
     return {"activation_NU": activation.astype(np.float32), "selected_NU": selected.astype(np.float32)}
 
 
-def estimated(names, n, relations, **options):
-    return estimate(names, {}, np.arange(n), (relations * n)[:n], **made_up(n), replicates=100, **options)
+def estimated(names, n, in_turn, **options):
+    return estimate(names, {}, np.arange(n), (in_turn * n)[:n], **made_up(n), replicates=100, **options)
 
 
 def test_an_interval_of_neurons_is_around_the_value():

@@ -53,7 +53,8 @@ def smooth(t, direction):
     """P = Σ c · gate², so that scores are not all that P is, with c along a line on which no answer's P changes."""
     scores = jnp.asarray(SCORES) + t * direction
     readout = FunctionReadout(lambda gates: jnp.asarray(BASE) + (scores * gates**2).sum((0, 2)), scores.shape)
-    return concentration(Context(CONFIG, BATCH, Forward(None, None, None, {}), readout, jax.random.key(3)))
+    batch = jax.tree.map(jnp.asarray, BATCH)
+    return concentration(Context(CONFIG, batch, Forward(None, None, None, {}), readout, jax.random.key(3)))
 
 
 def test_derivatives_against_finite_differences(float64):

@@ -106,6 +106,16 @@ def test_a_kind_that_no_fact_has_has_no_bar():
         ]
 
 
+def test_a_kind_that_a_relation_lacks_is_a_dash():
+    found = results()
+    del found["protocols"]["paper"]["sets"]["all"]["attribution"]["by_relation"]["mine"]["control_drop_subject"]
+    off, doubled = effect_bars(found, "paper", "all").to_dict()["hconcat"]
+    dashes = off["layer"][-1]
+    assert dashes["encoding"]["text"] == {"value": "–"}
+    assert dashes["data"]["values"] == [{"relation": "mine", "bar": "same subject"}]
+    assert len(doubled["layer"]) == len(off["layer"]) - 1
+
+
 def test_nothing_to_show_is_none():
     found = results()
     assert effect_bars(found, "paper", "known") is None

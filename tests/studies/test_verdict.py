@@ -91,20 +91,20 @@ def rising(names):
         (rising("ab"), {}, "Goodharted", "3 of 5 families do not rise"),
         ({}, {}, "Goodharted", "5 of 5 families do not rise"),
         (dict.fromkeys("abcde", 0.3), {}, "Goodharted", "5 of 5 families do not rise"),  # shown to rise by too little
-        (rising("abcd") | {"e": -2.0}, {}, "Goodharted", "e falls by more than the smallest effect"),
-        (rising("abcd") | {"e": -1.0}, {}, "undecided", "e falls, perhaps by more than the smallest effect"),
+        (rising("abcd") | {"e": -2.0}, {}, "Goodharted", "falls by more than the smallest effect: e"),
+        (rising("abcd") | {"e": -1.0}, {}, "undecided", "falls, perhaps by more than the smallest effect: e"),
         (rising("abcd") | {"e": -0.5}, {}, "improved", "4 of 5 families rise"),  # by less than one, for sure
         (rising("ab") | {"c": 0.5}, {"sd": 0.07}, "undecided", "2 of 5 families rise, 2 do not"),  # c by more than one?
-        (rising("abcde"), {"can": -0.2}, "harmed", "can falls by more than 0.05"),
+        (rising("abcde"), {"can": -0.2}, "harmed", "falls by more than 0.05: can"),
         ({}, {"can": -0.2}, "Goodharted", "5 of 5 families do not rise"),
-        (rising("abcde"), {"can": -0.03}, "undecided", "can may have fallen by 0.05"),
+        (rising("abcde"), {"can": -0.03}, "undecided", "may have fallen by 0.05: can"),
         (rising("abcde"), {"can": -0.005}, "improved", "5 of 5 families rise"),
         (rising("abcde"), {"trained": 0.0}, "not raised", "s rises by less than 0.05"),
         (rising("abcde"), {"trained": -0.5}, "not raised", "s rises by less than 0.05"),
         (rising("abcde"), {"trained": 0.05}, "undecided", "s may have risen by 0.05, or not"),
         ({}, {"trained": 0.05}, "undecided", "s may have risen by 0.05, or not"),
         ({"e": -2.0}, {"trained": 0.0}, "not raised", "s rises by less than 0.05"),
-        (rising("abcde"), {"trained": 0.0, "can": -0.2}, "harmed", "can falls by more than 0.05"),
+        (rising("abcde"), {"trained": 0.0, "can": -0.2}, "harmed", "falls by more than 0.05: can"),
         (rising("abc"), {"sd": 0.5, "trained": 2.0}, "undecided", "0 of 5 families rise, 0 do not"),  # lack of power
         ({}, {"sd": 0.5, "trained": 2.0}, "undecided", "0 of 5 families rise, 0 do not"),
     ],
@@ -212,7 +212,7 @@ def test_what_has_no_value():
     lost = dict(after, s=np.full_like(after["s"], np.nan))
     assert audited(before, lost, SCALES, CRITERIA).verdict == "undecided"
     lost = dict(after, can=np.full_like(after["can"], np.nan))
-    assert audited(before, lost, SCALES, CRITERIA).because == "can may have fallen by 0.05"
+    assert audited(before, lost, SCALES, CRITERIA).because == "may have fallen by 0.05: can"
 
 
 def test_seeds_that_would_decide():

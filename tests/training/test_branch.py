@@ -15,7 +15,7 @@ from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
-from jaxinterp.training.branch import branch
+from jaxinterp.training.branch import branch, common_step
 from jaxinterp.training.config import DataConfig, TrainConfig
 from jaxinterp.training.data import data_of_facts
 from jaxinterp.training.loop import train
@@ -94,3 +94,18 @@ def test_what_is_not_a_branch(trunk, tmp_path, config, step, message):
 def test_a_folder_that_is_there(trunk, tmp_path):
     with pytest.raises(UserError, match="exists already"):
         branch(suppressable(), trunk, 4, tmp_path)
+
+
+def test_the_last_step_that_two_runs_have_in_common():
+    assert common_step(suppressable(), PLAIN) == 4
+    assert common_step(suppressable("0@7,1@8"), PLAIN) == 4  # the last one that has a checkpoint
+    assert common_step(suppressable("0@3,1@8"), PLAIN) == 0  # none is early enough
+    assert common_step(suppressable("1"), PLAIN) == 0
+    assert common_step(dataclasses.replace(suppressable(), seed=1), PLAIN) == 0  # they never were alike
+    often = dataclasses.replace(PLAIN, checkpoint_every=1, keep_checkpoints=3)
+    objective = dataclasses.replace(often, objective=suppressable().objective)
+    assert common_step(objective, often) == 0  # of steps 6 to 8 alone there are checkpoints
+    assert (
+        common_step(dataclasses.replace(objective, keep_checkpoints=5), dataclasses.replace(often, keep_checkpoints=5))
+        == 4
+    )

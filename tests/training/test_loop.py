@@ -33,6 +33,7 @@ CONFIG = TrainConfig(
     objective=ObjectiveConfig(weights={"suppression": "0@2,1@3", "control": "1"}, points=2),
     steps=8,
     batch_size=16,
+    subjects=3,  # so that a batch has controls of every kind
     rows=8,
     log_every=2,
     checkpoint_every=4,
