@@ -54,7 +54,7 @@ class PlannedEdit(NamedTuple):
 
     query: int  # index into the measured queries
     answer: Int[np.ndarray, " tokens"]  # as many as the old answer has
-    asked: Mapping[str, Int[np.ndarray, " n"]]  # by kind, indices into the pool
+    asked: Mapping[str, Int[np.ndarray, " _"]]  # by kind, indices into the pool
 
 
 @set_group(
@@ -77,18 +77,20 @@ def _edits(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     if measured.config.attention == "bidirectional":
         return columns
 
+    rows = max(measured.rows, int(measured.pool.answer_length_N.max()))  # the pool may have longer answers
+
     def recall(queries: EncodedQueries) -> Bool[np.ndarray, " n"]:
-        return recalled(measured.config, measured.params, queries, rows=measured.rows)["correct"] > 0
+        return recalled(measured.config, measured.params, queries, rows=rows)["correct"] > 0
 
     plans = planned_edits(measured.queries, measured.pool, recall(measured.queries), measured.seed)
     if not plans:
         return columns
     asked = np.unique(np.concatenate([plan.asked[kind] for plan in plans for kind in KINDS]))
-    known_P = np.zeros(len(measured.pool), bool)
-    known_P[asked] = recall(measured.pool[asked])
+    known = np.zeros(len(measured.pool), bool)
+    known[asked] = recall(measured.pool[asked])
     neurons = own_neurons(measured, np.array([plan.query for plan in plans]))
     for plan, at in zip(plans, neurons, strict=True):
-        success, kept = edited(measured, plan, at, known_P)
+        success, kept = edited(measured, plan, at, known)
         columns["edit_success"][plan.query] = success
         for kind in KINDS:
             columns[f"edit_kept_{kind}"][plan.query] = kept[kind].mean() if len(kept[kind]) else np.nan
@@ -96,25 +98,25 @@ def _edits(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
 
 
 def edited(
-    measured: MeasuredSet, plan: PlannedEdit, at: Neurons, known_P: Bool[np.ndarray, " P"]
-) -> tuple[bool, dict[str, Bool[np.ndarray, " n"]]]:
+    measured: MeasuredSet, plan: PlannedEdit, at: Neurons, known: Bool[np.ndarray, " pool"]
+) -> tuple[bool, dict[str, Bool[np.ndarray, " _"]]]:
     """Makes an edit: whether the prompt gives the new answer and, by kind, whether each fact that was known is kept.
 
     Args:
       measured: the model, and its queries.
       plan, at: the edit.
-      known_P: which of the pool's queries the model answers correctly; of those that the plan does not ask, anything.
+      known: which of the pool's queries the model answers correctly; of those that the plan does not ask, anything.
     """
     target = texts(reworded(measured.queries[plan.query : plan.query + 1], plan.answer), *_size(measured))
     rows_kD = edit_step(measured.config)(measured.params, target, at)
-    known = {kind: index[known_P[index]] for kind, index in plan.asked.items()}
-    others = np.concatenate([known[kind] for kind in KINDS])
+    known_others = {kind: index[known[index]] for kind, index in plan.asked.items()}
+    others = np.concatenate([known_others[kind] for kind in KINDS])
     # One shape for all edits; nobody reads what pads it.
     padded = np.pad(others, (0, ASKED * len(KINDS) - len(others)))
     asked = texts(measured.pool[padded], *_size(measured))
     asked = jax.tree.map(lambda *parts: np.concatenate(parts), target, asked)
     correct_Q = np.asarray(correct_step(measured.config)(measured.params, asked, at, rows_kD))
-    ends = np.cumsum([1] + [len(known[kind]) for kind in KINDS])
+    ends = np.cumsum([1] + [len(known_others[kind]) for kind in KINDS])
     return bool(correct_Q[0]), {
         kind: correct_Q[start:end] for kind, start, end in zip(KINDS, ends[:-1], ends[1:], strict=True)
     }
@@ -271,7 +273,7 @@ def edit_step(config: ModelConfig) -> Callable[[Mapping, Texts, Neurons], Float[
 
 @functools.lru_cache(maxsize=4)
 def correct_step(config: ModelConfig) -> Callable[[Mapping, Texts, Neurons, Array], Bool[Array, " Q"]]:
-    """The function (params, texts, neurons, their value rows) -> where all tokens of an answer are the most probable."""
+    """The function (params, texts, neurons, their value rows) -> where each token of an answer is the most probable."""
 
     @jax.jit
     def correct(params: Mapping, texts: Texts, at: Neurons, rows_kD: Array) -> Bool[Array, " Q"]:

@@ -2,7 +2,7 @@
 
 import html
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp import report_tables as tables
@@ -81,61 +81,62 @@ def _introduction(results: Mapping) -> str:
 
 
 def _verdicts(results: Mapping) -> str:
-    criteria = results["criteria"]
-    rows = [
-        _verdict(results, group, set_name, index)
-        for group, by_set in results["verdicts"].items()
-        for index, set_name in enumerate(by_set)
-    ]
-    heads = ("set", "verdict", term(METRICS, criteria["trained"]).label, "families", *RATES.values())
-    head = "".join(f"<th scope=col>{html.escape(name)}" for name in heads)
+    trained = term(METRICS, results["criteria"]["trained"]).label
     meanings = "; ".join(f"<b>{name}</b>: {text}" for name, text in MEANS.items())
     ability = "; ".join(
         f"{html.escape(results['titles'][group])} {found['recall']:.1%}, {found['cross_entropy']:.3f}"
         for group, found in results["ability"].items()
         if {"recall", "cross_entropy"} <= found.keys()
     )
-    table = (
-        f"<div class=scroll><table><thead><tr><th scope=col>models{head}</thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+    families = [_family(name) for name in results["criteria"]["families"]]
     return (
-        f"{table}</div>"
-        + (note("No verdict: too few seeds.") if not rows else "")
+        ("" if results["verdicts"] else note("No verdict: too few seeds."))
+        + _by_group(results, ("verdict", trained, *RATES.values()), _verdict_cells)
         + note(f"{meanings}.")
-        + note(_families_in_words(criteria))
         + note(_rates_in_words(results))
         + note(f"False alarms, plain models told apart from plain models. {_alarms(results)}.{_failed(results)}")
+        + "<h3>Families of metrics</h3>"
+        + _by_group(results, (*families, "set aside"), _family_cells)
+        + note(_families_in_words(results["criteria"]))
         + note(f"Recall on the training sentences, and cross-entropy in nats a token: {ability}.")
     )
 
 
-def _verdict(results: Mapping, group: str, set_name: str, index: int) -> str:
-    """A row; the first of a group names it."""
-    found = results["verdicts"][group][set_name]
-    head = ""
-    if index == 0:
+def _by_group(results: Mapping, heads: Sequence[str], cells: Callable[[Mapping, Mapping], str]) -> str:
+    """A table with a row a verdict."""
+    rows = []
+    for group, by_set in results["verdicts"].items():
         cheat = " <small>known to cheat</small>" if group in CHEATS else ""
-        seeds = f" <small>{found['seeds']} seeds</small>" if found["seeds"] != results["seeds"] else ""
-        span = len(results["verdicts"][group])
-        head = f'<th scope=row rowspan="{span}">{html.escape(results["titles"][group])}{cheat}{seeds}'
+        for index, (set_name, found) in enumerate(by_set.items()):
+            seeds = f" <small>{found['seeds']} seeds</small>" if found["seeds"] != results["seeds"] else ""
+            head = f'<th scope=row rowspan="{len(by_set)}">{html.escape(results["titles"][group])}{cheat}{seeds}'
+            rows.append(
+                f"<tr>{'' if index else head}<td>{html.escape(term(SETS, set_name).title)}{cells(results, found)}"
+            )
+    head = "".join(f"<th scope=col>{html.escape(name)}" for name in ("models", "set", *heads))
+    return f"<div class=scroll><table><thead><tr>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
+
+
+def _verdict_cells(results: Mapping, found: Mapping) -> str:
     why = "; ".join(filter(None, (found["because"], decided_by(found))))
     effect = found["effects"][results["criteria"]["trained"]]
-    families = "<br>".join(
-        f"{html.escape(_family(name))} <b>{of['state']}</b> <small>{with_interval(of, digits=1)}</small>"
-        for name, of in found["families"].items()
-    )
-    if found["set_aside"]:
-        families += f"<br><small>set aside, {html.escape(aside_in_words(found))}</small>"
     rates = "".join(
-        f"<td class=n>{rate['value']:.1%}<br><small>{rate['low']:.1%} … {rate['high']:.1%}</small>"
+        f"<td>{rate['value']:.1%}<br><small>{rate['low']:.1%} … {rate['high']:.1%}</small>"
         for rate in (found["rates"][name] for name in RATES)
     )
     return (
-        f"<tr>{head}<td class=text>{html.escape(term(SETS, set_name).title)}"
         f"<td class=text><b>{found['verdict']}</b><br><small>{html.escape(why)}</small>"
-        f"<td class=n>{_share(effect['before'])} → {_share(effect['after'])}<br><small>{with_interval(effect)}</small>"
-        f"<td class=text>{families}{rates}"
+        f"<td>{_share(effect['before'])} → {_share(effect['after'])}<br><small>{with_interval(effect)}</small>{rates}"
     )
+
+
+def _family_cells(results: Mapping, found: Mapping) -> str:
+    families = (found["families"].get(name) for name in results["criteria"]["families"])
+    cells = "".join(
+        "<td>–" if of is None else f"<td><b>{of['state']}</b><br><small>{with_interval(of, digits=1)}</small>"
+        for of in families
+    )
+    return f"{cells}<td><small>{html.escape(aside_in_words(found))}</small>"
 
 
 def _family(name: str) -> str:
