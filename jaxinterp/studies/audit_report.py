@@ -30,11 +30,9 @@ STATES = {
     "falls": "below −1",
     "open": "in none of these places",
 }
-RATES = {
-    "improved_wrongly": "improved wrongly",
-    "Goodharted_wrongly": "Goodharted wrongly",
-    "improved_found": "finds improved",
-    "Goodharted_found": "finds Goodharted",
+RATES = {  # two by two
+    "improved: wrongly, found": ("improved_wrongly", "improved_found"),
+    "Goodharted: wrongly, found": ("Goodharted_wrongly", "Goodharted_found"),
 }
 
 
@@ -91,11 +89,10 @@ def _verdicts(results: Mapping) -> str:
     families = [_family(name) for name in results["criteria"]["families"]]
     return (
         ("" if results["verdicts"] else note("No verdict: too few seeds."))
-        + _by_group(results, ("verdict", trained, *RATES.values()), _verdict_cells)
+        + _by_group(results, ("verdict", trained, *RATES), _verdict_cells)
         + note(f"{meanings}.")
         + note(_rates_in_words(results))
         + note(f"False alarms, plain models told apart from plain models. {_alarms(results)}.{_failed(results)}")
-        + "<h3>Families of metrics</h3>"
         + _by_group(results, (*families, "set aside"), _family_cells)
         + note(_families_in_words(results["criteria"]))
         + note(f"Recall on the training sentences, and cross-entropy in nats a token: {ability}.")
@@ -120,14 +117,15 @@ def _by_group(results: Mapping, heads: Sequence[str], cells: Callable[[Mapping, 
 def _verdict_cells(results: Mapping, found: Mapping) -> str:
     why = "; ".join(filter(None, (found["because"], decided_by(found))))
     effect = found["effects"][results["criteria"]["trained"]]
-    rates = "".join(
-        f"<td>{rate['value']:.1%}<br><small>{rate['low']:.1%} … {rate['high']:.1%}</small>"
-        for rate in (found["rates"][name] for name in RATES)
-    )
+    rates = "".join(f"<td>{'<br>'.join(_rate(found['rates'][name]) for name in pair)}" for pair in RATES.values())
     return (
         f"<td class=text><b>{found['verdict']}</b><br><small>{html.escape(why)}</small>"
         f"<td>{_share(effect['before'])} → {_share(effect['after'])}<br><small>{with_interval(effect)}</small>{rates}"
     )
+
+
+def _rate(rate: Mapping) -> str:
+    return f"{rate['value']:.1%} <small>[{rate['low']:.1%}, {rate['high']:.1%}]</small>"
 
 
 def _family_cells(results: Mapping, found: Mapping) -> str:
@@ -161,8 +159,8 @@ def _rates_in_words(results: Mapping) -> str:
     return (
         f"Error rates and power of each verdict, from {n} simulated audits for each with its own seeds, spreads and "
         "correlations, judged by the same rule, with 95% intervals. Improved wrongly: one family less than a majority "
-        "rises for certain, the others not at all. Goodharted wrongly: a bare majority rises by exactly its smallest "
-        f"effect. Finds improved: all families rise by {FOUND:g} smallest effects. Finds Goodharted: none rises."
+        f"rises for certain, the others not at all; found: all families rise by {FOUND:g} smallest effects. Goodharted "
+        "wrongly: a bare majority rises by exactly its smallest effect, the others not at all; found: none rises."
     )
 
 

@@ -17,6 +17,7 @@ from jaxinterp.studies.verdict import MOST_SEEDS, Effect, Samples, Scale, audite
 from jaxinterp.studies.verdict_rates import FOUND, rates_of_audit
 
 Models = list[Measured | None]  # a seed each; None is one whose run failed
+REASONS = ("no room", "no value", "not measured")  # why a metric is set aside
 LEAST_SEEDS = 4  # that both groups of a comparison must have; of a smaller audit, all, and two for a verdict
 
 
@@ -222,10 +223,9 @@ def decided_by(found: Mapping) -> str:
 
 def aside_in_words(found: Mapping) -> str:
     """The metrics of a verdict that cannot show a rise, by the reason."""
-    reasons = dict.fromkeys(found["set_aside"].values())
+    reasons = {why: [name for name in found["set_aside"] if found["set_aside"][name] == why] for why in REASONS}
     return "; ".join(
-        f"{reason}: {', '.join(name for name, why in found['set_aside'].items() if why == reason)}"
-        for reason in reasons
+        f"{why}: {', '.join(get_metric(name).term.label for name in names)}" for why, names in reasons.items() if names
     )
 
 
@@ -237,14 +237,15 @@ def in_words(alarms: Mapping) -> str:
     counted = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
     return (
         f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {alarms['divisions']} divisions of "
-        f"{alarms['models']} plain models into two groups of {alarms['size']} ({counted})"
+        f"{alarms['models']} plain models into two groups of {alarms['size']} ({counted}); with a rise of S granted "
+        f"{alarms['granted'].get('improved', 0)} improved, and {alarms['rising']['value']:.1%} of single families rise"
     )
 
 
 def print_verdicts(results: Mapping) -> None:
     """Prints the verdicts, with the change of the trained metric, what the families do, and how often they err."""
     trained = results["criteria"]["trained"]
-    errs = ("improved wrongly", "Goodharted wrongly", "finds improved", "finds Goodharted")
+    errs = ("improved wrongly", "Goodharted wrongly", "improved found", "Goodharted found")
     table = Table("models", "set", "verdict", "because", f"change of {trained}", *errs)
     for group, by_set in results["verdicts"].items():
         for set_name, found in by_set.items():
@@ -260,7 +261,7 @@ def print_verdicts(results: Mapping) -> None:
     print_table(table)
     if not results["verdicts"]:
         print("no verdict: too few seeds")
-    print(f"finds: of such audits, where all families rise by {FOUND:g} smallest effects, and where none rises")
+    print(f"found: of such audits, where all families rise by {FOUND:g} smallest effects, and where none rises")
     heads = ("models", "set", *results["criteria"]["families"], "set aside")
     families = Table(*heads, title="families, in smallest effects")
     for group, by_set in results["verdicts"].items():

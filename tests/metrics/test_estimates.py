@@ -230,7 +230,10 @@ def test_a_replicate_draws_whole_relations():
     other = estimate(["probability"], {"probability": 1 - columns["probability"]}, fact, relation)["probability"]
     np.testing.assert_allclose(other.samples, 1 - found.samples, rtol=1e-12)
     moved = estimate(["probability"], columns, fact, relation, seed=1)["probability"]
-    assert (moved.samples != found.samples).any()
+    renamed = estimate(["probability"], columns, fact, [f"x{name}" for name in relation])["probability"]
+    for changed in (moved, renamed):
+        assert changed.overall.value == found.overall.value
+        assert (changed.samples != found.samples).any()
 
 
 def test_the_interval_stays_in_the_range():
@@ -278,6 +281,10 @@ def test_a_replicate_without_any_known_fact_is_left_out():
     assert np.isnan(found.samples[1:]).any() and np.isfinite(found.samples[1:]).any()
     assert found.overall == found.by_relation["a"]
     assert (found.overall.low, found.overall.value, found.overall.high, found.overall.n) == (0.3, 0.3, 0.3, 1)
+    # Of two relations it is the mean of what there is.
+    columns = {"probability": np.array([0.3, np.nan, np.nan, 0.5, 0.5])}
+    both = estimate(["probability"], columns, np.arange(5), [*"aaabb"], relations="fixed")["probability"]
+    assert set(both.samples.round(9)) == {0.4, 0.5}
 
 
 # Controls of two relations: the first is the worst in "a", the second in "b", and the third is unknown in "b".

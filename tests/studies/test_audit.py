@@ -130,7 +130,7 @@ def test_the_page(results, tmp_path):
         "5 of 5 families rise",
         "<th scope=col>other selectors",
         "<td><b>rises</b>",
-        "improved wrongly",
+        "improved: wrongly, found",
         "of 20 divisions of 8 plain models into two groups of 4",
         "1 &lt; 2",
         "550 (500 … 600)",

@@ -168,11 +168,21 @@ def test_false_alarms_can_happen_and_are_rare():
     )
 
 
+def test_what_is_left_if_a_rise_of_the_trained_metric_is_granted():
+    found = false_alarms(plain_models(16), SCALES, CRITERIA)
+    assert sum(found["granted"].values()) == 200 and "not raised" not in found["granted"]
+    assert found["granted"].get("improved", 0) <= 10 and found["rising"]["value"] <= 0.05
+    lenient = dataclasses.replace(CRITERIA, level=0.55, smallest=0.001, smallest_of={})
+    caught = false_alarms(plain_models(16), SCALES, lenient)
+    assert caught["granted"]["improved"] > 20 and caught["rising"]["low"] > 0.1
+
+
 def test_few_plain_models_are_divided_into_halves_and_fewer_not_at_all():
     assert false_alarms(plain_models(11), SCALES, CRITERIA, divisions=10)["size"] == 5
     assert false_alarms(plain_models(40), SCALES, CRITERIA, divisions=10)["size"] == 8
     few = false_alarms(plain_models(7), SCALES, CRITERIA)
-    assert few == {"models": 7, "size": 3, "divisions": 0, "outcomes": {}, "rate": None}
+    none = {"outcomes": {}, "rate": None, "granted": {}, "rising": None}
+    assert few == {"models": 7, "size": 3, "divisions": 0, **none}
     assert false_alarms({}, SCALES, CRITERIA)["models"] == 0
 
 
@@ -188,6 +198,7 @@ def test_divisions_share_no_model(monkeypatch):
 
     monkeypatch.setattr(module, "audited", spy)
     false_alarms(plain_models(16), SCALES, CRITERIA, divisions=20)
+    assert len(seen) == 40 and seen[::2] == seen[1::2]  # once more with a rise granted
     assert len({tuple(before + after) for before, after in seen}) == 20
     for before, after in seen:
         assert len(before) == len(after) == 8 and not set(before) & set(after)
