@@ -89,14 +89,12 @@ def metrics(model: str, s: float, c: tuple[float, ...], n: int, *key: object, ab
 
 def without(results: dict, set_name: str, kind: str) -> dict:
     """The results, changed in place: no answer of the set has a control of the kind; C is of the other kinds."""
-    kinds = [other for other in KINDS[:3] if other != kind]
     for model in results["models"].values():
         for metrics in (model["sets"][set_name], *model["by_relation"][set_name].values()):
             for name in [name for name in metrics if name.startswith(f"control_drop_{kind}")]:
                 del metrics[name]
-            metrics["control_drop"] = max(
-                (metrics[f"control_drop_{other}"] for other in kinds), key=lambda value: value["value"]
-            )
+            left = (metrics[name] for other in KINDS[:3] if (name := f"control_drop_{other}") in metrics)
+            metrics["control_drop"] = max(left, key=lambda value: value["value"])
     return results
 
 

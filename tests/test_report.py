@@ -229,7 +229,12 @@ def test_the_printed_table_has_every_kind_of_control(capsys):
     assert f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]" in lines[1]
     assert "no answer of the set has such a control (unseen relations: C_subject)" in printed
     assert "recall 99.6" in printed
-    # Without controls there is no row of dashes.
+    # A kind that no set has is a row of dashes; without controls there is none.
+    for set_name in fabricated.SETS:
+        fabricated.without(results, set_name, "other")
+    print_models(results)
+    row = next(line for line in capsys.readouterr().out.splitlines() if "│ C_other" in line)
+    assert [cell.strip() for cell in row.split("│")[3:7]] == ["–"] * 4
     for model in results["models"].values():
         model["sets"] = {name: {"suppressability": fabricated.estimate(0.5, 0.1, 3)} for name in model["sets"]}
     print_models(results)

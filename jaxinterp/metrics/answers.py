@@ -299,8 +299,8 @@ def _comparison(
         return Compared(
             batch,
             readout,
-            {name: neurons[index_N] for name, neurons in chosen.items()},
-            {name: neurons[partner_XN] for name, neurons in chosen.items()},
+            {name: jnp.asarray(neurons[index_N]) for name, neurons in chosen.items()},
+            {name: jnp.asarray(neurons[partner_XN]) for name, neurons in chosen.items()},
             jnp.asarray((partner_XN >= 0) * batch.answer_weight_N[None], jnp.float32),
             donors,
             targets,

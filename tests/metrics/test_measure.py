@@ -9,6 +9,7 @@ from knowing import N_RELATIONS, N_SUBJECTS, knowing
 from tiny import tiny_config, tiny_params, tiny_queries
 
 from jaxinterp.errors import UserError
+from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import UNKNOWN, EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, SplitConfig
 from jaxinterp.metrics.answers import measured_answers
@@ -35,9 +36,22 @@ def test_sample_takes_facts_and_relations_in_turn():
             chosen = sample(queries, n, seed)
             assert len(set(chosen.tolist())) == len(chosen) == n
             count = np.bincount(queries.relation_N[chosen], minlength=3)
-            assert np.abs(count - of_relation).max() <= (n > 24)
+            assert np.abs(count - of_relation).max() <= (2 if n > 24 else 0)
             assert np.bincount(queries.fact_N[chosen]).max() == most
     assert (np.bincount(queries.fact_N[sample(queries, 24, 0)], minlength=24) == 1).all()
+
+
+def test_sample_takes_pairs_of_one_subject():
+    """So that an answer has a control of its subject, and its relation others."""
+    relation, subject = np.divmod(np.arange(200), 40)  # five relations of forty subjects
+    queries = dataclasses.replace(queries_of(relation.tolist(), 2), subject_N=np.repeat(subject, 2))
+    for n in (10, 24, 100):
+        chosen = sample(queries, n, 3)
+        assert len(chosen) == n == len(set(queries.fact_N[chosen].tolist()))
+        count = np.bincount(queries.subject_N[chosen])
+        assert (count != 1).all() and np.ptp(np.bincount(queries.relation_N[chosen])) <= 1
+    # An odd number leaves one alone.
+    assert (np.bincount(queries.subject_N[sample(queries, 9, 3)]) == 1).sum() == 1
 
 
 def test_sample_is_deterministic_and_moves_with_its_seed():
@@ -96,8 +110,11 @@ def test_a_measurement_as_plain_data(model, measured):
     assert results["sets"]["objective"]["ablation_overlap"]["n"] == 3
     assert results["sets"]["unseen_facts"]["probability"]["n"] == 2  # a fifth of 5 facts in 2 relations
     assert "control_drop" in results["sets"]["objective"]
-    # In a set of one relation no answer has a control.
-    assert not {"control_drop", "selective", "ablation_control_drop"} & set(results["sets"]["unseen_relations"])
+    # In a set of one relation no answer has a control of another.
+    kinds = {kind for kind in KINDS if f"control_drop_{kind}" in results["sets"]["unseen_relations"]}
+    assert "relation" in kinds and not kinds & {"subject", "other"}
+    alone = results["sets"]["unseen_relations"]
+    assert alone["control_drop"] == alone["control_drop_relation"] and "selective" in alone
 
 
 def test_the_named_metrics_alone(model, measured):

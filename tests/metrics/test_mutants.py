@@ -1,4 +1,5 @@
-"""Broken copies of every group of columns: edits or neurons a layer off, and answers read a position off.
+"""Broken copies of every group of columns: edits or neurons a layer off, answers read a position off, controls of the
+wrong kind, donors of the wrong row.
 
 A mutant that the slow loops do not notice would be a hole in the tests, not in the code. Flipped signs of the metrics
 that are computed from the columns are in `test_check.py`.
@@ -14,16 +15,16 @@ import test_column_groups as loops
 from tiny import fast_readout, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.attribution import integrated_gradients
-from jaxinterp.methods import get_method
-from jaxinterp.metrics import selectors
-from jaxinterp.metrics.columns import columns_step, get_group, group_names, groups_giving
+from jaxinterp.metrics.columns import columns_step, get_group
 from jaxinterp.quadrature import quadrature
 from jaxinterp.readout import Readout
-from jaxinterp.selection import top_k
 
 found = loops.found  # the fixture
 TESTS = (
     loops.test_answers_under_edits,
+    loops.test_random_neurons_are_those_of_the_answers_first_row,
+    loops.test_tokens_and_whole_answers,
+    loops.test_controls_of_every_kind,
     loops.test_exact_ablation,
     loops.test_mean_and_resampling_ablation,
     loops.test_interchange_moves_both_facts_neurons,
@@ -32,10 +33,17 @@ TESTS = (
     loops.test_other_selectors,
     loops.test_other_neurons_bring_back_what_they_can,
 )
-NAMES = tuple(name for name in group_names() if not get_group(name).of_set)
-COLUMNS = tuple(column for name in NAMES for column in get_group(name).gives)
+COLUMNS = tuple(column for names in loops.NAMES.values() for name in names for column in get_group(name).gives)
+OF_CONTROLS = tuple(column for column in COLUMNS if "control_" in column)
+OF_DONORS = ("resampled", "interchanged", *(column for column in COLUMNS if column.startswith("resampled_control")))
 # What no edit and no choice of neurons goes into: a layer off changes nothing there.
-UNEDITED = {"probability", "log_probability", "log_odds", "interchange_base", "nothing_kept", "residual"}
+UNEDITED = {
+    *("probability", "log_probability", "log_odds", "residual", "token_probability"),
+    *("interchange_base", "nothing_kept", "attribution_share"),
+}
+# Of the neurons that were chosen alone: what is read, and in which layer, is no matter then
+OVERLAPS = {column for column in COLUMNS if column.endswith("_overlap")}
+NOWHERE = {"suppressed_length_3"}  # no answer of the batch is so long: NaN
 
 
 @jax.tree_util.register_dataclass
@@ -59,71 +67,85 @@ class LayerOff(Readout):
     def aimed_at(self, target_R):
         return LayerOff(self.inner.aimed_at(target_R))
 
-    def logit_contributions(self):
-        return jnp.roll(self.inner.logit_contributions(), 1, 0)
+
+def edits_a_layer_off(measured, compared):
+    return tuple(dataclasses.replace(seen, readout=LayerOff(seen.readout)) for seen in (measured, compared))
 
 
-def edits_a_layer_off(measured):
-    return dataclasses.replace(measured, readout=LayerOff(measured.readout))
+def neurons_a_layer_off(measured, compared):
+    scores_LRF = jnp.roll(measured.attribution.scores_LRF, 1, 0)
+    n_layers, _, n_neurons = scores_LRF.shape
+    next_layer = lambda of: {name: (x + n_neurons) % (n_layers * n_neurons) for name, x in of.items()}  # noqa: E731
+    return (
+        dataclasses.replace(measured, attribution=measured.attribution._replace(scores_LRF=scores_LRF)),
+        dataclasses.replace(
+            compared,
+            chosen=next_layer(compared.chosen),
+            control=next_layer(compared.control),
+            mean_LF=jnp.roll(compared.mean_LF, 1, 0),
+        ),
+    )
 
 
-def neurons_a_layer_off(measured):
-    mask, mean_LF = jnp.roll(measured.mask_LRF, 1, 0), jnp.roll(measured.mean_LF, 1, 0)
-    return dataclasses.replace(measured, mask_LRF=mask, mean_LF=mean_LF)
-
-
-class ScoresOff:
-    """A method of attribution whose scores are those of the layer before."""
-
-    def __init__(self, method):
-        self.method = method
-
-    def scores(self, readout, key):
-        return jnp.roll(self.method.scores(readout, key), 1, 0)
-
-
-def position_off(measured):
+def position_off(measured, compared):
     config = tiny_config(n_layers=2, dtype="float64")
     params, batch = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), tiny_batch()
     assert (np.asarray(batch.position_R)[np.asarray(batch.weight_R) > 0] > 0).all()
     moved = batch._replace(position_R=np.maximum(np.asarray(batch.position_R) - 1, 0))
     readout = fast_readout(config, params, moved)
     attribution = jax.jit(lambda r: integrated_gradients(r, quadrature("midpoint", 4), path="per_layer"))(readout)
-    mask = top_k(attribution.scores_LRF, loops.K)
-    return dataclasses.replace(measured, readout=readout, attribution=attribution, mask_LRF=mask)
+    return (
+        dataclasses.replace(measured, readout=readout, attribution=attribution),
+        dataclasses.replace(compared, readout=readout),
+    )
 
 
-MUTATIONS = (edits_a_layer_off, neurons_a_layer_off, position_off)
-LAYERS = ("edits_a_layer_off", "neurons_a_layer_off", "scores_a_layer_off")
+def kinds_exchanged(measured, compared):
+    control = {name: jnp.roll(x, loops.N_CONTROLS, 0) for name, x in compared.control.items()}
+    return measured, dataclasses.replace(compared, control=control)
+
+
+def donors_a_row_off(measured, compared):
+    return measured, dataclasses.replace(compared, donor_KLRF=jnp.roll(compared.donor_KLRF, 1, 2))
+
+
+def own_neurons_of_another_answer(measured, compared):
+    own = jnp.roll(compared.chosen["attribution"][: loops.N], 1, 0)
+    chosen = {**compared.chosen, "attribution": compared.chosen["attribution"].at[: loops.N].set(own)}
+    return measured, dataclasses.replace(compared, chosen=chosen)
+
+
+MUTATIONS = (
+    edits_a_layer_off,
+    neurons_a_layer_off,
+    position_off,
+    kinds_exchanged,
+    donors_a_row_off,
+    own_neurons_of_another_answer,
+)
+NAMES = tuple(mutation.__name__ for mutation in MUTATIONS)
+LAYERS = ("edits_a_layer_off", "neurons_a_layer_off")
 
 
 @pytest.fixture(scope="module")
 def mutants(found):
     """The columns of each broken copy, and which of the loops looks at which column."""
-    columns, one, mean_LF = found
-    step = columns_step(NAMES)
-    broken = {
-        mutation.__name__: {name: np.asarray(v) for name, v in step(fresh(mutation(one.measured))).items()}
-        for mutation in MUTATIONS
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        # Where edits are off and scores with them, a selector finds the right neurons in the wrong place.
-        patch.setattr(selectors, "get_method", lambda name: ScoresOff(get_method(name)))
-        of_selectors = columns_step.__wrapped__(groups_giving(["ablation_suppressed", "activation_suppressed"]))
-        selected = {name: np.asarray(v) for name, v in of_selectors(fresh(one.measured)).items()}
-    broken["scores_a_layer_off"] = {**columns, **selected}
+    columns, one = found
+    steps = [columns_step(loops.NAMES[looks]) for looks in ("batch", "compared")]
+    broken = {}
+    for mutation in MUTATIONS:
+        copies = mutation(one.measured, one.compared)
+        # With the key that the unbroken columns had, not yet consumed.
+        copies = dataclasses.replace(copies[0], key=jax.random.key(0)), copies[1]
+        values = {name: v for step, seen in zip(steps, copies, strict=True) for name, v in step(seen).items()}
+        broken[mutation.__name__] = {name: np.asarray(v) for name, v in values.items()}
     looks: dict[str, list] = {}
     for test in TESTS:
         seen = Seen(columns)
-        test((seen, one, mean_LF))
+        test((seen, one))
         for column in seen.names:
             looks.setdefault(column, []).append(test)
     return broken, looks
-
-
-def fresh(measured):
-    """With the key that the unbroken columns had, not yet consumed."""
-    return dataclasses.replace(measured, key=jax.random.key(0))
 
 
 class Seen(dict):
@@ -139,25 +161,29 @@ class Seen(dict):
 
 
 def reached(broken, columns, column):
-    return not np.allclose(broken[column], columns[column], rtol=1e-9, atol=1e-12, equal_nan=True)
+    return not np.allclose(broken[column][: loops.N], columns[column][: loops.N], rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
-@pytest.mark.parametrize("mutation", [*LAYERS, "position_off"])
 @pytest.mark.parametrize("column", COLUMNS)
-def test_a_mutant_is_noticed(column, mutation, found, mutants):
-    columns, one, mean_LF = found
+def test_a_mutant_is_noticed(column, found, mutants):
+    columns, one = found
     broken, looks = mutants
     assert column in looks, f"no loop looks at {column}"
-    if not reached(broken[mutation], columns, column):
-        return  # see below
-    values = broken[mutation][column]
-    with pytest.raises(AssertionError):
-        for test in looks[column]:
-            test(({**columns, column: values}, one, mean_LF))
+    for mutation in NAMES:
+        if not reached(broken[mutation], columns, column):
+            continue  # see below
+        with pytest.raises(AssertionError):
+            for test in looks[column]:
+                test(({**columns, column: broken[mutation][column]}, one))
 
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_mutations_reach_the_columns(column, found, mutants):
     broken, _ = mutants
-    assert reached(broken["position_off"], found[0], column)
-    assert any(reached(broken[name], found[0], column) for name in LAYERS) == (column not in UNEDITED)
+    of = {mutation: reached(broken[mutation], found[0], column) for mutation in NAMES}
+    assert of["position_off"] == (column not in NOWHERE | OVERLAPS)
+    assert any(of[name] for name in LAYERS) == (column not in UNEDITED | NOWHERE | OVERLAPS)
+    own = column in (*OVERLAPS, "mean_ablated", "resampled", "interchanged")
+    assert of["own_neurons_of_another_answer"] == own
+    assert of["kinds_exchanged"] == (column in OF_CONTROLS or column == "interchanged")
+    assert of["donors_a_row_off"] == (column in OF_DONORS)

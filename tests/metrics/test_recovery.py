@@ -33,7 +33,7 @@ def one():
 
 
 def slow_scores(found, queries):
-    """Integrated gradients by full forwards, of one query: [L, rows, F]."""
+    """Integrated gradients by full forwards, of one query, summed over its rows: [L, rows, F]."""
     n_rows = int(queries.answer_length_N[0])
     batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=np.random.default_rng(0))
     slow = slow_readout(found.config, found.params, jax.tree.map(jnp.asarray, batch))
@@ -43,7 +43,7 @@ def slow_scores(found, queries):
         for point in RULE.points_M:
             gates = jnp.ones(slow.shape).at[layer].set(point)
             scores[layer] += np.asarray(gradient(gates))[layer] / len(RULE.points_M)
-    return scores, slow
+    return np.repeat(scores.sum(1, keepdims=True), n_rows, axis=1), slow
 
 
 def top(scores):
@@ -158,7 +158,7 @@ def test_metrics_by_name_measure_what_they_need():
     assert tuple(found.sets["facts"]) == names
     assert found.sets["facts"]["gini"].by_relation == {}
     assert len(found.sets["facts"]["probe_1"].by_relation) > 1
-    with pytest.raises(UserError, match="needs the column 'ablation_overlap', which was not measured"):
+    with pytest.raises(UserError, match="metric 'ablation_overlap' was measured on no fact of any set"):
         measure_facts(model, facts, dataclasses.replace(SMALL, metrics=("ablation_overlap",), ablation_queries=0))
     with pytest.raises(UserError, match="unknown metric 'charm'"):
         measure_facts(model, facts, dataclasses.replace(SMALL, metrics=("charm",)))

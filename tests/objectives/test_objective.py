@@ -130,7 +130,9 @@ def rule_of(batch):
 
 def rows_of_answers(batch):
     answer_R, weight_R = np.asarray(batch.answer_R), np.asarray(batch.weight_R)
-    return [np.flatnonzero((answer_R == n) & (weight_R > 0)) for n in range(int(batch.answer_weight_N.sum()))]
+    return [
+        np.flatnonzero((answer_R == n) & (weight_R > 0)) for n in range(int(np.asarray(batch.answer_weight_N).sum()))
+    ]
 
 
 def answers(p_R, batch):
