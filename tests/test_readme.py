@@ -1,4 +1,4 @@
-"""The README's commands and code, run as they stand there (trainings with fewer steps, into another folder)."""
+"""The README's commands and code, run as they stand there (with fewer steps and queries, into another folder)."""
 
 import re
 import shlex
@@ -50,6 +50,12 @@ def test_commands(tmp_path, monkeypatch, capsys):
         if words[0] == "train":
             words[words.index("--out") + 1] = str(tmp_path / "run")
             words += ["--steps", "3"]
+        if words[0] == "measure":
+            for option in ("--queries", "--ability-queries"):
+                if option in words:
+                    words[words.index(option) + 1] = "16"
+                else:
+                    words += [option, "16"]
         with pytest.raises(SystemExit) as stop:
             cli.main(words)
         assert stop.value.code == 0, capsys.readouterr().err

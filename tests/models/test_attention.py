@@ -119,7 +119,7 @@ def test_caps_bound_scores_and_logits():
     assert least_share(free) < 0.1 < 0.9999 / math.e < least_share(capped) < 0.7
     # A cap of logits alone is c · tanh(logits / c) of the others.
     logits = ran(tiny_config(n_layers=1, logit_softcap=2.0), params=params).logits_BTV
-    np.testing.assert_allclose(logits, 2 * np.tanh(free.logits_BTV / 2), atol=1e-4)
+    np.testing.assert_allclose(logits, 2 * np.tanh(free.logits_BTV / 2), atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["gpt", "gemma", "bert"])

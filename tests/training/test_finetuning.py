@@ -161,18 +161,26 @@ def test_a_step_that_is_not_finite_is_an_error(inputs, tmp_path):
         finetune(dataclasses.replace(config, rows=1), model, data, text, tmp_path / "other")
 
 
-def test_batches_without_controls_say_nothing_of_them(inputs, tmp_path, capsys):
-    """One relation in the objective: the control drop is no number, and everything else is."""
+DROPS = ("control_drop_other", "control_drop_subject")
+
+
+@pytest.mark.parametrize(
+    ("one_subject", "missing"), [(False, DROPS), (True, ("control_drop", "control_drop_relation", *DROPS))]
+)
+def test_batches_without_controls_say_nothing_of_them(inputs, tmp_path, capsys, one_subject, missing):
+    """One relation in the objective: there are no controls of another, and none at all if all is about one subject."""
     _, config, model, data, text = inputs
     objective = data.sets["objective"]
     alone = objective[np.flatnonzero(objective.relation_N == objective.relation_N[0])]
+    if one_subject:
+        alone = dataclasses.replace(alone, subject_N=0 * alone.subject_N)
     one = dataclasses.replace(data, sets={**data.sets, "objective": alone}, beliefs=None)
     finetune(dataclasses.replace(config, queries=6, text_queries=0), model, one, text, tmp_path)
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         found = json.loads(line, parse_constant=pytest.fail)
-        assert [name for name, value in found.items() if value is None] == ["control_drop"]
+        assert {name for name, value in found.items() if value is None} == set(missing)
     said = capsys.readouterr().out
-    assert "nan" not in said and "C " not in said and "S " in said
+    assert "nan" not in said and ("C " in said) is not one_subject and "S " in said
 
 
 def test_perplexity_by_hand(inputs):
