@@ -47,7 +47,9 @@ class Rowed:
 
     def answer_mean(self, value_R: Float[Array, " R"]) -> Float[Array, " N"]:
         """Mean over an answer's tokens."""
-        total = jax.ops.segment_sum(value_R * self.batch.weight_R, self.batch.answer_R, self.n_answers)
+        # Padding belongs to the last answer, and may have no value: 0 · NaN is NaN.
+        known_R = jnp.where(jnp.asarray(self.batch.weight_R) > 0, value_R, 0)
+        total = jax.ops.segment_sum(known_R, jnp.asarray(self.batch.answer_R), self.n_answers)
         return total / jnp.maximum(self.length_N, 1)
 
     @property

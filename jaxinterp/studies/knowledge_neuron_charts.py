@@ -95,7 +95,7 @@ def effect_bars(found: Mapping, protocol: str, set_name: str, *, width: int = st
         alt.hconcat(*panels, spacing=style.GAP),
         f"What a fact's neurons do to its answer's probability: {protocol_title(found, protocol)}",
         f"{found['model']['name']}, {SETS[set_name]}: {counts}, {len(order) - 1} relations",
-        "lines are 95% intervals over facts, those of the mean over relations; C is the largest of the three bars of "
+        "lines are 95% intervals over relations (over facts inside one); C is the largest of the three bars of "
         "other facts; a bar with a number on it is longer than its panel",
     )
 
