@@ -339,7 +339,7 @@ def _normal(values: np.ndarray, metric: Metric, level: float, n: int, drawn: int
     half = float(replicates.std(ddof=1)) if len(replicates) > 1 else 0.0
     half *= scipy.stats.norm.ppf((1 + level) / 2) if not drawn else _multiple(level, drawn)
     low, high = metric.range
-    return Estimate(value, max(value - half, min(low, value)), min(value + half, max(high, value)), n)
+    return Estimate(value, float(max(value - half, min(low, value))), float(min(value + half, max(high, value))), n)
 
 
 def _multiple(level: float, drawn: int) -> float:

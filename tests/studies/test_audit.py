@@ -189,7 +189,7 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(audit_models, "train", train)
     monkeypatch.setattr(audit_models, "branch", lambda run, trunk, step, out: calls["branched"].append((trunk, step)))
     monkeypatch.setattr(audit_models, "samples_of", lambda config, data, model: made_up(config, *model))
-    monkeypatch.setattr(audit_models, "audit_data", lambda config, data: audit_models.AuditData(None, {}, None))
+    monkeypatch.setattr(audit_models, "audit_data", lambda config, seed: audit_models.AuditData(None, {}, None, {}))
     data = object.__new__(TrainingData)  # nothing looks at it
     object.__setattr__(data, "facts", None)
     monkeypatch.setattr(audit, "training_data", lambda config: data)
@@ -217,8 +217,8 @@ def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
     # More seeds and arms are added to what is there; another measurement is another audit.
     more = audit.goodhart_audit(dataclasses.replace(config, seeds=3, arms=("plain", "suppressable", "detached")), out)
     assert len(trained) == 5 + 3 + 2 and set(more["verdicts"]) == {"suppressable", "detached"}
-    with pytest.raises(UserError, match=r"holds a run of another config: start is 1800 there and 1700 here"):
-        audit.goodhart_audit(dataclasses.replace(config, start=1700), out)
+    with pytest.raises(UserError, match=r"holds a run of another config: start is 1500 there and 1400 here"):
+        audit.goodhart_audit(dataclasses.replace(config, start=1400), out)
 
 
 def test_a_run_that_fails_is_a_result(tmp_path, stand_ins, monkeypatch, capsys):
@@ -251,7 +251,8 @@ def test_longer_models_branch_off_longer_ones():
     assert CONFIG.groups[0] == "plain" and CONFIG.groups[-2:] == ("plain_x4", "suppressable_x4")
     run = CONFIG.training("suppressable_x4", 1)
     assert run.steps == 4 * CONFIG.run.steps and run.checkpoint_every == CONFIG.starts("suppressable_x4")
-    assert run.objective.weights["control"] == f"0@{4 * CONFIG.start},0.3@{4 * CONFIG.full}"
+    control = OBJECTIVES["suppressable"].weights["control"]
+    assert run.objective.weights["control"] == f"0@{4 * CONFIG.start},{control}@{4 * CONFIG.full}"
     assert run.seed == CONFIG.training("plain", 1).seed
 
 
@@ -266,8 +267,8 @@ def test_a_config_that_compares_nothing():
         AuditConfig(longer=(1,))
     with pytest.raises(UserError, match="seeds must be at least 1"):
         AuditConfig(seeds=0)
-    with pytest.raises(UserError, match=r"starts at 0 < start < full <= run.steps, got 1800, 1700 and 3000"):
-        AuditConfig(full=1700)
+    with pytest.raises(UserError, match=r"starts at 0 < start < full <= run.steps, got 1500, 1500 and 3000"):
+        AuditConfig(full=1500)
     assert MeasureConfig(metrics=CONFIG.metrics).metrics == CONFIG.metrics
 
 
