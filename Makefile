@@ -37,6 +37,7 @@ test: lint
 	@touch $@
 
 parity: .venv/parity
+	-$(BIN)/jaxinterp models fetch smollm2-135m  # without network its tests are skipped
 	JAXINTERP_PARITY=1 $(BIN)/python -m pytest tests/parity -rs
 
 lint: .venv/installed

@@ -66,14 +66,18 @@ class Measure:
 class Attribute:
     """Show the neurons that carry one answer, and what switching them off or doubling them does."""
 
-    prompt: str  # text that ends just before the answer; for a masked model, text with its mask, "[MASK]", in its place
-    answer: str  # what should follow
+    # Text that ends just before the answer; for a masked model, text with its mask, "[MASK]", in its place. It is read
+    # as it stands
+    prompt: str
+    answer: str  # what should follow, as it stands: " Paris" with its space after "The capital of France is"
     model: str = REFERENCE  # folder of a model, a .gguf file, a name from `jaxinterp models list`, or org/name of a hub
     k: int = 8  # neurons an answer token, out of all layers
     rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "adaptive"  # of the integral
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
     tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path
     path: Literal["per_layer", "joint"] = "per_layer"  # of integrated gradients
+    chat: bool = False  # the prompt is a message to a model that converses, put into its own chat template
+    special_tokens: bool = False  # control tokens that prompt and answer spell out, as "<|im_end|>", are meant
     json: bool = False  # print JSON for programs
 
     def __call__(self) -> None:
@@ -91,6 +95,8 @@ class Attribute:
             points=self.points,
             tolerance=self.tolerance,
             path=self.path,
+            chat=self.chat,
+            control_tokens=self.special_tokens,
         )
         if self.json:
             print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -118,7 +124,13 @@ def _print_inspection(found: Mapping) -> None:
     from rich.table import Table
 
     console = Console()
-    console.print(f"{found['prompt']} → {found['answer'].strip()}", highlight=False, markup=False)
+    first, end = found["read"]["answer"]
+    parts = (found["read"]["tokens"][part] for part in (slice(first), slice(first, end), slice(end, None)))
+    read = " | ".join(" ".join(map(repr, part)) for part in parts if part)
+    console.print(f"{found['prompt']!r} → {found['answer']!r}", highlight=False, markup=False)
+    console.print(f"read as {read}", highlight=False, markup=False)
+    for note in found["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
     console.print(
         f"P = {found['probability']:.4f}; own neurons off {found['suppressed']:.4f}, doubled {found['amplified']:.4f}; "
         f"as many random neurons off {found['random']:.4f}",
@@ -136,7 +148,7 @@ def _print_inspection(found: Mapping) -> None:
                 str(neuron["layer"]),
                 str(neuron["neuron"]),
                 f"{neuron['score']:.4f}",
-                f"{neuron['share']:.1%}",
+                "-" if neuron["share"] is None else f"{neuron['share']:.1%}",
                 f"{neuron['activation']:.3f}",
                 escape(", ".join(neuron["promotes"])),
             )

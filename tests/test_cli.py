@@ -82,12 +82,15 @@ def test_help_explains_every_field(command, capsys):
             "unknown metric 'supressability'; did you mean suppressability",
         ),
         (
-            "attribute --model {model} --prompt 'The capital of Atlantis is' --answer Paris",
+            "attribute --model {model} --prompt 'The capital of Atlantis is' --answer ' Paris'",
             "does not know 'Atlantis' in 'The",
         ),
         ("attribute --model {model} --prompt '' --answer Paris", "neither prompt nor answer may be empty"),
-        ("attribute --model {model} --prompt 'The capital of France is' --answer Paris --k 0", "k must be at least 1"),
-        (f"attribute --model {{model}} --prompt '{'the ' * 40}' --answer Paris", "above the model's context"),
+        (
+            "attribute --model {model} --prompt 'The capital of France is' --answer ' Paris' --k 0",
+            "k must be at least 1",
+        ),
+        (f"attribute --model {{model}} --prompt '{'the ' * 40}' --answer ' Paris'", "above the model's context"),
         (
             "attribute --model {masked} --prompt 'a b c' --answer d",
             "with [MASK] in place of the answer, once; the prompt",
@@ -129,7 +132,7 @@ def test_the_shell_sees_the_status():
 
 def test_attribute_on_the_reference_model(capsys):
     arguments = ["attribute", "--model", str(REFERENCE / "suppressable"), "--prompt", "The capital of France is"]
-    code, out, _ = status([*arguments, "--answer", "Paris", "--json"], capsys)
+    code, out, _ = status([*arguments, "--answer", " Paris", "--json"], capsys)
     assert code == 0
     found = json.loads(out)
     assert found["probability"] > 0.5 and found["suppressed"] < 0.1 and found["random"] > 0.4
@@ -138,8 +141,9 @@ def test_attribute_on_the_reference_model(capsys):
     assert abs(token["completeness_residual"]) < 0.05
     scores = [neuron["score"] for neuron in token["neurons"]]
     assert scores == sorted(scores, reverse=True)
-    code, out, _ = status([*arguments, "--answer", "Paris"], capsys)
-    assert code == 0 and "promotes" in out and "own neurons off" in out
+    assert found["read"] == {"tokens": ["<bos>", "The", "capital", "of", "France", "is", "Paris"], "answer": [6, 7]}
+    code, out, _ = status([*arguments, "--answer", " Paris"], capsys)
+    assert code == 0 and "read as '<bos>' 'The'" in out and "promotes" in out and "own neurons off" in out
 
 
 def test_measure_on_the_reference_models(capsys, tmp_path):

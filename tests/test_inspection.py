@@ -1,5 +1,6 @@
 """One prompt under the microscope: what is done to which neurons, against the slow readout."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -7,17 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import tiny_config, tiny_params
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from jaxinterp.adaptive import per_layer_attribution
+from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import encode_texts
+from jaxinterp.facts.facts import Text
 from jaxinterp.inspection import inspect_answer
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, train_tokenizer
 from jaxinterp.quadrature import integral
 from jaxinterp.readout import FullForwardReadout, Rows, read
 
 L, F, K = 2, 8, 3
-PROMPT, ANSWER = "a b c", "d e"  # an answer of two tokens
+PROMPT, ANSWER = "a b c", " d e"  # an answer of two tokens
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def model():
 @pytest.fixture(scope="module")
 def asked(model):
     """Tokens of the text, and where its answer is read."""
-    queries = encode_texts([(PROMPT, ANSWER, "")], model.tokenizer)
+    queries = encode_texts([Text(PROMPT, ANSWER, "")], model.tokenizer)
     place = int(queries.answer_start_N[0]) + np.arange(2)
     tokens_BT = queries.tokens_NT
     return tokens_BT, Rows(np.zeros(2, np.int32), (place - 1).astype(np.int32), tokens_BT[0, place])
@@ -101,3 +105,59 @@ def test_random_neurons_are_active_ones_of_the_same_layers(model, readout, score
         assert value == pytest.approx(possible[nearest], rel=1e-4)
         seen.add(nearest)
     assert len(seen) > 1
+
+
+def test_shares_are_of_positive_scores(model, scores):
+    found = inspect_answer(model, PROMPT, ANSWER, k=L * F - 1, rule="midpoint")
+    for token, scores_LF in zip(found["tokens"], scores.transpose(1, 0, 2), strict=True):
+        assert scores_LF.min() < 0 < scores_LF.max()
+        shares = [neuron["share"] for neuron in token["neurons"]]
+        for neuron in token["neurons"]:
+            assert (neuron["share"] is None) == (neuron["score"] <= 0)
+        assert sum(share for share in shares if share is not None) == pytest.approx(1)
+
+
+def test_what_was_read_is_told(model):
+    found = inspect_answer(model, PROMPT, ANSWER, k=K, rule="midpoint", points=1)
+    assert found["read"] == {"tokens": ["<bos>", "a", "b", "c", "d", "e"], "answer": [4, 6]} and found["notes"] == []
+    with pytest.raises(UserError, match="does not know 'cd' in 'a b cd e'"):
+        inspect_answer(model, "a b c", "d e", k=K)
+    with pytest.raises(UserError, match="spells out '<bos>'"):
+        inspect_answer(model, "a <bos>", " d", k=K)
+
+
+def test_notes_on_how_a_text_was_read():
+    backend = Tokenizer(
+        models.BPE({piece: id for id, piece in enumerate([*sorted(byte_alphabet()), "ab"])}, [("a", "b")])
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<end>"])
+    template = "{% for message in messages %}<end>{{ message['content'] }}<end>{% endfor %}:"
+    tokenizer = TextTokenizer(backend, (), (), 257, None, chat=Chat(template, {"eos_token": "<end>"}))
+    config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=16)
+    talking = LanguageModel(config, tiny_params(config), tokenizer, {})
+    silent = LanguageModel(config, talking.params, dataclasses.replace(tokenizer, chat=None), {})
+
+    def asked(model, *text, **more):
+        found = inspect_answer(model, *text, k=1, rule="midpoint", points=1, **more)
+        return found["read"]["tokens"], found["notes"]
+
+    assert asked(silent, "x", " y") == (["x", " ", "y"], [])
+    tokens, notes = asked(silent, "x", "y")
+    assert tokens == ["x", "y"] and len(notes) == 1 and "no space between 'x' and 'y'" in notes[0]
+    tokens, notes = asked(silent, "(a", "b")
+    assert tokens == ["(", "a", "b"] and "one after the other" in notes[1]
+    tokens, notes = asked(talking, "x", " y")
+    assert len(notes) == 1 and "--chat" in notes[0]
+    tokens, notes = asked(talking, "x", "y", chat=True)
+    assert (tokens, notes) == (["<end>", "x", "<end>", ":", "y"], [])
+    with pytest.raises(UserError, match="has no chat template"):
+        asked(silent, "x", "y", chat=True)
+    with pytest.raises(UserError, match="the message spells out '<end>'"):
+        asked(talking, "x<end>", "y", chat=True)
+    tokens, _ = asked(talking, "x<end>", "y", control_tokens=True)
+    assert tokens == ["x", "<end>", "y"]
+    broken = dataclasses.replace(tokenizer, chat=Chat("{{ 1 / 0 }}", {}))
+    with pytest.raises(UserError, match="chat template cannot be rendered: division by zero"):
+        asked(dataclasses.replace(silent, tokenizer=broken), "x", "y", chat=True)

@@ -4,33 +4,48 @@ import dataclasses
 import functools
 import hashlib
 import json
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.errors import UserError, unknown
+from jaxinterp.facts.spelling import gives_away, same_text, space_between
 
 SUBJECT, ANSWER = "{subject}", "{answer}"
 SETS = ("objective", "held_out_prompts", "unseen_facts", "unseen_relations")
 UNSEEN_BY = ("fact", "subject")
+SPACES = {"space": " ", "nothing": ""}
+JOINED = ("auto", *SPACES)
+
+
+class Text(NamedTuple):
+    """A text with an answer in it: the three parts, one after the other, are the text."""
+
+    before: str
+    answer: str
+    after: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
     """A relation and the prompts that ask for it.
 
-    A prompt is a template with "{subject}" once. "{answer}" may stand anywhere in it, at most once; without it, the
-    answer follows at the end and a full stop closes the sentence. Other braces are plain text.
+    A prompt is a template with "{subject}" once. "{answer}" may stand anywhere in it, at most once, and the text around
+    it is taken as it stands. Without it, the answer follows at the end, after one space, or after none in a script that
+    is written without spaces (see `joined`), and a full stop closes the sentence. Other braces are plain text.
     """
 
     name: str
     prompts: tuple[str, ...]  # "The capital of {subject} is" or "{answer} is the capital of {subject} ."
     domain: str  # what its subjects are, e.g. "countries"
     source: str = ""  # the package (or file) that its answers come from
+    # What a prompt without "{answer}" has before its answer. auto: a space, or nothing after a character of a script
+    # without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) or after white space
+    joined: Literal["auto", "space", "nothing"] = "auto"
+    closing: str = "."  # what such a prompt has after its answer
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -42,6 +57,8 @@ class Relation:
                     f"prompt {prompt!r} of relation {self.name!r} has {n_subjects} times {SUBJECT} and {n_answers} "
                     f"times {ANSWER}; write the subject once, and the answer once or not at all (it then comes last)"
                 )
+        if self.joined not in JOINED:
+            raise unknown("relation.joined", self.joined, JOINED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,46 +162,46 @@ class FactSet:
 
     def digest(self) -> str:
         """SHA-256 over relations, prompts and facts: equal for equal sets."""
-        content = [[(r.name, r.prompts) for r in self.relations], [dataclasses.astuple(fact) for fact in self.facts]]
+        relations = [(r.name, r.prompts, *_uncommon(r)) for r in self.relations]
+        content = [relations, [dataclasses.astuple(fact) for fact in self.facts]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def prompt(self, fact: int, prompt: int) -> str:
-        """The text before the answer, without space at its end; empty where the answer comes first.
+    def text(self, fact: int, prompt: int) -> Text:
+        """The text of a query in three parts, which make the sentence when they are put one after the other.
+
+        A single space before the answer is part of the answer, as tokenizers have it.
 
         Args:
           fact: index into `facts`.
           prompt: index into the prompts of the fact's relation.
         """
-        return self._around(fact, prompt)[0]
-
-    def after(self, fact: int, prompt: int) -> str:
-        """The text after the answer, with its space; a full stop for a prompt that does not name the answer."""
-        return self._around(fact, prompt)[1]
-
-    def _around(self, fact: int, prompt: int) -> tuple[str, str]:
         asked = self.facts[fact]
-        return _around(self.relation[asked.relation].prompts[prompt], asked.subject)
+        relation = self.relation[asked.relation]
+        return _text(relation, relation.prompts[prompt], asked.subject, asked.answer)
+
+    def prompt(self, fact: int, prompt: int) -> str:
+        """The text before the answer and its space; empty where the answer comes first. See `text`."""
+        return self.text(fact, prompt).before
 
     def answer_last(self) -> "FactSet":
         """What a causal model can be asked: only prompts after whose answer nothing but spaces and punctuation comes.
 
-        Relations that have no such prompt go, and their facts with them. `dropped` counts the prompts ("prompt whose
-        answer does not come last", and "prompt that is another one up to its answer": a causal model cannot tell them
-        apart, so that the first one stands for both) and the facts ("fact without a usable prompt").
+        What comes after the answer is cut off: a causal model does not see it, and tokens of it might merge with those
+        of the answer ("Washington, D.C."). Relations that have no such prompt go, and their facts with them. `dropped`
+        counts the prompts ("prompt whose answer does not come last", and "prompt that is another one up to its answer":
+        a causal model cannot tell them apart, so that the first one stands for both) and the facts ("fact without a
+        usable prompt").
 
         Raises:
           UserError: if no fact is left.
         """
         kept, n_inside, n_repeated = [], 0, 0
         for relation in self.relations:
-            last = [prompt for prompt in relation.prompts if _ends_in_answer(prompt)]
-            distinct: dict[str, str] = {}
-            for prompt in last:
-                distinct.setdefault(_around(prompt, SUBJECT)[0], prompt)
-            n_inside += len(relation.prompts) - len(last)
-            n_repeated += len(last) - len(distinct)
-            if last:
-                kept.append(dataclasses.replace(relation, prompts=tuple(distinct.values())))
+            n_last = sum(_ends_in_answer(relation, prompt) for prompt in relation.prompts)
+            n_inside += len(relation.prompts) - n_last
+            if (cut := _up_to_answer(relation)) is not None:
+                n_repeated += n_last - len(cut.prompts)
+                kept.append(cut)
         names = {relation.name for relation in kept}
         facts = tuple(fact for fact in self.facts if fact.relation in names)
         if not facts:
@@ -267,7 +284,7 @@ class FactSet:
                 rows["unseen_relations"].append(trained)
                 continue
             if config.unseen_by == "subject":
-                unseen = [index for index in indices.tolist() if self.facts[index].subject in subjects]
+                unseen = [index for index in indices.tolist() if same_text(self.facts[index].subject) in subjects]
             else:
                 unseen = rng.permutation(indices)[: round(config.unseen_facts * len(indices))]
             rows["unseen_facts"].append(trained[np.isin(trained[:, 0], unseen)])
@@ -297,8 +314,9 @@ class FactSet:
 
     def _mutual_subjects(self) -> dict[str, str]:
         """For each subject the one it is drawn with: (s, a) and (a, s) in the facts join s and a, and so on."""
-        pairs = {(fact.subject, fact.answer) for fact in self.facts}
-        joined = {fact.subject: fact.subject for fact in self.facts}
+        spelled = [(same_text(fact.subject), same_text(fact.answer)) for fact in self.facts]
+        pairs = set(spelled)
+        joined = {subject: subject for subject, _ in spelled}
         place = {subject: index for index, subject in enumerate(joined)}
 
         def first(subject: str) -> str:
@@ -307,22 +325,46 @@ class FactSet:
             return subject
 
         # The subject that comes first names them all: a relation that is added at the end does not rename a pair.
-        for fact in self.facts:
-            if (fact.answer, fact.subject) in pairs:
-                earlier, later = sorted((first(fact.subject), first(fact.answer)), key=place.__getitem__)
+        for subject, answer in spelled:
+            if (answer, subject) in pairs:
+                earlier, later = sorted((first(subject), first(answer)), key=place.__getitem__)
                 joined[later] = earlier
         return {subject: first(subject) for subject in joined}
 
 
-def _around(prompt: str, subject: str) -> tuple[str, str]:
+def _text(relation: Relation, prompt: str, subject: str, answer: str) -> Text:
     # Divided first: a subject may contain the mark of the answer, and any other brace.
     before, mark, after = prompt.partition(ANSWER)
-    return before.replace(SUBJECT, subject).rstrip(), after.replace(SUBJECT, subject) if mark else "."
+    before, after = before.replace(SUBJECT, subject), after.replace(SUBJECT, subject)
+    if not mark:
+        before += SPACES[relation.joined] if relation.joined in SPACES else space_between(before, answer)
+        after = relation.closing
+    if before.endswith(" "):
+        before, answer = before[:-1], f" {answer}"
+    return Text(before, answer, after)
 
 
-def _ends_in_answer(prompt: str) -> bool:
+def _ends_in_answer(relation: Relation, prompt: str) -> bool:
     # The subject is no punctuation: it stands before such an answer, so that there is something to be read.
-    return all(sign.isspace() or unicodedata.category(sign).startswith("P") for sign in _around(prompt, "subject")[1])
+    after = _text(relation, prompt, "subject", "answer").after
+    return all(sign.isspace() or unicodedata.category(sign).startswith("P") for sign in after)
+
+
+def _up_to_answer(relation: Relation) -> Relation | None:
+    """The relation with the prompts that end in the answer, up to there; None if it has none."""
+    distinct: dict[Text, str] = {}
+    for prompt in relation.prompts:
+        if _ends_in_answer(relation, prompt):
+            head, mark, _ = prompt.partition(ANSWER)
+            asked = _text(relation, prompt, SUBJECT, ANSWER)
+            distinct.setdefault(Text(asked.before, asked.answer, ""), head + mark)
+    return dataclasses.replace(relation, prompts=tuple(distinct.values()), closing="") if distinct else None
+
+
+def _uncommon(relation: Relation) -> tuple[str, ...]:
+    """How its texts are put together, if not in the usual way."""
+    chosen = (relation.joined, relation.closing)
+    return () if chosen == (Relation.joined, Relation.closing) else chosen
 
 
 def _rng(seed: int, relation: str, purpose: str = "") -> np.random.Generator:
@@ -365,8 +407,9 @@ def checked(
     """A FactSet of the candidates that can be asked and answered without ambiguity; the rest is counted by reason.
 
     Dropped: "empty" (no subject or answer), "duplicate" (the same fact again), "ambiguous subject" (one subject,
-    several answers in one relation: all of them go), "answer inside its prompt" (as whole words, without case, before
-    or after the answer's place in any of the relation's prompts).
+    several answers in one relation: all of them go), "answer inside its prompt" (see `spelling.gives_away`, before or
+    after the answer's place in any of the relation's prompts). Texts are compared as by `spelling.same_text`, and kept
+    as they are; of equal spellings the first is kept.
 
     Args:
       relations: all relations that may occur.
@@ -382,30 +425,31 @@ def checked(
     def drop(reason: str, number: int = 1) -> None:
         counts[reason] = counts.get(reason, 0) + number
 
-    answers: dict[tuple[str, str], list[str]] = {}
+    answers: dict[tuple[str, str], dict[str, Fact]] = {}
     for fact in candidates:
         if fact.relation not in by_name:
             raise unknown("relation", fact.relation, by_name)
-        if not fact.subject.strip() or not fact.answer.strip():
+        subject, answer = same_text(fact.subject), same_text(fact.answer)
+        if not subject or not answer:
             drop("empty")
             continue
-        known = answers.setdefault((fact.relation, fact.subject), [])
-        if fact.answer in known:
+        known = answers.setdefault((fact.relation, subject), {})
+        if answer in known:
             drop("duplicate")
         else:
-            known.append(fact.answer)
+            known[answer] = fact
     facts = []
-    for (name, subject), known in answers.items():
+    for (name, _), known in answers.items():
         if len(known) > 1 and ambiguous == "drop":
             drop("ambiguous subject", len(known))
             continue
-        texts = [text for prompt in by_name[name].prompts for text in _around(prompt, subject)]
-        for answer in known:
-            leak = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)
-            if any(map(leak.search, texts)):
+        relation = by_name[name]
+        for fact in known.values():
+            texts = [_text(relation, prompt, fact.subject, fact.answer) for prompt in relation.prompts]
+            if any(gives_away(part, fact.answer) for text in texts for part in (text.before, text.after)):
                 drop("answer inside its prompt")
             else:
-                facts.append(Fact(name, subject, answer))
+                facts.append(fact)
     order = {relation.name: index for index, relation in enumerate(relations)}
     facts.sort(key=lambda fact: (order[fact.relation], fact.subject, fact.answer))
     return FactSet(tuple(relations), tuple(facts), counts)

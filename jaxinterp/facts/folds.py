@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.facts import FactSet
+from jaxinterp.facts.spelling import same_text_caseless
 
 # Relations of world_facts(("countries",)) whose answers spell each other out, by `spelled_out`: every pair of relations
 # that has at least 25 %. Other pairs have at most 20 % (continent and currency: "West African CFA Franc"), and
@@ -96,7 +97,8 @@ def _answers(facts: FactSet, name: str) -> dict[str, set[str]]:
     answers: dict[str, set[str]] = {}
     for fact in facts.facts:
         if fact.relation == name:
-            answers.setdefault(fact.subject.casefold(), set()).add(fact.answer.casefold().removeprefix("."))
+            subject, answer = same_text_caseless(fact.subject), same_text_caseless(fact.answer)
+            answers.setdefault(subject, set()).add(answer.removeprefix("."))
     if not answers:
         raise UserError(f"relation {name!r} has no facts, so that its answers cannot be compared")
     return answers

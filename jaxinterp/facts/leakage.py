@@ -9,6 +9,7 @@ from rich.table import Table
 
 from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.facts import SETS, Fact, FactSet, Split
+from jaxinterp.facts.spelling import same_text, same_text_caseless
 from jaxinterp.progress import print_table
 
 
@@ -17,8 +18,8 @@ class Leakage:
     """What the objective has seen, under any relation, of the facts that a set asks for; prompts do not matter.
 
     Shares lie in [0, 1]. Those of subjects, answers and pairs count each different one once, those of facts each fact.
-    "Caseless" compares by `str.casefold`, all others exact strings. Answers that only nearly spell each other out, such
-    as ".fr" and "FR", are different here: see `folds.spelled_out`.
+    Texts are compared as by `spelling.same_text`, "caseless" ones as by `same_text_caseless`. Answers that only nearly
+    spell each other out, such as ".fr" and "FR", are different here: see `folds.spelled_out`.
     """
 
     facts: int  # number of the set's facts
@@ -101,8 +102,8 @@ def _clean(own: list[Fact], seen_subjects: set[str], seen_answers: set[str]) -> 
     """For each fact; what was seen is given as `_folded` leaves it."""
     seen = seen_subjects | seen_answers
     return {
-        "answer": np.array([fact.answer.casefold() not in seen_answers for fact in own], bool),
-        "subject": np.array([fact.subject.casefold() not in seen for fact in own], bool),
+        "answer": np.array([same_text_caseless(fact.answer) not in seen_answers for fact in own], bool),
+        "subject": np.array([same_text_caseless(fact.subject) not in seen for fact in own], bool),
     }
 
 
@@ -111,23 +112,23 @@ def _facts_of(facts: FactSet, split: Split, set_name: str) -> list[Fact]:
 
 
 def _subjects(facts: Iterable[Fact]) -> set[str]:
-    return {fact.subject for fact in facts}
+    return {same_text(fact.subject) for fact in facts}
 
 
 def _answers(facts: Iterable[Fact]) -> set[str]:
-    return {fact.answer for fact in facts}
+    return {same_text(fact.answer) for fact in facts}
 
 
 def _pairs(facts: Iterable[Fact]) -> set[tuple[str, str]]:
-    return {(fact.subject, fact.answer) for fact in facts}
+    return {(same_text(fact.subject), same_text(fact.answer)) for fact in facts}
 
 
 def _folded(texts: Iterable[str]) -> set[str]:
-    return {text.casefold() for text in texts}
+    return {same_text_caseless(text) for text in texts}
 
 
 def _folded_pairs(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    return {(subject.casefold(), answer.casefold()) for subject, answer in pairs}
+    return {(same_text_caseless(subject), same_text_caseless(answer)) for subject, answer in pairs}
 
 
 def _share(own: set, seen: set) -> float:

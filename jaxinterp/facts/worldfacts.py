@@ -59,8 +59,7 @@ def describe(fact_set: FactSet) -> str:
         answers = {fact_set.facts[index].answer for index in facts}
         example = "-"
         if facts:
-            before, after = fact_set.prompt(facts[0], 0), fact_set.after(facts[0], 0)
-            example = f"{before} {fact_set.facts[facts[0]].answer}{after}".strip()
+            example = "".join(fact_set.text(facts[0], 0)).strip()
         counts = (len(facts), len(answers), len(relation.prompts))
         rows.append((relation.domain, relation.name, *map(str, counts), example))
     rows.append(("total", str(len(fact_set.relations)), str(len(fact_set)), "", "", ""))

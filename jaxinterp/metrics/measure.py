@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxinterp.errors import UserError
-from jaxinterp.facts.encoding import EncodedQueries, earlier, encode
+from jaxinterp.facts.encoding import EncodedQueries, earlier, encode, tokens_read
 from jaxinterp.facts.facts import SETS, FactSet, Split
 from jaxinterp.facts.leakage import clean
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
@@ -103,16 +104,22 @@ def measure(
     return measure_sets(model, facts, sets, training, config, clean=unseen, progress=progress)
 
 
+class MeasuredFacts(NamedTuple):
+    """What `measure_facts` gives."""
+
+    measurement: Measurement
+    left_out: Mapping[str, int]  # facts, prompts and queries, by reason
+    read: Mapping[str, object]  # the tokens of one query; see `jaxinterp.facts.encoding.tokens_read`
+
+
 def measure_facts(
     model: LanguageModel, facts: FactSet, config: MeasureConfig, *, progress: Progress = lambda *_: None
-) -> tuple[Measurement, dict[str, int]]:
+) -> MeasuredFacts:
     """Measures any model on any facts: on the sets "facts" and "known_facts", those that it answers correctly.
 
     What it knows is found out on `config.ability_queries` queries; each set is a sample of `config.queries`. Causal
     models are asked only with prompts that have the answer last.
 
-    Returns:
-      The measurement, and how many facts, prompts and queries were left out, by reason.
     Raises:
       UserError: also if no query can be encoded.
     """
@@ -133,7 +140,8 @@ def measure_facts(
     sets = {"facts": tried}
     if correct.any():
         sets["known_facts"] = tried[np.flatnonzero(correct)]
-    return measure_sets(model, facts, sets, tried, config, progress=progress), left_out
+    measurement = measure_sets(model, facts, sets, tried, config, progress=progress)
+    return MeasuredFacts(measurement, left_out, tokens_read(tried, 0, model.tokenizer))
 
 
 def measure_sets(

@@ -18,6 +18,7 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "chat_template.jinja",
 )
 INDEX = "model.safetensors.index.json"
 SECONDS_FOR_THE_FIRST_ANSWER = 5.0

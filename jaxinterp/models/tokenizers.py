@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import json
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -16,8 +18,16 @@ from jaxinterp.files import read_json, write_json, write_text
 BOS, PAD, UNK = "<bos>", "<pad>", "<unk>"
 Kind = Literal["word", "bpe"]
 KINDS = ("word", "bpe")
-FRAME = ("prefix", "suffix", "pad", "unk", "mask")
+FRAME = ("prefix", "suffix", "pad", "unk", "mask")  # of frame.json; "chat" stands there, too, if there is one
 SPACE = "▁"  # how sentencepiece writes a space
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """How a model was taught to hold a conversation; see `jaxinterp.models.chat`."""
+
+    template: str  # Jinja, as its authors published it
+    tokens: Mapping[str, str]  # the control tokens that templates have names for, e.g. "bos_token": "<|im_start|>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +35,7 @@ class TextTokenizer:
     """A tokenizer and the frame that its model expects around a text: prefix + encode(text) + suffix, then padding.
 
     The backend belongs to this object: its truncation and padding are switched off, and special tokens that are spelled
-    out in a text, as "<|im_end|>", are plain text to it.
+    out in a text, as "<|im_end|>", are plain text to it unless they are asked for.
     """
 
     backend: Tokenizer  # encodes the text; its post-processor adds nothing
@@ -34,6 +44,7 @@ class TextTokenizer:
     pad: int  # fills the right of shorter sequences; any token where the model has none for it
     unk: int | None  # stands for what the vocabulary lacks; None if any text can be encoded
     mask: int | None = None  # of a masked language model
+    chat: Chat | None = None  # of a model that was taught to converse
 
     def __post_init__(self) -> None:
         frame = {"prefix": self.prefix, "suffix": self.suffix, "pad": (self.pad,)}
@@ -60,28 +71,44 @@ class TextTokenizer:
         added = self.backend.get_added_tokens_decoder()
         return frozenset(id for id, token in added.items() if token.special and len(token.content) > 1) - {self.unk}
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, without prefix and suffix; the text is plain, whatever it looks like.
+    def encode(self, text: str, *, control_tokens: bool = False) -> list[int]:
+        """The ids of a text, without prefix and suffix.
 
+        Args:
+          text: plain, whatever it looks like.
+          control_tokens: whether names of control tokens in it, as "<|im_end|>", mean those tokens.
         Raises:
-          UserError: if the text is no valid Unicode, or gives a control token nevertheless: a vocabulary of words has
-            no other way to write "<bos>".
+          UserError: if the text is no valid Unicode, or gives a control token though none is asked for: a vocabulary of
+            words has no other way to write "<bos>".
         """
-        return self.encode_batch([text])[0]
+        return self.encode_batch([text], control_tokens=control_tokens)[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], *, control_tokens: bool = False) -> list[list[int]]:
         """`encode` of many texts, in parallel."""
         try:
+            self.backend.encode_special_tokens = not control_tokens
             encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         except TypeError:
             bad = next(text for text in texts if not _is_unicode(text))
             raise UserError(f"{bad!r} has lone surrogates, which no tokenizer can encode; give valid Unicode") from None
+        finally:
+            self.backend.encode_special_tokens = True
         ids = [encoding.ids for encoding in encodings]
         for text, found in zip(texts, ids, strict=True):
-            for id in self.special.intersection(found):
+            for id in () if control_tokens else self.special.intersection(found):
                 token = self.backend.id_to_token(id)
                 raise UserError(f"{text!r} holds {token!r}, a control token of this tokenizer; reword the text")
         return ids
+
+    def spelled_control_token(self, text: str) -> str | None:
+        """The first control token that a text spells out, which it would not be: "<|im_end|>" is six tokens of text."""
+        found = self._control_tokens.search(text)
+        return found[0] if found else None
+
+    @functools.cached_property
+    def _control_tokens(self) -> re.Pattern:
+        names = sorted(filter(None, map(self.backend.id_to_token, self.special)), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names)) if names else r"(?!)")
 
     def token(self, id: int) -> str:
         """One token as a person reads it: " Paris" with its space, "##ing" as it stands.
@@ -201,7 +228,9 @@ def save_tokenizer(tokenizer: TextTokenizer, path: Path) -> None:
       UserError: if a file cannot be written.
     """
     write_text(path, tokenizer.backend.to_str(pretty=False))
-    write_json(path.with_name("frame.json"), {name: getattr(tokenizer, name) for name in FRAME})
+    frame = {name: getattr(tokenizer, name) for name in FRAME}
+    chat = {} if tokenizer.chat is None else {"chat": dataclasses.asdict(tokenizer.chat)}
+    write_json(path.with_name("frame.json"), frame | chat)
 
 
 def load_tokenizer(path: Path) -> TextTokenizer:
@@ -225,13 +254,24 @@ def load_tokenizer(path: Path) -> TextTokenizer:
 
 def _frame(path: Path) -> dict[str, object]:
     frame = read_json(path)
+    chat = _chat(frame.pop("chat", None), path)
     valid = {"prefix": _are_ids, "suffix": _are_ids, "pad": _is_id, "unk": _is_id_or_none, "mask": _is_id_or_none}
     if frame.keys() != valid.keys():
         raise UserError(f"{path} has the fields {', '.join(sorted(frame)) or 'none'}, not {', '.join(FRAME)}")
     for name, value in frame.items():
         if not valid[name](value):
             raise UserError(f"{path}: {name} is {value!r}, which is no token id")
-    return frame | {name: tuple(frame[name]) for name in ("prefix", "suffix")}
+    return frame | {name: tuple(frame[name]) for name in ("prefix", "suffix")} | {"chat": chat}
+
+
+def _chat(value: object, path: Path) -> Chat | None:
+    if value is None:
+        return None
+    tokens = value.get("tokens") if isinstance(value, dict) else None
+    texts = [value.get("template"), *tokens, *tokens.values()] if isinstance(tokens, dict) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: chat must be an object of a template and its tokens, got {str(value)[:100]}")
+    return Chat(value["template"], tokens)
 
 
 def _is_id(value: object) -> bool:
@@ -244,6 +284,14 @@ def _is_id_or_none(value: object) -> bool:
 
 def _are_ids(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_id, value))
+
+
+def quiet_transformers() -> ModuleType:
+    """The library, which takes a second to import, without its news that PyTorch is missing."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    return transformers
 
 
 def _is_unicode(text: str) -> bool:

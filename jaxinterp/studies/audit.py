@@ -78,15 +78,15 @@ def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
     found = []
     for fact, prompt in data.split.unseen_facts.tolist():
         asked = data.facts.facts[fact]
-        if asked.relation in relations or data.facts.after(fact, prompt).strip(" ."):
+        before, answer, after = data.facts.text(fact, prompt)
+        if asked.relation in relations or after.strip(" ."):
             continue
         relations.add(asked.relation)
-        text = data.facts.prompt(fact, prompt)
         seen = {
-            group: inspect_answer(model, text, asked.answer, k=config.measure.k, rule="midpoint")
+            group: inspect_answer(model, before, answer, k=config.measure.k, rule="midpoint")
             for group, model in models.items()
         }
-        found.append({"prompt": text, "answer": asked.answer, "models": seen})
+        found.append({"prompt": before, "answer": asked.answer, "models": seen})
         if len(found) == EXAMPLES:
             break
     return found

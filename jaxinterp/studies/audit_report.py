@@ -315,7 +315,7 @@ def _examples(results: Mapping) -> str:
         for group, seen in example["models"].items():
             rows = "".join(
                 f"<tr><th class=n scope=row>{neuron['layer']}.{neuron['neuron']}<td class=n>{neuron['score']:+.3f}"
-                f"<td class=n>{neuron['share']:.0%}<td class=text>"
+                f"<td class=n>{'–' if neuron['share'] is None else format(neuron['share'], '.0%')}<td class=text>"
                 + " ".join(f"<code>{html.escape(token)}</code>" for token in neuron["promotes"])
                 for neuron in seen["tokens"][0]["neurons"]
             )

@@ -51,11 +51,16 @@ def _on_facts(title: str, model: LanguageModel, source: str, config: MeasureConf
         def advance(stage: str, done: int, total: int) -> None:
             report(100 * stages.index(stage) + 100 * done // total, stage.replace("_", " "))
 
-        measurement, left_out = measure_facts(model, facts, config, progress=advance)
+        measurement, left_out, read = measure_facts(model, facts, config, progress=advance)
     print("left out: " + (", ".join(f"{n:,} {reason}" for reason, n in left_out.items()) or "nothing"))
+    first, end = read["answer"]
+    print(
+        f"one of the texts, as it was read: {' '.join(map(repr, read['tokens']))}; answer: tokens {first} to {end - 1}"
+    )
     if "known_facts" not in measurement.sets:
         print("the model answers none of the facts that it was asked correctly")
     return {
         **model_results(measurement, model, [relation.name for relation in facts.relations]),
         "left_out": left_out,
+        "read": read,
     }

@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 from tiny import masked_tokenizer, tiny_grid, tiny_queries
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, allowed, answer_tokens
 from jaxinterp.facts.encoding import (
+    SPELLED,
     TOO_LONG,
     UNCLEAR,
     UNKNOWN,
@@ -19,9 +20,10 @@ from jaxinterp.facts.encoding import (
     encode_texts,
     query_batch,
     sentence,
+    tokens_read,
 )
-from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.models.tokenizers import BOS, PAD, TextTokenizer, train_tokenizer
+from jaxinterp.facts.facts import Fact, FactSet, Relation, Text
+from jaxinterp.models.tokenizers import BOS, PAD, TextTokenizer, byte_alphabet, train_tokenizer
 
 FACTS = FactSet(
     (
@@ -365,12 +367,12 @@ def test_a_causal_model_without_a_first_token():
 def test_what_cannot_be_encoded_is_left_out_and_counted():
     tokenizer = train_tokenizer(["a b c d e ."])
     texts = [
-        ("a", "b", "."),
-        ("a b", "z", "."),
-        ("z", "b", "."),
-        ("a", " ", "."),
-        ("a b c d", "e", "."),
-        ("b", "a", "."),
+        Text("a", " b", "."),
+        Text("a b", " z", "."),
+        Text("z", " b", "."),
+        Text("a", " ", "."),
+        Text("a b c d", " e", "."),
+        Text("b", " a", "."),
     ]
     dropped = {UNKNOWN: 5}
     found = encode_texts(texts, tokenizer, n_ctx=6, dropped=dropped)
@@ -381,6 +383,71 @@ def test_what_cannot_be_encoded_is_left_out_and_counted():
     np.testing.assert_array_equal(encode_texts(texts, tokenizer, dropped={}).fact_N, [0, 4, 5])
     with pytest.raises(UserError, match=r"none of the 2 queries can be encoded: .*'word outside the vocabulary': 2"):
         encode_texts(texts[1:3], tokenizer, dropped={})
+
+
+def byte_level(*merges: tuple[str, str], special: str = "<end>") -> TextTokenizer:
+    """A vocabulary of all bytes and a few merges."""
+    pieces = [*sorted(byte_alphabet()), *(left + right for left, right in merges)]
+    backend = Tokenizer(models.BPE({piece: id for id, piece in enumerate(pieces)}, list(merges)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([special])
+    return TextTokenizer(backend, (), (), backend.token_to_id(special), None)
+
+
+@pytest.mark.parametrize(
+    ("before", "answer", "read", "own"),
+    [
+        ("is (", "ab", ["i", "s", " (", "ab"], ["ab"]),
+        ("is", " ab", ["i", "s", " ab"], [" ab"]),
+        ("is", "ab", ["i", "s", "ab"], ["ab"]),
+        # As one text the prompt's last space would be the answer's: the prompt is read as it stands all the same.
+        ("is ", "ab", ["i", "s", " ", "ab"], ["ab"]),
+        ("is\n", "ab", ["i", "s", "\n", "ab"], ["ab"]),
+        ("xa", "b", ["x", "a", "b"], ["b"]),
+        ("x", "ab%.", ["x", "ab", "%", "."], ["ab", "%", "."]),
+    ],
+)
+def test_a_text_is_read_as_it_stands(before, answer, read, own):
+    tokenizer = byte_level(("a", "b"), ("Ġ", "ab"), ("Ġ", "("))
+    found = encode_texts([Text(before, answer, "")], tokenizer)
+    assert words(tokenizer, found.tokens_NT[0]) == read
+    shown = tokens_read(found, 0, tokenizer)
+    assert shown["tokens"] == read and shown["tokens"][slice(*shown["answer"])] == own
+
+
+def test_an_answer_that_merges_with_its_prompt_and_stands_before_more_is_unclear():
+    tokenizer = byte_level(("a", "b"))
+    with pytest.raises(UserError, match="the answer of 'xab!' cannot be told from the text around it"):
+        encode_texts([Text("xa", "b", "!")], tokenizer)
+    # A tokenizer that begins texts with a space has no token for an answer without one.
+    own = train_tokenizer(["ab ab ab"], kind="bpe", vocab_size=262)
+    with pytest.raises(UserError, match="cannot be told"):
+        encode_texts([Text("ab a", "b", "")], own)
+
+
+def test_control_tokens_in_a_text():
+    tokenizer = byte_level()
+    with pytest.raises(UserError, match="'a<end> b' spells out '<end>', a control token of this tokenizer; reword"):
+        encode_texts([Text("a<end>", " b", "")], tokenizer)
+    dropped = {}
+    found = encode_texts([Text("a<end>", " b", ""), Text("a<end", " b", "")], tokenizer, dropped=dropped)
+    assert dropped == {SPELLED: 1} and found.fact_N.tolist() == [1]
+    found = encode_texts([Text("a<end>", "b<end>", "")], tokenizer, control_tokens=True)
+    assert words(tokenizer, found.tokens_NT[0]) == ["a", "<end>", "b", "<end>"]
+    assert (found.answer_start_N[0], found.answer_length_N[0]) == (2, 2)
+    # A prefix that is spelled out is not put there twice.
+    framed = dataclasses.replace(tokenizer, prefix=(tokenizer.pad,))
+    for before in ("<end>a", "a"):
+        found = encode_texts([Text(before, "b", "")], framed, control_tokens=True)
+        assert words(tokenizer, found.tokens_NT[0]) == ["<end>", "a", "b"]
+
+
+def test_spellings_of_one_subject_have_one_number():
+    relation = Relation("r", ("{subject} is",), "x")
+    facts = FactSet((relation,), (Fact("r", "é", "x"), Fact("r", "e\u0301", "y"), Fact("r", "y\u200b", "z")))
+    found = encode(facts, facts.queries(), byte_level())
+    assert found.subject_N[0] == found.subject_N[1] and found.answer_N[1] == found.subject_N[2]
 
 
 def test_queries_keep_their_facts_when_others_are_left_out():

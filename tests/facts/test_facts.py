@@ -44,25 +44,56 @@ def anywhere(prompts: tuple[str, ...] = ANYWHERE) -> FactSet:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "before", "after"),
+    ("prompt", "text"),
     [
-        (0, "The color of sky is", "."),
-        (1, "The color of sky is", " ."),
-        (2, "", " is sky's {color}."),
-        (3, "sky is", "-colored"),
-        (4, 'sky shows "', '"!'),
-        (5, "sky is", ""),
+        (0, ("The color of sky is", " blue", ".")),
+        (1, ("The color of sky is", " blue", " .")),
+        (2, ("", "blue", " is sky's {color}.")),
+        (3, ("sky is", " blue", "-colored")),
+        (4, ('sky shows "', "blue", '"!')),
+        (5, ("sky is", " blue", "")),
     ],
 )
-def test_text_around_an_answer_that_stands_anywhere(prompt: int, before: str, after: str):
-    assert (anywhere().prompt(0, prompt), anywhere().after(0, prompt)) == (before, after)
+def test_a_text_is_what_its_template_says(prompt: int, text: tuple[str, str, str]):
+    assert anywhere().text(0, prompt) == text
+    assert anywhere().prompt(0, prompt) == text[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "subject", "answer", "joined", "text"),
+    [
+        ("The color of {subject} is ", "sky", "blue", "auto", ("The color of sky is", " blue", ".")),
+        ("The color of {subject} is", "sky", " blue", "auto", ("The color of sky is", " blue", ".")),
+        ("Q: color of {subject}\nA:\n", "sky", "blue", "auto", ("Q: color of sky\nA:\n", "blue", ".")),
+        ("{subject}是中国的首", "北京", "都", "auto", ("北京是中国的首", "都", ".")),
+        ("{subject}の首都は", "日本", "東京", "auto", ("日本の首都は", "東京", ".")),
+        ("เมืองหลวงของ{subject}คือ", "ไทย", "กรุงเทพ", "auto", ("เมืองหลวงของไทยคือ", "กรุงเทพ", ".")),
+        ("{subject}：", "法国", "巴黎", "auto", ("法国：", "巴黎", ".")),
+        ("대한민국의 수도는 {subject}", "x", "서울", "auto", ("대한민국의 수도는 x", " 서울", ".")),
+        ("In Chinese {subject} is", "Beijing", "北京", "auto", ("In Chinese Beijing is", " 北京", ".")),
+        ("{subject}是中国的首", "北京", "都", "space", ("北京是中国的首", " 都", ".")),
+        ("{subject} is", "sky", "blue", "nothing", ("sky is", "blue", ".")),
+        ("{subject} is  {answer}", "sky", "blue", "auto", ("sky is ", " blue", "")),
+        ("{subject} ({answer}", "WHO", "W", "auto", ("WHO (", "W", "")),
+    ],
+)
+def test_what_stands_before_an_answer(template, subject, answer, joined, text):
+    asked = FactSet((Relation("r", (template,), "", joined=joined),), (Fact("r", subject, answer),))
+    assert asked.text(0, 0) == text
+
+
+def test_an_unknown_way_to_join():
+    with pytest.raises(UserError, match=r"unknown relation.joined 'tab'; known: auto, nothing, space"):
+        relation = Relation("r", ("{subject} is",), "")
+        object.__setattr__(relation, "joined", "tab")  # as a file may say, where no type is checked
+        relation.__post_init__()
 
 
 def test_braces_in_a_subject_are_text():
     facts = FactSet(
         (Relation("color", ("{subject} is {answer}, {0}",), ""),), (Fact("color", "a{answer}{subject}{", "red"),)
     )
-    assert (facts.prompt(0, 0), facts.after(0, 0)) == ("a{answer}{subject}{ is", ", {0}")
+    assert facts.text(0, 0) == ("a{answer}{subject}{ is", " red", ", {0}")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +123,10 @@ def test_answer_last_keeps_prompts_that_end_in_the_answer_and_counts_the_others(
     )
     last = facts.answer_last()
     assert [relation.name for relation in last.relations] == ["color"]
-    assert last.relations[0].prompts == (ANYWHERE[0], ANYWHERE[4], ANYWHERE[5])
+    assert last.relations[0].prompts == (ANYWHERE[0], '{subject} shows "{answer}', ANYWHERE[5])
+    # Nothing is left after the answer, which its last letters could merge with.
+    assert {last.text(*query).after for query in last.queries().tolist()} == {""}
+    assert last.text(1, 1) == ('sea shows "', "green", "")
     assert last.facts == (facts.facts[0], facts.facts[3])
     assert last.dropped == {
         "duplicate": 3,
@@ -104,7 +138,11 @@ def test_answer_last_keeps_prompts_that_end_in_the_answer_and_counts_the_others(
 
 
 def test_answer_last_changes_nothing_where_every_answer_is_last():
-    assert fact_set().answer_last() == fact_set()
+    last = fact_set().answer_last()
+    assert [relation.prompts for relation in last.relations] == [one.prompts for one in fact_set().relations]
+    assert (last.facts, last.dropped) == (fact_set().facts, {})
+    assert [tuple(last.text(0, 0))] == [(*fact_set().text(0, 0)[:2], "")]
+    assert last.digest() != fact_set().digest()
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,14 @@ def pararel(tmp_path: Path, layout: tuple[str, str] = LAYOUTS[0]) -> Path:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pararel(tmp_path: Path, layout: tuple[str, str]):
     facts = read_pararel(pararel(tmp_path, layout))
-    assert triples(facts) == [("P9", "a", "b"), ("P36", "Peru", "Lima")]
+    assert triples(facts) == [("P9", "a", "b"), ("P36", "Peru", " Lima ")]
     assert facts.relation["P36"].prompts == (
         "The capital of {subject} is {answer} .",
         "{answer} is {subject}'s {capital}.",
     )
-    assert (facts.prompt(1, 0), facts.after(1, 0)) == ("The capital of Peru is", " .")
-    assert (facts.prompt(1, 1), facts.after(1, 1)) == ("", " is Peru's {capital}.")
+    # White space is read as it stands.
+    assert facts.text(1, 0) == ("The capital of Peru is", "  Lima ", " .")
+    assert facts.text(1, 1) == ("", " Lima ", " is Peru's {capital}.")
     assert facts.dropped == {"ambiguous subject": 2, "duplicate": 1, "empty": 1, "repeated prompt": 1}
 
 
@@ -139,10 +140,10 @@ def test_counterfact(tmp_path: Path):
     facts = read_counterfact(write(tmp_path / "c.json", json.dumps(records)))
     assert triples(facts) == [("P17", "Oslo", "Norway"), ("P103", "Ann", "Dutch"), ("P103", "Zoe", "French")]
     assert facts.relation["P103"].prompts == ("The mother tongue of {subject} is", "{subject}, a native speaker of")
-    assert (facts.prompt(2, 1), facts.after(2, 1)) == ("Zoe, a native speaker of", ".")
+    assert facts.text(2, 1) == ("Zoe, a native speaker of", " French", ".")
     assert facts.prompt(0, 0) == "Oslo {x} lies in"
     assert facts.dropped == {"duplicate": 1}
-    assert facts.answer_last() == facts
+    assert [relation.prompts for relation in facts.answer_last().relations] == [r.prompts for r in facts.relations]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_table_as_csv(tmp_path: Path):
     assert facts.relation["capital"].prompts == (
         "The capital of {subject} is", "{answer}, as you know, is the capital of {subject}.",
     )  # fmt: skip
-    assert (facts.prompt(0, 1), facts.after(0, 1)) == ("", ", as you know, is the capital of Chad.")
+    assert facts.text(0, 1) == ("", "N'Djamena\nCity", ", as you know, is the capital of Chad.")
     assert facts.dropped == {"duplicate": 1}
     assert {relation.domain for relation in facts.relations} == {"own"}
 

@@ -189,7 +189,7 @@ def test_a_table_in_words():
     for fact in (0, 9, N - 1):
         subject, relation, answer = (int(x[fact]) for x in (TABLE.subject_N, TABLE.relation_N, TABLE.answer_N))
         assert facts.prompt(fact, 0) == f"subject{subject} relation{relation}"
-        assert (facts.facts[fact].answer, facts.after(fact, 0)) == (f"answer{answer}", ".")
+        assert facts.text(fact, 0)[1:] == (f" answer{answer}", ".")
 
 
 def test_as_a_language_model_a_plant_is_what_it_was():

@@ -208,7 +208,8 @@ def test_any_facts_on_any_model():
     strange = Fact("r0", "nobody", "w1")
     facts = FactSet(facts.relations, (*facts.facts, strange), {"dropped before": 7})
     calls = []
-    found, left_out = measure_facts(model, facts, SMALL, progress=lambda *call: calls.append(call))
+    found, left_out, read = measure_facts(model, facts, SMALL, progress=lambda *call: calls.append(call))
+    assert read["tokens"][read["answer"][0] :] == read["tokens"][slice(*read["answer"])] != []  # nothing comes after it
     assert left_out == {"dropped before": 7, "prompt whose answer does not come last": N_RELATIONS, UNKNOWN: 2}
     assert tuple(found.sets) == ("facts", "known_facts")
     assert found.sets["known_facts"]["recall"].overall.value == 1
@@ -231,7 +232,7 @@ def test_a_model_that_knows_nothing():
     facts = FactSet(facts.relations, tuple(unknown))
     model = dataclasses.replace(model, params={**model.params, "unembedding": -model.params["unembedding"]})
     wrong = [dataclasses.replace(fact, answer="x") for fact in unknown]  # x is never predicted
-    found, left_out = measure_facts(model, dataclasses.replace(facts, facts=tuple(wrong)), SMALL)
+    found, left_out, _ = measure_facts(model, dataclasses.replace(facts, facts=tuple(wrong)), SMALL)
     assert tuple(found.sets) == ("facts",)
     assert found.ability["recall"].overall.value == 0
     assert left_out == {"prompt whose answer does not come last": N_RELATIONS}

@@ -138,7 +138,7 @@ SMALL = MeasureConfig(k=2, queries=12, ability_queries=0, ablation_queries=4, ro
 def test_all_metrics_of_a_model():
     model, facts = knowing()
     calls = []
-    found, _ = measure_facts(
+    found, *_ = measure_facts(
         model, facts, dataclasses.replace(SMALL, metrics=("all",)), progress=lambda *call: calls.append(call)
     )
     names = set(found.sets["facts"])
@@ -154,7 +154,7 @@ def test_all_metrics_of_a_model():
 def test_metrics_by_name_measure_what_they_need():
     model, facts = knowing()
     names = ("gini", "probe_1", "suppressability")
-    found, _ = measure_facts(model, facts, dataclasses.replace(SMALL, metrics=names, ablation_queries=0))
+    found, *_ = measure_facts(model, facts, dataclasses.replace(SMALL, metrics=names, ablation_queries=0))
     assert tuple(found.sets["facts"]) == names
     assert found.sets["facts"]["gini"].by_relation == {}
     assert len(found.sets["facts"]["probe_1"].by_relation) > 1

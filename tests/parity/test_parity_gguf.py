@@ -9,6 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from jaxinterp.facts.encoding import encode, tokens_read
+from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.inspection import inspect_answer
 from jaxinterp.models.bundle import load_model
 from jaxinterp.models.transformer import forward
 
@@ -82,3 +85,55 @@ def test_logits_of_a_real_model(name):
     print(f"{name}: largest difference {difference:.1e} (logits vary by {np.mean(spread):.1f}), top-1 equal {same}/50")
     assert difference < TOLERANCE
     assert same == len(PROMPTS)
+
+
+# P of an answer given a prompt, both as they stand, by another implementation on the same Q4_1 weights.
+TEXTS = {
+    ("The World Health Organization (", "WHO"): (0.988, 0.002),
+    ("Days:\nMonday\nTuesday\nWednesday\n", "Thursday"): (0.549, 0.002),
+    ("The capital of France is", "Paris"): (0.00052, 0.00001),
+    ("The capital of France is", " Paris"): (0.77253, 0.0005),
+    ("The capital of France is (", "Paris"): (0.04277, 0.0002),
+    ("2+2=", "4"): (0.13188, 0.0005),
+    ("北京是中国的首", "都"): (0.139, 0.001),
+    ("def f(x):\n   ", " return"): (0.28709, 0.001),
+}
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    path = MODELS / "smollm2-135m" / "model.gguf"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; `jaxinterp models fetch smollm2-135m` brings it")
+    return load_model(path)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_read_as_it_stands(smollm2, text):
+    found = inspect_answer(smollm2, *text, k=1, rule="midpoint", points=1)
+    value, tolerance = TEXTS[text]
+    assert found["probability"] == pytest.approx(value, abs=tolerance)
+
+
+def test_answers_that_end_in_punctuation_are_kept(smollm2):
+    relations = (Relation("seat", ("The seat of {subject} is",), ""), Relation("share", ("The {subject} is",), ""))
+    facts = FactSet(
+        relations,
+        (Fact("seat", "Foo", "Washington, D.C."), Fact("seat", "Bar", "Acme Inc."), Fact("share", "x", "100%")),
+    ).answer_last()
+    dropped = {}
+    queries = encode(facts, facts.queries(), smollm2.tokenizer, dropped=dropped)
+    read = [tokens_read(queries, row, smollm2.tokenizer) for row in range(len(queries))]
+    assert dropped == {}
+    assert ["".join(one["tokens"][slice(*one["answer"])]) for one in read] == [
+        " Washington, D.C.",
+        " Acme Inc.",
+        " 100%",
+    ]
+
+
+def test_the_chat_template_of_a_real_model(smollm2):
+    found = inspect_answer(smollm2, "Say yes.", "Yes", k=1, rule="midpoint", points=1, chat=True)
+    tokens = found["read"]["tokens"]
+    assert tokens[:2] == ["<|im_start|>", "system"] and tokens.count("<|im_end|>") == 2
+    assert tokens[-6:] == ["<|im_end|>", "\n", "<|im_start|>", "ass", "istant", "\n", "Yes"][-6:]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
-from jaxinterp.facts.readers.lines import field, numbered, parsed, read_text, template, text_field
+from jaxinterp.facts.readers.lines import field, name_field, numbered, parsed, read_text, template, text_field
 
 
 def read_counterfact(path: Path) -> FactSet:
@@ -29,7 +29,8 @@ def read_counterfact(path: Path) -> FactSet:
             raise UserError(f"{place}: expected an object, {{...}}, got {type(record).__name__}")
         asked = field(record, "requested_rewrite", dict, place)
         place += ", requested_rewrite"
-        relation, subject, pattern = (text_field(asked, name, place) for name in ("relation_id", "subject", "prompt"))
+        relation = name_field(asked, "relation_id", place)
+        subject, pattern = (text_field(asked, name, place) for name in ("subject", "prompt"))
         true = field(asked, "target_true", dict, place)
         answer = text_field(true, "str", f"{place}, target_true")
         prompts.setdefault(relation, {})[template(pattern, place, subject="{}", answer=None)] = None

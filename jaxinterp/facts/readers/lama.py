@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation, checked
-from jaxinterp.facts.readers.lines import field, json_lines, numbered, template, text_field
+from jaxinterp.facts.readers.lines import field, json_lines, name_field, numbered, template, text_field
 
 TEMPLATES = "relations.jsonl"
 MASK = "[MASK]"
@@ -40,7 +40,7 @@ def read_lama(path: Path) -> FactSet:
         for number, (place, record) in enumerate(json_lines(file), start=1):
             answer = text_field(record, "obj_label", place)
             subject = text_field(record, "sub_label" if "sub_label" in record else "sub", place)
-            name = text_field(record, "predicate_id", place) if "predicate_id" in record else file.stem
+            name = name_field(record, "predicate_id", place) if "predicate_id" in record else file.stem
             if name in templates:
                 relations.setdefault(name, Relation(name, (templates[name],), domain="LAMA", source=file.name))
             elif "masked_sentences" in record:
@@ -49,7 +49,7 @@ def read_lama(path: Path) -> FactSet:
                     dropped[reason] += 1
                     continue
                 name = f"{file.stem}:{number}"
-                domain = text_field(record, "pred", place) if "pred" in record else file.stem
+                domain = name_field(record, "pred", place) if "pred" in record else file.stem
                 relations[name] = Relation(name, (prompt,), domain, source=file.name)
             else:
                 raise UserError(
@@ -76,7 +76,7 @@ def _templates(folder: Path) -> Mapping[str, str]:
         return {}
     templates: dict[str, str] = {}
     for place, record in json_lines(file):
-        name = text_field(record, "relation", place)
+        name = name_field(record, "relation", place)
         if name in templates:
             raise UserError(f"{place}: a second template of the relation {name!r}; LAMA has one, remove the other")
         templates[name] = template(text_field(record, "template", place), place, subject="[X]", answer="[Y]")
@@ -90,7 +90,7 @@ def _own_template(record: Mapping[str, object], subject: str, place: str) -> tup
         raise UserError(f"{place}: the field 'masked_sentences' must be a list of strings")
     if len(sentences) > 1:
         return None, "several masked sentences"
-    sentence = "".join(sentences).strip()
+    sentence = "".join(sentences)
     if sentence.count(MASK) != 1:
         return None, "sentence without one [MASK]"
     found = list(re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", sentence)) if subject else []

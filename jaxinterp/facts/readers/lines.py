@@ -80,17 +80,22 @@ def field(record: Mapping[str, object], name: str, kind: type, place: str) -> ob
 
 
 def text_field(record: Mapping[str, object], name: str, place: str) -> str:
-    """A field of text, without space around it.
+    """A field of text as it stands, white space included: it is part of what a model reads.
 
     Raises:
       UserError: if the field is missing, is no string, or has half of a surrogate pair, which is no character.
     """
-    text = str(field(record, name, str, place)).strip()
+    text = str(field(record, name, str, place))
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"{place}: the field {name!r} has half of a surrogate pair; correct its \\u escapes") from error
     return text
+
+
+def name_field(record: Mapping[str, object], name: str, place: str) -> str:
+    """A field that names something, without white space around it; errors as those of `text_field`."""
+    return text_field(record, name, place).strip()
 
 
 def template(pattern: str, place: str, *, subject: str, answer: str | None) -> str:

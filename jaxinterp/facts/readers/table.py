@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation, checked
-from jaxinterp.facts.readers.lines import json_lines, read_text, template, text_field
+from jaxinterp.facts.readers.lines import json_lines, name_field, read_text, template, text_field
 
 COLUMNS = ("relation", "subject", "answer", "prompt")
 
@@ -32,7 +32,8 @@ def read_table(path: Path) -> FactSet:
     prompts: dict[str, dict[str, None]] = {}
     rows: Counter[tuple[Fact, str]] = Counter()
     for place, row in readers[path.suffix](path):
-        relation, subject, answer, prompt = (text_field(row, name, place) for name in COLUMNS)
+        relation = name_field(row, "relation", place)
+        subject, answer, prompt = (text_field(row, name, place) for name in COLUMNS[1:])
         if not relation:
             raise UserError(f"{place}: the relation is empty; give it a name")
         template(prompt, place, subject=SUBJECT, answer=ANSWER if ANSWER in prompt else None)

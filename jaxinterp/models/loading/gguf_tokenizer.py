@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from jaxinterp.errors import UserError, unknown
-from jaxinterp.models.tokenizers import SPACE, TextTokenizer, byte_alphabet
+from jaxinterp.models.tokenizers import SPACE, Chat, TextTokenizer, byte_alphabet
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # tokenizer.ggml.token_type
 DIGITS_BY_THREE = (
@@ -52,14 +52,17 @@ def gguf_tokenizer(fields: Mapping[str, object], where: object = "the GGUF file"
     from the scores of its pieces. User-defined tokens are found in texts, control tokens are not.
 
     Args:
-      fields: the file's metadata, as `read_metadata` gives it; keys that do not begin with "tokenizer.ggml." are
-        not looked at.
+      fields: the file's metadata, as `read_metadata` gives it; of the keys that do not begin with "tokenizer.ggml."
+        only "tokenizer.chat_template" is looked at.
       where: the file's name, for messages.
     Raises:
       UserError: if the kind of tokenizer or its way to split words is unknown, or a field is missing or does not fit
         the others.
     """
-    return _Vocabulary(_Fields(fields, where)).tokenizer()
+    vocabulary = _Vocabulary(_Fields(fields, where))
+    template = fields.get("tokenizer.chat_template")
+    chat = Chat(template, vocabulary.control_names()) if isinstance(template, str) else None
+    return dataclasses.replace(vocabulary.tokenizer(), chat=chat)
 
 
 class _Fields:
@@ -114,6 +117,10 @@ class _Vocabulary:
         if id is not None and not 0 <= id < len(self.tokens):
             raise self.fields.error(f"tokenizer.ggml.{key} is {id}, the vocabulary has {len(self.tokens)} tokens")
         return id
+
+    def control_names(self) -> dict[str, str]:
+        """The tokens that chat templates have names for."""
+        return {f"{name}_token": self.tokens[id] for name, id in self.special.items() if id is not None}
 
     def tokenizer(self) -> TextTokenizer:
         if self.kind == "gpt2":

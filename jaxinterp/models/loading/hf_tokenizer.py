@@ -1,12 +1,11 @@
 """The tokenizer of a folder in the layout of the Hugging Face hub."""
 
-import os
 from pathlib import Path
 
 from tokenizers import Tokenizer, models
 
 from jaxinterp.errors import UserError
-from jaxinterp.models.tokenizers import TextTokenizer, byte_alphabet
+from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, quiet_transformers
 
 PUBLISHED = "tokenizer.json"
 # Any of these sets is enough to build the tokenizer of a known family. From a folder without one, transformers makes a
@@ -30,9 +29,7 @@ def folder_tokenizer(folder: Path) -> TextTokenizer:
     ):
         accepted = ", ".join([PUBLISHED, *(" with ".join(names) for names in VOCABULARIES)])
         raise UserError(f"{folder} has no tokenizer; one of these files is needed: {accepted}")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing is no news
-    import transformers
-
+    transformers = quiet_transformers()
     published = (folder / PUBLISHED).is_file()
     loader = transformers.PreTrainedTokenizerFast if published else transformers.AutoTokenizer
     try:
@@ -50,7 +47,15 @@ def folder_tokenizer(folder: Path) -> TextTokenizer:
     pad = next(id for id in stand_ins if id is not None)
     unk = _unknown(backend, loaded.unk_token_id, pad)
     # Some causal families declare a mask token, too, but only masked models close their texts with a token.
-    return TextTokenizer(backend, prefix, suffix, pad, unk, loaded.mask_token_id if suffix else None)
+    return TextTokenizer(backend, prefix, suffix, pad, unk, loaded.mask_token_id if suffix else None, _chat(loaded))
+
+
+def _chat(loaded) -> Chat | None:
+    template = loaded.chat_template
+    if isinstance(template, dict):  # several by name, for tools and the like
+        template = template.get("default")
+    names = {name: text for name, text in loaded.special_tokens_map.items() if isinstance(text, str)}
+    return Chat(template, names) if isinstance(template, str) else None
 
 
 def _frame(loaded, folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
