@@ -446,7 +446,7 @@ def checked(
         relation = by_name[name]
         for fact in known.values():
             texts = [_text(relation, prompt, fact.subject, fact.answer) for prompt in relation.prompts]
-            if any(gives_away(part, fact.answer) for text in texts for part in (text.before, text.after)):
+            if gives_away([part for text in texts for part in (text.before, text.after)], fact.answer):
                 drop("answer inside its prompt")
             else:
                 facts.append(fact)

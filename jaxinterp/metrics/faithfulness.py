@@ -46,12 +46,13 @@ BUDGETS = (1, 2, 4, 8, 16)  # neurons an answer
 @column_group("budgets", gives=(*(f"without_{k}" for k in BUDGETS), "attribution_share"), cost="passes")
 def _budgets(measured: Measured) -> dict[str, Array]:
     """P with the 1 … 16 neurons of highest score off (at most all but one); and the share of the positive scores that
-    the k knowledge neurons have.
+    the k knowledge neurons have, NaN of an answer with a token that has none.
     """
     scores = measured.scores_LRF
     most = scores.shape[0] * scores.shape[2] - 1
     positive = jnp.maximum(scores, 0)
-    share_R = (positive * measured.mask_LRF).sum((0, 2)) / jnp.maximum(positive.sum((0, 2)), 1e-30)
+    total_R = positive.sum((0, 2))
+    share_R = (positive * measured.mask_LRF).sum((0, 2)) / jnp.where(total_R > 0, total_R, jnp.nan)
     return {
         **{f"without_{k}": measured.probability(Edit(1 - top_k(scores, min(k, most)))) for k in BUDGETS},
         "attribution_share": measured.answer_mean(share_R),

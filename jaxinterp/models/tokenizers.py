@@ -68,8 +68,7 @@ class TextTokenizer:
 
         A single character is an ordinary token that is also used for something else, as "!" is for padding.
         """
-        added = self.backend.get_added_tokens_decoder()
-        return frozenset(id for id, token in added.items() if token.special and len(token.content) > 1) - {self.unk}
+        return frozenset(self._control) - {self.unk}
 
     def encode(self, text: str, *, control_tokens: bool = False) -> list[int]:
         """The ids of a text, without prefix and suffix.
@@ -102,12 +101,17 @@ class TextTokenizer:
 
     def spelled_control_token(self, text: str) -> str | None:
         """The first control token that a text spells out, which it would not be: "<|im_end|>" is six tokens of text."""
-        found = self._control_tokens.search(text)
+        found = self._control_names.search(text)
         return found[0] if found else None
 
     @functools.cached_property
-    def _control_tokens(self) -> re.Pattern:
-        names = sorted(filter(None, map(self.backend.id_to_token, self.special)), key=len, reverse=True)
+    def _control(self) -> dict[int, str]:
+        added = self.backend.get_added_tokens_decoder()
+        return {id: token.content for id, token in added.items() if token.special and len(token.content) > 1}
+
+    @functools.cached_property
+    def _control_names(self) -> re.Pattern:
+        names = sorted(self._control.values(), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, names)) if names else r"(?!)")
 
     def token(self, id: int) -> str:

@@ -40,12 +40,14 @@ def test_different_spellings():
         ("So\u200bfia is", "Sofia", True),
         ("C++ and", "C++", True),
         ("100% of", "100", True),
+        ("C++x and", "C++", False),
+        ("Omaniya, Oman and", "Oman", True),
         ("1000 of", "100", False),
         ("", "a", False),
     ],
 )
 def test_answers_inside_a_text(text, answer, expected):
-    assert gives_away(text, answer) == expected
+    assert gives_away([text], answer) == gives_away(["", text], answer) == expected
 
 
 def test_scripts_without_spaces():
