@@ -75,8 +75,12 @@ def share_scale(rows: Sequence[Mapping], room: float = 0.0) -> alt.Scale:
 
 
 def drawn_interval(row: Mapping) -> tuple[float, float]:
-    """The ends of an interval as it is drawn: around the value, and at most `EDGE` beyond 0 and 100%."""
+    """The ends of an interval as it is drawn: around the value, and at most `EDGE` beyond 0 and 100%; the value alone if
+    there is none.
+    """
     value = row["value"]
+    if row["low"] is None or row["high"] is None:
+        return value, value
     return min(value, max(row["low"], -EDGE)), max(value, min(row["high"], 1 + EDGE))
 
 

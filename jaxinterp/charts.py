@@ -52,6 +52,7 @@ _CURVES = {
 }
 _SHARED = tuple(name for name in _CURVES if name.startswith("control_drop"))  # curves on one scale
 _IS_KNOWN = "isValid(datum.value)"  # of a row
+_HAS_INTERVAL = "isValid(datum.low)"
 POINTS = 300  # at most, of a training curve; longer ones are averaged over equal bins
 
 
@@ -119,7 +120,7 @@ def relation_bars(results: Results, set_name: str, *, width: int = style.WIDTH) 
     )
     interval = (
         base.mark_rule(strokeWidth=1)
-        .transform_filter(_IS_KNOWN)
+        .transform_filter(_HAS_INTERVAL)
         .encode(x=alt.X("low_at:Q", title=title), x2="high_at:Q")
     )
     missing = (
@@ -305,7 +306,7 @@ def _bars_by_set(results: Results, drops: Mapping[str, tuple[str, str]], width: 
     )
     intervals = (
         base.mark_rule(strokeWidth=1.5)
-        .transform_filter(_IS_KNOWN)
+        .transform_filter(_HAS_INTERVAL)
         .encode(x=alt.X("low_at:Q", title=title), x2="high_at:Q")
     )
     texts = base.mark_text(align="left", dx=4).encode(x=alt.X("text_at:Q", title=title), text="text:N")

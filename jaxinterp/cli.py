@@ -16,6 +16,7 @@ from jaxinterp.errors import UserError
 from jaxinterp.metric_commands import Metrics
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.model_commands import Models
+from jaxinterp.numbers_given import check_numbers
 from jaxinterp.training.config import TrainConfig
 
 REFERENCE = "checkpoints/reference/suppressable"
@@ -162,6 +163,17 @@ def keep_compiled() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
+def escape_output() -> None:
+    """Has characters that the terminal, pipe or file of the output cannot hold written as escapes, such as \\u2212.
+
+    Output that is redirected is ASCII or a code page in some places, notably on Windows, and no name of a fact or of a
+    file should end a command that has run for an hour.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(command: Callable[[], None]) -> int:
     """Runs a command; a user's mistake becomes one line on stderr and status 2, an interruption status 130."""
     try:
@@ -177,12 +189,14 @@ def run(command: Callable[[], None]) -> int:
 
 def experiment(command: type, arguments: Sequence[str] | None = None) -> None:
     """Entry point of an experiment script: parses a config dataclass and runs it."""
+    escape_output()
     keep_compiled()
     sys.exit(run(lambda: _parsed(command, arguments)()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `jaxinterp`."""
+    escape_output()
     keep_compiled()
     commands = (
         Annotated[Train, tyro.conf.subcommand("train")]
@@ -200,11 +214,13 @@ def _parsed(command: object, arguments: Sequence[str] | None, prog: str | None =
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed):
-            return tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
+            parsed = tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
         raise UserError(_unboxed(boxed.getvalue())) from None
+    check_numbers(parsed)  # options of the command itself, beside those of its configs
+    return parsed
 
 
 def _unboxed(text: str) -> str:

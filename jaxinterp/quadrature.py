@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxinterp.errors import UserError, unknown
+from jaxinterp.numbers_given import check_number
 
 RULES = ("left", "right", "midpoint", "gauss_legendre")
 
@@ -38,6 +39,7 @@ def integral(rule: str, n_points: int, tolerance: float) -> Integral:
     """
     if rule != "adaptive":
         return quadrature(rule, n_points)
+    check_number("the tolerance of an adaptive attribution", tolerance)
     if tolerance <= 0:
         raise UserError(f"the tolerance of an adaptive attribution must be above 0, got {tolerance}")
     return Adaptive(tolerance)

@@ -8,17 +8,28 @@ from jaxinterp import charts
 from jaxinterp import report_tables as tables
 from jaxinterp.errors import UserError
 from jaxinterp.files import write_text
-from jaxinterp.metrics.results import CONTROL_DROPS, HEADLINE, is_known, missing_controls, published_figures
+from jaxinterp.metrics.results import (
+    CONTROL_DROPS,
+    HEADLINE,
+    has_interval,
+    is_few,
+    is_known,
+    left_out_sentences,
+    missing_controls,
+    other_queries_in_words,
+    published_figures,
+)
 from jaxinterp.report_page import Section, figure, note, page, tabs
 from jaxinterp.terms import METRICS, SETS, term
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six")
 _INTERVALS = (
-    "Brackets, and the thin lines on bars, are 95% bootstrap intervals. That of a set covers other facts and other "
+    "Brackets, and the thin lines on bars, are 95% intervals. That of a set covers other facts and other "
     "relations of the same kind: its relations are drawn with replacement, each with its facts, and the number is "
     "computed anew, many times; the interval is the number ± the spread of the outcomes times Student's t for so many "
     "relations. Few relations say little of others, so that the interval of two is very wide. For a single relation "
-    "its facts are drawn, a fact with all its prompts. C is taken as the largest anew each time. No interval says how "
+    "each fact, with all its prompts, is left out in turn, and the interval is the number ± the spread of the outcomes "
+    "times Student's t for so many facts. C is taken as the largest anew each time. No interval says how "
     "much a number would move if the models were trained again from another seed, which can be more."
 )
 _CONTROLS = (
@@ -105,6 +116,7 @@ def _summary(results: Mapping) -> str:
     return (
         tables.estimates(list(models), groups)
         + _missing(results)
+        + _remarks(results)
         + f"<p class=note>{_INTERVALS}</p>"
         + f"<details><summary>All metrics</summary>{tables.estimates(list(models), _groups(results))}</details>"
     )
@@ -133,6 +145,25 @@ def _missing(results: Mapping) -> str:
         for name, kinds in missing.items()
     )
     return note(f"– : no answer of the set has such a control ({sets}); C is the largest of the kinds that there are.")
+
+
+def _remarks(results: Mapping) -> str:
+    """Which relations the figures lack, where S and C are over different facts, and what marks say."""
+    models = results["models"]
+    sentences = []
+    for name, model in models.items():
+        words = left_out_sentences(model)
+        for set_name, metrics in model["sets"].items():
+            if clause := other_queries_in_words(metrics):
+                words.append(f"{set_name.replace('_', ' ')}: {clause}")
+        sentences += [f"{name}, {sentence}" if len(models) > 1 else sentence for sentence in words]
+    shown = [value for model in models.values() for metrics in model["sets"].values() for value in metrics.values()]
+    return "".join(note(html.escape(sentence) + ".") for sentence in sentences) + _marks(shown)
+
+
+def _marks(shown: Sequence[Mapping]) -> str:
+    marked = any(is_known(value) and (is_few(value) or not has_interval(value)) for value in shown)
+    return note(tables.MARKS) if marked else ""
 
 
 def _published(results: Mapping) -> str:
@@ -180,7 +211,7 @@ def _leakage(results: Mapping) -> str:
 
 
 def _relations(results: Mapping, specs: dict) -> str:
-    panels, complete = [], True
+    panels, complete, shown = [], True, []
     names = [name for name in _HEADLINE if name in _measured(results)]
     for set_name in _set_names(results):
         by_model = {model: value["by_relation"].get(set_name, {}) for model, value in results["models"].items()}
@@ -190,11 +221,18 @@ def _relations(results: Mapping, specs: dict) -> str:
         numbers = f"<details><summary>Numbers</summary>{tables.relations(by_model, names)}</details>"
         panels.append((term(SETS, set_name).title, drawn + numbers))
         every = [metrics for by_relation in by_model.values() for metrics in by_relation.values()]
+        shown += [metrics[name] for metrics in every for name in names if name in metrics]
         complete &= all(is_known(metrics.get(name)) for metrics in every for name in names if name in CONTROL_DROPS)
     if not panels:
         return note("No relation was measured on its own.")
-    return tabs("relations", panels) + (
-        "" if complete else note("– : no answer of the relation has such a control; C is the largest of the others.")
+    return (
+        tabs("relations", panels)
+        + _marks(shown)
+        + (
+            ""
+            if complete
+            else note("– : no answer of the relation has such a control; C is the largest of the others.")
+        )
     )
 
 

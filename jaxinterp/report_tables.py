@@ -4,12 +4,16 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from jaxinterp.metrics.results import CONTROL_DROPS, PublishedFigure
+from jaxinterp.metrics.results import CONTROL_DROPS, FEW, PublishedFigure, has_interval, is_few
 from jaxinterp.terms import METRICS, SETS, Term, term
 
 # Title, note, model -> metric -> estimate, names of the metrics to show: a block of rows.
 Group = tuple[str, str, Mapping[str, Mapping[str, Mapping]], Sequence[str]]
 _MISSING = "<td class=n>–"
+MARKS = (
+    f"* : fewer than {FEW} facts are behind the interval. [–] : it was not estimated, for one fact says nothing of others, "
+    "and neither do facts that do not differ."
+)
 _TOP_RELATIONS = 3
 # Field of `jaxinterp.facts.leakage.Leakage` -> head of its column; others are named as they are.
 _LEAKAGE = {
@@ -179,9 +183,11 @@ def _estimate(value: Mapping | None, about: Term) -> str:
     middle = number(value["value"], about)
     if middle == "–":
         return _MISSING
+    facts = f' title="{value["n"]:,} fact{"s" * (value["n"] != 1)}"' if "n" in value else ""
+    if not has_interval(value):
+        return f"<td class=n{facts}>{middle} <small>[–]</small>"
     ends = f"{number(value['low'], about, bare=True)}, {number(value['high'], about, bare=True)}"
-    facts = f' title="{value["n"]:,} facts"' if "n" in value else ""
-    return f"<td class=n{facts}>{middle} <small>[{ends}]</small>"
+    return f"<td class=n{facts}>{middle} <small>[{ends}]{'*' * is_few(value)}</small>"
 
 
 def number(value: float | int | None, about: Term, *, bare: bool = False) -> str:

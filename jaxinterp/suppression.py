@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxinterp.models.transformer import Edit
 
@@ -25,6 +25,16 @@ def set_value(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | fl
 def control_mask(mask_LRF: Float[Array, "L R F"], control_R: Int[Array, " R"]) -> Float[Array, "L R F"]:
     """Each row gets the mask of row `control_R[r]`: another fact's neurons."""
     return mask_LRF[:, control_R]
+
+
+def random_masks(
+    key_R: Key[Array, " R"], mask_LRF: Float[Array, "L R F"], active_LRF: Float[Array, "L R F"]
+) -> Float[Array, "L R F"]:
+    """`random_mask` with a key for each row, so that a row's neurons do not depend on its batch."""
+    one = jax.vmap(
+        lambda key, mask_LF, active_LF: random_mask(key, mask_LF[:, None], active_LF[:, None])[:, 0], (0, 1, 1), 1
+    )
+    return one(key_R, mask_LRF, active_LRF)
 
 
 def random_mask(

@@ -1,6 +1,7 @@
 """The command line: help, one-line errors, and the commands on the reference models."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -72,6 +73,17 @@ def test_help_explains_every_field(command, capsys):
         ("attribute --answer Paris", "--prompt"),
         ("train --model d_vocab 9", "model.d_vocab is the tokenizer's number of tokens"),
         ("train --seed -1", "seed must be at least 0, got -1"),
+        ("measure --model {model} --tolerance nan", "measure.tolerance must be a finite number, and 0 without a minus"),
+        ("measure --model {model} --tolerance inf", "measure.tolerance must be a finite number"),
+        ("train --optimiser.learning-rate nan", "optimiser.learning_rate must be a finite number"),
+        ("train --optimiser.weight-decay -0.0", "optimiser.weight_decay must be a finite number"),
+        ("train --objective.temperature inf", "objective.temperature must be a finite number"),
+        (
+            "train --objective.weights suppression 0@0,nan@9",
+            "every number of the schedule '0@0,nan@9' must be a finite",
+        ),
+        ("train --model norm_eps nan", "model.norm_eps must be a finite number"),
+        ("attribute --model {model} --prompt a --answer b --tolerance nan", "tolerance must be a finite number"),
         ("train --rows 1", "an answer has 5 tokens, above rows = 1; raise rows"),
         ("measure --model {model} --json {tmp}", "it is a folder; give the name of a file"),
         ("train --resume", "holds no run to resume"),
@@ -128,6 +140,29 @@ def test_the_shell_sees_the_status():
     result = subprocess.run([script, "train", "--steps", "0"], capture_output=True, text=True, check=False)
     assert result.returncode == 2 and "steps must be at least 1, got 0" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_any_output_encoding_will_do(encoding, tmp_path):
+    """As on Windows, where redirected output is of a code page; every byte of it can be read back."""
+    table = tmp_path / "ß.CSV"
+    table.write_text("relation,subject,answer,prompt\n首都,Česko,Prāha,The capital of {subject} is\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    code = "import sys; from jaxinterp.cli import main; main(sys.argv[1:])"
+    for arguments, status, shown in (
+        (["facts", "--facts", str(table)], 0, "首都"),
+        (["metrics", "list", "--json"], 0, "−"),
+        (["metrics", "show", "selective"], 0, "−"),
+        (["models", "list"], 0, "smollm2"),
+        (["train", "--help"], 0, "usage"),
+        (["facts", "--facts", str(tmp_path / "首都")], 2, "首都"),
+    ):
+        command = [sys.executable, "-c", code, *arguments]
+        result = subprocess.run(command, capture_output=True, env=environment, check=False)
+        out, err = result.stdout.decode(encoding), result.stderr.decode(encoding)
+        assert result.returncode == status and "Traceback" not in err, err
+        escaped = shown.encode(encoding, "backslashreplace").decode(encoding)
+        assert escaped in out + err
 
 
 def test_attribute_on_the_reference_model(capsys):

@@ -6,7 +6,7 @@ from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.readers.counterfact import read_counterfact
 from jaxinterp.facts.readers.lama import read_lama
-from jaxinterp.facts.readers.lines import json_lines
+from jaxinterp.facts.readers.lines import json_lines, with_suffix
 from jaxinterp.facts.readers.pararel import layout, read_pararel
 from jaxinterp.facts.readers.table import COLUMNS, read_table
 
@@ -42,14 +42,15 @@ def load_facts(spec: str) -> FactSet:
     if path.is_dir():
         if layout(path) is not None:
             return read_pararel(path)
-        if any(path.glob("*.jsonl")):
+        if with_suffix(path, ".jsonl"):
             return read_lama(path)
         raise UserError(f"the folder {spec!r} has no facts of a known form; accepted: {ACCEPTED}")
-    if path.suffix == ".csv":
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
         return read_table(path)
-    if path.suffix == ".json":
+    if suffix == ".json":
         return read_counterfact(path)
-    if path.suffix == ".jsonl":
+    if suffix == ".jsonl":
         place, record = next(json_lines(path))
         if "obj_label" in record:
             return read_lama(path)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.numbers_given import check_numbers
 
 # No word of these can be a made-up one: every made-up answer is two or more pairs of a consonant and a vowel.
 TEMPLATES = (
@@ -40,6 +41,7 @@ class SyntheticConfig:
     seed: int = 0  # of the words and the answers
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("n_subjects", "n_relations", "n_answers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -21,6 +21,7 @@ from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import forward, init
+from jaxinterp.numbers_given import check_numbers
 from jaxinterp.readout import read
 
 # Factor of the unembedding's initial values: it is not trained, and after the final norm logits would stay too small.
@@ -41,6 +42,7 @@ class RoutingConfig:
     silence: float = 0.1
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("n_layers", "d_model", "neurons", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"routing.{name} must be at least 1, got {getattr(self, name)}")

@@ -19,7 +19,7 @@ from jaxinterp.metrics.recall import ability_step
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.quadrature import Integral
 from jaxinterp.selection import check_k, top_k
-from jaxinterp.suppression import amplify, random_mask, suppress
+from jaxinterp.suppression import amplify, random_masks, suppress
 
 ABILITY = ("correct", "sentence_nll", "sentence_tokens")  # columns of every measurement
 ATTRIBUTION = "attribution"  # the selector that all metrics look at, if they name no other
@@ -77,7 +77,8 @@ def random_neurons(measured: Measured) -> Float[Array, "L R F"]:
     """As many random neurons of each answer and layer, out of those active at its first row where they are known."""
     mask, neurons = measured.mask_LRF, measured.readout.neurons_LRF
     active = jnp.ones_like(mask) if neurons is None else active_neurons(neurons)
-    return random_mask(measured.key, mask, active)[:, measured.first_row_R]
+    key_R = measured.key_N[jnp.asarray(measured.batch.answer_R)]
+    return random_masks(key_R, mask, active)[:, measured.first_row_R]
 
 
 def active_neurons(neurons_LRF: Float[Array, "L R F"]) -> Float[Array, "L R F"]:
@@ -172,6 +173,8 @@ def measured_answers(
     check_k(k, config.n_neurons)
     selectors = tuple(dict.fromkeys(name for group in groups for name in get_group(group).selectors))
     ability, key = ability_step(config), jax.random.key(seed)
+    # Of each query, so that its random neurons do not depend on the batch that it is in.
+    key_N = jax.vmap(lambda query: jax.random.fold_in(key, query))(jnp.arange(len(queries)))
     step, choose = columns_step(of_batch), _choice(selectors, k)
     parts = whole_sequences_by_length(config, queries)
     chosen = {name: np.zeros((len(queries), k), np.int32) for name in (ATTRIBUTION, *selectors)}
@@ -183,7 +186,7 @@ def measured_answers(
         attribution = attribution_of(config, readout, integral, batch)
         batch_key = jax.random.fold_in(key, number)
         scores = {name: _scores(name)(readout, batch_key) for name in selectors}
-        seen = Measured(batch, readout, attribution, scores, batch_key, k)
+        seen = Measured(batch, readout, attribution, scores, key_N[_padded(taken, batch)], k)
         for name, neurons_NK in choose(seen).items():
             chosen[name][taken] = np.asarray(neurons_NK)[: len(taken)]
         if found is not None or kept_NU is not None:
@@ -215,6 +218,11 @@ def measured_answers(
         kept_NU,
         selected_NU if neurons else None,
     )
+
+
+def _padded(taken: Int[np.ndarray, " n"], batch: QueryBatch) -> Int[np.ndarray, " N"]:
+    """The queries of a batch's answers; padding is any query."""
+    return np.concatenate([taken, np.full(len(batch.answer_weight_N) - len(taken), taken[-1])])
 
 
 def _divided(groups: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -287,8 +295,7 @@ def _comparison(
         mean_LF = jnp.asarray(found.activation_RU.mean(0).reshape(found.config.n_layers, found.config.d_mlp))
 
     def compare(batch: QueryBatch, readout, taken: np.ndarray) -> Compared:
-        n = len(batch.answer_weight_N)
-        index_N = np.concatenate([taken, np.full(n - len(taken), taken[-1])])  # padding is any query
+        n, index_N = len(batch.answer_weight_N), _padded(taken, batch)
         partner_XN = control_XN[:, index_N]
         donors = targets = None
         if found is not None:

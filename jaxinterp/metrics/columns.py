@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 
 from jaxinterp.attribution import Attribution
 from jaxinterp.errors import UserError, known_names
@@ -72,7 +72,7 @@ class Rowed:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["batch", "readout", "attribution", "scores", "key"],
+    data_fields=["batch", "readout", "attribution", "scores", "key_N"],
     meta_fields=["k"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Measured(Rowed):
     readout: Readout
     attribution: Attribution
     scores: Mapping[str, Float[Array, "L R F"]]  # of each row, by the other selectors that the groups name
-    key: PRNGKeyArray  # of the batch; a group folds a number of its own in
+    key_N: Key[Array, " N"]  # of each answer, whatever batch it is in; a group folds a number of its own in
     k: int
 
     def of_answers(self, scores_LRF: Float[Array, "L R F"]) -> Float[Array, "L R F"]:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxinterp.errors import UserError
+from jaxinterp.numbers_given import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class MeasureConfig:
     metrics: tuple[str, ...] = ()  # names of `jaxinterp metrics list`, or all; () are those that cost least
 
     def __post_init__(self) -> None:
+        check_numbers(self, "measure.")
         if self.seed < 0:
             raise UserError(f"measure.seed must be at least 0, got {self.seed}")
         if self.tolerance <= 0:

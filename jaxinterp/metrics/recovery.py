@@ -23,6 +23,7 @@ from jaxinterp.selection import answer_scores, top_k
 from jaxinterp.suppression import suppress
 
 STEPS, LEARNING_RATE = 10, 1e-3  # of relearning, by Adam
+TEXTS = 64  # a step
 
 
 @column_group("other_neurons", gives=("restored",), cost="passes")
@@ -148,12 +149,12 @@ def _without(params: Mapping, keep_LF: Float[Array, "L F"]) -> dict:
 
 
 def _trained(found: MeasuredSet, params: Mapping, keep_LF: Array, queries: EncodedQueries) -> Mapping:
-    """`STEPS` steps on the texts, at most `rows` of them a step; neurons that are gone stay so."""
+    """`STEPS` steps on `TEXTS` of the texts; neurons that are gone stay so."""
     step = _relearning_step(found.config)
     state = optax.adam(LEARNING_RATE).init(params)
     rng = np.random.default_rng(found.seed)
     for _ in range(STEPS):
-        chosen = rng.choice(len(queries), found.rows)
+        chosen = rng.choice(len(queries), TEXTS)
         weight = np.arange(queries.tokens_NT.shape[1])[None] < queries.length_N[chosen, None]
         params, state = step(params, state, keep_LF, jnp.asarray(queries.tokens_NT[chosen]), jnp.asarray(weight))
     return params

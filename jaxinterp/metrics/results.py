@@ -1,7 +1,8 @@
 """Measurements as plain data: what results.json holds and charts and reports read."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.facts.controls import CONTROL_KINDS
-from jaxinterp.metrics.estimates import Estimate, Estimates
+from jaxinterp.metrics.estimates import NOT_FINITE, NOTHING_LEFT, Estimate, Estimates
 from jaxinterp.metrics.measure import Measurement
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.models.value_vectors import as_unembedded, unembedding
@@ -17,6 +18,7 @@ from jaxinterp.models.value_vectors import as_unembedded, unembedding
 ABILITY = ("cross_entropy", "recall")  # those of a bidirectional model lack the first
 MOST_USED = 20  # neurons listed
 CONTROL_DROPS = tuple(f"control_drop_{kind}" for kind in CONTROL_KINDS)  # C is the largest of them
+FEW = 5  # facts: the interval of fewer is marked, for it rests on little
 HEADLINE = ("suppressability", *CONTROL_DROPS, "control_drop", "selective", "random_drop")  # what is said first
 
 
@@ -35,12 +37,16 @@ def model_results(measurement: Measurement, model: LanguageModel, relations: lis
     """The entry of one model in results.json.
 
     {"cross_entropy", "recall", "sets": {set: {metric: E}}, "by_relation": {set: {relation: {metric: E}}},
-    "neurons": [...], "layers": [...]} with E = {"value", "low", "high", "n"}; n counts facts.
+    "left_out_relations": {set: {relation: why}}, "neurons": [...], "layers": [...]} with E = {"value", "low", "high",
+    "n"}; n counts facts. Null stands for a value that there is none of, and for the ends of an interval that was not
+    estimated. A relation is left out of a set's figures where they have no finite value in it, see
+    `jaxinterp.metrics.estimates.estimate`.
     """
     return {
-        **{name: _plain(measurement.ability[name].overall) for name in ABILITY if name in measurement.ability},
+        **{name: plain(measurement.ability[name].overall) for name in ABILITY if name in measurement.ability},
         "sets": overall(measurement.sets),
         "by_relation": {set_name: _by_relation(metrics) for set_name, metrics in measurement.sets.items()},
+        "left_out_relations": left_out_relations(measurement.sets),
         "neurons": most_used_neurons(measurement, model, relations),
         "layers": _shares(measurement.selected.sum((0, 2))),
     }
@@ -49,7 +55,7 @@ def model_results(measurement: Measurement, model: LanguageModel, relations: lis
 def overall(sets: Mapping[str, Mapping[str, Estimates]]) -> dict[str, dict[str, dict]]:
     """Set -> metric -> {"value", "low", "high", "n"}."""
     return {
-        set_name: {name: _plain(values.overall) for name, values in metrics.items()}
+        set_name: {name: plain(values.overall) for name, values in metrics.items()}
         for set_name, metrics in sets.items()
     }
 
@@ -75,11 +81,32 @@ def missing_controls(results: Mapping) -> dict[str, tuple[str, ...]]:
 
 
 def is_known(value: Mapping | None) -> bool:
-    """Whether an estimate is there and its numbers are finite; JSON has null where a number is not."""
-    if value is None:
-        return False
-    numbers = [value[key] for key in ("value", "low", "high") if key in value]
-    return all(number is not None and np.isfinite(number) for number in numbers)
+    """Whether an estimate is there and its value is finite; JSON has null where it is not."""
+    return value is not None and _is_finite(value["value"])
+
+
+def has_interval(value: Mapping | None) -> bool:
+    """Whether an estimate is there with an interval: that of one fact is not estimated."""
+    return is_known(value) and _is_finite(value.get("low")) and _is_finite(value.get("high"))
+
+
+def _is_finite(number: float | int | None) -> bool:
+    return number is not None and math.isfinite(number)
+
+
+def is_few(value: Mapping) -> bool:
+    """Whether so few facts are behind an estimate that its interval is marked."""
+    return value.get("n", FEW) < FEW
+
+
+def marks_sentence(shown: Collection[Mapping]) -> str:
+    """What the marks of some estimates in a table say; nothing if none is marked."""
+    few = any(is_known(value) and has_interval(value) and is_few(value) for value in shown)
+    none = any(is_known(value) and not has_interval(value) for value in shown)
+    words = [f"*: fewer than {FEW} facts"] * few + [
+        "[–]: interval not estimated, of one fact or of facts that do not differ"
+    ] * none
+    return "; ".join(words)
 
 
 def published_figures(results: Mapping) -> list[PublishedFigure]:
@@ -91,7 +118,7 @@ def published_figures(results: Mapping) -> list[PublishedFigure]:
             for metric, published in metrics.items():
                 measured = measured_sets.get(set_name, {}).get(metric)
                 inside = None
-                if is_known(measured):
+                if is_known(measured) and has_interval(published):
                     inside = bool(published["low"] <= measured["value"] <= published["high"])
                 figures.append(PublishedFigure(model, set_name, metric, published, measured, inside))
     return figures
@@ -140,15 +167,62 @@ def promoted_tokens(model: LanguageModel, layer: int, neuron: int, n: int = 5, *
     return [model.tokenizer.token(int(token)) for token in jax.lax.top_k(logits, n)[1]]
 
 
-def _plain(estimate: Estimate) -> dict:
-    return dataclasses.asdict(estimate)
+def plain(value: Estimate) -> dict:
+    """An estimate as JSON has it: None for what is not finite."""
+    return {name: number if math.isfinite(number) else None for name, number in dataclasses.asdict(value).items()}
+
+
+def left_out_relations(sets: Mapping[str, Mapping[str, Estimates]]) -> dict[str, dict[str, str]]:
+    """Set -> relation -> why figures of the set lack it: for all that need it, or for which metrics."""
+    found: dict[str, dict[str, str]] = {}
+    for set_name, metrics in sets.items():
+        why: dict[str, str] = {}
+        for relation in sorted({relation for values in metrics.values() for relation in values.left_out}):
+            names = [name for name, values in metrics.items() if values.left_out.get(relation) == NOT_FINITE]
+            nothing = any(values.left_out.get(relation) == NOTHING_LEFT for values in metrics.values())
+            why[relation] = NOTHING_LEFT if nothing else f"{NOT_FINITE} of {', '.join(names)}"
+        if why:
+            found[set_name] = why
+    return found
+
+
+def left_out_sentences(model: Mapping) -> list[str]:
+    """What the sets of a model's results lack, a sentence for each set."""
+    return [
+        f"{set_name.replace('_', ' ')}: {left_out_in_words(why)}"
+        for set_name, why in model.get("left_out_relations", {}).items()
+    ]
+
+
+def left_out_in_words(why: Mapping[str, str]) -> str:
+    """How many relations are left out, and why each."""
+    number = f"{len(why)} relation{'s' * (len(why) > 1)} left out"
+    return f"{number}: {', '.join(f'{relation} ({reason})' for relation, reason in why.items())}"
+
+
+def other_queries(metrics: Mapping[str, Mapping]) -> dict[str, int]:
+    """Kind of control -> facts of a set that have one, where S is over more; S − C then compares different facts."""
+    own = metrics.get("suppressability")
+    if not is_known(own):
+        return {}
+    kinds = {kind: metrics.get(name) for kind, name in zip(CONTROL_KINDS, CONTROL_DROPS, strict=True)}
+    return {kind: value["n"] for kind, value in kinds.items() if is_known(value) and value["n"] < own["n"]}
+
+
+def other_queries_in_words(metrics: Mapping[str, Mapping]) -> str:
+    """`other_queries` as a clause; nothing if there are none."""
+    counts = other_queries(metrics)
+    if not counts:
+        return ""
+    kinds = ", ".join(f"C_{kind} over {n:,}" for kind, n in counts.items())
+    return f"S is over {metrics['suppressability']['n']:,} facts, {kinds} that have such a control"
 
 
 def _by_relation(metrics: Mapping[str, Estimates]) -> dict[str, dict[str, dict]]:
     names = sorted({relation for values in metrics.values() for relation in values.by_relation})
     return {
         relation: {
-            name: _plain(values.by_relation[relation])
+            name: plain(values.by_relation[relation])
             for name, values in metrics.items()
             if relation in values.by_relation
         }

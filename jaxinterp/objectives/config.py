@@ -6,6 +6,7 @@ from typing import Literal
 
 from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.controls import CONTROL_KINDS, Kind
+from jaxinterp.numbers_given import check_numbers
 from jaxinterp.schedule import parse_schedule
 
 
@@ -34,6 +35,7 @@ class ObjectiveConfig:
     memory: Literal["auto", "fast", "flat"] = "auto"
 
     def __post_init__(self) -> None:
+        check_numbers(self, "objective.")
         for text in self.weights.values():
             parse_schedule(text)
         if self.points < 1:

@@ -7,6 +7,7 @@ from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.facts import SETS
 from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.numbers_given import check_numbers
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.presets import FOLDS, FULL, PLAIN, START, SUPPRESSABLE, WEIGHTS
 from jaxinterp.studies.verdict import Criteria
@@ -86,6 +87,7 @@ class AuditConfig:
     )
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("seeds", "side_seeds"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
 
 from rich.table import Table
@@ -19,9 +19,14 @@ from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import (
     CONTROL_DROPS,
     HEADLINE,
+    has_interval,
+    is_few,
     is_known,
+    left_out_sentences,
+    marks_sentence,
     missing_controls,
     model_results,
+    other_queries_in_words,
     published_figures,
 )
 from jaxinterp.models.bundle import LanguageModel
@@ -179,10 +184,28 @@ def print_models(results: Mapping) -> None:
     print_table(table)
     if missing := missing_controls(results):
         print(missing_sentence(missing))
+    print_remarks(results)
     for name, model in models.items():
         entropy = model.get("cross_entropy")
         words = [f"cross-entropy {entropy['value']:.4f} nats a token"] if entropy else []
         print(f"{name}: " + ", ".join([*words, f"recall {_percent(model['recall'])}"]))
+
+
+def print_remarks(results: Mapping) -> None:
+    """Prints, of each model, which relations its figures lack, where S and C are over different facts, and what marks
+    in its table say.
+    """
+    models = results["models"]
+    for name, model in models.items():
+        before = f"{name}, " if len(models) > 1 else ""
+        for sentence in left_out_sentences(model):
+            print(before + sentence)
+        for set_name, metrics in model["sets"].items():
+            if words := other_queries_in_words(metrics):
+                print(f"{before}{set_name.replace('_', ' ')}: {words}")
+    shown = [value for model in models.values() for metrics in model["sets"].values() for value in metrics.values()]
+    if marks := marks_sentence(shown):
+        print(marks)
 
 
 def shown_figures(measured: Set[str]) -> dict[str, str]:
@@ -228,15 +251,23 @@ def print_metrics(results: Mapping, names: Sequence[str]) -> None:
             cells = (_in_unit(of.get(metric), about.unit) for of in sets.values())
             table.add_row(about.label, about.unit, *cells)
         print_table(table)
+    print_remarks(results)
 
 
 def _in_unit(value: Mapping | None, unit: str) -> str:
     if unit == "%" or not is_known(value):
         return _percent(value)
-    return f"{value['value']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
+    return f"{value['value']:.4g} {_interval(value, '{:.4g}'.format)}"
 
 
 def _percent(value: Mapping | None) -> str:
     if not is_known(value):
         return "–"
-    return f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+    return f"{100 * value['value']:.1f} {_interval(value, lambda end: f'{100 * end:.1f}')}"
+
+
+def _interval(value: Mapping, text: Callable[[float], str]) -> str:
+    """In brackets; a dash where it was not estimated, a star where few facts are behind it."""
+    if not has_interval(value):
+        return "[–]"
+    return f"[{text(value['low'])}, {text(value['high'])}]{'*' * is_few(value)}"

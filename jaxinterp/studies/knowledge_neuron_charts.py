@@ -13,6 +13,7 @@ import vl_convert
 from jaxinterp import chart_style as style
 from jaxinterp.charts import Chart, save_chart
 from jaxinterp.files import write_text
+from jaxinterp.metrics.results import has_interval, is_known
 from jaxinterp.studies.knowledge_neuron_edits import PROTOCOLS
 from jaxinterp.studies.knowledge_neuron_tables import SETS, protocol_title, relation_title
 
@@ -81,7 +82,7 @@ def effect_bars(found: Mapping, protocol: str, set_name: str, *, width: int = st
         for relation, metrics in named.items():
             for panel, metric in zip(PANELS, (off, doubled), strict=True):
                 value = metrics.get(metric)
-                if value is not None and None not in value.values():
+                if is_known(value):
                     title = relation if relation == MEAN else relation_title(relation)
                     rows.append({"relation": title, "bar": label, "panel": panel, **value})
     if not rows:
@@ -103,14 +104,15 @@ def effect_bars(found: Mapping, protocol: str, set_name: str, *, width: int = st
 def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) -> alt.LayerChart:
     first = title == PANELS[0]
     values = [row["value"] for row in rows]
-    low = min(0.0, *values, *(row["low"] for row in rows if row["relation"] == MEAN))
+    low = min(0.0, *values, *(row["low"] for row in rows if row["relation"] == MEAN and has_interval(row)))
     # Where answers are improbable a doubled neuron can multiply their probability many times over. One such relation
     # would flatten the others, so bars beyond twice the ninth decile end at the edge, and their value stands there.
     high = max(1.0 if first else 0.1, min(max(values), 2 * float(np.quantile(values, 0.9))))
     low = max(low, -max(1.0, high))
     for row in rows:
         row["shown"] = min(max(row["value"], low), high)
-        row["low_shown"], row["high_shown"] = (min(max(row[name], low), high) for name in ("low", "high"))
+        if has_interval(row):
+            row["low_shown"], row["high_shown"] = (min(max(row[name], low), high) for name in ("low", "high"))
         row["beyond"] = "" if low <= row["value"] <= high else f"{row['value']:,.0%}"
         row["ink"] = style.INK if BARS[row["bar"]][-1] in (style.LIGHT_BLUE, style.LIGHT_ORANGE) else "white"
     labels = [label for label in BARS if any(row["bar"] == label for row in rows)]
@@ -136,7 +138,8 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
         color=alt.Color("bar:N", title=None, sort=labels, scale=colours, legend=alt.Legend(symbolType="square")),
         tooltip=["relation:N", "bar:N", *shares, alt.Tooltip("n:Q", title="facts")],
     )
-    intervals = base.mark_rule(strokeWidth=1).encode(x=alt.X("low_shown:Q", title=title), x2="high_shown:Q")
+    with_ends = base.transform_filter("isValid(datum.low)")
+    intervals = with_ends.mark_rule(strokeWidth=1).encode(x=alt.X("low_shown:Q", title=title), x2="high_shown:Q")
     beyond = [
         base.mark_text(align=align, dx=dx, fontSize=8, fontWeight="bold")
         .transform_filter(inside)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxinterp.errors import UserError
+from jaxinterp.numbers_given import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class KnowledgeNeuronsConfig:
     seed: int = 0  # of facts, prompts, other facts, random neurons and the bootstrap
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.tolerance <= 0:
             raise UserError(f"tolerance must be above 0, got {self.tolerance}")
         least = {"limit": 0, "tried": 0, "prompts": 0, "k": 1, "points": 1, "replicates": 1, "seed": 0}

@@ -28,7 +28,7 @@ from jaxinterp.studies.knowledge_neuron_sets import (
     partners,
     random_seeds,
 )
-from jaxinterp.suppression import amplify, random_mask, suppress
+from jaxinterp.suppression import amplify, random_masks, suppress
 
 PROTOCOLS = ("paper", "fixed_k")
 SOURCES = ("own", *KINDS, "random")  # whose neurons: the fact's own, those of other facts by kind, random ones
@@ -140,9 +140,5 @@ def _edit_step(config: ModelConfig) -> Callable:
 def random_neurons(
     seed_R: UInt[Array, " R"], mask_LRF: Float[Array, "L R F"], active_LRF: Float[Array, "L R F"]
 ) -> Float[Array, "L R F"]:
-    """`suppression.random_mask` with a seed for each row, so that a row's neurons do not depend on its batch."""
-    key_R = jax.vmap(jax.random.key)(seed_R)
-    one = jax.vmap(
-        lambda key, mask_LF, active_LF: random_mask(key, mask_LF[:, None], active_LF[:, None])[:, 0], (0, 1, 1), 1
-    )
-    return one(key_R, mask_LRF, active_LRF)
+    """`suppression.random_masks` with a seed for each row."""
+    return random_masks(jax.vmap(jax.random.key)(seed_R), mask_LRF, active_LRF)

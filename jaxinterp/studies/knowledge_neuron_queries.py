@@ -163,7 +163,7 @@ def _ask(model: LanguageModel, facts: FactSet, queries: EncodedQueries, record: 
         probability_R, correct_R = jax.device_get(step(model.params, batch))
         owners = [np.flatnonzero((batch.answer_R == answer) & (batch.weight_R > 0)) for answer in range(len(taken))]
         return [
-            {"probability": short(probability_R[rows].prod()), "correct": bool(correct_R[rows].all())}
+            {"probability": short(probability_R[rows].prod(dtype=np.float64)), "correct": bool(correct_R[rows].all())}
             for rows in owners
         ]
 

@@ -1,7 +1,5 @@
 """The study's numbers as plain data: what results.json holds, and charts and tables read."""
 
-import dataclasses
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,8 +7,9 @@ from jaxtyping import Bool, Float
 
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
-from jaxinterp.metrics.estimates import Estimate, estimate
+from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.registry import is_measured
+from jaxinterp.metrics.results import left_out_relations, plain
 from jaxinterp.studies.knowledge_neuron_edits import PROTOCOLS, SOURCES, Edited, Key
 from jaxinterp.studies.knowledge_neuron_queries import Asked
 from jaxinterp.studies.knowledge_neuron_scores import METHODS
@@ -37,12 +36,14 @@ AMPLIFIED = {**{f"control_amplification_{kind}": kind for kind in KINDS}, "rando
 def effects(
     asked: Asked, edited: Edited, protocol: str, method: str, rows_N: Bool[np.ndarray, " N"], replicates: int, seed: int
 ) -> dict:
-    """Metrics of some queries: {"overall": {metric: E}, "by_relation": {relation: {metric: E}}}.
+    """Metrics of some queries: {"overall": {metric: E}, "by_relation": {relation: {metric: E}}, "left_out": {relation:
+    why overall figures lack it}}.
 
-    E is {"value", "low", "high", "n" (facts)} with 95 % bootstrap intervals, see `estimate`; overall is the unweighted
-    mean over the relations that have the metric. Metrics are registered ones, and "control_amplification_KIND" for each
+    E is {"value", "low", "high", "n" (facts)} with 95 % intervals, see `estimate`; overall is the unweighted mean over
+    the relations that have the metric. Metrics are registered ones, and "control_amplification_KIND" for each
     kind of control, and "random_amplification". One that no query has is left out, such as those of a kind of which
-    there is no other fact. A number that is not finite (a mean probability of zero) is None.
+    there is no other fact. A value that there is none of (a share of a mean probability of 0), and the ends of an
+    interval that was not estimated, are None.
     """
     rows = rows_N & ~np.isnan(edited.suppressed[protocol, method, "own"])
     fact_N = asked.queries.fact_N[rows]
@@ -53,14 +54,16 @@ def effects(
         doubled = edited.amplified[protocol, method, source][rows]
         jobs.append(({**columns, "amplified": doubled}, {"amplification": name}))
     found: dict = {"facts": len(np.unique(fact_N)), "queries": int(rows.sum()), "overall": {}, "by_relation": {}}
+    estimates: dict[str, Estimates] = {}
     for of, named in jobs:
         there = {column: values for column, values in of.items() if not np.isnan(values).all()}
         metrics = [metric for metric in named if is_measured(metric, there)]
         for metric, value in estimate(metrics, there, fact_N, relation_N, replicates=replicates, seed=seed).items():
+            estimates[named[metric]] = value
             found["overall"][named[metric]] = plain(value.overall)
             for relation, inside in value.by_relation.items():
                 found["by_relation"].setdefault(relation, {})[named[metric]] = plain(inside)
-    return found
+    return {**found, "left_out": left_out_relations({"": estimates}).get("", {})}
 
 
 def _columns(edited: Edited, protocol: str, method: str) -> dict[str, Float[np.ndarray, " N"]]:
@@ -73,11 +76,6 @@ def _columns(edited: Edited, protocol: str, method: str) -> dict[str, Float[np.n
         columns[f"control_{kind}_lost"] = np.maximum(p_N - off[kind], 0)
         columns[f"control_{kind}_moved"] = np.abs(p_N - off[kind])
     return {**columns, "amplified": edited.amplified[protocol, method, "own"]}
-
-
-def plain(value: Estimate) -> dict:
-    """An estimate as JSON has it."""
-    return {name: number if math.isfinite(number) else None for name, number in dataclasses.asdict(value).items()}
 
 
 def results(

@@ -7,6 +7,15 @@ from rich.table import Table
 
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.facts.readers.pararel import TITLES
+from jaxinterp.metrics.results import (
+    FEW,
+    has_interval,
+    is_few,
+    is_known,
+    left_out_in_words,
+    marks_sentence,
+    other_queries_in_words,
+)
 from jaxinterp.studies.knowledge_neuron_edits import PROTOCOLS
 from jaxinterp.studies.knowledge_neuron_scores import METHODS
 
@@ -62,10 +71,11 @@ def print_tables(found: Mapping) -> None:
     console = Console(width=None if console.is_terminal else 240)
     asked = found["facts"]
     residual = found["completeness_residual"]["value"]
+    told = "unknown" if residual is None else f"{residual:.2g} (in units of probability)"
     for line in (
         f"{found['model']['name']}: {asked['facts']} facts of {len(asked['relations'])} relations, {asked['queries']} "
         f"queries; it gets {asked['known_queries']} queries of {asked['known_facts']} facts right",
-        f"mean absolute completeness residual of the attribution: {residual:.2g} (in units of probability)",
+        f"mean absolute completeness residual of the attribution: {told}",
         *(
             [f"{asked['tried_for_known']} facts were tried to find those that it knows"]
             if asked["tried_for_known"]
@@ -76,10 +86,26 @@ def print_tables(found: Mapping) -> None:
         console.print(line, highlight=False, markup=False)
     console.print(_effects(found, OFF, "lost when neurons are switched off", KNOWN))
     console.print(_effects(found, DOUBLED, "gained when neurons are doubled", "other facts' by kind, as above"))
+    for sentence in _remarks(found):
+        console.print(sentence, highlight=False, markup=False)
     console.print(_neurons(found))
     for protocol in PROTOCOLS:
         if found["protocols"][protocol]["sets"]["all"]["attribution"]["facts"]:
             console.print(_relations(found, protocol))
+
+
+def _remarks(found: Mapping) -> list[str]:
+    """Which relations the figures lack, where S and C are over different facts, and what marks say."""
+    sentences, shown = [], []
+    for protocol in PROTOCOLS:
+        for name, title in SETS.items():
+            for method in METHODS:
+                effects = found["protocols"][protocol]["sets"][name][method]
+                shown += effects["overall"].values()
+                words = [left_out_in_words(effects["left_out"])] if effects["left_out"] else []
+                words += filter(None, [other_queries_in_words(effects["overall"])])
+                sentences += [f"{protocol_title(found, protocol)}, {title}, {method}: {word}" for word in words]
+    return [*sentences, *filter(None, [marks_sentence(shown)])]
 
 
 def _effects(found: Mapping, columns: Mapping[str, str], words: str, caption: str) -> Table:
@@ -140,13 +166,15 @@ def _relations(found: Mapping, protocol: str) -> Table:
         *("relation", "facts", "P %", "neurons", *OF_RELATIONS.values(), "baseline S", "baseline doubled"),
         title=f"By relation, all facts: {protocol_title(found, protocol)}",
         title_justify="left",
+        caption=f"*: fewer than {FEW} facts",
+        caption_justify="left",
     )
     for relation, metrics in own.items():
         neurons = part["neurons"]["attribution"]["by_relation"][relation]
         table.add_row(
             relation_title(relation),
-            str(neurons["facts"]),
-            f"{100 * metrics['probability']['value']:.3g}",
+            f"{neurons['facts']}{'*' * (neurons['facts'] < FEW)}",
+            _probability(metrics["probability"]["value"]),
             _number(neurons["mean"]),
             *(_value(metrics, name) for name in OF_RELATIONS),
             *(_value(baseline[relation], name) for name in ("suppressability", "amplification")),
@@ -155,9 +183,14 @@ def _relations(found: Mapping, protocol: str) -> Table:
 
 
 def _percent(value: Mapping | None) -> str:
-    if value is None or None in value.values():
+    if not is_known(value):
         return "–"
-    return f"{_points(value['value'])} [{_points(value['low'])}, {_points(value['high'])}]"
+    ends = f"[{_points(value['low'])}, {_points(value['high'])}]" if has_interval(value) else "[–]"
+    return f"{_points(value['value'])} {ends}{'*' * (has_interval(value) and is_few(value))}"
+
+
+def _probability(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.3g}"
 
 
 def _value(metrics: Mapping, name: str) -> str:

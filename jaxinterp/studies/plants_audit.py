@@ -22,6 +22,7 @@ from jaxinterp.groundtruth.switches import GRID_D_MLP, get_grid_plant, grid_plan
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.metrics.registry import get_metric
+from jaxinterp.numbers_given import check_numbers
 from jaxinterp.progress import print_table, progress
 from jaxinterp.provenance import provenance
 from jaxinterp.studies.verdict import Audit, Criteria, Effect, Scale, audited, paired_effect
@@ -51,6 +52,7 @@ class PlantsAuditConfig:
     )
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.seeds < 2:
             raise UserError(f"seeds must be at least 2 (one says nothing of what other seeds do), got {self.seeds}")
         for name in ("n_subjects", "n_relations"):

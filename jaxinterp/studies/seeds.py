@@ -12,10 +12,10 @@ from rich.table import Table
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.files import writable_folder, write_json
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.metrics.results import missing_controls
+from jaxinterp.metrics.results import is_known, missing_controls
 from jaxinterp.progress import print_table
 from jaxinterp.provenance import provenance
-from jaxinterp.studies.compare import measured_results, missing_sentence, shown_figures
+from jaxinterp.studies.compare import measured_results, missing_sentence, print_remarks, shown_figures
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.ensemble import train_ensemble
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
@@ -73,7 +73,7 @@ def seed_spread(models: Mapping[Member, Mapping]) -> dict[str, dict[str, dict[st
             set_name: {
                 name: _spread([result[set_name][name]["value"] for result in results])
                 for name in results[0][set_name]
-                if all(name in result[set_name] for result in results)
+                if all(is_known(result[set_name].get(name)) for result in results)
             }
             for set_name in results[0]
         }
@@ -103,6 +103,7 @@ def print_spread(results: Mapping) -> None:
     print_table(table)
     if missing := missing_controls(results):
         print(missing_sentence(missing))
+    print_remarks(results)
     for name, reason in results["failed"].items():
         print(f"{name} failed and is in no figure: {reason}")
 

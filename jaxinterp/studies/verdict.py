@@ -15,6 +15,7 @@ import scipy.special
 from jaxtyping import Float
 
 from jaxinterp.errors import UserError
+from jaxinterp.numbers_given import check_numbers
 
 Outcome = Literal["improved", "Goodharted", "harmed", "not raised", "undecided"]
 State = Literal["rises", "does not rise", "falls", "open", "no room"]
@@ -58,6 +59,7 @@ class Criteria:
     level: float = 0.95  # of intervals; 1 − level bounds the chance of a wrong verdict of each kind
 
     def __post_init__(self) -> None:
+        check_numbers(self, "criteria.")
         if len(self.families) < LEAST_FAMILIES or not all(self.families.values()):
             raise UserError(
                 f"criteria.families must be at least {LEAST_FAMILIES}, each of a metric or more, got "

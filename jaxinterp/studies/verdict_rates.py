@@ -19,6 +19,7 @@ from jaxtyping import Float
 from rich.table import Table
 
 from jaxinterp.errors import UserError
+from jaxinterp.numbers_given import check_numbers
 from jaxinterp.progress import print_table, progress
 from jaxinterp.studies.verdict import FAMILIES, Criteria, Outcome, Samples, Scale, audited
 
@@ -51,6 +52,7 @@ class Situation:
     ability: float = 3.0  # the loss of an ability that is not borne
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 <= self.between <= self.within <= 1:
             raise UserError(f"correlations must be 0 ≤ between ≤ within ≤ 1, got {self.between} and {self.within}")
         if self.seeds < 2 or self.relations < 1 or self.facts % self.relations:

@@ -7,6 +7,7 @@ from typing import Literal
 from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.facts import SplitConfig
 from jaxinterp.models.config import PRESETS
+from jaxinterp.numbers_given import check_numbers, check_text
 from jaxinterp.objectives.config import ObjectiveConfig
 
 
@@ -19,6 +20,9 @@ class DataConfig:
     tokenizer: Literal["word", "bpe"] = "word"  # trained on the facts' sentences
     vocab_size: int = 32_768  # most tokens of the tokenizer
     split: SplitConfig = SplitConfig()  # which facts and prompts the objective may use
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "data.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,7 @@ class OptimiserConfig:
     clip_norm: float = 1.0  # largest global norm of a gradient
 
     def __post_init__(self) -> None:
+        check_numbers(self, "optimiser.")
         if self.learning_rate <= 0:
             raise UserError(f"optimiser.learning_rate must be above 0, got {self.learning_rate}")
         if self.clip_norm <= 0:
@@ -65,6 +70,9 @@ class TrainConfig:
     keep_checkpoints: int = 2  # newest checkpoints kept
 
     def __post_init__(self) -> None:
+        check_numbers(self)
+        for name, text in self.model.items():
+            check_text(f"model.{name}", text)
         if self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
         if "dtype" in self.model:

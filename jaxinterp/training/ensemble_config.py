@@ -1,9 +1,9 @@
 """Which models are trained together; imports no JAX."""
 
 import dataclasses
-import math
 
 from jaxinterp.errors import UserError
+from jaxinterp.numbers_given import check_numbers
 from jaxinterp.training.config import TrainConfig
 
 TERMS = ("suppression", "control")  # λ's and μ's
@@ -39,12 +39,11 @@ class EnsembleConfig:
     weights: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))  # pairs (λ, μ); (0, 0) is plain training
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.seeds < 1:
             raise UserError(f"seeds must be at least 1, got {self.seeds}")
         if not self.weights or len(set(self.weights)) != len(self.weights):
             raise UserError(f"weights must be one pair (λ, μ) or more, each once, got {self.weights}")
-        if not all(math.isfinite(value) for pair in self.weights for value in pair):
-            raise UserError(f"weights must be finite, got {self.weights}")
         if set(self.run.objective.weights) != set(TERMS):
             raise UserError(
                 f"an ensemble needs a schedule for each of {', '.join(TERMS)} in objective.weights, and no other, got "

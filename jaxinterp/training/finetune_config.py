@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxinterp.errors import UserError
+from jaxinterp.numbers_given import check_numbers
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.config import OptimiserConfig
 
@@ -29,6 +30,7 @@ class FactsConfig:
     seed: int = 0  # of limits, prompts and the division
 
     def __post_init__(self) -> None:
+        check_numbers(self, "facts.")
         for field, least in (
             ("limit", 0),
             ("prompts", 0),
@@ -55,6 +57,7 @@ class TextConfig:
     tried: int = 1500  # pieces of text whose last token the model is asked, as further facts; 0 is none
 
     def __post_init__(self) -> None:
+        check_numbers(self, "text.")
         for field, least in (("length", 8), ("windows", 1), ("held_out_windows", 0), ("tried", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"text.{field} must be at least {least}, got {getattr(self, field)}")
@@ -87,6 +90,7 @@ class FinetuneConfig:
     keep_checkpoints: int = 1  # newest checkpoints kept
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for field in ("rank", "steps", "queries", "controls", "rows", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")

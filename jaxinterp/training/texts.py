@@ -104,7 +104,7 @@ def _plain(paragraph: str) -> str:
 def _files(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give one with text files ({', '.join(SUFFIXES)})")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise UserError(f"{folder} has no text files ({', '.join(SUFFIXES)})")
     documents = {}

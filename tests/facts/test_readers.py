@@ -10,6 +10,7 @@ from jaxinterp.facts.readers.counterfact import read_counterfact
 from jaxinterp.facts.readers.lama import read_lama
 from jaxinterp.facts.readers.pararel import LAYOUTS, TITLES, read_pararel, relation_title
 from jaxinterp.facts.readers.table import read_table
+from jaxinterp.facts.source import load_facts
 
 
 def write(path: Path, text: str) -> Path:
@@ -325,3 +326,26 @@ def test_table_names_file_and_line_of_what_is_broken(tmp_path: Path, name: str, 
 def test_a_file_that_is_not_there(tmp_path: Path, read: Callable[[Path], FactSet]):
     with pytest.raises(UserError, match=r"cannot read .*gone\.csv: No such file"):
         read(tmp_path / "gone.csv")
+
+
+def test_a_suffix_in_capitals_is_as_good(tmp_path):
+    text = "relation,subject,answer,prompt\ncapital,France,Paris,The capital of {subject} is\n"
+    row = '{"relation": "capital", "subject": "France", "answer": "Paris", "prompt": "The capital of {subject} is"}\n'
+    for name, content in (("a.csv", text), ("a.CSV", text), ("b.Jsonl", row), ("b.JSONL", row)):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        (fact,) = load_facts(str(tmp_path / name)).facts
+        assert (fact.subject, fact.answer) == ("France", "Paris")
+
+
+def test_rows_of_empty_cells_are_counted(tmp_path):
+    rows = ["capital,France,Paris,The capital of {subject} is", ",,,", " , ,\t,", ",", '"","","",""', ""]
+    path = tmp_path / "facts.csv"
+    path.write_text("\n".join([",,,", "relation,subject,answer,prompt", *rows]), encoding="utf-8")
+    found = read_table(path)
+    assert len(found) == 1 and found.dropped == {"row of empty cells": 4}
+    path.write_text("\n".join(["relation,subject,answer,prompt", rows[0], "capital,Italy,,In {subject}"]), "utf-8")
+    found = read_table(path)
+    assert [fact.answer for fact in found.facts] == ["Paris"] and found.dropped == {"empty": 1}
+    path.write_text("relation,subject,answer,prompt\n,,,\n", encoding="utf-8")
+    with pytest.raises(UserError, match="has a header but no facts"):
+        read_table(path)

@@ -45,9 +45,9 @@ def found():
         params, batch = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), tiny_batch()
         readout = fast_readout(config, params, batch)
         attribution = jax.jit(lambda r: integrated_gradients(r, quadrature("midpoint", 4), path="per_layer"))(readout)
-        key = jax.random.key(0)
+        key_N = answer_keys()
         scores = {name: jax.jit(get_method(name).scores)(readout, jax.random.key(1)) for name in SELECTORS}
-        measured = Measured(batch, readout, attribution, scores, key, K)
+        measured = Measured(batch, readout, attribution, scores, key_N, K)
         slow = slow_readout(config, params, batch)
         run = jax.jit(lambda gates, shift: slow(gates, shift))
         gradient = jax.jit(jax.grad(lambda gates: slow(gates).sum()))
@@ -178,6 +178,10 @@ def test_answers_under_edits(found):
     same(columns["residual"], [np.mean(np.mean(residual, 0)[one.rows_of(answer)]) for answer in range(N)])
 
 
+def answer_keys():
+    return jax.random.split(jax.random.key(0), 10)
+
+
 def active(one):
     """Where an activation is above a millionth of its row's largest."""
     size = np.abs(one.neurons)
@@ -186,11 +190,13 @@ def active(one):
 
 def test_random_neurons_are_those_of_the_answers_first_row(found):
     columns, one = found
-    drawn = np.array(random_mask(jax.random.key(0), one.measured.mask_LRF, jnp.asarray(active(one).astype(float))))
-    assert np.abs(drawn - one.mask)[:, : one.n_rows].max() == 1
+    active_LRF, mask_LRF = jnp.asarray(active(one).astype(float)), one.measured.mask_LRF
+    keys, drawn = answer_keys(), np.zeros(mask_LRF.shape)
     for answer in range(N):
-        for row in one.rows_of(answer):
-            drawn[:, row] = drawn[:, one.rows_of(answer)[0]]
+        rows = one.rows_of(answer)
+        first = slice(rows[0], rows[0] + 1)
+        drawn[:, rows] = np.asarray(random_mask(keys[answer], mask_LRF[:, first], active_LRF[:, first]))
+    assert np.abs(drawn - one.mask)[:, : one.n_rows].max() == 1
     same(columns["random"], one.answers(one.p(1 - drawn)))
 
 

@@ -1,5 +1,7 @@
 """Ratios of means, their intervals, and what a missing measurement does."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -39,19 +41,80 @@ def test_ratio_of_means_inside_relations_then_their_plain_mean():
 
 
 def test_the_interval_of_two_facts_by_hand():
-    # Replicates of relation "b" are its first fact twice (S = 0.1, a quarter of them), both facts (0.2), or its second
-    # twice (0.4, a quarter).
-    for level, bounds in [(0.95, [0.1, 0.4]), (0.6, [0.1, 0.4]), (0.4, [0.2, 0.2])]:
-        found = estimate(["suppressability"], COLUMNS, FACT, RELATION, replicates=4000, level=level)
-        b = found["suppressability"].by_relation["b"]
-        np.testing.assert_allclose([b.low, b.high], bounds, rtol=1e-9)
+    # Without its first fact the S of relation "b" is 0.4, without its second 0.1, with both 0.2.
+    error = (1 / 2 * (0.2**2 + 0.1**2)) ** 0.5
+    for level in (0.95, 0.4, 0.2):
+        b = estimate(["suppressability"], COLUMNS, FACT, RELATION, level=level)["suppressability"].by_relation["b"]
+        half = 2 * error * np.tan(np.pi * level / 2)  # Student's t of one degree of freedom, and n / (n − 1)
+        np.testing.assert_allclose([b.low, b.high], [0.2 - half, min(0.2 + half, 1)], rtol=1e-9)
 
 
-def test_one_fact_has_no_width_and_equal_values_have_none():
-    column = {"probability": np.array([0.3, 0.5, 0.4, 0.4])}
-    found = estimate(["probability"], column, np.array([0, 0, 1, 2]), ["a", "a", "b", "b"])["probability"]
-    for value in (found.by_relation["a"], found.by_relation["b"], found.overall):
-        np.testing.assert_allclose([value.value, value.low, value.high], 0.4, rtol=1e-12)
+def test_the_interval_of_a_mean_between_two_ends_by_hand():
+    column = {"probability": np.array([0.7, 0.8, 0.9, 1.0])}
+    found = estimate(["probability"], column, np.arange(4), ["a"] * 4)["probability"]
+    half = scipy.stats.t(3).ppf(0.975) * column["probability"].std(ddof=1) / 2
+    odds = np.log(0.85 / 0.15) - half / (0.85 * 0.15)
+    assert 1 / (1 + np.exp(-odds)) < 0.85 - half and 0.85 + half > 1
+    np.testing.assert_allclose([found.overall.low, found.overall.high], [1 / (1 + np.exp(-odds)), 1], rtol=1e-9)
+
+
+def test_one_fact_has_no_interval():
+    columns = {"probability": np.array([0.3, 0.5, 0.4, 0.2]), "suppressed": np.array([0.1, 0.2, 0.1, 0.1])}
+    found = estimate(["probability", "suppressability"], columns, np.array([0, 0, 1, 2]), ["a", "a", "b", "b"])
+    alone = estimate(
+        ["probability", "suppressability"], {name: x[:2] for name, x in columns.items()}, np.array([0, 0]), ["a", "a"]
+    )
+    for of in (*found.values(), *alone.values()):
+        one = of.by_relation["a"]
+        assert np.isfinite(one.value) and np.isnan([one.low, one.high]).all() and one.n == 1
+    for name, of in alone.items():
+        assert of.overall.value == found[name].by_relation["a"].value
+        assert np.isnan([of.overall.low, of.overall.high]).all()
+    # Two relations that are fixed, of which one has a fact alone: nothing is known of its spread.
+    fixed = estimate(["probability"], columns, np.array([0, 0, 1, 2]), ["a", "a", "b", "b"], relations="fixed")
+    assert np.isnan([fixed["probability"].overall.low, fixed["probability"].overall.high]).all()
+
+
+def test_equal_facts_say_what_so_many_facts_may_miss():
+    def correct(n, metric="recall", **columns):
+        return estimate([metric], columns, np.arange(n), ["a"] * n)[metric].overall
+
+    for n, low in ((2, 0.025**0.5), (5, 0.025**0.2), (20, 0.025**0.05)):  # those of Clopper and Pearson 1934
+        for value in (0.0, 1.0):
+            found = correct(n, correct=np.full(n, value))
+            np.testing.assert_allclose([found.low, found.high], [low, 1] if value else [0, 1 - low], rtol=1e-9)
+    found = correct(2, correct=np.full(2, 0.4))
+    np.testing.assert_allclose([found.low, found.high], [0.4 * 0.025**0.5, 1 - 0.6 * 0.025**0.5], rtol=1e-9)
+    # A ratio has no lower end that a fact could be at.
+    ratio = correct(3, "suppressability", probability=np.full(3, 0.5), suppressed=np.full(3, 0.1))
+    assert ratio.value == pytest.approx(0.8) and np.isnan([ratio.low, ratio.high]).all()
+
+
+def covered(metric, columns, n_facts, truth):
+    """The share of relations of so many facts whose interval holds the truth."""
+    n_relations = len(next(iter(columns.values()))) // n_facts
+    relation = np.repeat([f"r{index:04}" for index in range(n_relations)], n_facts).tolist()
+    found = estimate([metric], columns, np.arange(len(relation)), relation, replicates=2)[metric]
+    ends = np.array([(value.low, value.high) for value in found.by_relation.values()])
+    return np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1]))
+
+
+@pytest.mark.parametrize("n_facts", [2, 3, 5])
+def test_intervals_inside_relations_hold_the_truth(n_facts):
+    """The figures of the docstring, of 300 relations each: a standard error of 1.3 points."""
+    rng = np.random.default_rng(n_facts)
+    n = 300 * n_facts
+    for draw, truth in (
+        (lambda: rng.uniform(size=n), 0.5),
+        (lambda: rng.beta(5, 0.5, n), 10 / 11),
+        (lambda: rng.beta(1, 4, n), 1 / 5),
+        (lambda: 1.0 * (rng.random(n) < 0.8), 0.8),
+    ):
+        assert covered("probability", {"probability": draw()}, n_facts, truth) > 0.9
+    p, left, other = rng.beta(5, 1, n), rng.beta(1, 4, n), rng.beta(5, 1, n)
+    columns = {"probability": p, "suppressed": p * left, "control_other": p * other}
+    assert covered("suppressability", columns, n_facts, 0.8) > 0.9
+    assert covered("selective", columns, n_facts, 0.8 - 1 / 6) > 0.9
 
 
 def test_repeating_every_query_changes_nothing():
@@ -83,7 +146,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_the_seed_moves_the_interval_and_not_the_value():
-    columns, fact, relation = simulated(20, 2, 0)
+    columns, fact, _ = simulated(20, 2, 0)
+    relation = np.where(fact < 10, "a", "b").tolist()
     first, same, other = (
         estimate(["probability"], columns, fact, relation, replicates=100, seed=seed)["probability"].overall
         for seed in (0, 0, 1)
@@ -279,12 +343,86 @@ def test_a_replicate_without_any_known_fact_is_left_out():
     columns = {"probability": np.array([0.3, np.nan, np.nan])}
     found = estimate(["probability"], columns, np.arange(3), ["a"] * 3)["probability"]
     assert np.isnan(found.samples[1:]).any() and np.isfinite(found.samples[1:]).any()
-    assert found.overall == found.by_relation["a"]
-    assert (found.overall.low, found.overall.value, found.overall.high, found.overall.n) == (0.3, 0.3, 0.3, 1)
+    assert (found.overall.value, found.overall.n) == (0.3, 1) and np.isnan(
+        [found.overall.low, found.overall.high]
+    ).all()
     # Of two relations it is the mean of what there is.
     columns = {"probability": np.array([0.3, np.nan, np.nan, 0.5, 0.5])}
     both = estimate(["probability"], columns, np.arange(5), [*"aaabb"], relations="fixed")["probability"]
     assert set(both.samples.round(9)) == {0.4, 0.5}
+
+
+def test_facts_that_were_not_measured_do_not_count_for_the_interval():
+    columns, fact, relation = simulated(40, 1, 0)
+    gaps = np.where(fact < 3, columns["probability"], np.nan)
+    some = estimate(["probability"], {"probability": gaps}, fact, relation)["probability"].overall
+    alone = estimate(["probability"], {"probability": gaps[:3]}, fact[:3], relation[:3])["probability"].overall
+    np.testing.assert_allclose(dataclasses.astuple(some), dataclasses.astuple(alone), rtol=1e-9)
+
+
+def test_many_facts_are_left_out_in_parts():
+    columns, fact, relation = simulated(1000, 1, 0)
+    found = estimate(["log_probability_drop"], _logs(columns), fact, relation)["log_probability_drop"].overall
+    half = 1.962 * columns["probability"].std(ddof=1) / 1000**0.5
+    np.testing.assert_allclose(found.high - found.value, half, rtol=0.2)
+
+
+NOTHING_LEFT = {
+    "probability": np.array([0.8, 0.4, 0.2, 0.6, 0.0, 0.0]),
+    "suppressed": np.array([0.4, 0.0, 0.1, 0.0, 0.0, 0.0]),
+    "random": np.array([0.8, 0.4, 0.2, 0.5, 0.0, 1e-40]),
+    "control_other": np.array([0.8, 0.4, 0.2, 0.5, 0.0, 0.0]),
+}
+
+
+def test_a_relation_whose_answers_have_no_probability_is_left_out_and_told():
+    names = ["probability", "suppressability", "random_drop", "control_drop_other", "control_drop", "selective"]
+    with_a = {name: x[:4] for name, x in NOTHING_LEFT.items()}
+    for tiny in (0.0, 1e-39):  # which a device may hold or not
+        columns = {
+            **NOTHING_LEFT,
+            "probability": np.where(np.array(RELATION) == "b", tiny, NOTHING_LEFT["probability"]),
+        }
+        found = estimate(names, columns, FACT, RELATION)
+        alone = estimate(names, with_a, FACT[:4], RELATION[:4])
+        for name in names[1:]:
+            assert found[name].left_out == {"b": "P = 0"}
+            assert found[name].overall == found[name].by_relation["a"] == alone[name].overall
+            nothing = found[name].by_relation["b"]
+            assert np.isnan([nothing.value, nothing.low, nothing.high]).all() and nothing.n == 2
+        assert not found["probability"].left_out  # 0 is its value
+        assert found["probability"].by_relation["b"].value == 0
+        np.testing.assert_allclose(found["probability"].overall.value, 0.25, rtol=1e-12)
+
+
+def test_relations_that_are_drawn_do_not_have_what_is_left_out():
+    columns, fact, relation = relations_that_differ(3, 4, 0.1, 0)
+    columns = {"probability": columns["probability"], "suppressed": columns["probability"] ** 2}
+    zeros = {name: np.append(x, [0.0, 0.0]) for name, x in columns.items()}
+    found = estimate(["suppressability"], zeros, np.append(fact, [20, 21]), [*relation, "z", "z"], replicates=4000)
+    alone = estimate(["suppressability"], columns, fact, relation, replicates=4000)
+    left, without = found["suppressability"].overall, alone["suppressability"].overall
+    assert (left.value, left.n) == (without.value, without.n) == (pytest.approx(without.value), 12)
+    np.testing.assert_allclose([left.low, left.high], [without.low, without.high], atol=0.1 * (left.high - left.low))
+
+
+def test_a_set_of_which_nothing_is_left_has_no_figure():
+    columns = {name: x[4:] for name, x in NOTHING_LEFT.items()}
+    found = estimate(
+        ["suppressability", "selective", "recall"], {**columns, "correct": np.ones(2)}, FACT[4:], ["b"] * 2
+    )
+    for name in ("suppressability", "selective"):
+        overall = found[name].overall
+        assert np.isnan([overall.value, overall.low, overall.high]).all() and overall.n == 0
+        assert found[name].left_out == {"b": "P = 0"}
+    assert found["recall"].overall.value == 1
+
+
+def test_a_fact_without_probability_has_no_say_in_a_ratio():
+    # One of three facts is all there is: nothing is known of its spread.
+    columns = {"probability": np.array([0.5, 0.0, 0.0]), "suppressed": np.array([0.1, 0.0, 0.0])}
+    found = estimate(["suppressability"], columns, np.arange(3), ["a"] * 3)["suppressability"].overall
+    assert found.value == pytest.approx(0.8) and np.isnan([found.low, found.high]).all()
 
 
 # Controls of two relations: the first is the worst in "a", the second in "b", and the third is unknown in "b".

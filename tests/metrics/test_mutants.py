@@ -135,8 +135,8 @@ def mutants(found):
     broken = {}
     for mutation in MUTATIONS:
         copies = mutation(one.measured, one.compared)
-        # With the key that the unbroken columns had, not yet consumed.
-        copies = dataclasses.replace(copies[0], key=jax.random.key(0)), copies[1]
+        # With the keys that the unbroken columns had, not yet consumed.
+        copies = dataclasses.replace(copies[0], key_N=loops.answer_keys()), copies[1]
         values = {name: v for step, seen in zip(steps, copies, strict=True) for name, v in step(seen).items()}
         broken[mutation.__name__] = {name: np.asarray(v) for name, v in values.items()}
     looks: dict[str, list] = {}

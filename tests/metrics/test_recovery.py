@@ -151,6 +151,33 @@ def test_all_metrics_of_a_model():
     assert done[-1] == total[-1] and max(done) == done[-1]
 
 
+# Of every group of columns that draws something, or looks at other facts.
+DRAWN = (
+    *("suppressability", "control_drop", "selective", "control_drop_answer", "random_drop", "mean_of_ratios"),
+    *("projection_selective", "resample_selective", "interchange", "relearned", "overlap_within", "recall"),
+)
+
+
+def test_no_figure_depends_on_the_rows_of_a_batch():
+    """Controls and random neurons are drawn for a fact, whatever other facts are in its batch."""
+    model, facts = knowing()
+    few, many = (
+        measure_facts(model, facts, dataclasses.replace(SMALL, metrics=DRAWN, ablation_queries=0, rows=rows))[0]
+        for rows in (4, 40)
+    )
+    for set_name, metrics in few.sets.items():
+        assert metrics.keys() == many.sets[set_name].keys()
+        for name, values in metrics.items():
+            other = many.sets[set_name][name]
+            assert values.by_relation.keys() == other.by_relation.keys() and values.left_out == other.left_out
+            pairs = [(values.overall, other.overall)]
+            pairs += [(value, other.by_relation[relation]) for relation, value in values.by_relation.items()]
+            for a, b in pairs:
+                np.testing.assert_allclose(a.value, b.value, rtol=1e-3, atol=1e-4, err_msg=f"{set_name}, {name}")
+                assert a.n == b.n
+    np.testing.assert_array_equal(few.selected, many.selected)
+
+
 def test_metrics_by_name_measure_what_they_need():
     model, facts = knowing()
     names = ("gini", "probe_1", "suppressability")

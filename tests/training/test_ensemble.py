@@ -198,7 +198,7 @@ def test_resuming_is_bit_exact(finished, data, tmp_path, monkeypatch):
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"weights": ()}, "one pair"),
         ({"weights": ((0.0, 1.0), (0.0, 1.0))}, "each once"),
-        ({"weights": ((float("nan"), 1.0),)}, "must be finite"),
+        ({"weights": ((float("nan"), 1.0),)}, "must be a finite number"),
         (
             {"run": dataclasses.replace(RUN, objective=ObjectiveConfig(weights={"control": "1"}))},
             "a schedule for each of",

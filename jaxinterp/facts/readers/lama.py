@@ -7,7 +7,15 @@ from pathlib import Path
 
 from jaxinterp.errors import UserError
 from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation, checked
-from jaxinterp.facts.readers.lines import field, json_lines, name_field, numbered, template, text_field
+from jaxinterp.facts.readers.lines import (
+    field,
+    json_lines,
+    name_field,
+    numbered,
+    template,
+    text_field,
+    with_suffix,
+)
 
 TEMPLATES = "relations.jsonl"
 MASK = "[MASK]"
@@ -29,7 +37,7 @@ def read_lama(path: Path) -> FactSet:
     Raises:
       UserError: if nothing can be used, templates are missing, or a line is broken (with the line).
     """
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*.jsonl") if file.name != TEMPLATES)
+    files = [path] if path.is_file() else [file for file in with_suffix(path, ".jsonl") if file.name != TEMPLATES]
     if not files:
         raise UserError(f"{path} has no files *.jsonl of LAMA, as its folder TREx has; give a file or such a folder")
     templates = _templates(files[0].parent)

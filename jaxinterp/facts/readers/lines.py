@@ -30,6 +30,11 @@ def read_text(path: Path) -> str:
     return text
 
 
+def with_suffix(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder that end in ".jsonl", or ".JSONL", in order."""
+    return sorted(file for file in folder.glob("*") if file.suffix.lower() == suffix and file.is_file())
+
+
 def parsed(text: str, path: Path, first_line: int = 1) -> object:
     """The JSON value of a text that starts at a line of a file.
 

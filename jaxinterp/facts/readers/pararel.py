@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
-from jaxinterp.facts.readers.lines import json_lines, numbered, template, text_field
+from jaxinterp.facts.readers.lines import json_lines, numbered, template, text_field, with_suffix
 
 # Where the templates and the facts are: in a folder of the two, or in the repository of the paper or its data folder.
 LAYOUTS = (
@@ -93,7 +93,7 @@ def read_pararel(path: Path) -> FactSet:
     if (folders := layout(path)) is None:
         accepted = "; ".join(f"{templates}/*.jsonl and {facts}/*.jsonl" for templates, facts in LAYOUTS)
         raise UserError(f"{path} is no folder of ParaRel: it must have {accepted}")
-    templates, facts = ({file.stem: file for file in folder.glob("*.jsonl")} for folder in folders)
+    templates, facts = ({file.stem: file for file in with_suffix(folder, ".jsonl")} for folder in folders)
     if not templates:
         raise UserError(f"no templates: {folders[0]} has no file *.jsonl; copy ParaRel's templates into it")
     if missing := numbered(templates.keys() - facts.keys()):

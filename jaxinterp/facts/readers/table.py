@@ -18,22 +18,28 @@ def read_table(path: Path) -> FactSet:
 
     A prompt is a template with {subject} once and {answer} once or, if the answer follows at the end, not at all. Every
     prompt of a relation applies to all of its facts, so that a fact has several prompts when it, or any other fact of
-    its relation, stands in several rows. A row that says nothing new is counted as "duplicate".
+    its relation, stands in several rows. A row that says nothing new is counted as "duplicate", one whose cells are all
+    empty, as spreadsheets leave them, as "row of empty cells".
 
     Args:
-      path: a ".csv" file with a header (quoted as in RFC 4180), or a ".jsonl" file with an object a line.
+      path: a ".csv" file with a header (quoted as in RFC 4180), or a ".jsonl" file with an object a line; capitals are
+        as good.
     Raises:
       UserError: if the file's ending is another one, or a line is broken (with the line): a missing or unknown column,
         a cell too few or too many, a relation without a name, or a prompt without its subject.
     """
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise UserError(f"{path} is no table of facts; accepted: {', '.join(readers)}")
     prompts: dict[str, dict[str, None]] = {}
     rows: Counter[tuple[Fact, str]] = Counter()
-    for place, row in readers[path.suffix](path):
+    n_empty = 0
+    for place, row in readers[path.suffix.lower()](path):
         relation = name_field(row, "relation", place)
         subject, answer, prompt = (text_field(row, name, place) for name in COLUMNS[1:])
+        if not (relation or subject.strip() or answer.strip() or prompt.strip()):
+            n_empty += 1
+            continue
         if not relation:
             raise UserError(f"{place}: the relation is empty; give it a name")
         template(prompt, place, subject=SUBJECT, answer=ANSWER if ANSWER in prompt else None)
@@ -42,8 +48,8 @@ def read_table(path: Path) -> FactSet:
     if not rows:
         raise UserError(f"{path} has a header but no facts; add a row for each fact and prompt")
     relations = [Relation(name, tuple(own), domain=path.stem, source=path.name) for name, own in prompts.items()]
-    repeated = Counter({"duplicate": rows.total() - len(rows)})
-    return checked(relations, dict.fromkeys(fact for fact, _ in rows), dropped=+repeated)
+    dropped = Counter({"duplicate": rows.total() - len(rows), "row of empty cells": n_empty})
+    return checked(relations, dict.fromkeys(fact for fact, _ in rows), dropped=+dropped)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -59,7 +65,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
         place = f"{path}, line {lines.line_num}"
         if not cells:
             continue
-        if header is None:
+        if not any(cell.strip() for cell in cells):
+            if header is not None:
+                yield place, dict.fromkeys(COLUMNS, "")
+        elif header is None:
             header = [cell.strip() for cell in cells]
             _check_columns(header, place)
         elif len(cells) != len(header):
