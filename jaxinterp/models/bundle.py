@@ -9,10 +9,11 @@ import numpy as np
 from safetensors.numpy import save
 
 from jaxinterp.errors import UserError
-from jaxinterp.files import new_folder, read_json, write_json
+from jaxinterp.files import is_gguf, new_folder, read_json, write_json
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig, RopeScaling
 from jaxinterp.models.language_model import LanguageModel, flat, nested
+from jaxinterp.models.loading.checks import refuse_adapter
 from jaxinterp.models.loading.load import check_dtype, load_pretrained
 from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
 from jaxinterp.models.loading.weights import Placement
@@ -46,12 +47,15 @@ def load_model(path: Path, *, dtype: str | None = None, placement: Placement | N
       UserError: if a file is missing or damaged, a tensor is missing, unexpected, misshapen or not finite, or a
         published model is not supported.
     """
-    if path.suffix == ".gguf" or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
+    refuse_adapter(path)
+    if is_gguf(path) or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
         return load_pretrained(path, dtype=dtype or "float32", placement=placement)
     if not (path / "config.json").is_file():
+        files = sorted(file.name for file in path.iterdir() if is_gguf(file)) if path.is_dir() else []
+        hint = f"; give the file itself: {', '.join(files)}" if files else ""
         raise UserError(
             f"{path} holds no model: config.json is missing; give a folder that `jaxinterp train` wrote, or a "
-            "published model: a folder with config.json and safetensors, or a .gguf file"
+            f"published model: a folder with config.json and safetensors, or a .gguf file{hint}"
         )
     model = _load_own(path, placement)
     if dtype is None or dtype == model.config.dtype:

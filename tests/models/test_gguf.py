@@ -332,7 +332,21 @@ def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
 @pytest.mark.parametrize(
     ("case", "changes", "message"),
     [
-        ("llama", {"rope.scaling.type": "yarn"}, r"llama\.rope\.scaling\.type .*'yarn'; known: linear, none"),
+        (
+            "llama",
+            {"rope.scaling.type": "longrope"},
+            r"llama\.rope\.scaling\.type .*'longrope'; known: linear, none, yarn",
+        ),
+        ("llama", {"rope.scaling.attn_factor": 2.0}, r"llama\.rope\.scaling\.attn_factor is 2\.0"),
+        ("llama", {"rope.scaling.yarn_log_multiplier": 0.1}, r"rope\.scaling\.yarn_log_multiplier is 0\.1"),
+        (
+            "llama",
+            {"attention.causal": False},
+            r"llama\.attention\.causal is False, which is not supported; supported: True",
+        ),
+        ("gpt2", {"attention.causal": False}, r"gpt2\.attention\.causal is False"),
+        ("neox", {"attention.causal": False}, r"gptneox\.attention\.causal is False"),
+        ("gemma3", {"final_logit_softcapping": 0.0}, "final_logit_softcapping must be a number above 0"),
         ("llama", {"expert_count": 4}, r"llama\.expert_count is 4, which is not supported"),
         ("llama", {"rope.dimension_count": 2}, r"llama\.rope\.dimension_count is 2"),
         ("llama", {"vocab_size": 14}, r"llama\.vocab_size is 14, which is not supported; supported: 13"),

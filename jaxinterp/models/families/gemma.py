@@ -14,10 +14,23 @@ HF_NAMES = common.HF_NAMES | {
     "layers.norm_mlp_out.scale": "layers.{}.post_feedforward_layernorm.weight",
 }
 LARGEST_2, LARGEST_3 = 46, 62  # layers of the 27B models, which scale attention scores in another way
+# What the "text_config" of models of text and images leaves out, as transformers has it.
+TEXT_DEFAULTS = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 131_072,
+}
+OF_IMAGES = r"(model\.)?(vision_tower|multi_modal_projector)\..*"
 
 
 def _hf_common(fields: Fields) -> dict[str, object]:
     sizes = common.hf_sizes(fields, d_head=256)
+    if "sliding_window" in fields.values and fields.values["sliding_window"] is None:
+        raise fields.wrong("sliding_window", None, "a whole number")
     fields.only("use_bidirectional_attention", False)
     fields.get("hidden_act", None)  # hidden_activation alone counts
     bias = fields.flag("attention_bias", False)
@@ -74,11 +87,36 @@ def hf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
     )
 
 
+def hf_config_3_of_images(fields: Fields, file: TensorFile) -> ModelConfig:
+    """Gemma 3, from the text half of the config.json of a model of text and images."""
+    text = fields.part("text_config")
+    text.only("model_type", "gemma3_text")
+    fields.only("tie_word_embeddings", True)
+    text.only("tie_word_embeddings", True)
+    for name in ("vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"):
+        fields.get(name, None)  # of images
+    given = {name: value for name, value in text.values.items() if value is not None or name not in TEXT_DEFAULTS}
+    whole = Fields(TEXT_DEFAULTS | given, text.where)
+    config = hf_config_3(whole, file)
+    text.took_part_in(whole)
+    return config
+
+
+def text_half(name: str) -> str:
+    """Tensor names of the text half, which old and new files put under different prefixes."""
+    for prefix in ("language_model.model.", "model.language_model.", "language_model."):
+        name = name.removeprefix(prefix)
+    return name
+
+
 def _cap(fields: Fields, name: str, default: float | None) -> float | None:
     """A soft cap, which null switches off, unlike absence."""
     if name in fields.values and fields.values[name] is None:
         return fields.get(name, None)
-    return fields.number(name, default)
+    cap = fields.number(name, default)
+    if cap is not None and cap <= 0:
+        raise fields.wrong(name, cap, "a number above 0, or null for no cap")
+    return cap
 
 
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
@@ -118,8 +156,8 @@ def gguf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
         rope_theta=theta,
         rope_scaling=scaling,
         local_layers=local,
-        attn_softcap=fields.number("attn_logit_softcapping", 50.0),
-        logit_softcap=fields.number("final_logit_softcapping", 30.0),
+        attn_softcap=_cap(fields, "attn_logit_softcapping", 50.0),
+        logit_softcap=_cap(fields, "final_logit_softcapping", 30.0),
     )
 
 
@@ -135,7 +173,7 @@ def gguf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
         rope_theta_local=fields.number("rope.freq_base_swa", 1e4),
         local_layers=_gguf_local(fields, shared["n_layers"], 6),
         qk_norm=True,
-        logit_softcap=fields.number("final_logit_softcapping", None),
+        logit_softcap=_cap(fields, "final_logit_softcapping", None),
     )
 
 
@@ -170,4 +208,16 @@ GEMMA3 = Family(
     hf=Layout(hf_config_3, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
     gguf_architectures=("gemma3",),
     gguf=Layout(gguf_config_3, gguf_sources),
+)
+GEMMA3_OF_IMAGES = Family(
+    "gemma3",
+    model_types=("gemma3",),
+    architectures=("Gemma3ForConditionalGeneration",),
+    hf=Layout(
+        hf_config_3_of_images,
+        hf_sources,
+        ignored=common.HF_IGNORED | {OF_IMAGES: "of images, which are not read"},
+        copies=common.HF_TIED,
+        rename=text_half,
+    ),
 )
