@@ -125,6 +125,10 @@ class Fields:
             self._read.add(other)
         return given[0] if given else self.prefix + name
 
+    def asked(self) -> frozenset[str]:
+        """Names that were asked for, those of parts aside, whether or not the config has them."""
+        return frozenset(self._read)
+
     def unread(self) -> tuple[str, ...]:
         """Names under the prefix, and in the parts, that were not asked for and might matter."""
         names = [name for name in self.values if name.startswith(self.prefix) and name not in self._read]

@@ -36,7 +36,7 @@ def _hf_common(fields: Fields) -> dict[str, object]:
     bias = fields.flag("attention_bias", False)
     return sizes | {
         "norm_placement": "sandwich",
-        "attn_scale": fields.number("query_pre_attn_scalar", 256) ** -0.5,
+        "attn_scale": fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
         "ffn": fields.one_of("hidden_activation", common.GATED, "gelu_pytorch_tanh"),
         "qkv_bias": bias,
         "out_bias": bias,

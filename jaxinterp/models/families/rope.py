@@ -21,7 +21,7 @@ def rope_parameters(fields: Fields) -> Fields:
     old, new = fields.part("rope_scaling"), fields.part("rope_parameters")
     counts = old if old.values else new
     for name in LAYER_TYPES:
-        if name in counts:
+        if name in counts.values:
             raise UserError(f"{counts.where}: {name} is given, but layers of this family share their rotary positions")
     for name, value in new.values.items() if counts is old else ():
         if old.values.get(name) == value:
@@ -39,7 +39,7 @@ def hf_rope(fields: Fields, theta: str = "rope_theta", default: float = 10_000.0
       UserError: if the scaling is of an unsupported kind.
     """
     nested = rope_parameters(fields)
-    return _positive(nested, "rope_theta", _positive(fields, theta, default)), _scaling(fields, nested, KINDS)
+    return _positive(nested, "rope_theta", _positive(fields, theta, default)), _scaling(nested, KINDS, fields)
 
 
 def hf_rope_share(fields: Fields, name: str = "partial_rotary_factor", default: float = 1.0) -> float:
@@ -72,11 +72,11 @@ def hf_rope_by_layer_type(
     if "type" in old and "rope_type" not in old:
         raise UserError(f"{old.where}: type is {old.get('type')!r}; implementations read rope_type alone here, give it")
     merged = Fields({**everywhere.values, **old.values}, old.where if old.values else everywhere.where)
-    scaling = _scaling(fields, merged, KINDS_BY_LAYER_TYPE)
+    scaling = _scaling(merged, KINDS_BY_LAYER_TYPE)
     theta = _positive(merged, "rope_theta", theta)
     for part in (everywhere, old):
         part.took_part_in(merged)
-    if _scaling(fields, local, KINDS_BY_LAYER_TYPE) is not None:
+    if _scaling(local, KINDS_BY_LAYER_TYPE) is not None:
         raise UserError(f"{local.where}: scaled rotary positions in local layers are not supported")
     return theta, scaling, _positive(local, "rope_theta", theta_local)
 
@@ -88,7 +88,8 @@ def _positive(fields: Fields, name: str, default: object = REQUIRED) -> float:
     return value
 
 
-def _scaling(fields: Fields, nested: Fields, kinds: Sequence[str]) -> RopeScaling | None:
+def _scaling(nested: Fields, kinds: Sequence[str], shared: Fields | None = None) -> RopeScaling | None:
+    """The scaling of a nested object; `shared` is the config, whose context counts where all layers share the object."""
     kind = nested.get("rope_type", nested.get("type", "default"))
     if kind not in kinds:
         raise unknown(f"rotary scaling in {nested.where}:", kind, kinds)
@@ -97,14 +98,14 @@ def _scaling(fields: Fields, nested: Fields, kinds: Sequence[str]) -> RopeScalin
     factor = _positive(nested, "factor")
     if kind == "dynamic":
         # It changes frequencies from the first token after max_position_embeddings on, and no longer text is read.
-        fields.integer("max_position_embeddings")
         return None
     if kind == "linear":
         return RopeScaling("linear", factor)
-    # Where the config itself has the context of pretraining, transformers lets it come before the nested one.
-    context = nested.integer("original_max_position_embeddings", None)
-    context = fields.integer("original_max_position_embeddings", context)
-    context = fields.integer("max_position_embeddings") if context is None else context
+    context = nested.integer("original_max_position_embeddings", REQUIRED if shared is None else None)
+    if shared is not None:
+        # Where the config itself has the context of pretraining, transformers lets it come before the nested one.
+        context = shared.integer("original_max_position_embeddings", context)
+        context = shared.integer("max_position_embeddings") if context is None else context
     if kind == "llama3":
         return RopeScaling(
             "llama3", factor, nested.number("low_freq_factor"), nested.number("high_freq_factor"), context
