@@ -458,5 +458,9 @@ def test_load_model_takes_a_file_with_its_tokenizer(tmp_path):
     assert model.tokenizer.encode("ab") == [257]
     assert model.provenance["family"] == "llama"
     small = tensors_of("llama")
-    with pytest.raises(UserError, match="the tokenizer has 258 tokens, the embedding only 13 rows"):
-        load_model(write(tmp_path / "small.gguf", "llama", metadata("llama") | tokenizer, small))
+    model = load_model(write(tmp_path / "small.gguf", "llama", metadata("llama") | tokenizer, small))
+    assert model.tokenizer.encode("!") == [1]
+    with pytest.raises(
+        UserError, match=r"'ab' needs the token 'ab' with id 257, but the model's embedding has 13 rows"
+    ):
+        model.tokenizer.encode("ab")

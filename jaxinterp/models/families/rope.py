@@ -89,7 +89,7 @@ def _positive(fields: Fields, name: str, default: object = REQUIRED) -> float:
 
 
 def _scaling(nested: Fields, kinds: Sequence[str], shared: Fields | None = None) -> RopeScaling | None:
-    """The scaling of a nested object; `shared` is the config, whose context counts where all layers share the object."""
+    """The scaling of a nested object; `shared` is the config whose layers all share it, and its context counts."""
     kind = nested.get("rope_type", nested.get("type", "default"))
     if kind not in kinds:
         raise unknown(f"rotary scaling in {nested.where}:", kind, kinds)

@@ -16,6 +16,7 @@ from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.registry import gguf_family, hf_family
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.checks import refuse_absurd_depth, refuse_absurd_widths, refuse_adapter
+from jaxinterp.models.loading.embedded_tokenizer import embedded
 from jaxinterp.models.loading.gguf_file import GgufFile
 from jaxinterp.models.loading.gguf_tokenizer import gguf_tokenizer
 from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer
@@ -39,12 +40,11 @@ def load_pretrained(
     check_dtype(dtype)
     opened = _opened(path)
     # The tokenizer comes first: what is wrong with it shows before the weights are read.
-    metadata = opened.file.metadata if isinstance(opened.file, GgufFile) else None
-    tokenizer = folder_tokenizer(path) if metadata is None else gguf_tokenizer(metadata, path)
-    if tokenizer.n_tokens > opened.config.d_vocab:
-        raise UserError(
-            f"{path}: the tokenizer has {tokenizer.n_tokens} tokens, the embedding only {opened.config.d_vocab} rows"
-        )
+    if isinstance(opened.file, GgufFile):
+        tokenizer = gguf_tokenizer(opened.file.metadata, path)
+    else:
+        tokenizer = folder_tokenizer(path, masked=opened.config.attention == "bidirectional")
+    tokenizer = embedded(tokenizer, opened.config.d_vocab, path)
     config, params, provenance = _parameters(opened, dtype, placement)
     if revision is not None:
         provenance = {**provenance, "revision": revision}
