@@ -13,7 +13,8 @@ INERT = re.compile(
     r"_.*|.*dropout.*|.*_pdrop|.*_token_id|id2label|label2id|output_.*|pooler_.*|summary_.*|auto_map|dtype|torch_dtype|"
     r"architectures|model_type|transformers.*|use_cache|cache_implementation|initializer_range|gradient_checkpointing|"
     r"is_encoder_decoder|tokenizer_class|task_specific_params|problem_type|finetuning_task|return_dict|"
-    r"chunk_size_feed_forward|tf_legacy_loss|pruned_heads|prefix|pretraining_tp|directionality|use_bfloat16|unsloth_.*"
+    r"chunk_size_feed_forward|tf_legacy_loss|pruned_heads|prefix|pretraining_tp|directionality|use_bfloat16|unsloth_.*|"
+    r"n_special|predict_special_tokens"
 )
 
 

@@ -34,6 +34,8 @@ def _hf_common(fields: Fields) -> dict[str, object]:
     fields.only("use_bidirectional_attention", False)
     fields.get("hidden_act", None)  # hidden_activation alone counts
     bias = fields.flag("attention_bias", False)
+    window = fields.integer("sliding_window", 4096)
+    fields.only("sliding_window_size", window)  # a second name in the largest Gemma 2 models
     return sizes | {
         "norm_placement": "sandwich",
         "attn_scale": fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
@@ -43,7 +45,7 @@ def _hf_common(fields: Fields) -> dict[str, object]:
         "mlp_bias": False,
         "embed_scale": sizes["d_model"] ** 0.5,
         "tied": fields.flag("tie_word_embeddings", True),
-        "window": fields.integer("sliding_window", 4096),
+        "window": window,
     }
 
 
@@ -73,8 +75,9 @@ def hf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
     shared = _hf_common(fields)
     theta, scaling, theta_local = hf_rope_by_layer_type(fields, 1e6, 1e4)
     fields.only("attn_logit_softcapping")  # implementations disagree whether it acts; no published model has it
-    # transformers 5 writes the period with an underscore.
-    period = fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6))
+    period = fields.integer("sliding_window_pattern", 6)
+    if "layer_types" not in fields:
+        fields.only("_sliding_window_pattern", period)  # which transformers writes, but does not read
     local = common.hf_local_layers(fields, shared["n_layers"], _local(shared["n_layers"], period))
     return ModelConfig(
         **shared,

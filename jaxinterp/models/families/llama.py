@@ -20,6 +20,8 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
     theta, scaling = hf_rope(fields)
     bias = fields.flag("attention_bias", False)
+    fields.get("is_llama_config", None)  # of the library that trained SmolLM2, as is the next one
+    fields.only("rope_interleaved", False)
     # The first files of 2023 have the context under another name, or not at all.
     context = fields.integer("max_sequence_length", 2048)
     return ModelConfig(
