@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxinterp.errors import UserError
 from jaxinterp.models.families.common import refuse_what_no_family_has
 from jaxinterp.models.families.family import TensorFile
 from jaxinterp.models.families.fields import Fields
@@ -59,7 +60,5 @@ def test_every_field_of_a_published_config_is_read(name):
     ],
 )
 def test_a_field_that_published_configs_have_with_one_value_only_is_not_passed_over(name, field, value):
-    from jaxinterp.errors import UserError
-
     with pytest.raises(UserError, match=f"{field} is {value}, which is not supported"):
         read(MODELS[name][0] | {field: value})
