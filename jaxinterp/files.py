@@ -10,6 +10,8 @@ from pathlib import Path
 
 from jaxinterp.errors import UserError
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 def writable_folder(folder: Path) -> Path:
     """The folder, made if need be.
@@ -45,6 +47,22 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether the name is that of a GGUF file."""
+    return path.suffix.lower() == ".gguf"
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises if the file is what Git leaves where Git LFS is not installed: the address of the contents.
+
+    Raises:
+      UserError: if it is; or OSError, if it cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise UserError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes the file through a temporary one in the same folder; UserError if it cannot be written."""
     writable_folder(path.parent)
@@ -72,9 +90,14 @@ def read_json(path: Path) -> dict:
       UserError: if the file is missing, or is not a JSON object.
     """
     try:
+        refuse_pointer(path)
         value = json.loads(path.read_text(encoding="utf-8"))
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
+    except RecursionError:
+        raise UserError(f"{path} cannot be read as JSON: its objects lie too deep in one another") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(value, dict):

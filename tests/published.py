@@ -48,6 +48,25 @@ CASES: dict[str, dict] = {
     | {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "sliding_window_pattern": 3}
     | {"rope_local_base_freq": 10.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "num_hidden_layers": 3},
 }
+CASES["yarn"] = LLAMA | {
+    "head_dim": 16,
+    "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 4.0},
+    "max_position_embeddings": 64,
+}
+CASES["gemma3_of_images"] = {
+    "model_type": "gemma3",
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "text_config": {
+        name: value
+        for name, value in CASES["gemma3"].items()
+        if name not in ("architectures", "rope_theta", "rope_local_base_freq", "max_position_embeddings")
+    }
+    | {"model_type": "gemma3_text"},
+    "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 4, "intermediate_size": 4}
+    | {"num_hidden_layers": 3, "num_attention_heads": 1, "image_size": 4, "patch_size": 2},
+    "mm_tokens_per_image": 4,
+    "image_token_index": 0,
+}
 LENGTHS = (7, 5)  # of the two sequences; the shorter one is padded
 # (sequence, position, target) of attributions; in a masked language model nothing but the position's name would change.
 ROWS = ((0, 6, 3), (1, 2, 7), (0, 1, 11))

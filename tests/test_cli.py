@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -236,6 +237,24 @@ def test_attribute_on_a_masked_model(made, capsys):
     assert json.loads(out)["probability"] != pytest.approx(found["probability"])
 
 
+def test_fields_that_nobody_read_are_told_and_leave_json_alone(made, capsys, tmp_path):
+    model = shutil.copytree(made["masked"], tmp_path / "model")
+    (model / "provenance.json").write_text(
+        json.dumps(json.loads((model / "provenance.json").read_text()) | {"fields_not_read": ["window_of_the_future"]})
+    )
+    arguments = ["--k", "2", "--points", "2", "--answer", "d", "--json", "--prompt", "a b [MASK] c ."]
+    code, out, err = status(["attribute", "--model", str(model), *arguments], capsys)
+    assert code == 0 and json.loads(out)["answer"] == "d"
+    assert err == f"{model}: these fields of its config are not known here and were not read: window_of_the_future\n"
+
+
+def test_every_command_loads_models_by_the_function_that_tells():
+    """What is not read is printed by `load_model`; nothing outside `models` gets round it."""
+    for path in (ROOT / "jaxinterp").rglob("*.py"):
+        if "models" not in path.relative_to(ROOT).parts:
+            assert not re.search(r"\b(load_pretrained|pretrained_parameters)\b", path.read_text()), path
+
+
 def test_models_list_needs_no_network(capsys, tmp_path, monkeypatch):
     import socket
 
@@ -253,8 +272,6 @@ def test_models_list_needs_no_network(capsys, tmp_path, monkeypatch):
 
 
 def test_measuring_other_facts_is_refused(capsys, tmp_path):
-    import shutil
-
     shutil.copytree(REFERENCE / "plain", tmp_path / "model")
     provenance = json.loads((tmp_path / "model" / "provenance.json").read_text())
     provenance["data"]["sha256"] = "another"

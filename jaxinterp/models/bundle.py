@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import sys
 from pathlib import Path
 
 import jax
@@ -9,10 +10,12 @@ import numpy as np
 from safetensors.numpy import save
 
 from jaxinterp.errors import UserError
-from jaxinterp.files import new_folder, read_json, write_json
+from jaxinterp.files import is_gguf, new_folder, read_json, write_json
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig, RopeScaling
 from jaxinterp.models.language_model import LanguageModel, flat, nested
+from jaxinterp.models.loading.checks import refuse_adapter
+from jaxinterp.models.loading.embedded_tokenizer import embedded
 from jaxinterp.models.loading.load import check_dtype, load_pretrained
 from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
 from jaxinterp.models.loading.weights import Placement
@@ -46,19 +49,34 @@ def load_model(path: Path, *, dtype: str | None = None, placement: Placement | N
       UserError: if a file is missing or damaged, a tensor is missing, unexpected, misshapen or not finite, or a
         published model is not supported.
     """
-    if path.suffix == ".gguf" or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
-        return load_pretrained(path, dtype=dtype or "float32", placement=placement)
+    refuse_adapter(path)
+    if is_gguf(path) or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
+        return _told(load_pretrained(path, dtype=dtype or "float32", placement=placement), path)
     if not (path / "config.json").is_file():
+        files = sorted(file.name for file in path.iterdir() if is_gguf(file)) if path.is_dir() else []
+        hint = f"; give the file itself: {', '.join(files)}" if files else ""
         raise UserError(
             f"{path} holds no model: config.json is missing; give a folder that `jaxinterp train` wrote, or a "
-            "published model: a folder with config.json and safetensors, or a .gguf file"
+            f"published model: a folder with config.json and safetensors, or a .gguf file{hint}"
         )
-    model = _load_own(path, placement)
+    model = _told(_load_own(path, placement), path)
     if dtype is None or dtype == model.config.dtype:
         return model
     check_dtype(dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
     return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=dtype), params=params)
+
+
+def _told(model: LanguageModel, path: Path) -> LanguageModel:
+    """The model, after a line for people if its config had fields that nobody has read."""
+    original = model.provenance.get("original", {})  # of a model that was fine-tuned
+    fields = model.provenance.get("fields_not_read") or original.get("fields_not_read")
+    if fields:
+        print(
+            f"{path}: these fields of its config are not known here and were not read: {', '.join(fields)}",
+            file=sys.stderr,
+        )
+    return model
 
 
 def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
@@ -80,6 +98,7 @@ def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
     named = {".".join(keys): keys for keys in expected}
     for name in sorted(named.keys() ^ file.tensors.keys()):
         raise UserError(f"{folder}: tensor {name!r} is {'missing' if name in named else 'not part of this model'}")
+    tokenizer = embedded(load_tokenizer(folder / "tokenizer.json"), config.d_vocab, folder)
     loaded = {}
     for name, keys in named.items():
         shape, tensor = expected[keys], file.tensors[name]
@@ -93,7 +112,7 @@ def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
         if not np.isfinite(value).all():
             raise UserError(f"{folder}: tensor {name!r} has values that are not finite")
         loaded[keys] = jax.device_put(value, placement(keys, value.shape) if placement else None)
-    return LanguageModel(config, nested(loaded), load_tokenizer(folder / "tokenizer.json"), provenance)
+    return LanguageModel(config, nested(loaded), tokenizer, provenance)
 
 
 def _config(fields: dict) -> ModelConfig:

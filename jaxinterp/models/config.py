@@ -11,17 +11,28 @@ from jaxinterp.errors import UserError, unknown
 class RopeScaling:
     """How rotary frequencies are stretched for contexts longer than those of pretraining."""
 
-    kind: Literal["linear", "llama3"]  # linear divides all; llama3 divides long wavelengths and blends between
+    # linear divides all; llama3 and yarn (Peng et al. 2023) divide long wavelengths, keep short ones and blend between
+    kind: Literal["linear", "llama3", "yarn"]
     factor: float  # by which frequencies are divided
     low_freq_factor: float = 1.0  # llama3: wavelengths above original_n_ctx / this are divided
     high_freq_factor: float = 4.0  # llama3: wavelengths below original_n_ctx / this are kept
-    original_n_ctx: int = 8192  # llama3: context of pretraining, tokens
+    original_n_ctx: int = 8192  # llama3, yarn: context of pretraining, tokens
+    beta_fast: float = 32.0  # yarn: a pair that turns this often over original_n_ctx is the last one that is kept
+    beta_slow: float = 1.0  # yarn: a pair that turns this often over original_n_ctx is the first one that is divided
+    whole_pairs: bool = True  # yarn: the blend begins and ends at whole pairs, rounded outwards
+    amplitude: float = 1.0  # yarn: factor of rotated coordinates, of queries and of keys
 
     def __post_init__(self) -> None:
-        if self.kind not in ("linear", "llama3"):
-            raise unknown("model.rope_scaling.kind", self.kind, ("linear", "llama3"))
-        if self.factor <= 0:
-            raise UserError(f"model.rope_scaling.factor must be above 0, got {self.factor}")
+        if self.kind not in ("linear", "llama3", "yarn"):
+            raise unknown("model.rope_scaling.kind", self.kind, ("linear", "llama3", "yarn"))
+        for field in ("factor", "original_n_ctx", "beta_fast", "beta_slow", "amplitude"):
+            if getattr(self, field) <= 0:
+                raise UserError(f"model.rope_scaling.{field} must be above 0, got {getattr(self, field)}")
+        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+            if getattr(self, low) >= getattr(self, high):
+                raise UserError(
+                    f"model.rope_scaling.{high} must be above {low}, got {getattr(self, high)} and {getattr(self, low)}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +99,8 @@ class ModelConfig:
             raise UserError(f"rotary positions need an even model.d_head · model.rope_share, got {self.d_rotary}")
         if self.local_layers and (self.window is None or self.window < 1):
             raise UserError(f"model.local_layers need a model.window of at least 1, got {self.window}")
+        if self.local_layers and self.rope_scaling is not None and self.rope_scaling.kind == "yarn":
+            raise UserError("model.local_layers together with model.rope_scaling.kind yarn is not supported")
         if any(not 0 <= layer < self.n_layers for layer in self.local_layers):
             raise UserError(f"model.local_layers must lie in 0 … {self.n_layers - 1}, got {self.local_layers}")
         if self.parallel and self.norm_placement != "pre":

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxinterp.errors import UserError
-from jaxinterp.files import new_folder, writable_folder, write_json
+from jaxinterp.files import is_gguf, new_folder, writable_folder, write_json
 from jaxinterp.models import catalogue
 from jaxinterp.models.catalogue import Document, Entry, Part, Terms, Wheel, Wheels, models_folder
 from jaxinterp.models.hub import hub_folder
@@ -36,7 +36,7 @@ def resolve(model: str) -> Path:
       UserError: if it is none of these, or the model is not fetched yet, or is damaged.
     """
     path = Path(model)
-    if (model and path.is_dir()) or (path.is_file() and path.suffix == ".gguf"):
+    if (model and path.is_dir()) or (path.is_file() and is_gguf(path)):
         if model in catalogue.names():
             print(f"{model}: taking the {'folder' if path.is_dir() else 'file'} here, not the catalogue's model")
         return path

@@ -18,8 +18,10 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "tokenizer.model",
     "chat_template.jinja",
 )
+ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
 SECONDS_FOR_THE_FIRST_ANSWER = 5.0
 
@@ -85,9 +87,14 @@ def wanted_files(repo: str, names: Iterable[str]) -> list[str]:
     """The files to take: config, tokenizer and safetensors of the top folder. Nothing that could be a pickle.
 
     Raises:
-      UserError: if the config or all safetensors are missing.
+      UserError: if the config or all safetensors are missing, or there is an adapter.
     """
     top = {name for name in names if "/" not in name}
+    if ADAPTER in top:
+        raise UserError(
+            f"{repo} has an adapter ({ADAPTER}) to another model, which is not applied; merge it into that model with "
+            "peft's merge_and_unload and save_pretrained, and give the merged folder"
+        )
     if "model.safetensors" in top:
         weights = {"model.safetensors"}
     else:
@@ -129,7 +136,7 @@ def _content_hash(path: Path, *, git: bool) -> str:
 
 def _is_whole(folder: Path) -> bool:
     """Whether weights and a tokenizer are there, after downloads that were interrupted, or that were of a part only."""
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model")):
         return False
     if (folder / "model.safetensors").exists():
         return True

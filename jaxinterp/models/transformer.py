@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxinterp.errors import UserError, unknown
-from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.config import ModelConfig, RopeScaling
 
 # What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis.
 ACTIVATIONS = (
@@ -70,7 +70,7 @@ class Forward(NamedTuple):
 def layer_constants(config: ModelConfig) -> LayerConstants:
     """Windows and rotary frequencies of every layer."""
     local = np.isin(np.arange(config.n_layers), config.local_layers)
-    window = np.where(local, config.window or 1, config.n_ctx)
+    window = np.minimum(np.where(local, config.window or 1, config.n_ctx), np.iinfo(np.int32).max)
     theta = np.where(local, config.rope_theta_local or config.rope_theta, config.rope_theta)
     pairs = config.d_rotary // 2
     frequency = theta[:, None] ** (-np.arange(pairs) / max(pairs, 1))
@@ -83,9 +83,28 @@ def layer_constants(config: ModelConfig) -> LayerConstants:
             keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
             keep = np.clip(keep, 0, 1)
             divided = keep * frequency + (1 - keep) * divided
+        elif scaling.kind == "yarn":
+            keep = _kept_by_yarn(config.rope_theta, config.d_rotary, scaling)[None]
+            divided = keep * frequency + (1 - keep) * divided
         frequency = np.where(local[:, None], frequency, divided)
     exact = "float64" if config.dtype == "float64" else "float32"
     return LayerConstants(jnp.asarray(window, jnp.int32), jnp.asarray(frequency, exact))
+
+
+def _kept_by_yarn(theta: float, d_rotary: int, scaling: RopeScaling) -> Float[np.ndarray, " P"]:
+    """The share of each pair's frequency that YaRN keeps: its "NTK-by-parts" interpolation (Peng et al. 2023)."""
+
+    def pair(turns: float) -> float:
+        """The pair, as a fraction, that turns this often over the context of pretraining."""
+        return d_rotary * np.log(scaling.original_n_ctx / (turns * 2 * np.pi)) / (2 * np.log(theta))
+
+    first, last = pair(scaling.beta_fast), pair(scaling.beta_slow)
+    if scaling.whole_pairs:
+        first, last = np.floor(first), np.ceil(last)
+    # The upper bound is the last coordinate, not the last pair, as in the code of the authors.
+    first, last = max(first, 0), min(last, d_rotary - 1)
+    width = last - first if last != first else 0.001
+    return 1 - np.clip((np.arange(d_rotary // 2) - first) / width, 0, 1)
 
 
 def _matrix(stddev: float, *axes: str) -> nn.initializers.Initializer:
@@ -126,12 +145,20 @@ class Norm(nn.Module):
 
 
 def rotate(
-    x_BSHK: Float[Array, "B S H K"], position_BS: Int[Array, "B S"], frequency_P: Float[Array, " P"]
+    x_BSHK: Float[Array, "B S H K"],
+    position_BS: Int[Array, "B S"],
+    frequency_P: Float[Array, " P"],
+    amplitude: float = 1.0,
 ) -> Float[Array, "B S H K"]:
-    """Rotary positions (Su et al. 2021), halves layout: of the first 2P coordinates, pairs are (i, i + P)."""
+    """Rotary positions (Su et al. 2021), halves layout: of the first 2P coordinates, pairs are (i, i + P).
+
+    `amplitude` is YaRN's factor of the coordinates that rotate.
+    """
     half = frequency_P.shape[0]
     angle = (position_BS[..., None].astype(frequency_P.dtype) * _broadcast(frequency_P, 3))[:, :, None]
     a, b, rest = (_exact(part) for part in jnp.split(x_BSHK, (half, 2 * half), axis=-1))
+    if amplitude != 1.0:
+        a, b = a * amplitude, b * amplitude
     turned = [a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle), rest]
     return jnp.concatenate(turned, -1).astype(x_BSHK.dtype)
 
@@ -289,7 +316,8 @@ class Block(nn.Module):
         if config.qk_norm:
             q, k = self.norm_q(q), self.norm_k(k)
         if config.position == "rotary":
-            q, k = rotate(q, position_BS, constants.frequency), rotate(k, position_BS, constants.frequency)
+            amplitude = 1.0 if config.rope_scaling is None else config.rope_scaling.amplitude
+            q, k = (rotate(x, position_BS, constants.frequency, amplitude) for x in (q, k))
         return q, KVCache(k, v)
 
     def _attend(

@@ -97,6 +97,10 @@ def test_unknown_preset_or_field():
         ({"local_layers": (3,), "window": 2}, r"model.local_layers must lie in 0 … 2, got \(3,\)"),
         ({"parallel": True, "norm_placement": "sandwich"}, "model.parallel needs norm_placement pre, got sandwich"),
         (
+            {"local_layers": (0,), "window": 2, "rope_scaling": RopeScaling("yarn", 2.0)},
+            "model.local_layers together with model.rope_scaling.kind yarn is not supported",
+        ),
+        (
             {"attention": "bidirectional", "local_layers": (0,), "window": 2},
             "a bidirectional model cannot have model.local_layers",
         ),
@@ -113,8 +117,21 @@ def test_what_does_not_fit(changes, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "yarn", "factor": 2.0}, "unknown model.rope_scaling.kind 'yarn'; known: linear, llama3"),
+        (
+            {"kind": "longrope", "factor": 2.0},
+            "unknown model.rope_scaling.kind 'longrope'; known: linear, llama3, yarn",
+        ),
         ({"kind": "linear", "factor": 0.0}, r"model.rope_scaling.factor must be above 0, got 0\.0"),
+        ({"kind": "yarn", "factor": 2.0, "amplitude": 0.0}, r"model.rope_scaling.amplitude must be above 0, got 0\.0"),
+        ({"kind": "llama3", "factor": 2.0, "original_n_ctx": 0}, "model.rope_scaling.original_n_ctx must be above 0"),
+        (
+            {"kind": "llama3", "factor": 2.0, "high_freq_factor": 1.0},
+            r"model.rope_scaling.high_freq_factor must be above low_freq_factor, got 1\.0 and 1\.0",
+        ),
+        (
+            {"kind": "yarn", "factor": 2.0, "beta_fast": 0.5},
+            r"model.rope_scaling.beta_fast must be above beta_slow, got 0\.5 and 1\.0",
+        ),
     ],
 )
 def test_what_does_not_scale(fields, message):

@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType as Kind
 from jaxinterp.errors import UserError
 from jaxinterp.models.bundle import load_model
 from jaxinterp.models.config import RopeScaling
+from jaxinterp.models.fetch import resolve
 from jaxinterp.models.loading.gguf_file import SUPPORTED, GgufFile
 from jaxinterp.models.loading.load import pretrained_parameters
 from jaxinterp.models.tokenizers import byte_alphabet
@@ -86,13 +87,34 @@ def q6_k(block):
     return found
 
 
+# The 16 values of IQ4's code, from the format's definition.
+IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
+def iq4_nl(block):
+    return [half(block[:2]) * IQ4[block[2 + i % 16] >> 4 * (i // 16) & 15] for i in range(32)]
+
+
+def iq4_xs(block):
+    """Eight groups of 32 weights; a group's scale has four low bits in one place and two high ones in another."""
+    scale, high, low, codes = half(block[:2]), int.from_bytes(block[2:4], "little"), block[4:8], block[8:]
+    found = []
+    for i in range(256):
+        group, place = divmod(i, 32)
+        six = low[group // 2] >> 4 * (group % 2) & 15 | (high >> 2 * group & 3) << 4
+        found.append(scale * (six - 32) * IQ4[codes[16 * group + place % 16] >> 4 * (place // 16) & 15])
+    return found
+
+
 def bf16(block):
     return [struct.unpack("<f", b"\0\0" + bytes(block))[0]]
 
 
 BY_HAND = {"Q4_0": q4_0, "Q4_1": q4_1, "Q5_0": q5_0, "Q8_0": q8_0, "Q4_K": q4_k, "Q5_K": q5_k, "Q6_K": q6_k}
+BY_HAND |= {"IQ4_NL": iq4_nl, "IQ4_XS": iq4_xs}
 BY_HAND |= {"BF16": bf16, "F16": lambda block: [half(block)], "F32": lambda block: struct.unpack("<f", block)}
 HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+HALVES |= {"IQ4_NL": [0], "IQ4_XS": [0]}
 
 
 def random_blocks(kind: str, n_rows: int, n_blocks: int) -> np.ndarray:
@@ -149,7 +171,8 @@ def test_rows_of_every_type(kind, tmp_path):
 
 
 def test_the_types_that_are_promised():
-    assert {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q5_0"} <= set(SUPPORTED)
+    promised = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q5_0", "IQ4_NL", "IQ4_XS"}
+    assert promised <= set(SUPPORTED)
 
 
 # Names in GGUF of the tensors of a checkpoint, from llama.cpp's documentation.
@@ -332,7 +355,21 @@ def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
 @pytest.mark.parametrize(
     ("case", "changes", "message"),
     [
-        ("llama", {"rope.scaling.type": "yarn"}, r"llama\.rope\.scaling\.type .*'yarn'; known: linear, none"),
+        (
+            "llama",
+            {"rope.scaling.type": "longrope"},
+            r"llama\.rope\.scaling\.type .*'longrope'; known: linear, none, yarn",
+        ),
+        ("llama", {"rope.scaling.attn_factor": 2.0}, r"llama\.rope\.scaling\.attn_factor is 2\.0"),
+        ("llama", {"rope.scaling.yarn_log_multiplier": 0.1}, r"rope\.scaling\.yarn_log_multiplier is 0\.1"),
+        (
+            "llama",
+            {"attention.causal": False},
+            r"llama\.attention\.causal is False, which is not supported; supported: True",
+        ),
+        ("gpt2", {"attention.causal": False}, r"gpt2\.attention\.causal is False"),
+        ("neox", {"attention.causal": False}, r"gptneox\.attention\.causal is False"),
+        ("gemma3", {"final_logit_softcapping": 0.0}, "final_logit_softcapping must be a number above 0"),
         ("llama", {"expert_count": 4}, r"llama\.expert_count is 4, which is not supported"),
         ("llama", {"rope.dimension_count": 2}, r"llama\.rope\.dimension_count is 2"),
         ("llama", {"vocab_size": 14}, r"llama\.vocab_size is 14, which is not supported; supported: 13"),
@@ -352,6 +389,114 @@ def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
 def test_metadata_that_cannot_be_honoured(case, changes, message, tmp_path):
     with pytest.raises(UserError, match=message):
         pretrained_parameters(write_case(tmp_path / "model.gguf", case, **changes))
+
+
+YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"rope.scaling.factor": 4.0}, RopeScaling("linear", 4.0)),  # the missing type means linear
+        ({"rope.scale_linear": 2.0}, RopeScaling("linear", 2.0)),
+        ({"rope.scale_linear": 2.0, "rope.scaling.factor": 4.0}, RopeScaling("linear", 4.0)),
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, RopeScaling("linear", 4.0)),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, None),
+        ({"rope.scaling.type": "none", "rope.scale_linear": 4.0}, None),
+        ({"rope.scaling.factor": 0.0}, None),  # how files say that there is none
+        ({"rope.scaling.factor": 1.0}, None),
+        ({"rope.scaling.finetuned": True, "rope.scaling.attn_factor": 1.0}, None),
+        (
+            YARN | {"rope.scaling.original_context_length": 4},
+            RopeScaling("yarn", 4.0, original_n_ctx=4, amplitude=1 + 0.1 * np.log(4)),
+        ),
+        (
+            YARN | {"rope.scaling.yarn_beta_fast": 8.0, "rope.scaling.yarn_beta_slow": 2.0},
+            RopeScaling("yarn", 4.0, original_n_ctx=16, beta_fast=8.0, beta_slow=2.0, amplitude=1 + 0.1 * np.log(4)),
+        ),
+    ],
+)
+def test_scaled_rotary_positions(changes, expected, tmp_path):
+    for case in ("llama", "qwen2", "qwen3", "neox"):
+        config, _, provenance = pretrained_parameters(write_case(tmp_path / f"{case}.gguf", case, **changes))
+        assert config.rope_scaling == expected
+        assert provenance["fields_not_read"] == []
+
+
+def test_the_end_of_the_name_in_capitals(path):
+    config, _, _ = pretrained_parameters(path)
+    capitals = path.rename(path.with_name("MODEL.GGUF"))
+    assert pretrained_parameters(capitals)[0] == config
+    assert resolve(str(capitals)) == capitals
+    with pytest.raises(
+        UserError, match=r"config\.json is missing; .* or a \.gguf file; give the file itself: MODEL\.GGUF"
+    ):
+        load_model(path.parent)
+
+
+def test_a_pointer_instead_of_the_file(path):
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 98362432\n")
+    with pytest.raises(UserError, match=r"model\.gguf is a Git LFS pointer, not the file itself; run `git lfs pull`"):
+        pretrained_parameters(path)
+
+
+def test_absurd_sizes_are_compared_with_the_file_first(tmp_path):
+    for case in ("llama", "gemma3", "gpt2"):
+        path = write_case(tmp_path / f"{case}.gguf", case, block_count=2**31 - 1)
+        with pytest.raises(UserError, match=r"block_count is 2147483647, but there are only \d\d tensors in"):
+            pretrained_parameters(path)
+    path = write_case(tmp_path / "wide.gguf", "llama", feed_forward_length=2**31 - 1)
+    with pytest.raises(
+        UserError, match=r"the FFN width is 2147483647, but the largest tensor in .* has only 104 numbers"
+    ):
+        pretrained_parameters(path)
+
+
+def split(folder, n_parts=2):
+    """A file in parts, as gguf-split writes them: metadata in the first one alone."""
+    tensors = tensors_of("llama")
+    folder.mkdir()
+    for part in range(n_parts):
+        fields = metadata("llama") if part == 0 else {}
+        fields |= {"split.no": part, "split.count": n_parts, "split.tensors.count": len(tensors)}
+        own = {name: value for i, (name, value) in enumerate(sorted(tensors.items())) if i % n_parts == part}
+        write(folder / f"model-{part + 1:05}-of-{n_parts:05}.gguf", "llama", fields, own)
+    return [folder / f"model-{part + 1:05}-of-{n_parts:05}.gguf" for part in range(n_parts)]
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3])
+def test_parts_are_one_model(n_parts, path, tmp_path):
+    config, expected, _ = pretrained_parameters(path)
+    found_config, found, provenance = pretrained_parameters(split(tmp_path / "parts", n_parts)[0])
+    jax.tree.map(np.testing.assert_array_equal, expected, found)
+    assert (found_config, provenance["fields_not_read"]) == (config, [])
+
+
+def test_parts_that_do_not_fit(tmp_path):
+    first, second = split(tmp_path / "parts")
+    with pytest.raises(
+        UserError, match=r"-00002-of-00002\.gguf is not the first of its 2 parts; give model-00001-of-00002"
+    ):
+        pretrained_parameters(second)
+    whole = second.read_bytes()
+    second.unlink()
+    with pytest.raises(UserError, match=r"is the first of 2 parts, and model-00002-of-00002\.gguf is not beside it"):
+        pretrained_parameters(first)
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(
+        UserError, match=r"00002-of-00002\.gguf is damaged: it has the tensor '.*', which another part has"
+    ):
+        pretrained_parameters(first)
+    write(second, "llama", {"split.no": 1, "split.count": 2}, {"x": np.zeros((2, 2), np.float32)})
+    with pytest.raises(UserError, match=r"says that all parts have 20 tensors; they have 11"):
+        pretrained_parameters(first)
+    second.write_bytes(whole)
+    pretrained_parameters(first)
+    other = first.rename(first.with_name("model.gguf"))
+    with pytest.raises(
+        UserError, match=r"model\.gguf is one of 2 parts; give them their names back, which end in -00001"
+    ):
+        pretrained_parameters(other)
 
 
 def test_the_largest_gemmas_scale_by_the_residual_width(tmp_path):
@@ -444,5 +589,9 @@ def test_load_model_takes_a_file_with_its_tokenizer(tmp_path):
     assert model.tokenizer.encode("ab") == [257]
     assert model.provenance["family"] == "llama"
     small = tensors_of("llama")
-    with pytest.raises(UserError, match="the tokenizer has 258 tokens, the embedding only 13 rows"):
-        load_model(write(tmp_path / "small.gguf", "llama", metadata("llama") | tokenizer, small))
+    model = load_model(write(tmp_path / "small.gguf", "llama", metadata("llama") | tokenizer, small))
+    assert model.tokenizer.encode("!") == [1]
+    with pytest.raises(
+        UserError, match=r"'ab' needs the token 'ab' with id 257, but the model's embedding has 13 rows"
+    ):
+        model.tokenizer.encode("ab")

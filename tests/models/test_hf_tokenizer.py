@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from jaxinterp.errors import UserError
+from jaxinterp.models.loading import hf_tokenizer
 from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer
 from jaxinterp.models.tokenizers import byte_alphabet
 
@@ -45,7 +46,7 @@ def bert(tmp_path):
 
 
 def test_bert_from_its_vocabulary(bert):
-    tokenizer = folder_tokenizer(bert)
+    tokenizer = folder_tokenizer(bert, masked=True)
     frame = [tokenizer.token(id) for id in (*tokenizer.prefix, *tokenizer.suffix, tokenizer.pad, tokenizer.mask)]
     assert frame == ["[CLS]", "[SEP]", "[PAD]", "[MASK]"]
     assert (tokenizer.token(tokenizer.unk), tokenizer.n_tokens) == ("[UNK]", len(BERT))
@@ -55,12 +56,112 @@ def test_bert_from_its_vocabulary(bert):
     assert tokenizer.special == {0, 2, 3, 4}
 
 
+def word_pieces(vocabulary=BERT, lowercase=False, **steps):
+    """BERT's tokenizer.json, as the hub has it."""
+    backend = Tokenizer(models.WordPiece({token: id for id, token in enumerate(vocabulary)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, **steps)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    frame = [(token, vocabulary.index(token)) for token in ("[CLS]", "[SEP]")]
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
+    backend.add_special_tokens([token for token in vocabulary if token.startswith("[") and token.endswith("]")])
+    return backend.to_str()
+
+
+@pytest.mark.parametrize("config", [{"do_lower_case": False, "model_max_length": 512}, {}])
+def test_bert_as_the_hub_has_it(config, tmp_path):
+    """Its tokenizer_config.json names no tokens: they are the class's, which the vocabulary has."""
+    others = {"config__json": {"model_type": "bert"}, "tokenizer__json": word_pieces()}
+    tokenizer = folder_tokenizer(write(tmp_path, config, **others), masked=True)
+    frame = (*tokenizer.prefix, *tokenizer.suffix, tokenizer.pad, tokenizer.mask, tokenizer.unk)
+    assert [tokenizer.token(id) for id in frame] == ["[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"]
+    assert tokenizer.unknown_word("The capital of Peru is") == "Peru"
+    assert folder_tokenizer(tmp_path).mask is None  # of a causal model
+
+
+def test_a_mask_is_found_by_its_declared_name_first(tmp_path):
+    vocabulary = [*BERT, "<mask>", "[M]"]
+    folder = write(tmp_path, {"mask_token": "[M]"}, tokenizer__json=word_pieces(vocabulary))
+    assert folder_tokenizer(folder, masked=True).mask == len(BERT) + 1
+    write(tmp_path, {}, tokenizer__json=word_pieces([token for token in vocabulary if token != "[MASK]"]))
+    assert folder_tokenizer(folder, masked=True).mask == len(BERT) - 1
+
+
+def test_a_masked_model_without_a_mask_is_refused(tmp_path):
+    backend = word_pieces([token for token in BERT if token != "[MASK]"])
+    with pytest.raises(UserError, match=r"masked language model, but its tokenizer has no mask: neither a mask_token"):
+        folder_tokenizer(write(tmp_path, {}, tokenizer__json=backend), masked=True)
+
+
+def test_what_the_backend_names_is_unknown_whatever_is_declared(tmp_path):
+    folder = write(tmp_path, {"unk_token": "[SEP]"}, tokenizer__json=word_pieces())
+    assert folder_tokenizer(folder).unk == BERT.index("[UNK]")
+
+
+@pytest.mark.parametrize(
+    ("declared", "done"),
+    [
+        ({"do_lower_case": False}, word_pieces(lowercase=True)),
+        ({"do_lower_case": True}, word_pieces(lowercase=False)),
+        ({"strip_accents": False}, word_pieces(strip_accents=True)),
+        ({"strip_accents": True}, word_pieces(strip_accents=False)),
+        ({"tokenize_chinese_chars": False}, word_pieces(handle_chinese_chars=True)),
+        ({"tokenize_chinese_chars": True}, word_pieces(handle_chinese_chars=False)),
+        ({"add_prefix_space": True}, byte_level().to_str()),
+    ],
+)
+def test_two_files_that_contradict_one_another_are_refused(declared, done, tmp_path):
+    ((name, value),) = declared.items()
+    folder = write(tmp_path, declared, tokenizer__json=done)
+    with pytest.raises(
+        UserError, match=rf"tokenizer_config\.json: {name} is {value}, but the steps of tokenizer\.json"
+    ):
+        folder_tokenizer(folder)
+    folder_tokenizer(write(tmp_path, {name: not value}, tokenizer__json=done))
+    folder_tokenizer(write(tmp_path, {name: None}, tokenizer__json=done))
+
+
+def test_sentencepiece_alone_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_tokenizer, "_has_sentencepiece", lambda: False)
+    folder = write(tmp_path, {}, config__json={"model_type": "llama"}, tokenizer__model="binary")
+    with pytest.raises(
+        UserError, match=r"tokenizer\.model alone, .* pip install sentencepiece`, or put the model's tok"
+    ):
+        folder_tokenizer(folder)
+    folder_tokenizer(write(folder, {}, tokenizer__json=byte_level().to_str()))
+
+
+def test_sentencepiece_alone_is_read_where_it_is_installed(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    corpus = ["The capital of France is Paris.", "The 2 cats sat on the mat in 1984."] * 20
+    options = {"model_type": "bpe", "byte_fallback": True, "character_coverage": 1.0, "vocab_size": 330}
+    options |= {"remove_extra_whitespaces": False, "normalization_rule_name": "identity", "minloglevel": 2}
+    with (tmp_path / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(corpus), model_writer=file, **options)
+    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = folder_tokenizer(
+        write(tmp_path, config | {"add_bos_token": True}, config__json={"model_type": "llama"})
+    )
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    assert tokenizer.prefix == (reference.bos_id(),)
+    for text in ("The 2 cats.", "Paris  is é", "hello", "a\nb"):
+        assert tokenizer.encode(text) == reference.encode(text)
+
+
+@pytest.mark.parametrize("name", ["tokenizer__json", "tokenizer_config__json", "vocab__txt"])
+def test_a_pointer_instead_of_a_tokenizer(name, tmp_path):
+    pointer = {name: "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"}
+    files = {"vocab__txt": "a", **pointer}
+    with pytest.raises(UserError, match=rf"{name.replace('__', '[.]')} is a Git LFS pointer, not the file itself; run"):
+        folder_tokenizer(write(tmp_path, {}, **files))
+
+
 def test_a_mask_in_a_text_is_plain_text(bert):
     assert tokens(folder_tokenizer(bert), "is [MASK].") == ["is", "[", "MASK", "]", "."]
 
 
 def test_an_answer_after_a_space_leaves_the_prompt_of_word_pieces_alone(bert):
-    tokenizer = folder_tokenizer(bert)
+    tokenizer = folder_tokenizer(bert, masked=True)
     before = tokenizer.encode("The capital of France is")
     assert tokenizer.encode("The capital of France is Paris") == [*before, BERT.index("Paris")]
 

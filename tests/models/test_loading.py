@@ -1,5 +1,6 @@
 """From a folder of safetensors to parameters: what is read, where it goes, and what is wrong with a folder."""
 
+import dataclasses
 import json
 import struct
 import tracemalloc
@@ -11,16 +12,17 @@ import numpy as np
 import published
 import pytest
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from jaxinterp.errors import UserError
-from jaxinterp.models.bundle import load_model
+from jaxinterp.models.bundle import load_model, save_model
 from jaxinterp.models.language_model import flat
 from jaxinterp.models.loading import weights
 from jaxinterp.models.loading.load import load_pretrained, pretrained_parameters
 from jaxinterp.models.loading.safetensors_file import SafetensorsFile
 
 INDEX = "model.safetensors.index.json"
+EMBEDDING = "model.embed_tokens.weight"
 
 
 def write(folder, name="llama", **changes):
@@ -184,6 +186,158 @@ def test_a_copy_of_the_embedding_is_no_surprise(folder):
     assert provenance["ignored_tensors"] == {"lm_head.weight": "equal to model.embed_tokens.weight"}
 
 
+LAST = {  # the unembedding's name, and the embedding's, as files have them
+    "llama": ("lm_head.weight", "model.embed_tokens.weight"),
+    "qwen2": ("lm_head.weight", "model.embed_tokens.weight"),
+    "qwen3": ("lm_head.weight", "model.embed_tokens.weight"),
+    "gemma2": ("lm_head.weight", "model.embed_tokens.weight"),
+    "gemma3": ("lm_head.weight", "model.embed_tokens.weight"),
+    "gemma3_of_images": ("language_model.lm_head.weight", "language_model.model.embed_tokens.weight"),
+    "gpt2": ("lm_head.weight", "transformer.wte.weight"),
+    "neox": ("lm_head.weight", "gpt_neox.embed_in.weight"),
+    "bert": ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_tied_weights_that_are_stored_under_the_other_name(name, tmp_path):
+    """Which of the two names of one tensor is kept differs from file to file."""
+    last, first = LAST[name]
+    folder = write(tmp_path, name, tie_word_embeddings=True)
+    published.rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if k not in (last, "embed_out.weight")})
+    assert first in load_file(folder / "model.safetensors")
+    _, expected, _ = pretrained_parameters(folder)
+    published.rewrite(folder, lambda tensors: {last if k == first else k: v for k, v in tensors.items()})
+    _, found, provenance = pretrained_parameters(folder)
+    jax.tree.map(np.testing.assert_array_equal, expected, found)
+    assert not {last, first} & provenance["ignored_tensors"].keys()
+    if name not in ("gemma3_of_images",):  # which has no untied form
+        write(tmp_path, name, tie_word_embeddings=False)
+        published.rewrite(
+            folder,
+            lambda tensors: {last if k == first else k: v for k, v in tensors.items() if k != "embed_out.weight"},
+        )
+        with pytest.raises(UserError, match=r"is missing; the config asks for it"):
+            pretrained_parameters(folder)
+
+
+@pytest.mark.parametrize("name", published.CASES)
+def test_buffers_of_rotary_positions_are_ignored_in_every_family(name, tmp_path):
+    _, expected, _ = pretrained_parameters(write(tmp_path, name))
+    ends = ("inv_freq", "original_inv_freq", "full_attention_inv_freq", "cos_cached")
+    names = {f"{start}rotary_emb.{end}" for start in ("model.", "model.layers.0.self_attn.") for end in ends}
+    names |= {"model.rotary_emb_local.inv_freq", "rotary_emb.of_the_model_inv_freq"}
+    published.rewrite(tmp_path, lambda tensors: tensors | {name: np.ones(2, np.float32) for name in names})
+    _, found, provenance = pretrained_parameters(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, expected, found)
+    assert names <= provenance["ignored_tensors"].keys()
+
+
+def test_the_text_half_under_old_and_new_names(tmp_path):
+    """Images' tensors are named as ignored; names were changed between versions of transformers."""
+    _, expected, provenance = pretrained_parameters(write(tmp_path, "gemma3_of_images"))
+    ignored = provenance["ignored_tensors"]
+    assert ignored and set(ignored.values()) == {"of images, which are not read"}
+
+    def new(tensors):
+        names = {name: name.replace("language_model.model.", "language_model.") for name in tensors}
+        head = {"lm_head.weight": tensors["language_model.model.embed_tokens.weight"]}
+        return {f"model.{names[name]}": value for name, value in tensors.items()} | head
+
+    published.rewrite(tmp_path, new)
+    names = load_file(tmp_path / "model.safetensors").keys()
+    assert {"model.language_model.norm.weight", "model.multi_modal_projector.mm_soft_emb_norm.weight"} <= names
+    _, found, provenance = pretrained_parameters(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, expected, found)
+    assert provenance["ignored_tensors"]["lm_head.weight"] == "equal to model.language_model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "origin"),
+    [("_orig_mod.", "torch.compile"), ("module.", "data parallelism"), ("base_model.model.", "peft")],
+)
+def test_names_from_inside_another_object(prefix, origin, folder):
+    published.rewrite(folder, lambda tensors: {prefix + name: value for name, value in tensors.items()})
+    with pytest.raises(
+        UserError, match=rf"begin with '{prefix}', which .*{origin}.*puts there; save the weights again"
+    ):
+        pretrained_parameters(folder)
+
+
+def test_an_adapter_is_never_passed_over(folder):
+    """Neither beside whole weights, to which it would add something, nor alone."""
+    adapter = folder / "adapter_config.json"
+    adapter.write_text(json.dumps({"base_model_name_or_path": "org/base", "peft_type": "LORA"}))
+    message = r"has an adapter \(adapter_config\.json\) to 'org/base', which is not applied; merge it"
+    for load in (pretrained_parameters, load_model):
+        with pytest.raises(UserError, match=message):
+            load(folder)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    for load in (pretrained_parameters, load_model):
+        with pytest.raises(UserError, match=message):
+            load(folder)
+
+
+def test_a_pointer_instead_of_a_file(folder):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 269060552\n"
+    config = (folder / "config.json").read_bytes()
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).write_bytes(pointer)
+        with pytest.raises(UserError, match=rf"{name} is a Git LFS pointer, not the file itself; run `git lfs pull`"):
+            pretrained_parameters(folder)
+        (folder / "config.json").write_bytes(config)
+
+
+def test_parts_without_their_index(folder):
+    shard(folder)
+    (folder / INDEX).unlink()
+    with pytest.raises(
+        UserError, match=r"parts of the weights \(model-00001-of-00003\.saf.*but no model\.safetensors\.ind"
+    ):
+        pretrained_parameters(folder)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    (folder / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"\(it has weights\.safetensors; rename the model's to model\.safetensors\)"):
+        pretrained_parameters(folder)
+
+
+def test_objects_too_deep_in_one_another(folder):
+    deep = b'{"a":' * 200_000 + b"1" + b"}" * 200_000
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(deep)) + deep)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged: the objects of its header lie too deep"):
+        pretrained_parameters(folder)
+    (folder / "model.safetensors").write_bytes(data)
+    (folder / "config.json").write_bytes(deep)
+    with pytest.raises(UserError, match=r"config\.json cannot be read as JSON: its objects lie too deep"):
+        pretrained_parameters(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "message"),
+    [
+        ("llama", "num_hidden_layers", r"num_hidden_layers is {}, but there are only 20 tensors in"),
+        ("gpt2", "n_layer", "n_layer is {}, but there are only"),
+        ("gpt2", "num_hidden_layers", "num_hidden_layers is {}, but there are only"),
+        ("qwen2", "num_hidden_layers", "num_hidden_layers is {}, but there are only"),
+        ("llama", "hidden_size", "the residual width is {}, but the largest tensor in .* has only 104 numbers"),
+        ("llama", "intermediate_size", "the FFN width is {}, but the largest tensor"),
+        ("bert", "vocab_size", "the vocabulary is {}, but the largest tensor"),
+        ("qwen3", "head_dim", "the width of all heads is .*, but the largest tensor"),
+        ("bert", "max_position_embeddings", "the context is {}, but the largest tensor"),
+        ("llama", "max_position_embeddings", "the context is {}; at most 2147483647 is read"),
+        ("gemma3", "sliding_window", "the window is {}; at most 2147483647 is read"),
+    ],
+)
+@pytest.mark.parametrize("size", [10**12, 10**30])
+def test_absurd_sizes_are_compared_with_the_file_first(name, field, message, size, tmp_path):
+    with pytest.raises(UserError, match=message.format(size)):
+        pretrained_parameters(write(tmp_path, name, **{field: size}))
+
+
 def test_a_config_that_disagrees(folder):
     write(folder, num_key_value_heads=1)
     with pytest.raises(UserError, match=r"k_proj\.weight' is \[8, 8\], the config that disagrees asks for \[4, 8\]"):
@@ -304,6 +458,89 @@ def test_a_folder_with_its_tokenizer(with_tokenizer):
     }
     again = load_model(with_tokenizer, dtype="bfloat16")
     assert (again.config.dtype, again.params["embedding"].dtype) == ("bfloat16", jnp.bfloat16)
+
+
+def test_a_token_more_than_rows(folder, with_tokenizer):
+    """Gemma 3's vocabulary has one: the model loads, and a text that needs it is refused."""
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_tokens(["picture", *(f"t{i}" for i in range(8))])
+    backend.add_special_tokens(["<pad>"])
+    backend.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "eos_token": "<end>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "<pad>"}))
+    model = load_model(folder)
+    assert (model.tokenizer.n_tokens, model.config.d_vocab) == (14, 13)
+    assert model.tokenizer.encode_batch(["a b", "picture t7"]) == [[2, 3], [4, 12]]
+    assert model.tokenizer.pad < 13  # never looked at, so that another token stands in
+    # One row fewer, and "t7" is beyond.
+    published.rewrite(folder, lambda tensors: tensors | {EMBEDDING: tensors[EMBEDDING][:12]})
+    (folder / "config.json").write_text(
+        json.dumps(json.loads((folder / "config.json").read_text()) | {"vocab_size": 12})
+    )
+    model = load_model(folder)
+    assert model.tokenizer.encode("picture") == [4]
+    message = (
+        "'picture t7' needs the token 't7' with id 12, but the model's embedding has 12 rows only; reword the text"
+    )
+    with pytest.raises(UserError, match=message):
+        model.tokenizer.encode_batch(["a", "picture t7"])
+    save_model(folder.parent / "own", model)
+    with pytest.raises(UserError, match=message):
+        load_model(folder.parent / "own").tokenizer.encode("picture t7")
+
+
+def test_a_frame_beyond_the_rows_is_refused(folder, with_tokenizer):
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": "<unk>",
+        "bos_token": "t8",
+        "eos_token": "<end>",
+    }
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_tokens([f"t{i}" for i in range(9)])
+    backend.post_processor = processors.TemplateProcessing(single="t8 $A", special_tokens=[("t8", 12)])
+    backend.save(str(folder / "tokenizer.json"))
+    published.rewrite(folder, lambda tensors: tensors | {EMBEDDING: tensors[EMBEDDING][:12]})
+    (folder / "config.json").write_text(
+        json.dumps(json.loads((folder / "config.json").read_text()) | {"vocab_size": 12})
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="the tokenizer's prefix is id 12, but the embedding has 12 rows only"):
+        load_model(folder)
+
+
+def test_a_masked_model_s_tokenizer_has_a_mask(tmp_path):
+    """Without one it was taken for a causal model, and read one position early, with the answer in sight."""
+    folder = write(tmp_path, "bert")
+    words = {word: id for id, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"])}
+    for left_out in (None, "[MASK]"):
+        backend = Tokenizer(models.WordLevel({w: i for w, i in words.items() if w != left_out}, unk_token="[UNK]"))
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        frame = [(token, words[token]) for token in ("[CLS]", "[SEP]")]
+        backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
+        backend.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 512}')
+        if left_out is None:
+            tokenizer = load_model(folder).tokenizer
+            assert (tokenizer.mask, tokenizer.unk, tokenizer.pad) == (4, 1, 0)
+        else:
+            with pytest.raises(UserError, match="is a masked language model, but its tokenizer has no mask"):
+                load_model(folder)
+
+
+def test_fields_that_nobody_read_are_told_in_one_line(with_tokenizer, capsys):
+    load_model(with_tokenizer)
+    assert capsys.readouterr() == ("", "")
+    config = json.loads((with_tokenizer / "config.json").read_text())
+    (with_tokenizer / "config.json").write_text(json.dumps(config | {"attention_of_the_future": 3, "more": {}}))
+    model = load_model(with_tokenizer)
+    fields = "attention_of_the_future, more"
+    line = f"{with_tokenizer}: these fields of its config are not known here and were not read: {fields}\n"
+    assert capsys.readouterr() == ("", line)
+    own = with_tokenizer.parent / "own"
+    save_model(own, dataclasses.replace(model, provenance={"original": dict(model.provenance)}))
+    load_model(own)
+    assert capsys.readouterr().err == line.replace(str(with_tokenizer), str(own))
 
 
 def test_a_folder_without_a_tokenizer(folder):

@@ -84,7 +84,7 @@ def file_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
 
 def logits(model: PreTrainedModel, dtype: str) -> np.ndarray:
     """[2, T, V] on `published.tokens`; what stands on padding means nothing."""
-    tokens = torch.from_numpy(published.tokens(model.config.vocab_size)).long()
+    tokens = torch.from_numpy(published.tokens(model.config.get_text_config().vocab_size)).long()
     mask = torch.arange(tokens.shape[1])[None] < torch.tensor(published.LENGTHS)[:, None]
     with arithmetic(dtype), torch.no_grad():
         return model(input_ids=tokens, attention_mask=mask.long()).logits.numpy()

@@ -11,6 +11,7 @@ import published
 import pytest
 import reference
 import write_golden
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from jaxinterp.attribution import integrated_gradients
 from jaxinterp.models.loading.load import pretrained_parameters
@@ -19,6 +20,10 @@ from jaxinterp.quadrature import quadrature
 from jaxinterp.readout import Rows, lm_readout
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+SCALED = {"rope_type": "linear", "factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 6, "beta_fast": 4.0}
+ALIASED = {name: value for name, value in published.CASES["gpt2"].items() if name != "n_head"}
+ALIASED |= {"num_attention_heads": 4}
 # Beside the cases that have golden files.
 VARIANTS = {
     "bert_relu": published.CASES["bert"] | {"hidden_act": "relu"},
@@ -26,6 +31,19 @@ VARIANTS = {
     "gpt2_wide": published.CASES["gpt2"] | {"n_inner": 20, "scale_attn_weights": False, "activation_function": "gelu"},
     "neox_without_bias": published.CASES["neox"] | {"attention_bias": False, "tie_word_embeddings": True},
     "llama_linear": published.CASES["llama"] | {"rope_scaling": {"type": "linear", "factor": 4.0}},
+    "llama_dynamic": published.CASES["llama"] | {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
+    "llama_inside": published.CASES["llama"] | {"rope_scaling": {"rope_type": "default", "rope_theta": 5.0}},
+    "llama_replaced": published.CASES["llama"]
+    | {"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}, "rope_scaling": SCALED},
+    "llama_yarn_whole": published.CASES["yarn"] | {"rope_scaling": YARN | {"truncate": False}},
+    "llama_yarn_amplitude": published.CASES["yarn"] | {"rope_scaling": YARN | {"attention_factor": 1.7}},
+    "llama_yarn_ratio": published.CASES["yarn"] | {"rope_scaling": YARN | {"mscale": 2.0, "mscale_all_dim": 0.5}},
+    "llama_yarn_context": published.CASES["yarn"] | {"original_max_position_embeddings": 40},
+    "llama3_context": published.CASES["llama3"] | {"original_max_position_embeddings": 40},
+    "neox_yarn": published.CASES["neox"] | {"rope_scaling": YARN, "rotary_pct": 1.0},
+    "qwen3_yarn": published.CASES["qwen3"] | {"rope_scaling": YARN},
+    "gpt2_aliases": ALIASED,
+    "gemma3_inside": published.CASES["gemma3"] | {"rope_scaling": SCALED | {"rope_theta": 5.0}},
     "qwen2_windows": published.CASES["qwen2"]
     | {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1, "tie_word_embeddings": True},
     "qwen3_bias": published.CASES["qwen3"] | {"attention_bias": True},
@@ -68,6 +86,28 @@ def test_configs_and_files_as_transformers_writes_them_today(name, tmp_path):
     config, params, provenance = pretrained_parameters(tmp_path)
     compare_logits(config, params, reference.logits(model, "float32"), "float32")
     assert provenance["fields_not_read"] == []
+
+
+TIED = {"llama": "lm_head.weight", "qwen2": "lm_head.weight", "gpt2": "lm_head.weight", "gemma3": "lm_head.weight"}
+TIED |= {"neox": "embed_out.weight", "bert": "cls.predictions.decoder.weight"}
+TIED |= {"gemma3_of_images": "language_model.lm_head.weight"}
+FIRST = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_tied_weights_under_the_other_name_alone(name, tmp_path):
+    config = published.CASES[name] | {"tie_word_embeddings": True}
+    published.write_checkpoint(tmp_path, config, reference.file_shapes(config))
+
+    def last_alone(tensors):
+        return {TIED[name] if k.endswith(FIRST) else k: v for k, v in tensors.items() if k != TIED[name]}
+
+    published.rewrite(tmp_path, last_alone)
+    auto = AutoModelForMaskedLM if name == "bert" else AutoModelForCausalLM
+    model, report = auto.from_pretrained(tmp_path, attn_implementation="eager", output_loading_info=True)
+    assert not report["missing_keys"]
+    config, params, _ = pretrained_parameters(tmp_path)
+    compare_logits(config, params, reference.logits(model.eval(), "float32"), "float32")
 
 
 @pytest.mark.parametrize("name", published.ATTRIBUTED)

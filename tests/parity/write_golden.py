@@ -19,7 +19,7 @@ def record(name: str) -> dict:
     """What a golden file holds: the config, tensors, logits at what is not padding; attributions for some."""
     config = published.CASES[name]
     model = build(config, "float64")
-    shapes, layers = file_shapes(config), model.config.num_hidden_layers
+    shapes, layers = file_shapes(config), model.config.get_text_config().num_hidden_layers
     found = logits(model, "float64")
     rows = [found[i, :length] for i, length in enumerate(published.LENGTHS)]
     result = {"config": config, "layers": layers, "tensors": _templates(shapes), "logits": _rounded(rows)}

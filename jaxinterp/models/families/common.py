@@ -3,7 +3,7 @@
 from jaxinterp.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.families.family import TensorFile
-from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.fields import REQUIRED, Fields
 
 HF_NAMES = {
     "embedding": "embed_tokens.weight",
@@ -28,7 +28,9 @@ HF_NAMES = {
     "layers.b_in": "layers.{}.mlp.up_proj.bias",
     "layers.b_out": "layers.{}.mlp.down_proj.bias",
 }
-HF_IGNORED = {r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq": "computed from the config"}
+# Buffers of rotary positions, of each layer or of the model, which older versions of transformers saved. They are
+# ignored in every family.
+HF_IGNORED = {r"(.+\.)?rotary_emb(_local)?\.((\w+_)?inv_freq|cos_cached|sin_cached)": "computed from the config"}
 HF_TIED = {"lm_head.weight": "embed_tokens.weight"}
 
 GGUF_NAMES = {
@@ -71,6 +73,14 @@ PLAIN = {
 GATED = {"silu": "swiglu", "swish": "swiglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu"}
 
 
+def refuse_what_no_family_has(fields: Fields, attention: str) -> None:
+    """Raises if a field that any config.json may have asks for another computation."""
+    fields.only("is_causal", attention == "causal")
+    fields.only("is_encoder_decoder", False)
+    for name in ("quantization_config", "compression_config", "per_layer_config"):
+        fields.only(name)
+
+
 def head_width(fields: Fields, d_model: int, n_heads: int) -> int:
     """d_model / n_heads, which has to be whole."""
     if n_heads < 1 or d_model % n_heads:
@@ -78,20 +88,21 @@ def head_width(fields: Fields, d_model: int, n_heads: int) -> int:
     return d_model // n_heads
 
 
-def hf_sizes(fields: Fields, *, d_head: int | None = None) -> dict[str, object]:
+def hf_sizes(fields: Fields, *, d_head: int | None = None, n_ctx: object = REQUIRED) -> dict[str, object]:
     """Sizes and what Llama, Qwen and Gemma have in common, as fields of `ModelConfig`.
 
     Args:
       d_head: head width if the config has none; None is d_model / n_heads.
+      n_ctx: context if the config has none.
     """
     d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
-    fields.only("partial_rotary_factor", 1.0)
-    fields.part("rope_parameters").only("partial_rotary_factor", 1.0)
+    for part in (fields, fields.part("rope_parameters"), fields.part("rope_scaling")):
+        part.only("partial_rotary_factor", 1.0)
     if "head_dim" not in fields and d_head is None:
         d_head = head_width(fields, d_model, n_heads)
     return {
         "d_vocab": fields.integer("vocab_size"),
-        "n_ctx": fields.integer("max_position_embeddings"),
+        "n_ctx": fields.integer("max_position_embeddings", n_ctx),
         "n_layers": fields.integer("num_hidden_layers"),
         "d_model": d_model,
         "d_mlp": fields.integer("intermediate_size"),

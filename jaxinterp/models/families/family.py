@@ -55,6 +55,7 @@ class Layout:
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     rename: Callable[[str], str] = str  # old spellings of tensor names → today's
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of config fields → the names
 
 
 @dataclasses.dataclass(frozen=True)

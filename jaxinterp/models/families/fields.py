@@ -13,7 +13,8 @@ INERT = re.compile(
     r"_.*|.*dropout.*|.*_pdrop|.*_token_id|id2label|label2id|output_.*|pooler_.*|summary_.*|auto_map|dtype|torch_dtype|"
     r"architectures|model_type|transformers.*|use_cache|cache_implementation|initializer_range|gradient_checkpointing|"
     r"is_encoder_decoder|tokenizer_class|task_specific_params|problem_type|finetuning_task|return_dict|"
-    r"chunk_size_feed_forward|tf_legacy_loss|pruned_heads|prefix|pretraining_tp|directionality|use_bfloat16|unsloth_.*"
+    r"chunk_size_feed_forward|tf_legacy_loss|pruned_heads|prefix|pretraining_tp|directionality|use_bfloat16|unsloth_.*|"
+    r"n_special|predict_special_tokens"
 )
 
 
@@ -24,25 +25,33 @@ class Fields:
       values: the config.
       where: the file, for messages.
       prefix: put before every name, as "llama." in GGUF metadata.
+      aliases: other spellings of names → the names.
     """
 
-    def __init__(self, values: Mapping[str, object], where: str, prefix: str = "") -> None:
+    def __init__(
+        self, values: Mapping[str, object], where: str, prefix: str = "", aliases: Mapping[str, str] | None = None
+    ) -> None:
         self.values, self.where, self.prefix = values, where, prefix
+        self._aliases = aliases or {}
         self._read: set[str] = set()
         self._parts: dict[str, Fields] = {}
 
     def __contains__(self, name: str) -> bool:
-        return self.values.get(self.prefix + name) is not None
+        return self.values.get(self._spelled(name)) is not None
 
     def get(self, name: str, default: object = REQUIRED) -> object:
-        """The value as it stands; null counts as absent. UserError if it is absent and has no default."""
-        name = self.prefix + name
-        self._read.add(name)
-        value = self.values.get(name)
+        """The value as it stands; null counts as absent.
+
+        Raises:
+          UserError: if it is absent and has no default, or has two values under two spellings.
+        """
+        spelled = self._spelled(name)
+        self._read.add(spelled)
+        value = self.values.get(spelled)
         if value is not None:
             return value
         if default is REQUIRED:
-            raise UserError(f"{self.where} lacks the field {name!r}")
+            raise UserError(f"{self.where} lacks the field {spelled!r}")
         return default
 
     def integer(self, name: str, default: object = REQUIRED) -> int | None:
@@ -73,7 +82,7 @@ class Fields:
         value = self.get(name, default)
         if not isinstance(value, str) or value not in accepted:
             raise UserError(
-                f"{self.where}: {self.prefix}{name} is {value!r}; supported for this family: {', '.join(accepted)}"
+                f"{self.where}: {self._spelled(name)} is {value!r}; supported for this family: {', '.join(accepted)}"
             )
         return accepted[value]
 
@@ -82,7 +91,7 @@ class Fields:
         value = self.get(name, None)
         if value is not None and value not in accepted:
             raise UserError(
-                f"{self.where}: {self.prefix}{name} is {value!r}, which is not supported; "
+                f"{self.where}: {self._spelled(name)} is {value!r}, which is not supported; "
                 f"supported: {', '.join(map(repr, accepted)) or 'none'}"
             )
 
@@ -97,7 +106,29 @@ class Fields:
 
     def wrong(self, name: str, value: object, wanted: str) -> UserError:
         """UserError for a value of the wrong kind."""
-        return UserError(f"{self.where}: {self.prefix}{name} must be {wanted}, got {value!r}")
+        return UserError(f"{self.where}: {self._spelled(name)} must be {wanted}, got {value!r}")
+
+    def took_part_in(self, other: "Fields") -> None:
+        """Takes what was read of `other`, which was made of these values, as read here."""
+        self._read |= other._read
+        self._parts |= other._parts
+
+    def _spelled(self, name: str) -> str:
+        """The name as this config writes it."""
+        spellings = [name, *(alias for alias, meant in self._aliases.items() if meant == name)]
+        given = [self.prefix + each for each in spellings if self.values.get(self.prefix + each) is not None]
+        for other in given[1:]:
+            if self.values[other] != self.values[given[0]]:
+                raise UserError(
+                    f"{self.where}: {given[0]} is {self.values[given[0]]!r}, {other} is {self.values[other]!r}, but "
+                    "they mean the same; keep one"
+                )
+            self._read.add(other)
+        return given[0] if given else self.prefix + name
+
+    def asked(self) -> frozenset[str]:
+        """Names that were asked for, those of parts aside, whether or not the config has them."""
+        return frozenset(self._read)
 
     def unread(self) -> tuple[str, ...]:
         """Names under the prefix, and in the parts, that were not asked for and might matter."""

@@ -14,23 +14,38 @@ HF_NAMES = common.HF_NAMES | {
     "layers.norm_mlp_out.scale": "layers.{}.post_feedforward_layernorm.weight",
 }
 LARGEST_2, LARGEST_3 = 46, 62  # layers of the 27B models, which scale attention scores in another way
+# What the "text_config" of models of text and images leaves out, as transformers has it.
+TEXT_DEFAULTS = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 131_072,
+}
+OF_IMAGES = r"(model\.)?(vision_tower|multi_modal_projector)\..*"
 
 
 def _hf_common(fields: Fields) -> dict[str, object]:
     sizes = common.hf_sizes(fields, d_head=256)
+    if "sliding_window" in fields.values and fields.values["sliding_window"] is None:
+        raise fields.wrong("sliding_window", None, "a whole number")
     fields.only("use_bidirectional_attention", False)
     fields.get("hidden_act", None)  # hidden_activation alone counts
     bias = fields.flag("attention_bias", False)
+    window = fields.integer("sliding_window", 4096)
+    fields.only("sliding_window_size", window)  # a second name in the largest Gemma 2 models
     return sizes | {
         "norm_placement": "sandwich",
-        "attn_scale": fields.number("query_pre_attn_scalar", 256) ** -0.5,
+        "attn_scale": fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
         "ffn": fields.one_of("hidden_activation", common.GATED, "gelu_pytorch_tanh"),
         "qkv_bias": bias,
         "out_bias": bias,
         "mlp_bias": False,
         "embed_scale": sizes["d_model"] ** 0.5,
         "tied": fields.flag("tie_word_embeddings", True),
-        "window": fields.integer("sliding_window", 4096),
+        "window": window,
     }
 
 
@@ -60,8 +75,9 @@ def hf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
     shared = _hf_common(fields)
     theta, scaling, theta_local = hf_rope_by_layer_type(fields, 1e6, 1e4)
     fields.only("attn_logit_softcapping")  # implementations disagree whether it acts; no published model has it
-    # transformers 5 writes the period with an underscore.
-    period = fields.integer("sliding_window_pattern", fields.integer("_sliding_window_pattern", 6))
+    period = fields.integer("sliding_window_pattern", 6)
+    if "layer_types" not in fields:
+        fields.only("_sliding_window_pattern", period)  # which transformers writes, but does not read
     local = common.hf_local_layers(fields, shared["n_layers"], _local(shared["n_layers"], period))
     return ModelConfig(
         **shared,
@@ -74,11 +90,36 @@ def hf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
     )
 
 
+def hf_config_3_of_images(fields: Fields, file: TensorFile) -> ModelConfig:
+    """Gemma 3, from the text half of the config.json of a model of text and images."""
+    text = fields.part("text_config")
+    text.only("model_type", "gemma3_text")
+    fields.only("tie_word_embeddings", True)
+    text.only("tie_word_embeddings", True)
+    for name in ("vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"):
+        fields.get(name, None)  # of images
+    given = {name: value for name, value in text.values.items() if value is not None or name not in TEXT_DEFAULTS}
+    whole = Fields(TEXT_DEFAULTS | given, text.where)
+    config = hf_config_3(whole, file)
+    text.took_part_in(whole)
+    return config
+
+
+def text_half(name: str) -> str:
+    """Tensor names of the text half, which old and new files put under different prefixes."""
+    for prefix in ("language_model.model.", "model.language_model.", "language_model."):
+        name = name.removeprefix(prefix)
+    return name
+
+
 def _cap(fields: Fields, name: str, default: float | None) -> float | None:
     """A soft cap, which null switches off, unlike absence."""
     if name in fields.values and fields.values[name] is None:
         return fields.get(name, None)
-    return fields.number(name, default)
+    cap = fields.number(name, default)
+    if cap is not None and cap <= 0:
+        raise fields.wrong(name, cap, "a number above 0, or null for no cap")
+    return cap
 
 
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
@@ -118,8 +159,8 @@ def gguf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
         rope_theta=theta,
         rope_scaling=scaling,
         local_layers=local,
-        attn_softcap=fields.number("attn_logit_softcapping", 50.0),
-        logit_softcap=fields.number("final_logit_softcapping", 30.0),
+        attn_softcap=_cap(fields, "attn_logit_softcapping", 50.0),
+        logit_softcap=_cap(fields, "final_logit_softcapping", 30.0),
     )
 
 
@@ -135,7 +176,7 @@ def gguf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
         rope_theta_local=fields.number("rope.freq_base_swa", 1e4),
         local_layers=_gguf_local(fields, shared["n_layers"], 6),
         qk_norm=True,
-        logit_softcap=fields.number("final_logit_softcapping", None),
+        logit_softcap=_cap(fields, "final_logit_softcapping", None),
     )
 
 
@@ -170,4 +211,16 @@ GEMMA3 = Family(
     hf=Layout(hf_config_3, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
     gguf_architectures=("gemma3",),
     gguf=Layout(gguf_config_3, gguf_sources),
+)
+GEMMA3_OF_IMAGES = Family(
+    "gemma3",
+    model_types=("gemma3",),
+    architectures=("Gemma3ForConditionalGeneration",),
+    hf=Layout(
+        hf_config_3_of_images,
+        hf_sources,
+        ignored=common.HF_IGNORED | {OF_IMAGES: "of images, which are not read"},
+        copies=common.HF_TIED,
+        rename=text_half,
+    ),
 )

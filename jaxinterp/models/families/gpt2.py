@@ -36,6 +36,13 @@ MATRICES = {  # and how many axes of ours are inputs
     "layers.w_in": ("h.{}.mlp.c_fc.weight", 1),
     "layers.w_out": ("h.{}.mlp.c_proj.weight", 1),
 }
+# Of any model's sizes, which transformers takes for GPT-2's as well.
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
@@ -115,6 +122,7 @@ FAMILY = Family(
         "transformer.",
         {r"h\.\d+\.attn\.(masked_)?bias": "the causal mask"},
         {"lm_head.weight": "wte.weight"},
+        aliases=ALIASES,
     ),
     gguf_architectures=("gpt2",),
     gguf=Layout(gguf_config, gguf_sources),

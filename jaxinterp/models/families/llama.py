@@ -20,8 +20,12 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
     theta, scaling = hf_rope(fields)
     bias = fields.flag("attention_bias", False)
+    fields.get("is_llama_config", None)  # of the library that trained SmolLM2, as is the next one
+    fields.only("rope_interleaved", False)
+    # The first files of 2023 have the context under another name, or not at all.
+    context = fields.integer("max_sequence_length", 2048)
     return ModelConfig(
-        **common.hf_sizes(fields),
+        **common.hf_sizes(fields, n_ctx=context),
         rope_theta=theta,
         rope_scaling=scaling,
         ffn=fields.one_of("hidden_act", common.GATED, "silu"),
@@ -80,7 +84,7 @@ def _unpaired(name: str, shape: Shape) -> Source:
 FAMILY = Family(
     "llama",
     model_types=("llama",),
-    architectures=("LlamaForCausalLM",),
+    architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),  # the latter in the first files of 2023
     hf=Layout(hf_config, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
     gguf_architectures=("llama",),
     gguf=Layout(gguf_config, gguf_sources, ignored={re.escape(DIVISORS): "read with the config"}),

@@ -4,7 +4,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.common import GGUF_NAMES, PLAIN, gguf_vocabulary, head_width
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, fused_qkv, sources
 from jaxinterp.models.families.fields import Fields
-from jaxinterp.models.families.rope import gguf_rope, hf_rope
+from jaxinterp.models.families.rope import gguf_rope, hf_rope, hf_rope_share
 
 HF_NAMES = {
     "embedding": "embed_in.weight",
@@ -24,7 +24,6 @@ HF_NAMES = {
 }
 IGNORED = {
     r"layers\.\d+\.attention\.(masked_)?bias": "the causal mask",
-    r"layers\.\d+\.attention\.rotary_emb\.inv_freq": "computed from the config",
 }
 
 
@@ -32,7 +31,9 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
     d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     theta, scaling = hf_rope(fields, "rotary_emb_base")
-    share = fields.part("rope_parameters").number("partial_rotary_factor", fields.number("rotary_pct", 0.25))
+    share = hf_rope_share(fields, "rotary_pct", 0.25)
+    d_head = head_width(fields, d_model, n_heads)
+    fields.only("head_dim", d_head)  # another one would count for rotary positions alone
     fields.only("is_decoder", False, True)
     bias = fields.flag("attention_bias", True)
     return ModelConfig(
@@ -43,7 +44,7 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
         d_mlp=fields.integer("intermediate_size"),
         n_heads=n_heads,
         n_kv_heads=n_heads,
-        d_head=head_width(fields, d_model, n_heads),
+        d_head=d_head,
         norm_eps=fields.number("layer_norm_eps", 1e-5),
         parallel=fields.flag("use_parallel_residual", True),
         position="rotary",

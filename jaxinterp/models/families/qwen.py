@@ -19,6 +19,7 @@ def _hf_config(fields: Fields, *, qwen3: bool) -> ModelConfig:
     if local and not sliding:
         raise UserError(f"{fields.where}: layer_types has sliding windows, use_sliding_window is false")
     common.refuse_scaled_windows(fields, local, scaling)
+    fields.only("use_mrope", False)  # positions in space and time, of models of images
     bias = fields.flag("attention_bias", False) if qwen3 else False
     return ModelConfig(
         **sizes,

@@ -15,7 +15,11 @@ FAMILIES: tuple[Family, ...] = (
     qwen.QWEN3,
     gemma.GEMMA2,
     gemma.GEMMA3,
+    gemma.GEMMA3_OF_IMAGES,
 )
+
+# Parts of a config.json of a model that does not only read text.
+OTHER_SENSES = ("text_config", "vision_config", "audio_config", "visual", "thinker_config")
 
 
 def hf_family(config: Mapping[str, object], where: str) -> Family:
@@ -30,11 +34,16 @@ def hf_family(config: Mapping[str, object], where: str) -> Family:
         raise UserError(f"{where} has no model_type; known: {', '.join(sorted(by_type))}")
     if model_type not in by_type:
         hint = "Code that comes with a model (auto_map) is never run." if "auto_map" in config else ""
-        if model_type in ("gemma3", "gemma3n", "llama4", "qwen2_vl", "qwen3_vl"):
-            hint = "Models of text and images are not supported: text-only checkpoints are."
+        if any(name in config for name in OTHER_SENSES):
+            hint = "Models of text and images or sounds are not supported: text-only checkpoints are."
         raise unknown(f"model_type in {where}:", model_type, by_type, hint)
     family = by_type[model_type]
-    for name in config.get("architectures") or ():
+    architectures = config.get("architectures")
+    if architectures is None:
+        return family
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise UserError(f"{where}: architectures must be a list of names, got {architectures!r}")
+    for name in architectures:
         if name not in family.architectures:
             raise unknown(f"architecture in {where}:", name, family.architectures)
     return family

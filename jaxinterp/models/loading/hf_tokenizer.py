@@ -1,34 +1,58 @@
 """The tokenizer of a folder in the layout of the Hugging Face hub."""
 
+import importlib.util
+import json
+import unicodedata
 from pathlib import Path
 
 from tokenizers import Tokenizer, models
 
 from jaxinterp.errors import UserError
+from jaxinterp.files import read_json, refuse_pointer
 from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, quiet_transformers
 
 PUBLISHED = "tokenizer.json"
 # Any of these sets is enough to build the tokenizer of a known family. From a folder without one, transformers makes a
 # tokenizer with no vocabulary at all.
-VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
+SENTENCEPIECE = ("tokenizer.model",)
+VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), SENTENCEPIECE)
+CONFIG = "tokenizer_config.json"
+MASKS = ("[MASK]", "<mask>")  # in vocabularies of published masked models
 SAMPLES = ("a", "The 2 cats.")
 
 
-def folder_tokenizer(folder: Path) -> TextTokenizer:
+def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
     """The tokenizer of a folder, with the tokens that its authors put around every text.
 
     A tokenizer.json is taken as it was published. AutoTokenizer, which would rebuild it for the class that
     tokenizer_config.json names, loses the steps that the class does not know (SmolLM2's splitting of digits, among
-    them); it is asked only where a folder has the vocabulary alone.
+    them); it is asked only where a folder has the vocabulary alone. Where tokenizer_config.json says that texts are
+    prepared in another way than tokenizer.json does, implementations follow one or the other, and neither is followed.
 
+    Args:
+      folder: of the model.
+      masked: whether the model is a masked language model, whose tokenizer has to have a mask. Some causal families
+        declare a mask token, too; it is not used.
     Raises:
-      UserError: if the folder has no tokenizer, one that only Python code can run, or one that cannot be read.
+      UserError: if the folder has no tokenizer, one that only Python code can run, one that cannot be read or that
+        contradicts itself, or no mask for a masked model.
     """
     if not (folder / PUBLISHED).is_file() and not any(
         all((folder / name).is_file() for name in names) for names in VOCABULARIES
     ):
         accepted = ", ".join([PUBLISHED, *(" with ".join(names) for names in VOCABULARIES)])
         raise UserError(f"{folder} has no tokenizer; one of these files is needed: {accepted}")
+    has_another = any(
+        (folder / names[0]).is_file() for names in ((PUBLISHED,), *VOCABULARIES) if names != SENTENCEPIECE
+    )
+    if not has_another and not _has_sentencepiece():
+        raise UserError(
+            f"{folder} has its tokenizer as {SENTENCEPIECE[0]} alone, which sentencepiece reads; run "
+            f"`python -m pip install sentencepiece`, or put the model's {PUBLISHED} beside it"
+        )
+    for name in (PUBLISHED, CONFIG, *(name for names in VOCABULARIES for name in names)):
+        if (folder / name).is_file():
+            refuse_pointer(folder / name)
     transformers = quiet_transformers()
     published = (folder / PUBLISHED).is_file()
     loader = transformers.PreTrainedTokenizerFast if published else transformers.AutoTokenizer
@@ -42,12 +66,15 @@ def folder_tokenizer(folder: Path) -> TextTokenizer:
         raise UserError(
             f"the tokenizer in {folder} has no fast version, only {type(loaded).__name__}; add a {PUBLISHED}"
         )
+    if published:
+        _refuse_contradictions(folder, backend)
     prefix, suffix = _frame(loaded, folder)
-    stand_ins = (loaded.pad_token_id, loaded.eos_token_id, loaded.bos_token_id, 0)
+    stand_ins = (loaded.pad_token_id, backend.token_to_id("[PAD]"), loaded.eos_token_id, loaded.bos_token_id, 0)
     pad = next(id for id in stand_ins if id is not None)
     unk = _unknown(backend, loaded.unk_token_id, pad)
-    # Some causal families declare a mask token, too, but only masked models close their texts with a token.
-    return TextTokenizer(backend, prefix, suffix, pad, unk, loaded.mask_token_id if suffix else None, _chat(loaded))
+    return TextTokenizer(
+        backend, prefix, suffix, pad, unk, _mask(backend, loaded, folder) if masked else None, _chat(loaded)
+    )
 
 
 def _chat(loaded) -> Chat | None:
@@ -56,6 +83,47 @@ def _chat(loaded) -> Chat | None:
         template = template.get("default")
     names = {name: text for name, text in loaded.special_tokens_map.items() if isinstance(text, str)}
     return Chat(template, names) if isinstance(template, str) else None
+
+
+def _has_sentencepiece() -> bool:
+    return importlib.util.find_spec("sentencepiece") is not None
+
+
+def _mask(backend: Tokenizer, loaded, folder: Path) -> int:
+    """The mask that is declared or else, as published folders leave it to the class, the one of the vocabulary."""
+    names = (loaded.mask_token, *MASKS)
+    ids = [backend.token_to_id(name) for name in names if name is not None]
+    mask = next((id for id in ids if id is not None), None)
+    if mask is None:
+        raise UserError(
+            f"the model in {folder} is a masked language model, but its tokenizer has no mask: neither a mask_token in "
+            f"{CONFIG} nor {' or '.join(MASKS)} in its vocabulary; name the token in {CONFIG}"
+        )
+    return mask
+
+
+def _refuse_contradictions(folder: Path, backend: Tokenizer) -> None:
+    """Raises if tokenizer_config.json says other things of how texts are prepared than tokenizer.json does."""
+    if not (folder / CONFIG).is_file():
+        return
+    declared = read_json(folder / CONFIG)
+    normalize = str if backend.normalizer is None else backend.normalizer.normalize_str
+    done = {
+        "do_lower_case": "A" not in normalize("A"),
+        "strip_accents": "\u0301" not in unicodedata.normalize("NFD", normalize("é")),
+        "tokenize_chinese_chars": "中中" not in normalize("中中"),
+    }
+    steps = [] if backend.pre_tokenizer is None else json.loads(backend.pre_tokenizer.__getstate__())
+    steps = steps.get("pretokenizers", [steps]) if steps else []
+    for step in steps:
+        if step["type"] == "ByteLevel":
+            done["add_prefix_space"] = step["add_prefix_space"]
+    for name, value in done.items():
+        if isinstance(declared.get(name), bool) and declared[name] != value:
+            raise UserError(
+                f"{folder / CONFIG}: {name} is {declared[name]}, but the steps of {PUBLISHED} do what {value} means; "
+                "make the two agree with how the model was trained"
+            )
 
 
 def _frame(loaded, folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -77,7 +145,9 @@ def _frame(loaded, folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _unknown(backend: Tokenizer, declared: int | None, stand_in: int) -> int | None:
     """The id for what the vocabulary lacks, None if it lacks nothing; without one BPE would leave things out."""
     if not isinstance(backend.model, models.BPE):
-        return declared
+        # What the vocabulary lacks becomes the token that the model of the backend names, whatever is declared.
+        named = getattr(backend.model, "unk_token", None)
+        return declared if named is None else backend.token_to_id(named)
     vocabulary = backend.get_vocab()
     bytes_as_tokens = [f"<0x{byte:02X}>" for byte in range(256)] if backend.model.byte_fallback else byte_alphabet()
     if all(token in vocabulary for token in bytes_as_tokens):

@@ -8,12 +8,15 @@ from pathlib import Path
 import jax
 
 from jaxinterp.errors import UserError, unknown
-from jaxinterp.files import read_json
+from jaxinterp.files import is_gguf, read_json
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families.common import refuse_what_no_family_has
 from jaxinterp.models.families.family import Layout, TensorFile
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.registry import gguf_family, hf_family
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.loading.checks import refuse_absurd_depth, refuse_absurd_widths, refuse_adapter
+from jaxinterp.models.loading.embedded_tokenizer import embedded
 from jaxinterp.models.loading.gguf_file import GgufFile
 from jaxinterp.models.loading.gguf_tokenizer import gguf_tokenizer
 from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer
@@ -37,12 +40,11 @@ def load_pretrained(
     check_dtype(dtype)
     opened = _opened(path)
     # The tokenizer comes first: what is wrong with it shows before the weights are read.
-    metadata = opened.file.metadata if isinstance(opened.file, GgufFile) else None
-    tokenizer = folder_tokenizer(path) if metadata is None else gguf_tokenizer(metadata, path)
-    if tokenizer.n_tokens > opened.config.d_vocab:
-        raise UserError(
-            f"{path}: the tokenizer has {tokenizer.n_tokens} tokens, the embedding only {opened.config.d_vocab} rows"
-        )
+    if isinstance(opened.file, GgufFile):
+        tokenizer = gguf_tokenizer(opened.file.metadata, path)
+    else:
+        tokenizer = folder_tokenizer(path, masked=opened.config.attention == "bidirectional")
+    tokenizer = embedded(tokenizer, opened.config.d_vocab, path)
     config, params, provenance = _parameters(opened, dtype, placement)
     if revision is not None:
         provenance = {**provenance, "revision": revision}
@@ -90,20 +92,24 @@ class _Opened:
 def _opened(path: Path) -> _Opened:
     if path.is_dir():
         return _opened_folder(path)
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         return _opened_gguf(path)
     raise UserError(f"{path} is neither a folder nor a .gguf file; give a model's folder or a GGUF file")
 
 
 def _opened_folder(folder: Path) -> _Opened:
+    refuse_adapter(folder)
     where = folder / "config.json"
     if not where.is_file():
         raise UserError(f"{folder} holds no model: config.json is missing")
     published = read_json(where)
     family = hf_family(published, str(where))
-    fields, file = Fields(published, str(where)), SafetensorsFile(folder)
-    fields.only("quantization_config")
+    fields, file = Fields(published, str(where), aliases=family.hf.aliases), SafetensorsFile(folder)
+    refuse_absurd_depth(fields, file)
     config = family.hf.config(fields, file)
+    for part in (fields, fields.part("text_config")):
+        refuse_what_no_family_has(part, config.attention)
+    refuse_absurd_widths(fields, config, file)
     provenance = {"source": str(folder), "format": "safetensors", "family": family.name}
     return _Opened(file, family.hf, config, {**provenance, "fields_not_read": list(fields.unread())})
 
@@ -113,7 +119,10 @@ def _opened_gguf(path: Path) -> _Opened:
     digest = _checked_digest(path)
     family = gguf_family(file.metadata, str(path))
     fields = Fields(file.metadata, str(path), f"{file.metadata['general.architecture']}.")
+    refuse_absurd_depth(fields, file)
     config = family.gguf.config(fields, file)
+    fields.only("attention.causal", config.attention == "causal")
+    refuse_absurd_widths(fields, config, file)
     kinds = sorted({tensor.kind.name for tensor in file.tensors.values()})
     provenance = {"source": str(path), "format": "gguf", "types": kinds, "family": family.name}
     provenance |= {"fields_not_read": list(fields.unread())} | ({} if digest is None else {"sha256": digest})

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import struct
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -10,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxinterp.errors import UserError
-from jaxinterp.files import read_json
+from jaxinterp.files import read_json, refuse_pointer
 from jaxinterp.models.families.family import TensorFile
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -82,7 +83,14 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
                 f"{folder} has its weights as pickle ({', '.join(pickles)}), which is never read, because it can run "
                 "code; convert it to safetensors: load it in PyTorch and call save_pretrained"
             )
-        raise UserError(f"{folder} holds no weights: neither {SINGLE} nor {INDEX} is there")
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        if any(re.search(r"-\d+-of-\d+\.safetensors$", name) for name in others):
+            raise UserError(
+                f"{folder} has parts of the weights ({', '.join(others)}), but no {INDEX}, which says what lies where; "
+                "take it from the same place"
+            )
+        seen = f" (it has {', '.join(others)}; rename the model's to {SINGLE})" if others else ""
+        raise UserError(f"{folder} holds no weights: neither {SINGLE} nor {INDEX} is there{seen}")
     places = read_json(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise UserError(f"{folder / INDEX} has no weight_map of tensors to files")
@@ -105,6 +113,7 @@ def _head(path: Path) -> dict[str, Tensor]:
     """The tensors of one file; their bytes have to fill it without a gap."""
     try:
         size = path.stat().st_size
+        refuse_pointer(path)
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else size
             if size < 8 or length > min(size - 8, LARGEST_HEADER):
@@ -114,6 +123,8 @@ def _head(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is missing") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise UserError(f"{path} is damaged: the objects of its header lie too deep in one another") from None
     except ValueError as error:
         if isinstance(error, UserError):
             raise

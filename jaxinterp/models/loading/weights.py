@@ -11,12 +11,21 @@ import numpy as np
 from jaxinterp.errors import UserError
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families.common import HF_IGNORED
 from jaxinterp.models.families.family import Layout, Shape, Source, TensorFile
 from jaxinterp.models.language_model import nested
 
 # (path of a parameter, its shape) → where it goes
 Placement = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
 ALIGNMENT = 64  # bytes
+# What stands before names of tensors that were saved from inside another object.
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "module.": "PyTorch's data parallelism",
+    "base_model.model.": "peft, around a model with an adapter,",
+    "_fsdp_wrapped_module.": "PyTorch's FSDP",
+    "_forward_module.": "Lightning",
+}
 CHUNK = 1 << 21  # numbers that are converted at once: what temporary arrays hold
 
 
@@ -39,8 +48,8 @@ def load_weights(
     """
     leaves = parameter_shapes(config)
     sources = layout.sources(config, leaves)
-    names = _names(file, layout)
     wanted = _wanted(config, sources)
+    names = _names(file, layout, wanted)
     ignored = _check(file, layout, names, wanted, config)
     loaded: dict[tuple[str, ...], jax.Array] = {}
     for path in sorted(leaves, key=lambda path: -math.prod(_stacked(path, leaves[path], config))):
@@ -81,14 +90,17 @@ def _aligned(shape: Shape, dtype: np.dtype) -> np.ndarray:
     return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
-def _names(file: TensorFile, layout: Layout) -> dict[str, str]:
-    """The file's names by the family's: without the prefix, in today's spelling."""
+def _names(file: TensorFile, layout: Layout, wanted: Mapping[str, Shape]) -> dict[str, str]:
+    """The file's names by the family's: without the prefix, in today's spelling, a copy for its absent original."""
     names: dict[str, str] = {}
     for name in file.shapes:
         short = layout.rename(name.removeprefix(layout.prefix))
         if short in names:
             raise UserError(f"{file.path}: tensors {names[short]!r} and {name!r} are the same one twice")
         names[short] = name
+    for copy, original in layout.copies.items():
+        if copy in names and copy not in wanted and original in wanted and original not in names:
+            names[original] = names.pop(copy)
     return names
 
 
@@ -105,6 +117,7 @@ def _check(
 ) -> dict[str, str]:
     for name, shape in wanted.items():
         if name not in names:
+            _refuse_wrapper(file)
             either = f"{name!r} (or {layout.prefix + name!r})" if layout.prefix else repr(name)
             raise UserError(f"{file.path}: tensor {either} is missing; the config asks for it")
         given = file.shapes[names[name]]
@@ -113,11 +126,11 @@ def _check(
                 f"{file.path}: tensor {names[name]!r} is {list(given)}, the config that disagrees asks for "
                 f"{list(shape)}"
             )
-    ignored = {}
+    ignored, patterns = {}, HF_IGNORED | layout.ignored
     for short, name in names.items():
         if short in wanted:
             continue
-        reason = next((reason for pattern, reason in layout.ignored.items() if re.fullmatch(pattern, short)), None)
+        reason = next((reason for pattern, reason in patterns.items() if re.fullmatch(pattern, short)), None)
         if reason is None and short in layout.copies and layout.copies[short] in names:
             original = names[layout.copies[short]]
             _check_copy(file, name, original)
@@ -126,6 +139,15 @@ def _check(
             raise UserError(f"{file.path}: tensor {name!r} is not part of this model ({_summary(config)})")
         ignored[name] = reason
     return ignored
+
+
+def _refuse_wrapper(file: TensorFile) -> None:
+    for prefix, origin in WRAPPERS.items():
+        if any(name.startswith(prefix) for name in file.shapes):
+            raise UserError(
+                f"{file.path}: names of tensors begin with {prefix!r}, which {origin} puts there; save the weights "
+                "again without it"
+            )
 
 
 def _summary(config: ModelConfig) -> str:
