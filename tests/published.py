@@ -20,6 +20,30 @@ GEMMA |= {"hidden_activation": "gelu_pytorch_tanh", "rope_theta": 1000.0, "slidi
 NEOX = SIZES | {"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"], "hidden_act": "gelu"}
 NEOX |= {"rotary_pct": 0.5, "rotary_emb_base": 100, "layer_norm_eps": 1e-5, "tie_word_embeddings": False}
 BERT = SIZES | {"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_act": "gelu", "type_vocab_size": 2}
+MISTRAL = SIZES | {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_act": "silu"}
+MISTRAL |= {"num_key_value_heads": 1, "rms_norm_eps": 1e-5, "rope_theta": 100.0, "sliding_window": 3}
+PHI3 = SIZES | {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "hidden_act": "silu", "pad_token_id": 0}
+PHI3 |= {"num_key_value_heads": 1, "rms_norm_eps": 1e-5, "rope_theta": 100.0, "sliding_window": None}
+OLMO2 = SIZES | {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"], "hidden_act": "silu"}
+OLMO2 |= {"num_key_value_heads": 1, "rms_norm_eps": 1e-6, "rope_theta": 100.0, "tie_word_embeddings": False}
+OPT = {"model_type": "opt", "architectures": ["OPTForCausalLM"], "activation_function": "relu", "hidden_size": 8}
+OPT |= {"num_hidden_layers": 2, "ffn_dim": 12, "num_attention_heads": 2, "vocab_size": 13, "word_embed_proj_dim": 8}
+OPT |= {"max_position_embeddings": 16, "do_layer_norm_before": True, "pad_token_id": 1}
+GPT_NEO = {"model_type": "gpt_neo", "architectures": ["GPTNeoForCausalLM"], "activation_function": "gelu_new"}
+GPT_NEO |= {"num_layers": 3, "hidden_size": 8, "num_heads": 2, "vocab_size": 13, "max_position_embeddings": 16}
+GPT_NEO |= {"attention_types": [[["global", "local", "local"], 1]], "window_size": 3, "layer_norm_epsilon": 1e-5}
+GPTJ = {"model_type": "gptj", "architectures": ["GPTJForCausalLM"], "activation_function": "gelu_new", "n_embd": 16}
+GPTJ |= {"n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 13, "rotary_dim": 4, "n_inner": None}
+GPTJ |= {"layer_norm_epsilon": 1e-5, "rotary": True, "scale_attn_weights": True, "tie_word_embeddings": False}
+DISTILBERT = {"model_type": "distilbert", "architectures": ["DistilBertForMaskedLM"], "activation": "gelu", "dim": 8}
+DISTILBERT |= {"n_layers": 2, "n_heads": 2, "hidden_dim": 12, "vocab_size": 13, "max_position_embeddings": 16}
+# The padding's id has the padding's position wherever it stands: no text of this vocabulary has it, see `tokens`.
+ROBERTA = SIZES | {"model_type": "roberta", "architectures": ["RobertaForMaskedLM"], "hidden_act": "gelu"}
+ROBERTA |= {"type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5, "vocab_size": 17}
+MODERNBERT = SIZES | {"model_type": "modernbert", "architectures": ["ModernBertForMaskedLM"]}
+MODERNBERT |= {"hidden_activation": "gelu", "classifier_activation": "gelu", "num_hidden_layers": 4, "pad_token_id": 0}
+MODERNBERT |= {"global_attn_every_n_layers": 3, "local_attention": 2, "global_rope_theta": 1000.0, "norm_eps": 1e-5}
+MODERNBERT |= {"local_rope_theta": 10.0, "position_embedding_type": "absolute", "layer_norm_eps": 1e-5}
 
 # config.json as published, by the name of the golden file. Whatever differs between families shows at this size:
 # windows are shorter than the sequences, and scaled positions turn by more than rounding errors.
@@ -47,6 +71,17 @@ CASES: dict[str, dict] = {
     "gemma3": GEMMA
     | {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "sliding_window_pattern": 3}
     | {"rope_local_base_freq": 10.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "num_hidden_layers": 3},
+    "mistral": MISTRAL,
+    "phi3": PHI3,
+    "phi3_partial": PHI3
+    | {"hidden_size": 16, "partial_rotary_factor": 0.5, "sliding_window": 3, "tie_word_embeddings": True},
+    "olmo2": OLMO2,
+    "opt": OPT,
+    "gpt_neo": GPT_NEO,
+    "gptj": GPTJ,
+    "distilbert": DISTILBERT,
+    "roberta": ROBERTA,
+    "modernbert": MODERNBERT,
 }
 CASES["yarn"] = LLAMA | {
     "head_dim": 16,
@@ -70,7 +105,7 @@ CASES["gemma3_of_images"] = {
 LENGTHS = (7, 5)  # of the two sequences; the shorter one is padded
 # (sequence, position, target) of attributions; in a masked language model nothing but the position's name would change.
 ROWS = ((0, 6, 3), (1, 2, 7), (0, 1, 11))
-ATTRIBUTED = ("gpt2", "bert", "llama")
+ATTRIBUTED = ("gpt2", "bert", "llama", "phi3", "olmo2", "opt", "gptj", "modernbert")
 POINTS = 20
 
 
@@ -82,7 +117,8 @@ def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def tokens(n_vocab: int) -> np.ndarray:
     """Two sequences, right-padded with token 0."""
-    drawn = np.random.default_rng(0).integers(1, n_vocab, (len(LENGTHS), max(LENGTHS)), dtype=np.int32)
+    lowest = 2 if n_vocab == ROBERTA["vocab_size"] else 1
+    drawn = np.random.default_rng(0).integers(lowest, n_vocab, (len(LENGTHS), max(LENGTHS)), dtype=np.int32)
     return drawn * (np.arange(max(LENGTHS))[None] < np.array(LENGTHS)[:, None])
 
 

@@ -11,7 +11,7 @@ from jaxinterp.methods import get_method, method_names
 from jaxinterp.readout import FunctionReadout
 
 
-@pytest.mark.parametrize("name", ["gpt", "llama", "gemma", "bert"])
+@pytest.mark.parametrize("name", ["gpt", "llama", "gemma", "bert", "olmo", "modernbert"])
 def test_projection_by_hand(name):
     config = tiny_config(**ARCHITECTURES[name])
     params = tiny_params(config)
@@ -23,7 +23,7 @@ def test_projection_by_hand(name):
     for layer in range(config.n_layers):
         for neuron in range(config.d_mlp):
             value = params["layers"]["w_out"][layer, neuron]
-            if name == "gemma":
+            if name in ("gemma", "olmo"):
                 value = value * params["layers"]["norm_mlp_out"]["scale"][layer]
             if config.norm == "layernorm":
                 value = value - value.mean()

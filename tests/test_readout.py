@@ -71,7 +71,8 @@ def test_values_and_gate_gradients(setting):
 
 @pytest.mark.parametrize("path", ["joint", "per_layer"])
 @pytest.mark.parametrize(
-    ("name", "dtype"), [("gpt", "float32"), ("gpt", "float64"), ("gemma", "float64"), ("bert", "float64")]
+    ("name", "dtype"),
+    [("gpt", "float32"), *((name, "float64") for name in ("gpt", "gemma", "bert", "olmo", "modernbert"))],
 )
 def test_attributions_and_meta_gradients(name, dtype, path, request):
     if dtype == "float64":
@@ -106,9 +107,10 @@ def test_a_row_depends_on_its_own_gates_alone(float64):
     assert float(jnp.abs(jacobian).max()) > 1e-3
 
 
-def test_what_stands_in_the_padding_does_not_matter(float64):
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+def test_what_stands_in_the_padding_does_not_matter(name, float64):
     """A bidirectional model attends to everything; `length_B` keeps its rows from what follows a text."""
-    config = tiny_config(n_layers=2, dtype="float64", **ARCHITECTURES["bert"])
+    config = tiny_config(n_layers=2, dtype="float64", **ARCHITECTURES[name])
     params, (tokens, rows, length) = tiny_params(config), arrays_of(tiny_batch())
     padding = jnp.arange(8)[None] >= length[:, None]
     assert padding.any() and not padding.all(1).any()

@@ -43,6 +43,21 @@ ARCHITECTURES = {
         "unembed_bias": True,
         "head": "transform",
     },
+    "olmo": {**_LLAMA, "norm_placement": "output", "qk_norm": True, "qk_norm_over": "all_heads", "n_kv_heads": 1},
+    "modernbert": {
+        "attention": "bidirectional",
+        "norm_bias": False,
+        "first_attn_norm": False,
+        "position": "rotary",
+        "window": 2,  # so that some padded positions see nothing but padding
+        "local_layers": (1,),
+        "rope_theta_local": 100.0,
+        "ffn": "geglu_exact",
+        **_NO_BIAS,
+        "embed_norm": True,
+        "unembed_bias": True,
+        "head": "transform",
+    },
 }
 
 

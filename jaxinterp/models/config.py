@@ -49,23 +49,30 @@ class ModelConfig:
     d_head: int = 24  # K, head width
     attention: Literal["causal", "bidirectional"] = "causal"  # bidirectional: a masked language model
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm_bias: bool = True  # of LayerNorm; RMSNorm has none
     norm_eps: float = 1e-5  # added to the variance (LayerNorm) or mean square (RMSNorm)
     # pre: x + f(norm(x)) and a final norm; post (BERT): norm(x + f(x)); sandwich (Gemma): pre with x + norm(f(norm(x)))
-    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
+    # output (OLMo 2): pre with x + norm(f(x))
+    norm_placement: Literal["pre", "post", "sandwich", "output"] = "pre"
+    first_attn_norm: bool = True  # without it, attention of the first layer reads its input as it is (ModernBERT)
     parallel: bool = False  # attention and FFN both read the layer's input (GPT-NeoX)
-    qk_norm: bool = False  # RMSNorm of each head's queries and keys
+    qk_norm: bool = False  # RMSNorm of queries and keys
+    # what one such norm is over: a head's coordinates, or those of all heads at once (OLMo 2)
+    qk_norm_over: Literal["head", "all_heads"] = "head"
     position: Literal["learned", "rotary"] = "learned"
     rope_theta: float = 10_000.0  # base wavelength of rotary positions
     rope_share: float = 1.0  # share of a head's coordinates that rotate, from the first
     rope_scaling: RopeScaling | None = None  # not in local layers
-    window: int | None = None  # positions that a local layer attends to, its own included
+    # positions that a local layer attends to, its own included; on either side, if attention is bidirectional
+    window: int | None = None
     local_layers: tuple[int, ...] = ()  # layers that attend to a window
     rope_theta_local: float | None = None  # base wavelength in local layers; None is rope_theta
     attn_scale: float | None = None  # factor of attention scores; None is K^-1/2
     attn_softcap: float | None = None  # c · tanh(scores / c)
     logit_softcap: float | None = None  # c · tanh(logits / c)
-    # gelu is the tanh approximation, gelu_exact is not; swiglu is silu(gate) * up, geglu is gelu(gate) * up
-    ffn: Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu"] = "gelu"
+    # gelu is the tanh approximation, gelu_exact is not; swiglu is silu(gate) * up, geglu is gelu(gate) * up, and
+    # geglu_exact is gelu_exact(gate) * up
+    ffn: Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu", "geglu_exact"] = "gelu"
     qkv_bias: bool = True  # biases of queries, keys and values
     out_bias: bool = True  # bias of attention's output
     mlp_bias: bool = True  # biases of the FFN
@@ -107,8 +114,10 @@ class ModelConfig:
             raise UserError(f"model.parallel needs norm_placement pre, got {self.norm_placement}")
         if self.attention_kernel == "cudnn" and (self.local_layers or self.attn_softcap is not None):
             raise UserError("model.attention_kernel cudnn has no model.local_layers, no model.attn_softcap; use plain")
-        if self.attention == "bidirectional" and self.local_layers:
-            raise UserError("a bidirectional model cannot have model.local_layers")
+        if self.qk_norm_over != "head" and not self.qk_norm:
+            raise UserError(f"model.qk_norm_over {self.qk_norm_over} needs model.qk_norm")
+        if not self.first_attn_norm and not self.norms_inputs:
+            raise UserError(f"norm_placement {self.norm_placement} has no model.first_attn_norm to leave out")
 
     @property
     def d_rotary(self) -> int:
@@ -118,7 +127,17 @@ class ModelConfig:
     @property
     def gated(self) -> bool:
         """Whether a neuron is act(gate) · up."""
-        return self.ffn in ("swiglu", "geglu")
+        return self.ffn in ("swiglu", "geglu", "geglu_exact")
+
+    @property
+    def norms_inputs(self) -> bool:
+        """Whether attention and FFN read a norm of the residual stream."""
+        return self.norm_placement in ("pre", "sandwich")
+
+    @property
+    def norms_outputs(self) -> bool:
+        """Whether what attention and FFN add to the residual stream is normed."""
+        return self.norm_placement in ("sandwich", "output")
 
     @property
     def n_neurons(self) -> int:
@@ -130,10 +149,10 @@ class ModelConfig:
         """Parameters in the whole model."""
         d, k, heads = self.d_model, self.d_head, self.n_heads + 2 * self.n_kv_heads
         attention = d * k * (heads + self.n_heads) + self.qkv_bias * k * heads + self.out_bias * d
-        attention += 2 * k * self.qk_norm
+        attention += k * self.qk_norm * (2 if self.qk_norm_over == "head" else self.n_heads + self.n_kv_heads)
         matrices = 3 if self.gated else 2
         ffn = matrices * d * self.d_mlp + self.mlp_bias * ((matrices - 1) * self.d_mlp + d)
-        norm = d * (2 if self.norm == "layernorm" else 1)
+        norm = d * (2 if self.norm == "layernorm" and self.norm_bias else 1)
         norms = self.n_layers * (4 if self.norm_placement == "sandwich" else 2) * norm
         norms += norm * ((self.norm_placement != "post") + self.embed_norm + (self.head == "transform"))
         embedding = d * self.d_vocab * (1 if self.tied else 2) + (d * self.n_ctx if self.position == "learned" else 0)

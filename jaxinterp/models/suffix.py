@@ -181,13 +181,13 @@ def after_ffn(
     mlp_out_ND: Float[Array, "*N D"],
 ) -> Float[Array, "*N D"]:
     """The residual stream after layers `layer` whose FFN gave `mlp_out`."""
-    name = {"sandwich": "norm_mlp_out", "post": "norm_mlp"}.get(config.norm_placement)
-    if name is None:
+    if config.norms_inputs and not config.norms_outputs:
         return resid_mid_ND + mlp_out_ND
+    name = "norm_mlp_out" if config.norms_outputs else "norm_mlp"
     # The norm's few numbers are gathered for every branch; the layers' matrices are not touched.
     norms = jax.tree.map(lambda x: x[layer_N.ravel()], layers[name])
     normed = jax.vmap(lambda norm, x: Norm(config).apply({"params": norm}, x))
     d_model = resid_mid_ND.shape[-1]
-    if config.norm_placement == "sandwich":
+    if config.norms_outputs:
         return resid_mid_ND + normed(norms, mlp_out_ND.reshape(-1, d_model)).reshape(mlp_out_ND.shape)
     return normed(norms, (resid_mid_ND + mlp_out_ND).reshape(-1, d_model)).reshape(mlp_out_ND.shape)

@@ -25,7 +25,7 @@ ACTIVATIONS = (
     "resid_mid",  # [L, B, S, D] between attention and FFN
     "mlp_pre",  # [L, B, S, F] the argument of the activation function (the gate's, if the FFN is gated)
     "mlp_post",  # [L, B, S, F] the neurons: what W_out multiplies, after gates
-    "mlp_out",  # [L, B, S, D] the FFN's output, before the norm that a sandwich puts on it
+    "mlp_out",  # [L, B, S, D] the FFN's output, before the norm that some families put on it
     "resid_post",  # [L, B, S, D] the residual stream after the layer
 )
 
@@ -49,6 +49,7 @@ class LayerConstants(NamedTuple):
 
     window: Int[Array, "*L"]  # positions that a query sees, its own included
     frequency: Float[Array, "*L P"]  # rotary angle a position, for each of P pairs of coordinates
+    attn_normed: Bool[Array, "*L"] | None = None  # whether attention reads a norm of its input; None is always
 
 
 class Edit(NamedTuple):
@@ -88,7 +89,8 @@ def layer_constants(config: ModelConfig) -> LayerConstants:
             divided = keep * frequency + (1 - keep) * divided
         frequency = np.where(local[:, None], frequency, divided)
     exact = "float64" if config.dtype == "float64" else "float32"
-    return LayerConstants(jnp.asarray(window, jnp.int32), jnp.asarray(frequency, exact))
+    attn_normed = None if config.first_attn_norm else jnp.arange(config.n_layers) > 0
+    return LayerConstants(jnp.asarray(window, jnp.int32), jnp.asarray(frequency, exact), attn_normed)
 
 
 def _kept_by_yarn(theta: float, d_rotary: int, scaling: RopeScaling) -> Float[np.ndarray, " P"]:
@@ -126,21 +128,24 @@ def _exact(x: Array) -> Array:
 
 
 class Norm(nn.Module):
-    """LayerNorm or RMSNorm over the last axis."""
+    """LayerNorm or RMSNorm over the last axis, or the last axes together."""
 
     config: ModelConfig
-    axis: str = "embed"  # its logical name
+    axes: tuple[str, ...] = ("embed",)  # their logical names
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         config = self.config
-        shape, dtype = (x.shape[-1],), jnp.dtype(config.dtype)
-        scale = self.param("scale", _constant(1.0, self.axis), shape, dtype)
-        bias = self.param("bias", _constant(0.0, self.axis), shape, dtype) if config.norm == "layernorm" else None
+        shape, dtype = x.shape[-len(self.axes) :], jnp.dtype(config.dtype)
+        over = tuple(range(-len(self.axes), 0))
+        scale = self.param("scale", _constant(1.0, *self.axes), shape, dtype)
+        centred = config.norm == "layernorm"
+        has_bias = centred and config.norm_bias
+        bias = self.param("bias", _constant(0.0, *self.axes), shape, dtype) if has_bias else None
         y = _exact(x)
-        if bias is not None:
-            y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + config.norm_eps)
+        if centred:
+            y = y - y.mean(over, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(over, keepdims=True) + config.norm_eps)
         return _add(y * _broadcast(_exact(scale), y.ndim), None if bias is None else _exact(bias)).astype(x.dtype)
 
 
@@ -165,7 +170,7 @@ def rotate(
 
 def activation(config: ModelConfig, x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     """The FFN's activation function; of the gate, if the FFN is gated."""
-    if config.ffn == "gelu_exact":
+    if config.ffn in ("gelu_exact", "geglu_exact"):
         return jax.nn.gelu(x, approximate=False)
     return {"gelu": jax.nn.gelu, "geglu": jax.nn.gelu, "relu": jax.nn.relu, "swiglu": jax.nn.silu}[config.ffn](x)
 
@@ -182,11 +187,14 @@ class Block(nn.Module):
         # shrink with the number of layers.
         std = 0.02 * (768 / d) ** 0.5
         out_std = std / (2 * config.n_layers) ** 0.5
-        self.norm_attn, self.norm_mlp = Norm(config), Norm(config)
-        if config.norm_placement == "sandwich":
+        if config.norm_placement != "output":
+            self.norm_attn, self.norm_mlp = Norm(config), Norm(config)
+        if config.norms_outputs:
             self.norm_attn_out, self.norm_mlp_out = Norm(config), Norm(config)
         if config.qk_norm:
-            self.norm_q, self.norm_k = Norm(config, "head"), Norm(config, "head")
+            all_heads = config.qk_norm_over == "all_heads"
+            self.norm_q = Norm(config, ("heads", "head") if all_heads else ("head",))
+            self.norm_k = Norm(config, ("kv_heads", "head") if all_heads else ("head",))
 
         def param(name: str, shape: tuple[int, ...], *axes: str, stddev: float = std) -> Array:
             return self.param(name, _matrix(stddev, *axes), shape, dtype)
@@ -236,14 +244,11 @@ class Block(nn.Module):
           The residual stream after the layer, the new positions' keys and values, and what was captured.
         """
         q, new = self._qkv(resid_pre_BSD, constants, position_BS)
-        visible = _all_visible(position_BS, position_BS, valid_BS)
-        if self.config.attention == "causal":
-            distance = position_BS[:, :, None] - position_BS[:, None, :]
-            visible = visible & (distance >= 0) & (distance < constants.window)
-        parts = [(new, visible)]
+        parts = [(new, self._visible(constants, position_BS, position_BS, valid_BS))]
         if past is not None:
-            distance = position_BS[:, :, None] - jnp.arange(past.visible_BT.shape[1])[None, None]
-            parts.insert(0, (past.cache, (distance < constants.window) & past.visible_BT[:, None, :]))
+            position_1T = jnp.arange(past.visible_BT.shape[1])[None]
+            visible = self._visible(constants, position_BS, position_1T, None) & past.visible_BT[:, None, :]
+            parts.insert(0, (past.cache, visible))
         if self.config.attention_kernel == "cudnn" and past is None and "attn_pattern" not in capture:
             attn_out, attn_pattern = self._fused(q, new, valid_BS), None
         else:
@@ -271,7 +276,7 @@ class Block(nn.Module):
         here_q, here_kv = self._qkv(_row(resid_pre_BSD, at), constants, _row(position_BS, at))
         changed = edited_BS[..., None, None]
         q, kv = jax.tree.map(lambda one, rest: jnp.where(changed, one, rest), (here_q, here_kv), base)
-        attn_out, _ = self._attend(q, [(kv, _all_visible(position_BS, position_BS, valid_BS))])
+        attn_out, _ = self._attend(q, [(kv, self._visible(constants, position_BS, position_BS, valid_BS))])
         return self._after_attention(resid_pre_BSD, attn_out, edit, edited_BS)[0]
 
     def at_query(
@@ -291,7 +296,7 @@ class Block(nn.Module):
         here, position = _row(resid_pre_BSD, at), _row(position_BS, at)
         q, _ = self._qkv(here, constants, position)
         _, kv = self._qkv(resid_pre_BSD, constants, position_BS)
-        attn_out, _ = self._attend(q, [(kv, _all_visible(position, position_BS, valid_BS))])
+        attn_out, _ = self._attend(q, [(kv, self._visible(constants, position, position_BS, valid_BS))])
         return self._after_attention(here, attn_out, edit, None)[0]
 
     def ffn_output(self, mlp_post: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
@@ -300,16 +305,31 @@ class Block(nn.Module):
 
     def after_ffn(self, resid_mid: Float[Array, "*B D"], mlp_out: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """The residual stream after the layer."""
-        if self.config.norm_placement == "sandwich":
-            return resid_mid + self.norm_mlp_out(mlp_out)
-        return self.norm_mlp(resid_mid + mlp_out) if self.config.norm_placement == "post" else resid_mid + mlp_out
+        resid_post = resid_mid + (self.norm_mlp_out(mlp_out) if self.config.norms_outputs else mlp_out)
+        return self.norm_mlp(resid_post) if self.config.norm_placement == "post" else resid_post
+
+    def _visible(
+        self, constants: LayerConstants, position_BS: Array, position_BT: Array, valid_BT: Array | None
+    ) -> Bool[Array, "B S T"]:
+        """Which positions T the positions S attend to: valid ones in the window, in a causal model no later ones."""
+        shape = (*position_BS.shape, position_BT.shape[1])
+        visible = jnp.ones(shape, bool) if valid_BT is None else jnp.broadcast_to(valid_BT[:, None, :], shape)
+        distance = position_BS[:, :, None] - position_BT[:, None, :]
+        if self.config.attention == "causal":
+            return visible & (distance >= 0) & (distance < constants.window)
+        if not self.config.local_layers:
+            return visible
+        # All that is in a padded position's window may be padding. It sees itself then: a softmax over nothing is NaN.
+        return (visible | (distance == 0)) & (jnp.abs(distance) < constants.window)
 
     def _qkv(
         self, resid_pre_BSD: Array, constants: LayerConstants, position_BS: Array
     ) -> tuple[Float[Array, "B S H K"], KVCache]:
         """Queries, keys and values, rotated if positions are rotary."""
         config = self.config
-        x = resid_pre_BSD if config.norm_placement == "post" else self.norm_attn(resid_pre_BSD)
+        x = self.norm_attn(resid_pre_BSD) if config.norms_inputs else resid_pre_BSD
+        if constants.attn_normed is not None:
+            x = jnp.where(constants.attn_normed, x, resid_pre_BSD)
         q = _add(jnp.einsum("bsd,dhk->bshk", x, self.w_q), self.b_q)
         k = _add(jnp.einsum("bsd,dhk->bshk", x, self.w_k), self.b_k)
         v = _add(jnp.einsum("bsd,dhk->bshk", x, self.w_v), self.b_v)
@@ -366,10 +386,13 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B S D"], dict[str, Array]]:
         """The residual stream after the layer, and what can be captured on the way."""
         config = self.config
-        post = config.norm_placement == "post"
-        attn_out = self.norm_attn_out(attn_out_BSD) if config.norm_placement == "sandwich" else attn_out_BSD
-        resid_mid = self.norm_attn(resid_pre_BSD + attn_out) if post else resid_pre_BSD + attn_out
-        read = resid_mid if post else self.norm_mlp(resid_pre_BSD if config.parallel else resid_mid)
+        attn_out = self.norm_attn_out(attn_out_BSD) if config.norms_outputs else attn_out_BSD
+        resid_mid = resid_pre_BSD + attn_out
+        if config.norm_placement == "post":
+            resid_mid = self.norm_attn(resid_mid)
+        read = resid_pre_BSD if config.parallel else resid_mid
+        if config.norms_inputs:
+            read = self.norm_mlp(read)
         mlp_pre, mlp_post = self._neurons(read)
         if edit is not None:
             edited = mlp_post * edit.gates[:, None]
@@ -399,11 +422,6 @@ class Block(nn.Module):
 def _row(x_BS: Array, at_B: Int[Array, " B"]) -> Array:
     """One position of every sequence, [B, 1, ...]."""
     return jnp.take_along_axis(x_BS, at_B.reshape(-1, *(1,) * (x_BS.ndim - 1)), axis=1)
-
-
-def _all_visible(position_BS: Array, position_BT: Array, valid_BT: Array | None) -> Bool[Array, "B S T"]:
-    shape = (*position_BS.shape, position_BT.shape[1])
-    return jnp.ones(shape, bool) if valid_BT is None else jnp.broadcast_to(valid_BT[:, None, :], shape)
 
 
 def _add(x: Array, bias: Array | None) -> Array:

@@ -24,7 +24,7 @@ def as_unembedded(
       In float32.
     """
     value = jnp.asarray(value_ND, jnp.float32)
-    if config.norm_placement == "sandwich":
+    if config.norms_outputs:
         value = value * jnp.asarray(layer["norm_mlp_out"]["scale"], jnp.float32)[None]
     if config.norm == "layernorm":
         value = value - value.mean(-1, keepdims=True)

@@ -41,6 +41,72 @@ def test_a_local_layer_sees_its_window_alone(local_layers, n_layers, reach):
         np.testing.assert_array_equal(before.activations["attn_pattern"][layer, 0] > 0, shown)
 
 
+@pytest.mark.parametrize(("local_layers", "n_layers", "reach"), [((0,), 1, 1), ((0, 1), 2, 2), ((0,), 2, 7)])
+def test_a_bidirectional_window_is_on_either_side(local_layers, n_layers, reach):
+    """A window of 2 is a position and its neighbours."""
+    config = tiny_config(n_layers=n_layers, window=2, local_layers=local_layers, **ARCHITECTURES["bert"])
+    whole = jax.jit(lambda p, t: forward(config, p, t, capture=("attn_pattern",)))
+    params, distance = tiny_params(config), np.abs(np.arange(8)[:, None] - np.arange(8)[None])
+    for place in (0, 4):
+        before, after = (whole(params, TOKENS.at[0, place].set(token)) for token in (3, 7))
+        changed = np.abs(before.logits_BTV - after.logits_BTV)[0].max(-1)
+        np.testing.assert_array_equal(changed[distance[place] > reach], 0)
+        assert (changed[distance[place] <= reach] > 1e-4).all()
+    for layer in range(n_layers):
+        shown = np.broadcast_to(distance < (2 if layer in local_layers else 8), (config.n_heads, 8, 8))
+        np.testing.assert_array_equal(before.activations["attn_pattern"][layer, 0] > 0, shown)
+
+
+def test_without_its_first_norm_attention_reads_the_input_as_it_is(float64):
+    """The first layer's norm can have any scale, and a later layer's cannot."""
+    config = tiny_config(dtype="float64", first_attn_norm=False, n_layers=2)
+    params = tiny_params(config)
+    run = jax.jit(lambda p: forward(config, p, TOKENS, capture=("resid_pre", "attn_q")))
+    result = run(params)
+    w, b = (params["layers"][name][0] for name in ("w_q", "b_q"))
+    expected = jnp.einsum("bsd,dhk->bshk", result.activations["resid_pre"][0], w) + b[None, None]
+    np.testing.assert_allclose(result.activations["attn_q"][0], expected, rtol=0, atol=1e-13)
+
+    def scaled(layer):
+        norm = jax.tree.map(lambda leaf: leaf.at[layer].multiply(3), params["layers"]["norm_attn"])
+        return run({**params, "layers": params["layers"] | {"norm_attn": norm}}).logits_BTV
+
+    np.testing.assert_array_equal(scaled(0), result.logits_BTV)
+    assert float(jnp.abs(scaled(1) - result.logits_BTV).max()) > 1e-3
+
+
+@pytest.mark.parametrize("over", ["head", "all_heads"])
+def test_queries_and_keys_are_normed_over_what_the_config_says(over, float64):
+    fields = {"norm": "rmsnorm", "qk_norm": True, "qk_norm_over": over, "n_kv_heads": 1, "norm_eps": 0.5}
+    config = tiny_config(dtype="float64", n_layers=1, **fields)
+    params = tiny_params(config)
+    result = ran(config, params=params, capture=("resid_pre", "attn_q"))
+    w = jax.tree.map(lambda leaf: np.asarray(leaf[0]), params["layers"])
+    resid = result.activations["resid_pre"][0]
+    x = resid / np.sqrt((resid**2).mean(-1, keepdims=True) + 0.5) * w["norm_attn"]["scale"]
+    for letter, found in (("q", result.activations["attn_q"][0]), ("k", result.cache.keys[0])):
+        y = np.einsum("bsd,dhk->bshk", x, w[f"w_{letter}"]) + w[f"b_{letter}"]
+        square = (y**2).mean((-1,) if over == "head" else (-2, -1), keepdims=True)
+        np.testing.assert_allclose(found, y / np.sqrt(square + 0.5) * w[f"norm_{letter}"]["scale"], rtol=0, atol=1e-12)
+
+
+def test_outputs_alone_are_normed(float64):
+    """x + norm(f(x)): what is added to the residual stream has a mean square of 1 before its scale."""
+    config = tiny_config(n_layers=2, **ARCHITECTURES["olmo"] | {"dtype": "float64"})
+    params = tiny_params(config)
+    names = ("resid_pre", "attn_out", "resid_mid", "mlp_pre", "mlp_out", "resid_post")
+    a = ran(config, params=params, capture=names).activations
+    w = jax.tree.map(np.asarray, params["layers"])
+    np.testing.assert_allclose(a["mlp_pre"], np.einsum("lbsd,ldf->lbsf", a["resid_mid"], w["w_gate"]), atol=1e-12)
+    added = a["resid_post"] - a["resid_mid"]
+    square = (a["mlp_out"] ** 2).mean(-1, keepdims=True) + config.norm_eps
+    expected = a["mlp_out"] / np.sqrt(square) * w["norm_mlp_out"]["scale"][:, None, None]
+    np.testing.assert_allclose(added, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(a["resid_mid"], a["resid_pre"] + a["attn_out"], rtol=0, atol=1e-12)
+    unscaled = a["attn_out"] / w["norm_attn_out"]["scale"][:, None, None]
+    np.testing.assert_allclose((unscaled**2).mean(-1), 1, rtol=0, atol=1e-3)
+
+
 def test_partial_rotary_leaves_the_rest_alone():
     x = np.random.default_rng(0).standard_normal((1, 3, 2, 10)).astype(np.float32)
     position = jnp.array([[0, 1, 5]])
@@ -122,7 +188,7 @@ def test_caps_bound_scores_and_logits():
     np.testing.assert_allclose(logits, 2 * np.tanh(free.logits_BTV / 2), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["gpt", "gemma", "bert"])
+@pytest.mark.parametrize("name", ["gpt", "gemma", "bert", "olmo", "modernbert"])
 def test_bfloat16_is_near_float32(name):
     config = tiny_config(n_layers=2, dtype="bfloat16", **ARCHITECTURES[name])
     params = tiny_params(config)

@@ -18,6 +18,7 @@ VARIANTS = {
     "wide heads": {"n_heads": 6, "n_kv_heads": 3, "d_head": 10, "d_mlp": 5, "position": "rotary"},
     "biases of queries alone": {"qkv_bias": True, "out_bias": False, "mlp_bias": False, "n_kv_heads": 1},
     "normed heads": {"qk_norm": True, "norm": "rmsnorm", "position": "rotary"},
+    "all heads normed at once": {"qk_norm": True, "qk_norm_over": "all_heads", "norm": "rmsnorm", "n_kv_heads": 1},
 }
 
 
@@ -81,11 +82,11 @@ def test_unknown_preset_or_field():
         ({"d_mlp": 0}, "model.d_mlp must be at least 1, got 0"),
         ({"n_layers": -1}, "model.n_layers must be at least 1, got -1"),
         ({"norm": "batchnorm"}, "unknown model.norm 'batchnorm'; known: layernorm, rmsnorm"),
-        ({"ffn": "reglu"}, "unknown model.ffn 'reglu'; known: geglu, gelu, gelu_exact, relu, swiglu"),
+        ({"ffn": "reglu"}, "unknown model.ffn 'reglu'; known: geglu, geglu_exact, gelu, gelu_exact, relu, swiglu"),
         ({"position": "alibi"}, "unknown model.position 'alibi'; known: learned, rotary"),
         ({"dtype": "float16"}, "unknown model.dtype 'float16'; known: bfloat16, float32, float64"),
         ({"attention": "prefix"}, "unknown model.attention 'prefix'; known: bidirectional, causal"),
-        ({"norm_placement": "none"}, "unknown model.norm_placement 'none'; known: post, pre, sandwich"),
+        ({"norm_placement": "none"}, "unknown model.norm_placement 'none'; known: output, post, pre, sandwich"),
         ({"head": "mlp"}, "unknown model.head 'mlp'; known: linear, transform"),
         ({"n_heads": 4, "n_kv_heads": 3}, r"model.n_heads \(4\) must be a multiple of model.n_kv_heads \(3\)"),
         ({"position": "rotary", "d_head": 3}, "even model.d_head · model.rope_share, got 3"),
@@ -100,10 +101,11 @@ def test_unknown_preset_or_field():
             {"local_layers": (0,), "window": 2, "rope_scaling": RopeScaling("yarn", 2.0)},
             "model.local_layers together with model.rope_scaling.kind yarn is not supported",
         ),
-        (
-            {"attention": "bidirectional", "local_layers": (0,), "window": 2},
-            "a bidirectional model cannot have model.local_layers",
-        ),
+        ({"parallel": True, "norm_placement": "output"}, "model.parallel needs norm_placement pre, got output"),
+        ({"qk_norm_over": "heads"}, "unknown model.qk_norm_over 'heads'; known: all_heads, head"),
+        ({"qk_norm_over": "all_heads"}, "model.qk_norm_over all_heads needs model.qk_norm"),
+        ({"first_attn_norm": False, "norm_placement": "post"}, "norm_placement post has no model.first_attn_norm"),
+        ({"first_attn_norm": False, "norm_placement": "output"}, "norm_placement output has no model.first_attn_norm"),
     ],
 )
 def test_what_does_not_fit(changes, message):

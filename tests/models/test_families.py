@@ -15,9 +15,9 @@ from jaxinterp.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.families.registry import FAMILIES
 from jaxinterp.models.loading.load import pretrained_parameters
-from jaxinterp.models.transformer import forward
+from jaxinterp.models.transformer import Edit, forward
 from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import Rows, lm_readout
+from jaxinterp.readout import FullForwardReadout, Rows, lm_readout
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
@@ -76,6 +76,48 @@ def test_attribution_is_that_of_hooks_on_pytorch(name, tmp_path):
     assert np.abs(expected).max() > 1e-3  # what is compared is well above the tolerance
 
 
+# One case of each family.
+FAMILY_CASES = {config["model_type"]: name for name, config in reversed(published.CASES.items())}.values()
+
+
+@pytest.mark.parametrize("name", FAMILY_CASES)
+def test_a_neuron_is_what_the_output_matrix_multiplies(name, tmp_path, float64):
+    """With gates of 1 nothing changes; without a neuron the model is that whose output matrix has no row for it."""
+    config, params, _ = load(tmp_path, name, "float64")
+    tokens, length = jnp.asarray(published.tokens(config.d_vocab)), jnp.array(published.LENGTHS)
+    rows = Rows(*(jnp.array(column) for column in zip(*published.ROWS, strict=True)))
+    layer, neuron = config.n_layers - 2, 5
+
+    @jax.jit
+    def run(params):
+        def logits(gates, w_out):
+            edited = {**params, "layers": params["layers"] | {"w_out": w_out}}
+            return forward(config, edited, tokens, edit=Edit(gates), length_B=length).logits_BTV
+
+        def gates(n):
+            return jnp.ones((2, config.n_layers, n, config.d_mlp)).at[1, layer, :, neuron].set(0)
+
+        whole = params["layers"]["w_out"]
+        cut = whole.at[layer, neuron].set(0)
+        everywhere = jax.vmap(logits)(gates(2)[jnp.array([0, 1, 0])], jnp.stack([whole, whole, cut]))
+        result, readout = lm_readout(config, params, tokens, rows, length)
+        slow = FullForwardReadout(config, params, tokens, rows, length)
+        return (
+            (result.logits_BTV, *everywhere),
+            (readout.untouched(), *jax.vmap(readout)(gates(3))),
+            jax.vmap(slow)(gates(3)),
+        )
+
+    (untouched, gated, without, cut), (p, p_gated, p_without), slow = run(params)
+    valid = np.arange(tokens.shape[1])[None] < np.array(published.LENGTHS)[:, None]
+    np.testing.assert_allclose(untouched[valid], gated[valid], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(without[valid], cut[valid], rtol=0, atol=1e-12)
+    assert np.abs(cut - untouched)[valid].max() > 1e-4
+    np.testing.assert_allclose([p_gated, p_without], slow, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(p, p_gated, rtol=0, atol=1e-12)
+    assert np.abs(p_without - p).max() > 1e-6
+
+
 def test_bfloat16_is_near(tmp_path):
     config, params, _ = load(tmp_path, "gemma3", "bfloat16")
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(params))
@@ -119,6 +161,52 @@ HONOURED = [
         },
         {"rope_scaling": RopeScaling("linear", 4.0), "rope_theta": 9.0, "rope_theta_local": 3.0},
     ),
+    ("mistral", {}, {"window": 3, "local_layers": (0, 1)}),
+    ("mistral", {"sliding_window": None, "max_position_embeddings": 5000}, {"window": 4096, "local_layers": (0, 1)}),
+    ("mistral", {"sliding_window": None}, {"window": None, "local_layers": ()}),
+    ("mistral", {"sliding_window": 16}, {"window": None, "local_layers": ()}),
+    (
+        "mistral",
+        {"sliding_window": 16, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_scaling": RopeScaling("linear", 2.0)},
+    ),
+    ("phi3", {"rms_norm_eps": None}, {"norm_eps": 1e-5, "rope_share": 1.0, "local_layers": ()}),
+    ("phi3", {"partial_rotary_factor": 0.5}, {"rope_share": 0.5}),
+    ("phi3_partial", {"rope_parameters": {"rope_theta": 9.0, "partial_rotary_factor": 0.25}}, {"rope_share": 0.25}),
+    ("phi3_partial", {}, {"rope_share": 0.5, "window": 3, "local_layers": (0, 1)}),
+    ("olmo2", {"rms_norm_eps": None}, {"norm_eps": 1e-5, "norm_placement": "output", "qk_norm_over": "all_heads"}),
+    ("opt", {"activation_function": "gelu", "init_std": 0.1, "layerdrop": 0.1}, {"ffn": "gelu_exact"}),
+    ("opt", {"word_embed_proj_dim": None, "do_layer_norm_before": None}, {"d_model": 8, "norm_placement": "pre"}),
+    ("gpt_neo", {}, {"local_layers": (1, 2), "window": 3, "attn_scale": 1.0}),
+    ("gpt_neo", {"attention_types": [[["global"], 1], [["local"], 2]]}, {"local_layers": (1, 2)}),
+    ("gpt_neo", {"attention_types": [[["local", "global"], 1], [["local"], 1]]}, {"local_layers": (0, 2)}),
+    ("gpt_neo", {"window_size": None}, {"window": 256}),
+    ("gptj", {}, {"rope_share": 0.5, "d_rotary": 4, "parallel": True}),
+    ("gptj", {"rotary_dim": 8}, {"rope_share": 1.0}),
+    ("distilbert", {"activation": "relu", "sinusoidal_pos_embds": True, "tie_weights_": True}, {"ffn": "relu"}),
+    ("roberta", {}, {"n_ctx": 14, "norm_eps": 1e-5}),
+    ("modernbert", {}, {"window": 2, "local_layers": (1, 2), "rope_theta": 1000.0, "rope_theta_local": 10.0}),
+    (
+        "modernbert",
+        {"global_rope_theta": None, "local_rope_theta": None, "local_attention": None, "norm_eps": None},
+        {"window": 65, "rope_theta": 160_000.0, "rope_theta_local": 10_000.0, "norm_eps": 1e-5},
+    ),
+    ("modernbert", {"layer_types": ["sliding_attention"] + 3 * ["full_attention"]}, {"local_layers": (0,)}),
+    (
+        "modernbert",
+        {"hidden_activation": "gelu_pytorch_tanh", "classifier_activation": "gelu_pytorch_tanh"},
+        {"ffn": "geglu"},
+    ),
+    (
+        "modernbert",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 9.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 3.0},
+            }
+        },
+        {"rope_scaling": RopeScaling("linear", 4.0), "rope_theta": 9.0, "rope_theta_local": 3.0},
+    ),
 ]
 
 
@@ -154,8 +242,13 @@ REFUSED = [
     ("llama", {"hidden_size": None}, "lacks the field 'hidden_size'"),
     ("llama", {"quantization_config": {"bits": 4}}, "quantization_config is"),
     ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "known: LLaMAForCausalLM, LlamaForCausalLM"),
-    ("llama", {"model_type": "mamba"}, "unknown model_type .* 'mamba'; known: bert, gemma2, gemma3, gemma3_text, gpt2"),
+    (
+        "llama",
+        {"model_type": "mamba"},
+        "unknown model_type .* 'mamba'; known: bert, distilbert, gemma2, gemma3, gemma3_",
+    ),
     ("llama", {"model_type": None}, "has no model_type; known: bert"),
+    ("llama", {"model_type": "qwen3_moe"}, r"\(model_type 'qwen3_moe'\) are not supported: they need a router"),
     ("llama", {"model_type": "x", "auto_map": {"AutoModel": "m.M"}}, r"\(auto_map\) is never run"),
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which is not supported; supported: 1.0"),
     ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "rope_parameters: partial_rotary_factor is 0.5"),
@@ -168,6 +261,34 @@ REFUSED = [
     ("llama", {"model_type": "qwen2_audio", "audio_config": {}}, "text-only checkpoints are"),
     ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
     ("gemma3", {"hidden_activation": "gelu"}, "hidden_activation is 'gelu'; supported for this family: silu"),
+    ("mistral", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "sliding windows is not supported"),
+    ("mistral", {"layer_types": ["full_attention"] * 2}, "layer_types is .*, which is not supported"),
+    ("phi3", {"rope_scaling": {"type": "longrope"}}, "rotary scaling 'longrope' is not supported: it needs a divisor"),
+    ("phi3", {"rope_scaling": {"type": "su"}}, "'su' is not supported: it needs a divisor for each frequency"),
+    ("phi3", {"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters: rotary scaling 'yarn' is not supported"),
+    ("phi3", {"attention_bias": True}, "attention_bias is True"),
+    ("phi3_partial", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "sliding windows is not supported"),
+    ("olmo2", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which is not supported"),
+    (
+        "opt",
+        {"word_embed_proj_dim": 4},
+        r"\(word_embed_proj_dim 4, hidden_size 8\) are not supported: they need a matrix",
+    ),
+    ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before is False"),
+    ("opt", {"_remove_final_layer_norm": True}, "_remove_final_layer_norm is True"),
+    ("opt", {"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine is False"),
+    ("gpt_neo", {"attention_types": [[["global"], 1]]}, "attention_types must be global and local for 3 layers"),
+    ("gpt_neo", {"attention_types": [[["global", "sparse"], 2]]}, "attention_types must be global and local"),
+    ("gpt_neo", {"attention_types": ["global"] * 3}, "attention_types must be global and local for 3 layers"),
+    ("gptj", {"scale_attn_weights": False}, "scale_attn_weights is False"),
+    ("gptj", {"rotary": False}, "rotary is False"),
+    ("gptj", {"rotary_dim": None}, r"rope_share must be above 0 and at most 1, got 8\.0"),
+    ("roberta", {"hidden_act": "relu"}, "hidden_act is 'relu'; supported for this family: gelu, gelu_python"),
+    ("roberta", {"pad_token_id": 2}, "pad_token_id is 2, which is not supported; supported: 1"),
+    ("roberta", {"type_vocab_size": 2}, "type_vocab_size is 2"),
+    ("modernbert", {"classifier_activation": "silu"}, "another classifier_activation than hidden_activation"),
+    ("modernbert", {"classifier_bias": True}, "classifier_bias is True"),
+    ("modernbert", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is"),
 ]
 
 
@@ -194,7 +315,17 @@ def test_a_soft_cap_of_null_is_no_cap(tmp_path):
     assert provenance["fields_not_read"] == []
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "neox", "llama"])
+def test_a_sliding_window_of_null_is_no_window(tmp_path):
+    """Unlike none at all, which is a window of 4,096 positions."""
+    record = published.golden("mistral")
+    config = record["config"] | {"sliding_window": None, "max_position_embeddings": 5000}
+    published.write_checkpoint(tmp_path, config, published.shapes(record))
+    config, _, provenance = pretrained_parameters(tmp_path)
+    assert (config.window, config.local_layers) == (None, ())
+    assert provenance["fields_not_read"] == []
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "neox", "llama", "opt", "gpt_neo", "gptj", "roberta", "modernbert"])
 def test_names_without_a_prefix_mean_the_same(name, tmp_path):
     record = published.golden(name)
     prefix = next(family.hf.prefix for family in FAMILIES if record["config"]["model_type"] in family.model_types)
@@ -233,6 +364,10 @@ BUFFERS = {
     "gpt2": {"transformer.h.0.attn.bias": (1, 1, 16, 16), "h.1.attn.masked_bias": ()},
     "neox": {"gpt_neox.layers.0.attention.bias": (1, 1, 4, 4), "gpt_neox.layers.1.attention.rotary_emb.inv_freq": (1,)},
     "llama": {"model.layers.1.self_attn.rotary_emb.inv_freq": (2,)},
+    "gpt_neo": {"transformer.h.0.attn.attention.bias": (1, 1, 16, 16), "h.1.attn.attention.masked_bias": ()},
+    "gptj": {"transformer.h.0.attn.bias": (1, 1, 16, 16), "transformer.h.1.attn.embed_positions": (16, 4)},
+    "distilbert": {"distilbert.embeddings.position_ids": (1, 16)},
+    "roberta": {"roberta.embeddings.position_ids": (1, 16), "roberta.pooler.dense.weight": (8, 8)},
 }
 
 

@@ -200,6 +200,8 @@ NAMES = {
         "pre_feedforward_layernorm": "ffn_norm",
         "post_feedforward_layernorm": "post_ffw_norm",
     },
+    "olmo": DECODER
+    | {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"},
     "gpt2": {
         "transformer.wte": "token_embd",
         "transformer.wpe": "position_embd",
@@ -259,6 +261,12 @@ FAMILIES = {
         | {"block_count": 3, "attention.sliding_window_pattern": 3, "rope.scaling.type": "linear"}
         | {"rope.scaling.factor": 8.0, "rope.freq_base_swa": 10.0},
         {"attn_scale": 5**-0.5},
+    ),
+    "olmo2": (
+        "olmo",
+        "olmo2",
+        SIZES | {"attention.head_count_kv": 1, "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 100.0},
+        {},
     ),
     "gpt2": ("gpt2", "gpt2", SIZES | {"feed_forward_length": 32, "attention.layer_norm_epsilon": 1e-5}, {}),
     "neox": (

@@ -217,7 +217,7 @@ def test_running_one_token_is_the_forward(run):
 
 
 @pytest.mark.parametrize("layers", [[0, 1, 2, 3], [2, 0, 3, 1], [2, 2], [3]])
-@pytest.mark.parametrize("name", ["llama", "bert"])
+@pytest.mark.parametrize("name", ["llama", "bert", "olmo", "modernbert"])
 def test_branches_are_runs_of_their_own(name, layers, float64):
     """Whatever their layers: all, near each other, none that is left to run."""
     config = tiny_config(n_layers=4, dtype="float64", **ARCHITECTURES[name])

@@ -11,6 +11,11 @@ OUTPUT_PROJECTION = {
     "gpt2": lambda model: [block.mlp.c_proj for block in model.transformer.h],
     "bert": lambda model: [layer.output.dense for layer in model.bert.encoder.layer],
     "llama": lambda model: [layer.mlp.down_proj for layer in model.model.layers],
+    "phi3": lambda model: [layer.mlp.down_proj for layer in model.model.layers],
+    "olmo2": lambda model: [layer.mlp.down_proj for layer in model.model.layers],
+    "opt": lambda model: [layer.fc2 for layer in model.model.decoder.layers],
+    "gptj": lambda model: [block.mlp.fc_out for block in model.transformer.h],
+    "modernbert": lambda model: [layer.mlp.Wo for layer in model.model.layers],
 }
 
 

@@ -24,6 +24,9 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
+MASKED = ("bert", "distilbert", "roberta", "modernbert")  # model types
+
+
 class _Wider(ModuleType):
     """`torch`, whose float32 is float64."""
 
@@ -58,7 +61,7 @@ def arithmetic(dtype: str) -> Iterator[None]:
 
 def build(config: Mapping, dtype: str) -> PreTrainedModel:
     """The model of a published config with seeded weights, read from a file in the published format."""
-    auto = AutoModelForMaskedLM if config["model_type"] == "bert" else AutoModelForCausalLM
+    auto = AutoModelForMaskedLM if config["model_type"] in MASKED else AutoModelForCausalLM
     with tempfile.TemporaryDirectory() as folder:
         published.write_checkpoint(Path(folder), config, file_shapes(config))
         with arithmetic(dtype):
@@ -75,7 +78,7 @@ def file_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
     fields = {name: value for name, value in config.items() if name != "model_type"}
     # A copy: transformers changes what is nested in it.
     loaded = AutoConfig.for_model(config["model_type"], **json.loads(json.dumps(fields)))
-    auto = AutoModelForMaskedLM if config["model_type"] == "bert" else AutoModelForCausalLM
+    auto = AutoModelForMaskedLM if config["model_type"] in MASKED else AutoModelForCausalLM
     with tempfile.TemporaryDirectory() as folder:
         auto.from_config(loaded).save_pretrained(folder)
         with safe_open(Path(folder) / "model.safetensors", "np") as file:

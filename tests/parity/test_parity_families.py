@@ -48,6 +48,26 @@ VARIANTS = {
     | {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1, "tie_word_embeddings": True},
     "qwen3_bias": published.CASES["qwen3"] | {"attention_bias": True},
     "gemma2_bias": published.CASES["gemma2"] | {"attention_bias": True, "final_logit_softcapping": None},
+    "mistral_without_windows": published.CASES["mistral"] | {"sliding_window": None, "tie_word_embeddings": True},
+    "mistral_short": published.CASES["mistral"] | {"sliding_window": 16, "head_dim": 6, "num_key_value_heads": 2},
+    "phi3_partial_as_today": published.CASES["phi3_partial"]
+    | {"partial_rotary_factor": None, "rope_parameters": {"rope_theta": 50.0, "partial_rotary_factor": 0.5}},
+    "olmo2_bias": published.CASES["olmo2"]
+    | {"attention_bias": True, "num_key_value_heads": 2, "num_attention_heads": 4, "tie_word_embeddings": True}
+    | {"rope_scaling": {"type": "linear", "factor": 4.0}},
+    "opt_without_bias": published.CASES["opt"]
+    | {"enable_bias": False, "tie_word_embeddings": False}
+    | {"activation_function": "gelu"},
+    "gpt_neo_global": published.CASES["gpt_neo"]
+    | {"attention_types": [[["global"], 2], [["local"], 1]], "intermediate_size": 20, "tie_word_embeddings": False},
+    "gptj_rotary": published.CASES["gptj"] | {"rotary_dim": 8, "n_inner": 12},
+    "distilbert_untied": published.CASES["distilbert"] | {"tie_word_embeddings": False, "activation": "relu"},
+    "roberta_untied": published.CASES["roberta"] | {"tie_word_embeddings": False},
+    "modernbert_bias": published.CASES["modernbert"]
+    | {"norm_bias": True, "attention_bias": True, "mlp_bias": True, "decoder_bias": False}
+    | {"hidden_activation": "gelu_pytorch_tanh", "classifier_activation": "gelu_pytorch_tanh", "local_attention": 3},
+    "modernbert_local": published.CASES["modernbert"]
+    | {"layer_types": ["sliding_attention", "full_attention"] * 2, "tie_word_embeddings": False},
     "gemma3_capped": published.CASES["gemma3"] | {"final_logit_softcapping": 2.0, "attention_bias": True},
 }
 CASES = published.CASES | VARIANTS

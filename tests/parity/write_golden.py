@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -22,15 +23,18 @@ def record(name: str) -> dict:
     shapes, layers = file_shapes(config), model.config.get_text_config().num_hidden_layers
     found = logits(model, "float64")
     rows = [found[i, :length] for i, length in enumerate(published.LENGTHS)]
-    result = {"config": config, "layers": layers, "tensors": _templates(shapes), "logits": _rounded(rows)}
+    result = {"config": config, "layers": layers, "tensors": _templates(shapes, layers), "logits": _rounded(rows)}
     if name in published.ATTRIBUTED:
         scores, probability = attribution(model, "float64", points=published.POINTS)
         result |= {"attribution": _rounded(scores), "probability": _rounded([probability])[0]}
     return result
 
 
-def _templates(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    return {re.sub(r"(^|\.)(layers?|h)\.\d+\.", r"\1\2.{}.", name): shape for name, shape in shapes.items()}
+def _templates(shapes: dict[str, tuple[int, ...]], layers: int) -> dict[str, tuple[int, ...]]:
+    """Names with "{}" for the layer's number, where all layers have the tensor."""
+    templates = {name: re.sub(r"(^|\.)(layers?|h)\.\d+\.", r"\1\2.{}.", name) for name in shapes}
+    n_layers = Counter(templates.values())
+    return {template if n_layers[template] == layers else name: shapes[name] for name, template in templates.items()}
 
 
 def _rounded(rows) -> list:

@@ -1,5 +1,7 @@
 """What several families share: tensor names, activations, and the config fields of sizes."""
 
+from collections.abc import Mapping
+
 from jaxinterp.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.families.family import TensorFile
@@ -88,16 +90,20 @@ def head_width(fields: Fields, d_model: int, n_heads: int) -> int:
     return d_model // n_heads
 
 
-def hf_sizes(fields: Fields, *, d_head: int | None = None, n_ctx: object = REQUIRED) -> dict[str, object]:
+def hf_sizes(
+    fields: Fields, *, d_head: int | None = None, n_ctx: object = REQUIRED, partly_rotary: bool = False
+) -> dict[str, object]:
     """Sizes and what Llama, Qwen and Gemma have in common, as fields of `ModelConfig`.
 
     Args:
       d_head: head width if the config has none; None is d_model / n_heads.
       n_ctx: context if the config has none.
+      partly_rotary: whether the family knows heads of which a share rotates; it reads that share itself.
     """
     d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
-    for part in (fields, fields.part("rope_parameters"), fields.part("rope_scaling")):
-        part.only("partial_rotary_factor", 1.0)
+    if not partly_rotary:
+        for part in (fields, fields.part("rope_parameters"), fields.part("rope_scaling")):
+            part.only("partial_rotary_factor", 1.0)
     if "head_dim" not in fields and d_head is None:
         d_head = head_width(fields, d_model, n_heads)
     return {
@@ -124,6 +130,21 @@ def hf_local_layers(fields: Fields, n_layers: int, default: tuple[int, ...]) -> 
     if not isinstance(types, list) or len(types) != n_layers or not all(kind in known for kind in types):
         raise fields.wrong("layer_types", types, f"a list of {n_layers} out of {' and '.join(known)}")
     return tuple(layer for layer, kind in enumerate(types) if kind == "sliding_attention")
+
+
+def hf_window(fields: Fields, sizes: Mapping[str, int], default: int | None) -> dict[str, object]:
+    """A window of all layers, as fields of `ModelConfig`; null switches it off, unlike absence.
+
+    Args:
+      sizes: `hf_sizes`; a window as long as the context is none.
+      default: the window if the config has none.
+    """
+    fields.only("layer_types")  # implementations disagree whether it acts in these families
+    given = fields.integer("sliding_window", None)
+    window = given if "sliding_window" in fields.values else default
+    if window is None or window >= sizes["n_ctx"]:
+        return {}
+    return {"window": window, "local_layers": tuple(range(sizes["n_layers"]))}
 
 
 def refuse_scaled_windows(fields: Fields, local_layers: tuple[int, ...], scaling: RopeScaling | None) -> None:

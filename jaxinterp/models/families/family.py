@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -33,6 +33,11 @@ class Source:
 
     tensors: tuple[tuple[str, Shape], ...]  # names and shapes in the file; "{}" in a name is the layer's number
     combine: Callable[..., np.ndarray] | None = None  # the tensors → the parameter; None: the one tensor is it
+    first: "Source | None" = None  # of the first layer, where it has something else
+
+    def of_layer(self, layer: int | None) -> "Source":
+        """What this layer's parameter comes from."""
+        return self.first if layer == 0 and self.first is not None else self
 
 
 SourceMap: TypeAlias = dict[str, Source]
@@ -112,6 +117,32 @@ def fused_qkv(name: str, shapes: Shapes, *, by_head: bool) -> SourceMap:
         for part, letter in enumerate("qkv")
         if (path := f"layers.{prefix}_{letter}") in shapes
     }
+
+
+def one_after_another(name: str, leaves: Sequence[str], shapes: Shapes) -> SourceMap:
+    """Sources of weights and biases whose outputs follow each other in one matrix [outputs, inputs] and one bias.
+
+    Args:
+      name: of the matrix and the bias, without ".weight" and ".bias".
+      leaves: what our parameters are called after "w_" and "b_", in their order in the file.
+      shapes: shapes of our parameters.
+    """
+    special = {}
+    for prefix, kind, n_in in (("w", "weight", 1), ("b", "bias", 0)):
+        paths = [path for leaf in leaves if (path := f"layers.{prefix}_{leaf}") in shapes]
+        ends = np.cumsum([0] + [math.prod(shapes[path][n_in:]) for path in paths]).tolist()
+        for path, start, stop in zip(paths, ends[:-1], ends[1:], strict=True):
+            shape = shapes[path]
+            special[path] = Source(
+                ((f"{name}.{kind}", (ends[-1], *shape[:n_in])),),
+                lambda x, rows=slice(start, stop), shape=shape: x[rows].T.reshape(shape),
+            )
+    return special
+
+
+def filled(value: float, shape: Shape) -> Source:
+    """No tensor at all: the parameter has one value everywhere, as a bias that a family does not have is 0."""
+    return Source((), lambda: np.full(shape, value, np.float32))
 
 
 def sources(names: Mapping[str, str], shapes: Shapes, special: Mapping[str, Source] | None = None) -> SourceMap:

@@ -3,7 +3,23 @@
 from collections.abc import Mapping
 
 from jaxinterp.errors import UserError, unknown
-from jaxinterp.models.families import bert, gemma, gpt2, llama, neox, qwen
+from jaxinterp.models.families import (
+    bert,
+    distilbert,
+    gemma,
+    gpt2,
+    gpt_neo,
+    gptj,
+    llama,
+    mistral,
+    modernbert,
+    neox,
+    olmo,
+    opt,
+    phi3,
+    qwen,
+    roberta,
+)
 from jaxinterp.models.families.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -16,10 +32,20 @@ FAMILIES: tuple[Family, ...] = (
     gemma.GEMMA2,
     gemma.GEMMA3,
     gemma.GEMMA3_OF_IMAGES,
+    mistral.FAMILY,
+    phi3.FAMILY,
+    olmo.FAMILY,
+    opt.FAMILY,
+    gpt_neo.FAMILY,
+    gptj.FAMILY,
+    distilbert.FAMILY,
+    roberta.FAMILY,
+    modernbert.FAMILY,
 )
 
 # Parts of a config.json of a model that does not only read text.
 OTHER_SENSES = ("text_config", "vision_config", "audio_config", "visual", "thinker_config")
+MIXTURES = ("qwen2_moe", "qwen3_moe", "mixtral", "olmoe", "phimoe")
 
 
 def hf_family(config: Mapping[str, object], where: str) -> Family:
@@ -32,6 +58,11 @@ def hf_family(config: Mapping[str, object], where: str) -> Family:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise UserError(f"{where} has no model_type; known: {', '.join(sorted(by_type))}")
+    if model_type in MIXTURES:
+        raise UserError(
+            f"{where}: mixtures of experts (model_type {model_type!r}) are not supported: they need a router, and the "
+            "neurons of all experts, times the router's weights, as the neurons of a layer; take a dense model"
+        )
     if model_type not in by_type:
         hint = "Code that comes with a model (auto_map) is never run." if "auto_map" in config else ""
         if any(name in config for name in OTHER_SENSES):

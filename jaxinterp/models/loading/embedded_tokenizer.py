@@ -14,13 +14,13 @@ class EmbeddedTokenizer(TextTokenizer):
 
     n_rows: int = 0  # of the embedding
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], *, control_tokens: bool = False) -> list[list[int]]:
         """The ids of texts, as `TextTokenizer` gives them.
 
         Raises:
           UserError: as there, or if a text needs a token beyond the embedding.
         """
-        ids = super().encode_batch(texts)
+        ids = super().encode_batch(texts, control_tokens=control_tokens)
         for text, found in zip(texts, ids, strict=True):
             for id in found:
                 if id >= self.n_rows:

@@ -57,7 +57,7 @@ def load_weights(
         array = _aligned(shape, np.dtype(config.dtype))
         if path.startswith("layers."):
             for layer in range(config.n_layers):
-                _fill(array[layer], file, names, sources[path], layer)
+                _fill(array[layer], file, names, sources[path].of_layer(layer), layer)
         else:
             _fill(array, file, names, sources[path], None)
         key = tuple(path.split("."))
@@ -108,7 +108,7 @@ def _wanted(config: ModelConfig, sources: Mapping[str, Source]) -> dict[str, Sha
     wanted: dict[str, Shape] = {}
     for path, source in sources.items():
         for layer in range(config.n_layers if path.startswith("layers.") else 1):
-            wanted |= {name.format(layer): shape for name, shape in source.tensors}
+            wanted |= {name.format(layer): shape for name, shape in source.of_layer(layer).tensors}
     return wanted
 
 

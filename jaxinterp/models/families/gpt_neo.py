@@ -1,0 +1,84 @@
+"""GPT-Neo (Black et al. 2021) and TinyStories: layers with a window, attention scores that are not scaled."""
+
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families.common import PLAIN, head_width
+from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, sources
+from jaxinterp.models.families.fields import Fields
+
+HF_NAMES = {
+    "embedding": "wte.weight",
+    "unembedding": "lm_head.weight",
+    "positions": "wpe.weight",
+    "norm_final.scale": "ln_f.weight",
+    "norm_final.bias": "ln_f.bias",
+    "layers.norm_attn.scale": "h.{}.ln_1.weight",
+    "layers.norm_attn.bias": "h.{}.ln_1.bias",
+    "layers.norm_mlp.scale": "h.{}.ln_2.weight",
+    "layers.norm_mlp.bias": "h.{}.ln_2.bias",
+    "layers.w_q": "h.{}.attn.attention.q_proj.weight",
+    "layers.w_k": "h.{}.attn.attention.k_proj.weight",
+    "layers.w_v": "h.{}.attn.attention.v_proj.weight",
+    "layers.w_o": "h.{}.attn.attention.out_proj.weight",
+    "layers.b_o": "h.{}.attn.attention.out_proj.bias",
+    "layers.w_in": "h.{}.mlp.c_fc.weight",
+    "layers.b_in": "h.{}.mlp.c_fc.bias",
+    "layers.w_out": "h.{}.mlp.c_proj.weight",
+    "layers.b_out": "h.{}.mlp.c_proj.bias",
+}
+KINDS = ("global", "local")
+
+
+def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From config.json."""
+    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_heads")
+    n_layers = fields.integer("num_layers")
+    fields.get("attention_layers", None)  # attention_types, written out
+    return ModelConfig(
+        d_vocab=fields.integer("vocab_size"),
+        n_ctx=fields.integer("max_position_embeddings"),
+        n_layers=n_layers,
+        d_model=d_model,
+        d_mlp=fields.integer("intermediate_size", 4 * d_model),
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        d_head=head_width(fields, d_model, n_heads),
+        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        window=fields.integer("window_size", 256),
+        local_layers=_local(fields, n_layers),
+        attn_scale=1.0,
+        ffn=fields.one_of("activation_function", PLAIN, "gelu_new"),
+        qkv_bias=False,
+        tied=fields.flag("tie_word_embeddings", True),
+    )
+
+
+def _local(fields: Fields, n_layers: int) -> tuple[int, ...]:
+    """Layers with a window, from "attention_types": kinds in turn and how often, as [[["global", "local"], 12]]."""
+    types = fields.get("attention_types", [[KINDS, 12]])
+    try:
+        kinds = [kind for in_turn, times in types for _ in range(times) for kind in in_turn]
+    except (TypeError, ValueError):
+        kinds = []
+    if len(kinds) != n_layers or not all(kind in KINDS for kind in kinds):
+        raise fields.wrong("attention_types", types, f"{' and '.join(KINDS)} for {n_layers} layers")
+    return tuple(layer for layer, kind in enumerate(kinds) if kind == "local")
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors."""
+    return sources(HF_NAMES, shapes)
+
+
+FAMILY = Family(
+    "gpt_neo",
+    model_types=("gpt_neo",),
+    architectures=("GPTNeoForCausalLM",),
+    hf=Layout(
+        hf_config,
+        hf_sources,
+        "transformer.",
+        {r"h\.\d+\.attn\.attention\.(masked_)?bias": "the causal mask"},
+        {"lm_head.weight": "wte.weight"},
+        aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
+    ),
+)

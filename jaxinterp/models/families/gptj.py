@@ -1,0 +1,92 @@
+"""GPT-J (Wang & Komatsuzaki 2021): parallel residual with one norm, partly rotary heads, a bias of the unembedding."""
+
+import math
+
+import numpy as np
+
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families import gpt2
+from jaxinterp.models.families.common import PLAIN, head_width
+from jaxinterp.models.families.family import Family, Layout, Shape, Shapes, Source, SourceMap, TensorFile, sources
+from jaxinterp.models.families.fields import Fields
+
+HF_NAMES = {
+    "embedding": "wte.weight",
+    "unembedding": "lm_head.weight",
+    "b_unembed": "lm_head.bias",
+    "norm_final.scale": "ln_f.weight",
+    "norm_final.bias": "ln_f.bias",
+    # Attention and FFN read the same norm, which is there twice here.
+    "layers.norm_attn.scale": "h.{}.ln_1.weight",
+    "layers.norm_attn.bias": "h.{}.ln_1.bias",
+    "layers.norm_mlp.scale": "h.{}.ln_1.weight",
+    "layers.norm_mlp.bias": "h.{}.ln_1.bias",
+    "layers.w_q": "h.{}.attn.q_proj.weight",
+    "layers.w_k": "h.{}.attn.k_proj.weight",
+    "layers.w_v": "h.{}.attn.v_proj.weight",
+    "layers.w_o": "h.{}.attn.out_proj.weight",
+    "layers.w_in": "h.{}.mlp.fc_in.weight",
+    "layers.b_in": "h.{}.mlp.fc_in.bias",
+    "layers.w_out": "h.{}.mlp.fc_out.weight",
+    "layers.b_out": "h.{}.mlp.fc_out.bias",
+}
+IGNORED = {
+    r"h\.\d+\.attn\.(masked_)?bias": "the causal mask",
+    r"h\.\d+\.attn\.embed_positions": "computed from the config",
+}
+
+
+def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From config.json."""
+    d_model, n_heads = fields.integer("n_embd"), fields.integer("n_head")
+    d_head, d_rotary = head_width(fields, d_model, n_heads), fields.integer("rotary_dim", 64)
+    share = d_rotary / d_head
+    if int(share * d_head) < d_rotary:  # the division has rounded down
+        share = math.nextafter(share, 1)
+    fields.only("rotary", True)
+    fields.only("scale_attn_weights", True)
+    return ModelConfig(
+        d_vocab=fields.integer("vocab_size"),
+        n_ctx=fields.integer("n_positions"),
+        n_layers=fields.integer("n_layer"),
+        d_model=d_model,
+        d_mlp=fields.integer("n_inner", 4 * d_model),
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        d_head=d_head,
+        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        parallel=True,
+        position="rotary",
+        rope_share=share,
+        ffn=fields.one_of("activation_function", PLAIN, "gelu_new"),
+        qkv_bias=False,
+        out_bias=False,
+        tied=fields.flag("tie_word_embeddings", False),
+        unembed_bias=True,
+    )
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors, where the two coordinates of a rotary pair stand side by side."""
+    paths = ("layers.w_q", "layers.w_k")
+    return sources(HF_NAMES, shapes, {path: _unpaired(HF_NAMES[path], shapes[path], config.d_rotary) for path in paths})
+
+
+def _unpaired(name: str, shape: Shape, d_rotary: int) -> Source:
+    """Undoes the pairing: of a head's first rows, (pair, 2) become (2, pair), the halves layout of `rotate`."""
+    d_model, heads, width = shape
+
+    def combine(x: np.ndarray) -> np.ndarray:
+        turning, still = np.split(x.reshape(heads, width, d_model), [d_rotary], axis=1)
+        halves = turning.reshape(heads, d_rotary // 2, 2, d_model).swapaxes(1, 2).reshape(turning.shape)
+        return np.concatenate([halves, still], 1).transpose(2, 0, 1)
+
+    return Source(((name, (heads * width, d_model)),), combine)
+
+
+FAMILY = Family(
+    "gptj",
+    model_types=("gptj",),
+    architectures=("GPTJForCausalLM",),
+    hf=Layout(hf_config, hf_sources, "transformer.", IGNORED, {"lm_head.weight": "wte.weight"}, aliases=gpt2.ALIASES),
+)

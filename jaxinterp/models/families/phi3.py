@@ -1,0 +1,61 @@
+"""Phi-3 (Abdin et al. 2024) with contexts of 4k: Llama with fused matrices, a window, partly rotary heads."""
+
+from jaxinterp.errors import UserError
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families import common
+from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, one_after_another, sources
+from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.rope import hf_rope
+
+# In this family these three are one thing; "yarn" is not the YaRN of others.
+LONGROPE = ("longrope", "su", "yarn")
+
+
+def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From config.json."""
+    for name in ("rope_scaling", "rope_parameters"):
+        _refuse_longrope(fields.part(name))
+    theta, scaling = hf_rope(fields)
+    sizes = common.hf_sizes(fields, partly_rotary=True)
+    share = fields.number("partial_rotary_factor", 1.0)
+    fields.get("original_max_position_embeddings", None)  # means something to longrope alone
+    for name in ("attention_bias", "mlp_bias", "lm_head_bias"):
+        fields.only(name, False)
+    window = common.hf_window(fields, sizes, None)
+    common.refuse_scaled_windows(fields, window.get("local_layers", ()), scaling)
+    return ModelConfig(
+        **sizes | {"norm_eps": fields.number("rms_norm_eps", 1e-5)},
+        **window,
+        rope_theta=theta,
+        rope_share=fields.part("rope_parameters").number("partial_rotary_factor", share),
+        rope_scaling=scaling,
+        ffn=fields.one_of("hidden_act", common.GATED, "silu"),
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
+        tied=fields.flag("tie_word_embeddings", False),
+    )
+
+
+def _refuse_longrope(scaling: Fields) -> None:
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind in LONGROPE:
+        raise UserError(
+            f"{scaling.where}: rotary scaling {kind!r} is not supported: it needs a divisor for each frequency, for "
+            "short and for long texts, and a factor of queries and keys; take a checkpoint with 4k context"
+        )
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors, where queries, keys and values are one matrix, and gate and up another."""
+    special = one_after_another("layers.{}.self_attn.qkv_proj", "qkv", shapes)
+    special |= one_after_another("layers.{}.mlp.gate_up_proj", ("gate", "in"), shapes)
+    return sources(common.HF_NAMES, shapes, special)
+
+
+FAMILY = Family(
+    "phi3",
+    model_types=("phi3",),
+    architectures=("Phi3ForCausalLM",),
+    hf=Layout(hf_config, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
+)

@@ -1,0 +1,85 @@
+"""RoBERTa (Liu et al. 2019): BERT with one segment and other names in the head; positions begin after the padding's."""
+
+import numpy as np
+
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.families import bert
+from jaxinterp.models.families.common import head_width
+from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, linear, sources
+from jaxinterp.models.families.fields import Fields
+
+HF_NAMES = bert.HF_NAMES | {
+    "unembedding": "lm_head.decoder.weight",
+    "b_unembed": "lm_head.bias",
+    "head.b_head": "lm_head.dense.bias",
+    "head.norm.scale": "lm_head.layer_norm.weight",
+    "head.norm.bias": "lm_head.layer_norm.bias",
+}
+IGNORED = {
+    r"embeddings\.position_ids": "0, 1, 2, …",
+    r"embeddings\.token_type_ids": "a text is one segment",
+    r"lm_head\.bias": "the unembedding has its own bias",
+    r"pooler\.dense\.(weight|bias)": "of classification",
+}
+COPIES = {
+    "lm_head.decoder.weight": "embeddings.word_embeddings.weight",
+    "lm_head.decoder.bias": "lm_head.bias",
+}
+OFFSET = 2  # rows before that of the first position: up to that of the padding, whose id is 1
+# The head has this one whatever hidden_act says.
+ACTIVATIONS = {"gelu": "gelu_exact", "gelu_python": "gelu_exact"}
+
+
+def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
+    """From config.json."""
+    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    fields.only("position_embedding_type", "absolute")
+    fields.only("is_decoder", False)
+    fields.only("add_cross_attention", False)
+    fields.only("type_vocab_size", 1)
+    fields.only("pad_token_id", 1)
+    return ModelConfig(
+        d_vocab=fields.integer("vocab_size"),
+        n_ctx=fields.integer("max_position_embeddings") - OFFSET,
+        n_layers=fields.integer("num_hidden_layers"),
+        d_model=d_model,
+        d_mlp=fields.integer("intermediate_size"),
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        d_head=head_width(fields, d_model, n_heads),
+        attention="bidirectional",
+        norm_eps=fields.number("layer_norm_eps", 1e-12),
+        norm_placement="post",
+        ffn=fields.one_of("hidden_act", ACTIVATIONS, "gelu"),
+        embed_norm=True,
+        tied=fields.flag("tie_word_embeddings", True),
+        unembed_bias=True,
+        head="transform",
+    )
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors."""
+    rows, width = shapes["positions"]
+    tables = (
+        ("embeddings.position_embeddings.weight", (rows + OFFSET, width)),
+        ("embeddings.token_type_embeddings.weight", (1, width)),
+    )
+    special = {
+        "positions": Source(tables, _of_the_one_segment),
+        "head.w_head": linear("lm_head.dense.weight", shapes["head.w_head"]),
+    }
+    own = {} if config.tied else {"b_unembed": "lm_head.decoder.bias"}
+    return sources(HF_NAMES | own, shapes, special)
+
+
+def _of_the_one_segment(positions: np.ndarray, segment: np.ndarray) -> np.ndarray:
+    return positions[OFFSET:] + segment
+
+
+FAMILY = Family(
+    "roberta",
+    model_types=("roberta",),
+    architectures=("RobertaForMaskedLM",),
+    hf=Layout(hf_config, hf_sources, "roberta.", IGNORED, COPIES),
+)
