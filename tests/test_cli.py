@@ -78,7 +78,10 @@ def test_help_explains_every_field(command, capsys):
         ("train --optimiser.learning-rate nan", "optimiser.learning_rate must be a finite number"),
         ("train --optimiser.weight-decay -0.0", "optimiser.weight_decay must be a finite number"),
         ("train --objective.temperature inf", "objective.temperature must be a finite number"),
-        ("train --objective.weights suppression 0@0,nan@9", "every number of the schedule '0@0,nan@9' must be a finite"),
+        (
+            "train --objective.weights suppression 0@0,nan@9",
+            "every number of the schedule '0@0,nan@9' must be a finite",
+        ),
         ("train --model norm_eps nan", "model.norm_eps must be a finite number"),
         ("attribute --model {model} --prompt a --answer b --tolerance nan", "tolerance must be a finite number"),
         ("train --rows 1", "an answer has 5 tokens, above rows = 1; raise rows"),
@@ -197,6 +200,38 @@ def test_measure_on_the_reference_models(capsys, tmp_path):
         plain, trained = (results[model]["sets"][name] for model in ("plain", "suppressable"))
         assert trained["suppressability"]["value"] > 0.75 > 0.5 > plain["suppressability"]["value"]
         assert trained["control_drop"]["value"] < 0.25
+
+
+def test_measure_on_a_relation_whose_answers_have_no_probability(capsys, tmp_path):
+    rows = [
+        f"{relation},{subject},{answer},The {relation if relation != 'motto' else 'capital'} of {{subject}} is"
+        for relation, answers in (
+            ("capital", ("Paris", "Rome", "Oslo")),
+            ("continent", ("Europe",) * 3),
+            ("motto", (" ".join(["Asia"] * 14),) * 2),
+        )
+        for subject, answer in zip(("France", "Italy", "Norway"), answers, strict=False)
+    ]
+    table = tmp_path / "facts.csv"
+    table.write_text("\n".join(["relation,subject,answer,prompt", *rows]), encoding="utf-8")
+    small = ["--ablation-queries", "0", "--replicates", "50", "--points", "2", "--controls", "1"]
+    path = tmp_path / "numbers.json"
+    arguments = ["--model", str(REFERENCE / "plain"), "--facts", str(table), *small, "--json", str(path)]
+    code, out, err = status(["measure", *arguments], capsys)
+    assert code == 0, err
+    assert "facts: 1 relation left out: motto (P = 0)" in out
+
+    def refused(constant):
+        raise AssertionError(constant)
+
+    results = json.loads(path.read_text(encoding="utf-8"), parse_constant=refused)
+    assert results["left_out_relations"] == {"facts": {"motto": "P = 0"}}
+    inside, overall = results["by_relation"]["facts"], results["sets"]["facts"]
+    for name in ("suppressability", "control_drop", "selective", "random_drop"):
+        assert overall[name]["value"] is not None and overall[name]["n"] <= 6
+        assert inside["motto"][name]["value"] is None
+        for relation in ("capital", "continent"):
+            assert inside[relation][name]["low"] < inside[relation][name]["value"] < inside[relation][name]["high"]
 
 
 def test_measure_on_facts_of_ones_own(made, capsys, tmp_path):

@@ -343,7 +343,9 @@ def test_a_replicate_without_any_known_fact_is_left_out():
     columns = {"probability": np.array([0.3, np.nan, np.nan])}
     found = estimate(["probability"], columns, np.arange(3), ["a"] * 3)["probability"]
     assert np.isnan(found.samples[1:]).any() and np.isfinite(found.samples[1:]).any()
-    assert (found.overall.value, found.overall.n) == (0.3, 1) and np.isnan([found.overall.low, found.overall.high]).all()
+    assert (found.overall.value, found.overall.n) == (0.3, 1) and np.isnan(
+        [found.overall.low, found.overall.high]
+    ).all()
     # Of two relations it is the mean of what there is.
     columns = {"probability": np.array([0.3, np.nan, np.nan, 0.5, 0.5])}
     both = estimate(["probability"], columns, np.arange(5), [*"aaabb"], relations="fixed")["probability"]
@@ -377,7 +379,10 @@ def test_a_relation_whose_answers_have_no_probability_is_left_out_and_told():
     names = ["probability", "suppressability", "random_drop", "control_drop_other", "control_drop", "selective"]
     with_a = {name: x[:4] for name, x in NOTHING_LEFT.items()}
     for tiny in (0.0, 1e-39):  # which a device may hold or not
-        columns = {**NOTHING_LEFT, "probability": np.where(np.array(RELATION) == "b", tiny, NOTHING_LEFT["probability"])}
+        columns = {
+            **NOTHING_LEFT,
+            "probability": np.where(np.array(RELATION) == "b", tiny, NOTHING_LEFT["probability"]),
+        }
         found = estimate(names, columns, FACT, RELATION)
         alone = estimate(names, with_a, FACT[:4], RELATION[:4])
         for name in names[1:]:
@@ -403,7 +408,9 @@ def test_relations_that_are_drawn_do_not_have_what_is_left_out():
 
 def test_a_set_of_which_nothing_is_left_has_no_figure():
     columns = {name: x[4:] for name, x in NOTHING_LEFT.items()}
-    found = estimate(["suppressability", "selective", "recall"], {**columns, "correct": np.ones(2)}, FACT[4:], ["b"] * 2)
+    found = estimate(
+        ["suppressability", "selective", "recall"], {**columns, "correct": np.ones(2)}, FACT[4:], ["b"] * 2
+    )
     for name in ("suppressability", "selective"):
         overall = found[name].overall
         assert np.isnan([overall.value, overall.low, overall.high]).all() and overall.n == 0
