@@ -75,8 +75,8 @@ def share_scale(rows: Sequence[Mapping], room: float = 0.0) -> alt.Scale:
 
 
 def drawn_interval(row: Mapping) -> tuple[float, float]:
-    """The ends of an interval as it is drawn: around the value, and at most `EDGE` beyond 0 and 100%; the value alone if
-    there is none.
+    """The ends of an interval as it is drawn: around the value, and at most `EDGE` beyond 0 and 100%; without one they
+    are the value.
     """
     value = row["value"]
     if row["low"] is None or row["high"] is None:

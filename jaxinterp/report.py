@@ -220,7 +220,17 @@ def _relations(results: Mapping, specs: dict) -> str:
         drawn = figure(specs, f"relations-{set_name}", charts.relation_bars, results, set_name)
         numbers = f"<details><summary>Numbers</summary>{tables.relations(by_model, names)}</details>"
         panels.append((term(SETS, set_name).title, drawn + numbers))
-        every = [metrics for by_relation in by_model.values() for metrics in by_relation.values()]
+        left = {
+            relation
+            for model in results["models"].values()
+            for relation in model.get("left_out_relations", {}).get(set_name, {})
+        }
+        every = [
+            metrics
+            for by_relation in by_model.values()
+            for relation, metrics in by_relation.items()
+            if relation not in left
+        ]
         shown += [metrics[name] for metrics in every for name in names if name in metrics]
         complete &= all(is_known(metrics.get(name)) for metrics in every for name in names if name in CONTROL_DROPS)
     if not panels:

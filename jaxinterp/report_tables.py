@@ -11,8 +11,8 @@ from jaxinterp.terms import METRICS, SETS, Term, term
 Group = tuple[str, str, Mapping[str, Mapping[str, Mapping]], Sequence[str]]
 _MISSING = "<td class=n>–"
 MARKS = (
-    f"* : fewer than {FEW} facts are behind the interval. [–] : it was not estimated, for one fact says nothing of others, "
-    "and neither do facts that do not differ."
+    f"* : fewer than {FEW} facts are behind the interval. [–] : it was not estimated, for one fact says nothing of "
+    "others, and neither do facts that do not differ."
 )
 _TOP_RELATIONS = 3
 # Field of `jaxinterp.facts.leakage.Leakage` -> head of its column; others are named as they are.

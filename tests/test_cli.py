@@ -207,6 +207,38 @@ def test_measure_on_the_reference_models(capsys, tmp_path):
         assert trained["control_drop"]["value"] < 0.25
 
 
+def test_measure_on_a_relation_whose_answers_have_no_probability(capsys, tmp_path):
+    rows = [
+        f"{relation},{subject},{answer},The {relation if relation != 'motto' else 'capital'} of {{subject}} is"
+        for relation, answers in (
+            ("capital", ("Paris", "Rome", "Oslo")),
+            ("continent", ("Europe",) * 3),
+            ("motto", (" ".join(["Asia"] * 14),) * 2),
+        )
+        for subject, answer in zip(("France", "Italy", "Norway"), answers, strict=False)
+    ]
+    table = tmp_path / "facts.csv"
+    table.write_text("\n".join(["relation,subject,answer,prompt", *rows]), encoding="utf-8")
+    small = ["--ablation-queries", "0", "--replicates", "50", "--points", "2", "--controls", "1"]
+    path = tmp_path / "numbers.json"
+    arguments = ["--model", str(REFERENCE / "plain"), "--facts", str(table), *small, "--json", str(path)]
+    code, out, err = status(["measure", *arguments], capsys)
+    assert code == 0, err
+    assert "facts: 1 relation left out: motto (P = 0)" in out
+
+    def refused(constant):
+        raise AssertionError(constant)
+
+    results = json.loads(path.read_text(encoding="utf-8"), parse_constant=refused)
+    assert results["left_out_relations"] == {"facts": {"motto": "P = 0"}}
+    inside, overall = results["by_relation"]["facts"], results["sets"]["facts"]
+    for name in ("suppressability", "control_drop", "selective", "random_drop"):
+        assert overall[name]["value"] is not None and overall[name]["n"] <= 6
+        assert inside["motto"][name]["value"] is None
+        for relation in ("capital", "continent"):
+            assert inside[relation][name]["low"] < inside[relation][name]["value"] < inside[relation][name]["high"]
+
+
 def test_measure_on_facts_of_ones_own(made, capsys, tmp_path):
     small = ["--queries", "6", "--ability-queries", "0", "--ablation-queries", "0", "--replicates", "10", "--rows", "8"]
     path = tmp_path / "numbers.json"

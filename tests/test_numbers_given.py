@@ -69,21 +69,21 @@ def test_deeper_numbers():
     check_numbers(Deep())
     check_numbers(Deep(named={"nan": 0.0}, other="nan", flag=True))
     for bad in BAD:
-        with pytest.raises(UserError, match="mine.pairs must be"):
+        with pytest.raises(UserError, match=r"mine\.pairs must be"):
             check_numbers(Deep(pairs=((1.0, bad),)), "mine.")
-        with pytest.raises(UserError, match="named.x must be"):
+        with pytest.raises(UserError, match=r"named\.x must be"):
             check_numbers(Deep(named={"x": np.float32(bad)}))
-        with pytest.raises(UserError, match="other.named.x must be"):
+        with pytest.raises(UserError, match=r"other\.named\.x must be"):
             check_numbers(Deep(other=Deep(named={"x": bad})))
     check_number("n", 10**400)  # no float holds it, and none need
     check_text("name", "relu")
-    with pytest.raises(UserError, match="model.norm_eps must be a finite number"):
+    with pytest.raises(UserError, match=r"model\.norm_eps must be a finite number"):
         check_text("model.norm_eps", "Infinity")
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-0", "0@0,nan@9", "0@0,1@inf", "0@nan,1@3", "-0@0,1@3"])
 def test_schedules(text):
-    with pytest.raises(UserError, match="every number of the schedule .* must be a finite number"):
+    with pytest.raises(UserError, match=r"every number of the schedule .* must be a finite number"):
         parse_schedule(text)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxinterp.errors import UserError
-from jaxinterp.metrics.estimates import Estimate
+from jaxinterp.metrics.estimates import Estimate, interval_of_facts
 
 Columns = Mapping[str, Float[np.ndarray, " R"]]
 
@@ -67,31 +67,24 @@ def judged(scores_LRF: Float[np.ndarray, "L R F"], mask_LRF: Float[np.ndarray, "
 
 
 def mean_over_facts(
-    value_R: Float[np.ndarray, " R"],
-    fact_R: Int[np.ndarray, " R"],
-    *,
-    replicates: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    value_R: Float[np.ndarray, " R"], fact_R: Int[np.ndarray, " R"], *, level: float = 0.95
 ) -> Estimate:
-    """The mean over rows with a percentile-bootstrap interval; a replicate draws facts, each with all its rows.
+    """The mean over rows of a share, with the interval of its facts, each with all its rows; see
+    `jaxinterp.metrics.estimates.interval_of_facts`.
 
     Args:
-      value_R, fact_R: a value and a fact for every row.
-      replicates: bootstrap replicates.
+      value_R, fact_R: a value between 0 and 1, and a fact, for every row.
       level: coverage of the interval.
-      seed: of the bootstrap.
     Raises:
       UserError: if there are no rows.
     """
     if not len(value_R):
         raise UserError("there are no rows to average over; give at least one fact")
     facts, cluster = np.unique(fact_R, return_inverse=True)
-    n = len(facts)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), replicates)[:, cluster]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(weights @ value_R / weights.sum(1), [tail, 100 - tail])
-    return Estimate(float(value_R.mean()), float(low), float(high), n)
+    weights = np.concatenate([np.ones((1, len(facts))), 1 - np.eye(len(facts))])[:, cluster]
+    with np.errstate(invalid="ignore"):
+        values = weights @ value_R / weights.sum(1)  # NaN without the only fact
+    return interval_of_facts(values, (0.0, 1.0), level, len(facts))
 
 
 def _by_row(x_LRF: np.ndarray) -> Float[np.ndarray, "R N"]:

@@ -85,7 +85,13 @@ def estimate(
     two ends the interval is then what a share of 1 − (α / 2)^(1 / n) of all facts could make of it, which n facts may
     well miss, with α = 1 − level. Otherwise, and of one fact, there is no interval.
 
-    COVERAGE
+    Of 2,000 to 10,000 simulated relations of 2, 3, 4, 5, 8 and 20 facts, of 95 % intervals so many held the truth: for
+    means of probabilities that are uniform, beta(2, 2), beta(5, 1), beta(1, 4) or beta(0.5, 0.5), 95 % to 98 %, and
+    beta(5, 0.5), 93 % to 96 %; of zeros and ones, 98 % to 100 %; for S where P and what is left of it are of these
+    kinds, 92 % to 97 %, and for S − C 95 % to 97 %. Few facts do not show what is rare: where probabilities are
+    log-uniform from 0.001 to 1, 87 % to 94 %, where S is small and a few facts make it, 85 % to 92 %, and where one
+    fact in ten has a probability near 0 and the others near 1, 89 %, 77 %, 54 %, 42 %, 58 % and 86 %. (The percentiles
+    of a bootstrap over two uniform facts held the truth in 52 % of cases.)
 
     The overall interval speaks of relations like these: a replicate draws the set's m relations with replacement, each
     with all its facts, and a relation drawn twice counts twice. The interval is the value ± Student's t with m − 1
@@ -95,11 +101,11 @@ def estimate(
     held the truth where 95 % should). Of 600 simulated sets of 2, 3 or 10 relations of 20 facts, for a mean, a ratio of
     means, a largest of three and a difference, and relations that differ not at all, as much as their facts' means do
     by chance, or three times as much, 92 % to 99 % of the intervals held the truth; of those for fixed relations 94 %
-    down to 40 %. Relations that all have one value leave it without an interval. Two relations say little of others, and their interval is wide (t = 12.7). One relation says nothing
-    of others: the interval is that of its facts. So it is where a metric tells relations from each other and there are
-    two, since a replicate with one of them has no value. Replicates draw facts where they do not draw relations, all of
-    them with replacement and the same ones for every metric; the interval of fixed relations is that of the spread of
-    these replicates.
+    down to 40 %. Relations that all have one value leave it without an interval. Two relations say little of others,
+    and their interval is wide (t = 12.7). One relation says nothing of others: the interval is that of its facts. So it
+    is where a metric tells relations from each other and there are two, since a replicate with one of them has no
+    value. Replicates draw facts where they do not draw relations, all of them with replacement and the same ones for
+    every metric; the interval of fixed relations is that of the spread of these replicates.
 
     Args:
       names: metrics; what derived ones are of is computed, but not returned.
@@ -400,23 +406,32 @@ def _estimates(metric: Metric, samples: _Samples, queries: _Queries) -> Estimate
     if samples.inside is not None:
         for index, name in enumerate(queries.relations):
             if n := int(samples.counts[index]):
-                by_relation[name] = _of_facts(samples.inside[:, index], metric, queries.level, n)
+                by_relation[name] = interval_of_facts(samples.inside[:, index], metric.range, queries.level, n)
             elif index in samples.left_out:
                 by_relation[name] = Estimate(math.nan, math.nan, math.nan, samples.left_out[index][1])
     if samples.alone is not None:
-        overall = _of_facts(samples.alone, metric, queries.level, samples.n)
+        overall = interval_of_facts(samples.alone, metric.range, queries.level, samples.n)
     else:
         overall = _of_replicates(samples, metric)
     why = {queries.relations[index]: why for index, (why, _) in samples.left_out.items()}
     return Estimates(overall, by_relation, samples.overall, why)
 
 
-def _of_facts(values: np.ndarray, metric: Metric, level: float, n: int) -> Estimate:
-    """The interval of a value by n facts, of the value and those without each part of the facts; see `estimate`."""
+def interval_of_facts(
+    values: Float[np.ndarray, " parts"], limits: tuple[float, float], level: float, n: int
+) -> Estimate:
+    """A value of n facts with the interval that `estimate` describes.
+
+    Args:
+      values: the value, and those without each fact, or part of the facts, in turn.
+      limits: between which such values lie.
+      level: coverage of the interval.
+      n: facts.
+    """
     value, without = float(values[0]), values[1:]
     if n < 2 or not np.isfinite(values).all():
         return Estimate(value, math.nan, math.nan, n)
-    parts, (low, high) = min(n, len(without)), metric.range
+    parts, (low, high) = min(n, len(without)), limits
     error = math.sqrt((parts - 1) / parts * float(np.square(without - value).sum()))
     if error <= SAME * abs(value):
         if not math.isfinite(high - low):
@@ -426,13 +441,13 @@ def _of_facts(values: np.ndarray, metric: Metric, level: float, n: int) -> Estim
     half = _student(level, n - 1) * error
     if not math.isfinite(high - low):
         half *= n / (n - 1)
-        return _within(metric, value, value - half, value + half, n)
+        return _within(limits, value, value - half, value + half, n)
     below, above = max(value - low, 0), max(high - value, 0)
     ends = [value - half, value + half]
     if below > 0 and above > 0:
         log_odds, half_odds = math.log(below / above), half * (high - low) / (below * above)
         ends += [low + (high - low) * float(scipy.special.expit(log_odds + sign * half_odds)) for sign in (-1, 1)]
-    return _within(metric, value, min(ends), max(ends), n)
+    return _within(limits, value, min(ends), max(ends), n)
 
 
 def _of_replicates(samples: _Samples, metric: Metric) -> Estimate:
@@ -444,10 +459,10 @@ def _of_replicates(samples: _Samples, metric: Metric) -> Estimate:
     if spread <= SAME * abs(value):
         return Estimate(value, math.nan, math.nan, samples.n)
     half = samples.multiple * spread
-    return _within(metric, value, value - half, value + half, samples.n)
+    return _within(metric.range, value, value - half, value + half, samples.n)
 
 
-def _within(metric: Metric, value: float, low: float, high: float, n: int) -> Estimate:
-    """The interval, cut to the range of the metric."""
-    lowest, highest = metric.range
+def _within(limits: tuple[float, float], value: float, low: float, high: float, n: int) -> Estimate:
+    """The interval, cut to the limits."""
+    lowest, highest = limits
     return Estimate(value, float(max(low, min(lowest, value))), float(min(high, max(highest, value))), n)

@@ -103,9 +103,8 @@ def marks_sentence(shown: Collection[Mapping]) -> str:
     """What the marks of some estimates in a table say; nothing if none is marked."""
     few = any(is_known(value) and has_interval(value) and is_few(value) for value in shown)
     none = any(is_known(value) and not has_interval(value) for value in shown)
-    words = [f"*: fewer than {FEW} facts"] * few + [
-        "[–]: interval not estimated, of one fact or of facts that do not differ"
-    ] * none
+    words = [f"*: fewer than {FEW} facts"] if few else []
+    words += ["[–]: interval not estimated, of one fact or of facts that do not differ"] if none else []
     return "; ".join(words)
 
 

@@ -115,7 +115,9 @@ def random_drop(mean: Mean) -> Values:
     better="higher",
 )
 def selective(values: Mapping[str, Values]) -> Values:
-    """S − C, with C the largest over the kinds of control."""
+    """S − C: the S and the C that stand beside it, C the largest over the kinds of control. S is over all answers, and
+    a kind of control over those that have one; where these differ, n of C says over how many facts it is.
+    """
     return values["suppressability"] - values["control_drop"]
 
 

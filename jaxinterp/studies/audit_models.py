@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import ItemsView, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from jaxinterp.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.leakage import clean
 from jaxinterp.files import write_json
-from jaxinterp.metrics.measure import measure_sets
+from jaxinterp.metrics.measure import Measurement, measure_sets
+from jaxinterp.metrics.results import left_out_relations
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.progress import Report, progress
 from jaxinterp.studies.audit_config import AuditConfig, base
@@ -28,6 +29,7 @@ from jaxinterp.training.loop import train
 from jaxinterp.training.run_folder import interruptible
 
 Measured = Mapping[str, Mapping[str, np.ndarray]]  # set -> metric -> samples
+LEFT_OUT = "left_out"  # beside a set's metrics: the relations that its figures lack, and why, as texts
 
 
 class AuditData(NamedTuple):
@@ -111,13 +113,26 @@ def measure_model(config: AuditConfig, data: AuditData, group: str, seed: int, o
 
 
 def samples_of(config: AuditConfig, data: AuditData, model: LanguageModel) -> Measured:
-    """Values and replicates of all metrics on all sets, and "ability" of the training sentences."""
+    """Values and replicates of all metrics on all sets, and "ability" of the training sentences. Where the figures of a
+    set lack relations, `LEFT_OUT` holds them.
+    """
     measure = dataclasses.replace(config.measure, metrics=config.metrics)
     found = measure_sets(model, data.training.facts, data.sets, data.ability, measure, clean=data.clean)
+    left_out = {name: [f"{relation} ({reason})" for relation, reason in why.items()] for name, why in _lost(found)}
     return {
-        **{name: {metric: e.samples for metric, e in of.items()} for name, of in found.sets.items()},
+        **{
+            name: {
+                **{metric: e.samples for metric, e in of.items()},
+                **({LEFT_OUT: np.array(left_out[name])} if name in left_out else {}),
+            }
+            for name, of in found.sets.items()
+        },
         "ability": {metric: e.samples for metric, e in found.ability.items()},
     }
+
+
+def _lost(found: Measurement) -> ItemsView[str, Mapping[str, str]]:
+    return left_out_relations(found.sets).items()
 
 
 def read_samples(folder: Path) -> Measured | None:

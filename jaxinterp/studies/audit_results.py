@@ -11,7 +11,7 @@ from rich.table import Table
 from jaxinterp.metrics.registry import get_metric
 from jaxinterp.progress import print_table
 from jaxinterp.studies.audit_config import CHEATS, DOSES, AuditConfig, base, title
-from jaxinterp.studies.audit_models import Measured
+from jaxinterp.studies.audit_models import LEFT_OUT, Measured
 from jaxinterp.studies.false_alarms import false_alarms
 from jaxinterp.studies.verdict import MOST_SEEDS, Effect, Samples, Scale, audited, paired_effect, seeds_to_decide
 from jaxinterp.studies.verdict_rates import FOUND, rates_of_audit
@@ -54,7 +54,9 @@ def judged(
         is of a family;
       - "false_alarms": {set: as `false_alarms.false_alarms` gives them};
       - "meta": {set: {metric: {comparison: E}}}, "doses": {set: {metric: {group: [value a seed]}}},
-        "steps_to_90": {group: [step or null]}, "failed": {group: runs}.
+        "steps_to_90": {group: [step or null]}, "failed": {group: runs};
+      - "left_out": {group: {set: {relation and why: models}}}, how many models' figures lack a relation. Effects are
+        then of sets that differ by it.
     """
     verdicts: dict[str, dict] = {}
     present = {group: [model for model in models if model is not None] for group, models in measured.items()}
@@ -82,12 +84,24 @@ def judged(
             "steps_to_90": {group: list(values) for group, values in steps.items()},
             "doses": {name: _doses(config, present, name) for name in config.sets},
             "failed": {group: sum(model is None for model in models) for group, models in measured.items()},
+            "left_out": _left_out(present),
             "false_alarms": {
                 name: false_alarms(*_judgeable(config, plain, name), config.criteria, divisions=divisions)
                 for name in config.sets
             },
         }
     )
+
+
+def _left_out(present: Mapping[str, list[Measured]]) -> dict[str, dict[str, dict[str, int]]]:
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for group, models in present.items():
+        for model in models:
+            for set_name, metrics in model.items():
+                for relation in np.asarray(metrics.get(LEFT_OUT, ())).tolist():
+                    counts = found.setdefault(group, {}).setdefault(set_name, {})
+                    counts[relation] = counts.get(relation, 0) + 1
+    return found
 
 
 def _without_nan(value: object) -> object:
@@ -274,5 +288,9 @@ def print_verdicts(results: Mapping) -> None:
     for group, n in results["failed"].items():
         if n:
             print(f"{results['titles'][group]}: {n} runs failed, their numbers stopped being finite")
+    for group, by_set in results["left_out"].items():
+        for set_name, counts in by_set.items():
+            words = ", ".join(f"{relation} in {n} models" for relation, n in counts.items())
+            print(f"{results['titles'][group]}, {set_name.replace('_', ' ')}: relations left out: {words}")
     for set_name, alarms in results["false_alarms"].items():
         print(f"false alarms, {set_name.replace('_', ' ')}: {in_words(alarms)}")

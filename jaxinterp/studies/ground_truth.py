@@ -24,6 +24,7 @@ from jaxinterp.groundtruth.routing import RoutingConfig, relation_effects, route
 from jaxinterp.groundtruth.scores import MEASURES, judged, mean_over_facts
 from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.methods import get_method, method_names
+from jaxinterp.metrics.results import plain
 from jaxinterp.progress import progress
 from jaxinterp.provenance import provenance
 from jaxinterp.studies.ground_truth_chart import precision_map
@@ -127,7 +128,7 @@ def _summary(found: list[tuple[Planted, Measured]]) -> dict:
 
     def estimates(parts: list[Mapping[str, np.ndarray]]) -> dict:
         joined = {name: np.concatenate([part[name] for part in parts]) for name in MEASURES}
-        return {name: vars(mean_over_facts(values, facts)) for name, values in joined.items()}
+        return {name: plain(mean_over_facts(values, facts)) for name, values in joined.items()}
 
     model = found[0][0]
     return {

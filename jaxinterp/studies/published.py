@@ -75,7 +75,7 @@ def published(
     Args:
       measured: group -> models, set -> metric -> samples each (the estimate, then replicates over relations and facts);
         None is a run that failed.
-      sets, metrics: names; a metric that not all models of a group have on a set is left out.
+      sets, metrics: names; a metric of which not all models of a group have a finite value on a set is left out.
     Returns:
       Figures as `over_seeds` gives them.
     """
@@ -88,11 +88,15 @@ def published(
             set_name: {
                 metric: over_seeds(np.stack([model[set_name][metric] for model in present]), get_metric(metric).range)
                 for metric in metrics
-                if all(metric in model[set_name] for model in present)
+                if all(_has_value(model[set_name].get(metric)) for model in present)
             }
             for set_name in sets
         }
     return found
+
+
+def _has_value(samples: np.ndarray | None) -> bool:
+    return samples is not None and bool(np.isfinite(samples[0]))
 
 
 def over_seeds(

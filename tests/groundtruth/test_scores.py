@@ -65,13 +65,15 @@ def test_rows_have_their_own_number_of_true_neurons():
     np.testing.assert_array_equal(columns["auroc"], [0.5, 0])
 
 
-def test_interval_draws_facts_with_all_their_rows():
+def test_interval_is_that_of_facts_with_all_their_rows():
     values, facts = np.array([1.0, 1, 1, 0]), np.array([7, 7, 7, 3])
     found = mean_over_facts(values, facts)
     assert (found.value, found.n) == (0.75, 2)
     assert (found.low, found.high) == (0, 1)
-    single = mean_over_facts(np.ones(5), np.arange(5))
-    assert (single.low, single.high) == (1, 1)
+    same = mean_over_facts(np.ones(5), np.arange(5))
+    assert (same.low, same.high) == (pytest.approx(0.025**0.2), 1)
+    one = mean_over_facts(np.ones(5), np.zeros(5, int))
+    assert one.value == 1 and np.isnan([one.low, one.high]).all()
     # The standard error of a mean of n coin flips.
     flips = np.random.default_rng(0).integers(0, 2, 400).astype(float)
     wide = mean_over_facts(flips, np.arange(400))

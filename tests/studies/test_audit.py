@@ -14,7 +14,7 @@ from jaxinterp.metrics.registry import get_metric
 from jaxinterp.studies import audit, audit_models
 from jaxinterp.studies.audit_config import OBJECTIVES, AuditConfig
 from jaxinterp.studies.audit_report import write_audit_report
-from jaxinterp.studies.audit_results import judged
+from jaxinterp.studies.audit_results import judged, print_verdicts
 from jaxinterp.training.data import TrainingData
 from jaxinterp.training.diagnosis import NotFinite
 
@@ -197,6 +197,21 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(audit, "examples", lambda *_: [])
     monkeypatch.setattr(audit, "judged", functools.partial(judged, simulations=3, divisions=3))
     return calls
+
+
+def test_relations_that_models_lack_are_told(capsys):
+    def made(config, group, seed):
+        found = made_up(config, group, seed)
+        if group == "suppressable" and seed:
+            found[config.sets[0]] = {**found[config.sets[0]], audit_models.LEFT_OUT: np.array(["motto (P = 0)"])}
+        return found
+
+    config = dataclasses.replace(CONFIG, seeds=2, arms=("plain", "suppressable"), longer=())
+    measured = {group: [made(config, group, seed) for seed in (0, 1)] for group in config.groups}
+    results = judged(config, measured, {group: [1.0, 1.0] for group in config.groups}, simulations=3, divisions=3)
+    assert results["left_out"] == {"suppressable": {config.sets[0]: {"motto (P = 0)": 1}}}
+    print_verdicts(results)
+    assert "relations left out: motto (P = 0) in 1 models" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.errors import UserError
+from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.studies.knowledge_neuron_edits import Edited, random_neurons
@@ -336,6 +337,19 @@ def test_effects_by_hand():
     edited.suppressed["paper", "attribution", "other"][3] = nan
     nothing = effect([False, False, False, True])
     assert "suppressability" in nothing["v"] and not {"control_drop", "selective"} & nothing["overall"].keys()
+
+
+def test_a_relation_whose_answers_have_no_probability_is_left_out():
+    asked = asked_of([0, 1, 2, 3], [1] * 4, "uuvv", "stst")
+    p = np.array([0.2, 0.4, 0.0, 1e-60])  # a product of many tokens, which float64 holds and float32 does not
+    columns = {("paper", "attribution", source): 0.5 * p for source in ("own", *KINDS, "random")}
+    found = effects(asked, Edited(p, columns, columns), "paper", "attribution", np.ones(4, bool), 20, 0)
+    assert found["left_out"] == {"v": "P = 0"}
+    for name in ("suppressability", "control_drop", "random_drop", "amplification", "control_amplification_relation"):
+        assert found["by_relation"]["v"][name] == {"value": None, "low": None, "high": None, "n": 2}
+        assert found["overall"][name]["value"] == pytest.approx(-0.5 if "amplification" in name else 0.5)
+        assert found["overall"][name]["n"] == 2
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def statistics(asked, selection, n_layers=2):
