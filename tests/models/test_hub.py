@@ -126,6 +126,20 @@ def test_repository_of_pickles_is_refused_before_a_download():
         hub.wanted_files("org/name", ["model.safetensors"])
 
 
+def test_an_adapter_is_refused_before_a_download():
+    with pytest.raises(
+        UserError, match=r"org/name has an adapter \(adapter_config\.json\) to another model, which is not"
+    ):
+        hub.wanted_files("org/name", [*FILES, "adapter_config.json", "adapter_model.safetensors"])
+
+
+def test_a_sentencepiece_vocabulary_is_a_tokenizer(cache):
+    files = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.model": b"pieces"}
+    assert hub.wanted_files("org/name", files) == sorted(files)
+    snapshot = put(cache, files)
+    assert hub.cached_folder("org/name", COMMIT) == snapshot
+
+
 def test_without_network_a_branch_is_what_the_cache_saw_and_this_is_said(cache, monkeypatch, capsys):
     snapshot = put(cache, branch="main")
     answer(monkeypatch, raising(RuntimeError("ConnectError")))
