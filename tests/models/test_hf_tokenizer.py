@@ -93,6 +93,14 @@ def test_a_masked_model_without_a_mask_is_refused(tmp_path):
         folder_tokenizer(write(tmp_path, {}, tokenizer__json=backend), masked=True)
 
 
+def test_a_masked_model_s_texts_have_a_frame(tmp_path):
+    bare = json.loads(word_pieces()) | {"post_processor": None}
+    with pytest.raises(
+        UserError, match=r"tokenizer\.json puts no \[CLS\] and \[SEP\] around texts, which a masked model"
+    ):
+        folder_tokenizer(write(tmp_path, {}, tokenizer__json=bare), masked=True)
+
+
 def test_what_the_backend_names_is_unknown_whatever_is_declared(tmp_path):
     folder = write(tmp_path, {"unk_token": "[SEP]"}, tokenizer__json=word_pieces())
     assert folder_tokenizer(folder).unk == BERT.index("[UNK]")
@@ -148,7 +156,7 @@ def test_sentencepiece_alone_is_read_where_it_is_installed(tmp_path):
         assert tokenizer.encode(text) == reference.encode(text)
 
 
-@pytest.mark.parametrize("name", ["tokenizer__json", "tokenizer_config__json", "vocab__txt"])
+@pytest.mark.parametrize("name", ["tokenizer__json", "tokenizer_config__json", "vocab__txt", "tokenizer__model"])
 def test_a_pointer_instead_of_a_tokenizer(name, tmp_path):
     pointer = {name: "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"}
     files = {"vocab__txt": "a", **pointer}

@@ -43,6 +43,9 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
     ):
         accepted = ", ".join([PUBLISHED, *(" with ".join(names) for names in VOCABULARIES)])
         raise UserError(f"{folder} has no tokenizer; one of these files is needed: {accepted}")
+    for name in (PUBLISHED, CONFIG, *(name for names in VOCABULARIES for name in names)):
+        if (folder / name).is_file():
+            refuse_pointer(folder / name)
     has_another = any(
         (folder / names[0]).is_file() for names in ((PUBLISHED,), *VOCABULARIES) if names != SENTENCEPIECE
     )
@@ -51,9 +54,6 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
             f"{folder} has its tokenizer as {SENTENCEPIECE[0]} alone, which sentencepiece reads; run "
             f"`python -m pip install sentencepiece`, or put the model's {PUBLISHED} beside it"
         )
-    for name in (PUBLISHED, CONFIG, *(name for names in VOCABULARIES for name in names)):
-        if (folder / name).is_file():
-            refuse_pointer(folder / name)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is missing is no news
     import transformers
 
@@ -72,6 +72,10 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
     if published:
         _refuse_contradictions(folder, backend)
     prefix, suffix = _frame(loaded, folder)
+    if masked and not suffix and backend.token_to_id("[SEP]") is not None:
+        raise UserError(
+            f"{folder / PUBLISHED} puts no [CLS] and [SEP] around texts, which a masked model expects; add them"
+        )
     stand_ins = (loaded.pad_token_id, backend.token_to_id("[PAD]"), loaded.eos_token_id, loaded.bos_token_id, 0)
     pad = next(id for id in stand_ins if id is not None)
     unk = _unknown(backend, loaded.unk_token_id, pad)
