@@ -154,6 +154,9 @@ def test_sentencepiece_alone_is_read_where_it_is_installed(tmp_path):
     assert tokenizer.prefix == (reference.bos_id(),)
     for text in ("The 2 cats.", "Paris  is é", "hello", "a\nb"):
         assert tokenizer.encode(text) == reference.encode(text)
+    for unnamed in ({}, {"tokenizer_class": "LLaMATokenizer"}):  # the latter in files of 2023
+        with pytest.raises(UserError, match=r"splits 'a' otherwise than sentencepiece .* name the tokenizer_class in"):
+            folder_tokenizer(write(tmp_path, unnamed))
 
 
 @pytest.mark.parametrize("name", ["tokenizer__json", "tokenizer_config__json", "vocab__txt", "tokenizer__model"])

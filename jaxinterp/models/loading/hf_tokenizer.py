@@ -71,6 +71,8 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
         )
     if published:
         _refuse_contradictions(folder, backend)
+    elif not has_another:
+        _refuse_other_pieces(folder, backend)
     prefix, suffix = _frame(loaded, folder)
     if masked and not suffix and backend.token_to_id("[SEP]") is not None:
         raise UserError(
@@ -84,6 +86,22 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
 
 def _has_sentencepiece() -> bool:
     return importlib.util.find_spec("sentencepiece") is not None
+
+
+def _refuse_other_pieces(folder: Path, backend: Tokenizer) -> None:
+    """Raises if transformers has made something else of a vocabulary than sentencepiece does.
+
+    Without the name of the right class in tokenizer_config.json it leaves out what stands before the first word.
+    """
+    import sentencepiece
+
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE[0]))
+    for text in (*SAMPLES, "One  or\n two"):
+        if backend.encode(text, add_special_tokens=False).ids != reference.encode(text):
+            raise UserError(
+                f"{folder}: transformers splits {text!r} otherwise than sentencepiece does by {SENTENCEPIECE[0]}; name "
+                f"the tokenizer_class in {CONFIG} (LlamaTokenizer), or put the model's {PUBLISHED} beside it"
+            )
 
 
 def _mask(backend: Tokenizer, loaded, folder: Path) -> int:
