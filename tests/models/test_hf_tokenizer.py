@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from jaxinterp.errors import UserError
@@ -127,6 +128,20 @@ def test_two_files_that_contradict_one_another_are_refused(declared, done, tmp_p
         folder_tokenizer(folder)
     folder_tokenizer(write(tmp_path, {name: not value}, tokenizer__json=done))
     folder_tokenizer(write(tmp_path, {name: None}, tokenizer__json=done))
+
+
+@pytest.mark.parametrize("framed", [True, False])
+@pytest.mark.parametrize(("bos", "eos"), [(True, False), (False, True), (False, False)])
+def test_what_stands_around_texts_is_tokenizer_json_s_as_in_transformers(bos, eos, framed, tmp_path):
+    backend = byte_level()
+    if framed:
+        backend.post_processor = processors.TemplateProcessing(single="<end> $A", special_tokens=[("<end>", 0)])
+    config = {"bos_token": "<end>", "eos_token": "<end>", "add_bos_token": bos, "add_eos_token": eos}
+    files = {"tokenizer__json": backend.to_str(), "config__json": {"model_type": "llama"}}
+    tokenizer = folder_tokenizer(write(tmp_path, config, **files))
+    reference = transformers.AutoTokenizer.from_pretrained(str(tmp_path))("a 2")["input_ids"]
+    assert [*tokenizer.prefix, *tokenizer.encode("a 2"), *tokenizer.suffix] == reference
+    assert (tokenizer.prefix, tokenizer.suffix) == ((0,) * framed, ())
 
 
 def test_sentencepiece_alone_says_what_to_install(tmp_path, monkeypatch):
