@@ -8,8 +8,9 @@ Dimension letters, used in names (`gates_LRF`) and shapes everywhere:
     R  rows: (sequence, position)    H  heads   K  head width    X  controls of an answer
 
 float32 means float32: products of matrices are computed in it on accelerators too, which would otherwise round their
-factors to TF32 (GPUs, 10 bits) or bfloat16 (TPUs, 8 bits) and change what is attributed to a neuron. Arrays of bfloat16
-stay what they are. JAX_DEFAULT_MATMUL_PRECISION, or jax_default_matmul_precision set before this import, comes first.
+factors to TF32 (GPUs, 10 bits of fraction) or bfloat16 (TPUs, 7), and change what is attributed to a neuron. Arrays of
+bfloat16 stay what they are. JAX_DEFAULT_MATMUL_PRECISION, or jax_default_matmul_precision set before this import, comes
+first.
 """
 
 import os

@@ -38,7 +38,8 @@ def resolve(model: str) -> Path:
     path = Path(model)
     if (model and path.is_dir()) or (path.is_file() and is_gguf(path)):
         if model in catalogue.names():
-            print(f"{model}: taking the {'folder' if path.is_dir() else 'file'} here, not the catalogue's model")
+            what = "folder" if path.is_dir() else "file"
+            print(f"{model}: taking the {what} here, not the catalogue's model", file=sys.stderr)
         return path
     if path.is_file():
         raise UserError(f"{model} is a file, but not a .gguf file; give its folder, or a .gguf file")

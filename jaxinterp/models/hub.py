@@ -1,8 +1,12 @@
-"""Folders of the Hugging Face hub: only weights without pickle, from the cache where it has them, never a long wait."""
+"""Folders of the Hugging Face hub: only weights without pickle, from the cache where it has them, never a long wait.
+
+What is to be known of a folder is printed on stderr, since stdout may be JSON for programs.
+"""
 
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -55,10 +59,12 @@ def hub_folder(repo: str, revision: str | None = None) -> Path:
     except Exception as error:  # the network errors of the hub's clients have no common base across versions
         if cached is None or not _no_answer(hub, error):
             raise _explained(hub, error, repo, wanted) from None
-        print(f"{repo}: the hub cannot be asked; taking {wanted!r} as the cache has it, commit {cached.name}")
+        words = f"{repo}: the hub cannot be asked; taking {wanted!r} as the cache has it, commit {cached.name}"
+        print(words, file=sys.stderr)
         return cached
     if revision is None or not is_commit(wanted):
-        print(f"{repo}: revision not pinned; {wanted!r} is now commit {info.sha}; to pin it: {repo}@{info.sha}")
+        words = f"{repo}: revision not pinned; {wanted!r} is now commit {info.sha}; to pin it: {repo}@{info.sha}"
+        print(words, file=sys.stderr)
     files = wanted_files(repo, [file.rfilename for file in info.siblings])
     try:
         return Path(hub.snapshot_download(repo, revision=info.sha, allow_patterns=files))

@@ -152,6 +152,31 @@ def test_llama3_scaling_keeps_short_wavelengths_and_divides_long_ones():
     assert np.diff(share).min() > -0.03
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_yarn_keeps_pairs_that_turn_often_and_divides_those_that_turn_rarely(whole):
+    """A pair turns as often over the context of pretraining as 2048 · frequency / 2π says."""
+    scaling = RopeScaling("yarn", 8.0, original_n_ctx=2048, beta_fast=32.0, beta_slow=1.0, whole_pairs=whole)
+    fields = {"n_layers": 1, "position": "rotary", "d_head": 64}
+    plain = np.asarray(layer_constants(tiny_config(**fields)).frequency[0], np.float64)
+    share = np.asarray(layer_constants(tiny_config(**fields, rope_scaling=scaling)).frequency[0]) / plain
+    turns = 2048 * plain / (2 * math.pi)
+    often, rarely = np.flatnonzero(turns >= 32), np.flatnonzero(turns <= 1)
+    first, last = (32 * math.log(2048 / (n * 2 * math.pi), 10_000.0) for n in (32, 1))
+    assert often.max() <= first < often.max() + 1 and rarely.min() - 1 < last <= rarely.min()
+    first, last = (often.max(), rarely.min()) if whole else (first, last)
+    expected = [1 - (1 - 1 / 8) * min(max((pair - first) / (last - first), 0), 1) for pair in range(32)]
+    np.testing.assert_allclose(share, expected, rtol=1e-5)
+    assert share[0] == 1 and share[-1] == pytest.approx(1 / 8) and 1 / 8 < share[(often.max() + rarely.min()) // 2] < 1
+
+
+def test_the_amplitude_is_of_the_coordinates_that_turn():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 2, 6)), jnp.float32)
+    position, frequency = jnp.array([[0, 1, 5]]), jnp.array([1.0, 0.1])
+    once, more = rotate(x, position, frequency), rotate(x, position, frequency, 1.5)
+    np.testing.assert_allclose(more[..., :4], 1.5 * once[..., :4], rtol=1e-6)
+    np.testing.assert_array_equal(more[..., 4:], x[..., 4:])
+
+
 @pytest.mark.parametrize("kind", ["linear", "llama3"])
 def test_scaled_frequencies_are_what_the_model_turns_by(kind):
     """Where every wavelength is long, keys are those of positions that are divided by the factor."""

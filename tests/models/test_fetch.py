@@ -251,7 +251,7 @@ def test_resolve_takes_paths_names_and_repositories(downloads, tmp_path, monkeyp
     Path("one").mkdir()
     capsys.readouterr()
     assert fetch.resolve("one") == Path("one")
-    assert "taking the folder here" in capsys.readouterr().out
+    assert "taking the folder here" in capsys.readouterr().err
 
 
 def test_resolve_says_what_is_accepted(downloads, tmp_path, monkeypatch):

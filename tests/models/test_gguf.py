@@ -569,6 +569,15 @@ def test_other_architectures_and_files_are_refused(tmp_path):
         pretrained_parameters(tmp_path / "missing.gguf")
 
 
+@pytest.mark.parametrize("kind", ["adapter", "mmproj"])
+def test_what_goes_with_a_model_is_no_model(kind, tmp_path):
+    fields = metadata("llama") | {"general.type": kind}
+    path = write(tmp_path / "x.gguf", "llama", fields, tensors_of("llama"))
+    with pytest.raises(UserError, match=rf"holds no whole model: its general\.type is '{kind}'; give the file of"):
+        pretrained_parameters(path)
+    pretrained_parameters(write(path, "llama", fields | {"general.type": "model"}, tensors_of("llama")))
+
+
 def test_a_record_beside_the_file_is_checked(path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     record = path.with_name("source.json")

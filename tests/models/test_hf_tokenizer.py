@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from jaxinterp.errors import UserError
@@ -93,6 +94,14 @@ def test_a_masked_model_without_a_mask_is_refused(tmp_path):
         folder_tokenizer(write(tmp_path, {}, tokenizer__json=backend), masked=True)
 
 
+def test_a_masked_model_s_texts_have_a_frame(tmp_path):
+    bare = json.loads(word_pieces()) | {"post_processor": None}
+    with pytest.raises(
+        UserError, match=r"tokenizer\.json puts no \[CLS\] and \[SEP\] around texts, which a masked model"
+    ):
+        folder_tokenizer(write(tmp_path, {}, tokenizer__json=bare), masked=True)
+
+
 def test_what_the_backend_names_is_unknown_whatever_is_declared(tmp_path):
     folder = write(tmp_path, {"unk_token": "[SEP]"}, tokenizer__json=word_pieces())
     assert folder_tokenizer(folder).unk == BERT.index("[UNK]")
@@ -121,6 +130,20 @@ def test_two_files_that_contradict_one_another_are_refused(declared, done, tmp_p
     folder_tokenizer(write(tmp_path, {name: None}, tokenizer__json=done))
 
 
+@pytest.mark.parametrize("framed", [True, False])
+@pytest.mark.parametrize(("bos", "eos"), [(True, False), (False, True), (False, False)])
+def test_what_stands_around_texts_is_tokenizer_json_s_as_in_transformers(bos, eos, framed, tmp_path):
+    backend = byte_level()
+    if framed:
+        backend.post_processor = processors.TemplateProcessing(single="<end> $A", special_tokens=[("<end>", 0)])
+    config = {"bos_token": "<end>", "eos_token": "<end>", "add_bos_token": bos, "add_eos_token": eos}
+    files = {"tokenizer__json": backend.to_str(), "config__json": {"model_type": "llama"}}
+    tokenizer = folder_tokenizer(write(tmp_path, config, **files))
+    reference = transformers.AutoTokenizer.from_pretrained(str(tmp_path))("a 2")["input_ids"]
+    assert [*tokenizer.prefix, *tokenizer.encode("a 2"), *tokenizer.suffix] == reference
+    assert (tokenizer.prefix, tokenizer.suffix) == ((0,) * framed, ())
+
+
 def test_sentencepiece_alone_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(hf_tokenizer, "_has_sentencepiece", lambda: False)
     folder = write(tmp_path, {}, config__json={"model_type": "llama"}, tokenizer__model="binary")
@@ -146,9 +169,12 @@ def test_sentencepiece_alone_is_read_where_it_is_installed(tmp_path):
     assert tokenizer.prefix == (reference.bos_id(),)
     for text in ("The 2 cats.", "Paris  is é", "hello", "a\nb"):
         assert tokenizer.encode(text) == reference.encode(text)
+    for unnamed in ({}, {"tokenizer_class": "LLaMATokenizer"}):  # the latter in files of 2023
+        with pytest.raises(UserError, match=r"splits 'a' otherwise than sentencepiece .* name the tokenizer_class in"):
+            folder_tokenizer(write(tmp_path, unnamed))
 
 
-@pytest.mark.parametrize("name", ["tokenizer__json", "tokenizer_config__json", "vocab__txt"])
+@pytest.mark.parametrize("name", ["tokenizer__json", "tokenizer_config__json", "vocab__txt", "tokenizer__model"])
 def test_a_pointer_instead_of_a_tokenizer(name, tmp_path):
     pointer = {name: "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"}
     files = {"vocab__txt": "a", **pointer}

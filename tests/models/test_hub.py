@@ -108,9 +108,10 @@ def test_download_asks_for_the_commit_and_no_pickles(cache, monkeypatch, capsys)
         ("org/name", {"revision": "main", "timeout": hub.SECONDS_FOR_THE_FIRST_ANSWER}),
         ("org/name", {"revision": COMMIT, "allow_patterns": sorted(FILES)}),
     ]
-    assert f"revision not pinned; 'main' is now commit {COMMIT}" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"revision not pinned; 'main' is now commit {COMMIT}" in told.err and not told.out
     hub.hub_folder("org/name", COMMIT)
-    assert "not pinned" not in capsys.readouterr().out
+    assert "not pinned" not in capsys.readouterr().err
 
 
 def test_shards_are_taken_with_their_index():
@@ -126,11 +127,26 @@ def test_repository_of_pickles_is_refused_before_a_download():
         hub.wanted_files("org/name", ["model.safetensors"])
 
 
+def test_an_adapter_is_refused_before_a_download():
+    with pytest.raises(
+        UserError, match=r"org/name has an adapter \(adapter_config\.json\) to another model, which is not"
+    ):
+        hub.wanted_files("org/name", [*FILES, "adapter_config.json", "adapter_model.safetensors"])
+
+
+def test_a_sentencepiece_vocabulary_is_a_tokenizer(cache):
+    files = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.model": b"pieces"}
+    assert hub.wanted_files("org/name", files) == sorted(files)
+    snapshot = put(cache, files)
+    assert hub.cached_folder("org/name", COMMIT) == snapshot
+
+
 def test_without_network_a_branch_is_what_the_cache_saw_and_this_is_said(cache, monkeypatch, capsys):
     snapshot = put(cache, branch="main")
     answer(monkeypatch, raising(RuntimeError("ConnectError")))
     assert hub.hub_folder("org/name") == snapshot
-    assert f"the hub cannot be asked; taking 'main' as the cache has it, commit {COMMIT}" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"the hub cannot be asked; taking 'main' as the cache has it, commit {COMMIT}" in told.err and not told.out
     # A hub that answers with a refusal is no reason to take what the cache has.
     answer(monkeypatch, raising(refusal(errors.RepositoryNotFoundError, 404)))
     with pytest.raises(UserError, match="no repository org/name"):

@@ -42,6 +42,9 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
     ):
         accepted = ", ".join([PUBLISHED, *(" with ".join(names) for names in VOCABULARIES)])
         raise UserError(f"{folder} has no tokenizer; one of these files is needed: {accepted}")
+    for name in (PUBLISHED, CONFIG, *(name for names in VOCABULARIES for name in names)):
+        if (folder / name).is_file():
+            refuse_pointer(folder / name)
     has_another = any(
         (folder / names[0]).is_file() for names in ((PUBLISHED,), *VOCABULARIES) if names != SENTENCEPIECE
     )
@@ -50,9 +53,6 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
             f"{folder} has its tokenizer as {SENTENCEPIECE[0]} alone, which sentencepiece reads; run "
             f"`python -m pip install sentencepiece`, or put the model's {PUBLISHED} beside it"
         )
-    for name in (PUBLISHED, CONFIG, *(name for names in VOCABULARIES for name in names)):
-        if (folder / name).is_file():
-            refuse_pointer(folder / name)
     transformers = quiet_transformers()
     published = (folder / PUBLISHED).is_file()
     loader = transformers.PreTrainedTokenizerFast if published else transformers.AutoTokenizer
@@ -68,7 +68,13 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
         )
     if published:
         _refuse_contradictions(folder, backend)
+    elif not has_another:
+        _refuse_other_pieces(folder, backend)
     prefix, suffix = _frame(loaded, folder)
+    if masked and not suffix and backend.token_to_id("[SEP]") is not None:
+        raise UserError(
+            f"{folder / PUBLISHED} puts no [CLS] and [SEP] around texts, which a masked model expects; add them"
+        )
     stand_ins = (loaded.pad_token_id, backend.token_to_id("[PAD]"), loaded.eos_token_id, loaded.bos_token_id, 0)
     pad = next(id for id in stand_ins if id is not None)
     unk = _unknown(backend, loaded.unk_token_id, pad)
@@ -87,6 +93,22 @@ def _chat(loaded) -> Chat | None:
 
 def _has_sentencepiece() -> bool:
     return importlib.util.find_spec("sentencepiece") is not None
+
+
+def _refuse_other_pieces(folder: Path, backend: Tokenizer) -> None:
+    """Raises if transformers has made something else of a vocabulary than sentencepiece does.
+
+    Without the name of the right class in tokenizer_config.json it leaves out what stands before the first word.
+    """
+    import sentencepiece
+
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE[0]))
+    for text in (*SAMPLES, "One  or\n two"):
+        if backend.encode(text, add_special_tokens=False).ids != reference.encode(text):
+            raise UserError(
+                f"{folder}: transformers splits {text!r} otherwise than sentencepiece does by {SENTENCEPIECE[0]}; name "
+                f"the tokenizer_class in {CONFIG} (LlamaTokenizer), or put the model's {PUBLISHED} beside it"
+            )
 
 
 def _mask(backend: Tokenizer, loaded, folder: Path) -> int:

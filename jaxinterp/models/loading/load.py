@@ -117,6 +117,9 @@ def _opened_folder(folder: Path) -> _Opened:
 def _opened_gguf(path: Path) -> _Opened:
     file = GgufFile(path)
     digest = _checked_digest(path)
+    kind = file.metadata.get("general.type", "model")
+    if kind != "model":
+        raise UserError(f"{path} holds no whole model: its general.type is {kind!r}; give the file of the model itself")
     family = gguf_family(file.metadata, str(path))
     fields = Fields(file.metadata, str(path), f"{file.metadata['general.architecture']}.")
     refuse_absurd_depth(fields, file)
