@@ -50,7 +50,7 @@ ARCHITECTURES = {
         "first_attn_norm": False,
         "position": "rotary",
         "window": 2,  # so that some padded positions see nothing but padding
-        "local_layers": (1,),
+        "local_layers": (0, 1),
         "rope_theta_local": 100.0,
         "ffn": "geglu_exact",
         **_NO_BIAS,

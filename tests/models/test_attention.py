@@ -213,8 +213,12 @@ def test_caps_bound_scores_and_logits():
     np.testing.assert_allclose(logits, 2 * np.tanh(free.logits_BTV / 2), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["gpt", "gemma", "bert", "olmo", "modernbert"])
-def test_bfloat16_is_near_float32(name):
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    # Where small outputs are normed, their rounding grows with them.
+    [("gpt", 0.05), ("gemma", 0.05), ("bert", 0.05), ("modernbert", 0.05), ("olmo", 0.1)],
+)
+def test_bfloat16_is_near_float32(name, tolerance):
     config = tiny_config(n_layers=2, dtype="bfloat16", **ARCHITECTURES[name])
     params = tiny_params(config)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
@@ -229,7 +233,7 @@ def test_bfloat16_is_near_float32(name):
     assert near[0].dtype == near[1].dtype == jnp.float32  # softmax and logits need more than 16 bits
     for a, b in zip(near, exact, strict=True):
         assert np.isfinite(a).all()
-        np.testing.assert_allclose(a, b, atol=0.05 * float(jnp.abs(b).max()))
+        np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max()))
     assert float(jnp.abs(near[0] - exact[0]).max()) > 1e-5  # it is not float32 in disguise
 
 

@@ -86,7 +86,7 @@ def test_a_neuron_is_what_the_output_matrix_multiplies(name, tmp_path, float64):
     config, params, _ = load(tmp_path, name, "float64")
     tokens, length = jnp.asarray(published.tokens(config.d_vocab)), jnp.array(published.LENGTHS)
     rows = Rows(*(jnp.array(column) for column in zip(*published.ROWS, strict=True)))
-    layer, neuron = config.n_layers - 2, 5
+    layer = config.n_layers - 2
 
     @jax.jit
     def run(params):
@@ -94,13 +94,15 @@ def test_a_neuron_is_what_the_output_matrix_multiplies(name, tmp_path, float64):
             edited = {**params, "layers": params["layers"] | {"w_out": w_out}}
             return forward(config, edited, tokens, edit=Edit(gates), length_B=length).logits_BTV
 
+        result, readout = lm_readout(config, params, tokens, rows, length)
+        neuron = jnp.abs(readout.neurons_LRF[layer]).min(0).argmax()  # one that is on at all rows
+
         def gates(n):
             return jnp.ones((2, config.n_layers, n, config.d_mlp)).at[1, layer, :, neuron].set(0)
 
         whole = params["layers"]["w_out"]
         cut = whole.at[layer, neuron].set(0)
         everywhere = jax.vmap(logits)(gates(2)[jnp.array([0, 1, 0])], jnp.stack([whole, whole, cut]))
-        result, readout = lm_readout(config, params, tokens, rows, length)
         slow = FullForwardReadout(config, params, tokens, rows, length)
         return (
             (result.logits_BTV, *everywhere),
