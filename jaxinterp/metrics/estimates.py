@@ -175,7 +175,7 @@ class _Queries:
         self.fact_of_row = [np.unique(fact_N[rows], return_inverse=True)[1] for rows in self.rows]  # 0, 1, …
         self.drawn = relations == "drawn" and len(self.relations) > 1
         self.replicates, self.level, self._seed = replicates, level, seed
-        self.n_parts = min(PARTS, 1 + max(int(facts.max()) for facts in self.fact_of_row))
+        self.n_parts = min(PARTS, 1 + max((int(facts.max()) for facts in self.fact_of_row), default=0))
 
     def fact_weights(self, index: int, replicates: int) -> Float[np.ndarray, "samples n"]:
         """Weights of a relation's facts: all 1; 0 for each part in turn; how often replicates draw them."""

@@ -29,8 +29,10 @@ def test_results(results):
     assert json.loads((out / "results.json").read_text()) == found
     assert list(found["plants"]) == ["one", "decoy", "routed"]
     one, decoy = found["plants"]["one"], found["plants"]["decoy"]
-    assert one["methods"]["activation"]["precision"] == {"value": 1, "low": 1, "high": 1, "n": 48}
-    assert decoy["methods"]["activation"]["precision"] == {"value": 0, "low": 0, "high": 0, "n": 48}
+    same = pytest.approx(0.025 ** (1 / 48))  # of facts that do not differ
+    assert one["methods"]["activation"]["precision"] == {"value": 1, "low": same, "high": 1, "n": 48}
+    same = pytest.approx(1 - 0.025 ** (1 / 48))
+    assert decoy["methods"]["activation"]["precision"] == {"value": 0, "low": 0, "high": same, "n": 48}
     assert (one["true_neurons"], one["neurons"], one["n_facts"]) == (1, 192, 48)
     assert one["p"] > 0.9 and one["p_without"] == one["p_without_all"] < 0.1
     for plant in found["plants"].values():

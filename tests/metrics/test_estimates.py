@@ -494,3 +494,7 @@ def test_the_largest_of_what_there_is():
     }
     np.testing.assert_array_equal(largest(values), [3.0, 2.0, np.nan])
     np.testing.assert_array_equal(largest({"a": values["a"]}), values["a"])
+
+
+def test_no_metric_of_no_fact():
+    assert estimate([], {}, np.zeros(0, int), []) == {}

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import vl_convert
 
 from jaxinterp.studies.knowledge_neuron_charts import BARS, MEAN, effect_bars, layer_shares, neuron_map, write_charts
 from jaxinterp.studies.knowledge_neuron_tables import print_tables, relation_title
@@ -23,7 +24,7 @@ def effects(scale, doubled=0.4):
     relations = {name: {**metrics} for name in ("P36", "P1412", "mine")}
     relations["P36"]["amplification"] = estimated(doubled)
     relations["P1412"]["control_drop_relation"] = estimated(-4.0)
-    return {"facts": 21, "queries": 60, "overall": metrics, "by_relation": relations}
+    return {"facts": 21, "queries": 60, "overall": metrics, "by_relation": relations, "left_out": {}}
 
 
 def statistics(mean):
@@ -34,7 +35,7 @@ def statistics(mean):
 
 
 def results():
-    nothing = {"facts": 0, "queries": 0, "overall": {}, "by_relation": {}}
+    nothing = {"facts": 0, "queries": 0, "overall": {}, "by_relation": {}, "left_out": {}}
     part = {
         "sets": {
             "all": {"attribution": effects(1, doubled=31.5), "activation": effects(0.2)},
@@ -192,3 +193,20 @@ def test_tables_have_the_numbers_and_the_published_ones(capsys, tried):
 def test_relations_have_titles_where_wikidata_has_them():
     assert relation_title("P36") == "P36 capital"
     assert relation_title("mine") == "mine"
+
+
+def test_what_is_missing_is_a_dash_and_told(capsys):
+    found = results()
+    nothing, one = {"value": None, "low": None, "high": None, "n": 2}, {"value": 0.5, "low": None, "high": None, "n": 1}
+    for part in found["protocols"].values():
+        for effect in part["sets"]["all"].values():
+            effect["left_out"] = {"P36": "P = 0"}
+            effect["by_relation"]["P36"] = dict.fromkeys(effect["by_relation"]["P36"], nothing)
+            effect["by_relation"]["mine"] = dict.fromkeys(effect["by_relation"]["mine"], one)
+            effect["overall"] = {**effect["overall"], "suppressability": one, "control_drop_subject": {**one, "n": 3}}
+    print_tables(found)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 relation left out: P36 (P = 0)" in out and "50.0 [–]" in out and "nan" not in out and "None" not in out
+    for protocol in found["protocols"]:
+        chart = effect_bars(found, protocol, "all")
+        assert vl_convert.vegalite_to_svg(chart.to_dict())
