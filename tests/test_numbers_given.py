@@ -15,17 +15,16 @@ from jaxinterp.quadrature import integral
 from jaxinterp.schedule import parse_schedule
 
 BAD = (float("nan"), float("inf"), -float("inf"), -0.0)
-OTHERS = ("jaxinterp.models.", "jaxinterp.facts.facts")  # whose configs have checks of their own
 
 
 def configs():
     """Every dataclass that is called a config, and two that are not."""
     found = {}
     for module in pkgutil.walk_packages(jaxinterp.__path__, "jaxinterp."):
-        if not module.name.startswith(OTHERS) and module.name.rpartition(".")[2] not in ("__main__",):
+        if module.name.rpartition(".")[2] != "__main__":
             for name, one in vars(importlib.import_module(module.name)).items():
                 known = dataclasses.is_dataclass(one) and isinstance(one, type) and one.__module__ == module.name
-                if known and (name.endswith("Config") or name in ("Criteria", "Situation")):
+                if known and (name.endswith("Config") or name in ("Criteria", "Situation", "RopeScaling")):
                     found[name] = one
     return found
 

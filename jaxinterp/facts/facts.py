@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from jaxinterp.errors import UserError, unknown
 from jaxinterp.facts.spelling import gives_away, same_text, space_between
+from jaxinterp.numbers_given import check_numbers
 
 SUBJECT, ANSWER = "{subject}", "{answer}"
 SETS = ("objective", "held_out_prompts", "unseen_facts", "unseen_relations")
@@ -85,6 +86,7 @@ class SplitConfig:
     unseen_by: Literal["fact", "subject"] = "fact"
 
     def __post_init__(self) -> None:
+        check_numbers(self, "split.")
         if self.seed < 0:
             raise UserError(f"split.seed must be at least 0, got {self.seed}")
         if self.held_out_prompts < 1:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args, get_origin
 
 from jaxinterp.errors import UserError, unknown
+from jaxinterp.numbers_given import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class RopeScaling:
     amplitude: float = 1.0  # yarn: factor of rotated coordinates, of queries and of keys
 
     def __post_init__(self) -> None:
+        check_numbers(self, "model.rope_scaling.")
         if self.kind not in ("linear", "llama3", "yarn"):
             raise unknown("model.rope_scaling.kind", self.kind, ("linear", "llama3", "yarn"))
         for field in ("factor", "original_n_ctx", "beta_fast", "beta_slow", "amplitude"):
@@ -90,6 +92,7 @@ class ModelConfig:
         object.__setattr__(self, "local_layers", tuple(self.local_layers))
         if isinstance(self.rope_scaling, Mapping):
             object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
+        check_numbers(self, "model.")
         for field in ("d_vocab", "n_ctx", "n_layers", "d_model", "d_mlp", "n_heads", "n_kv_heads", "d_head"):
             if getattr(self, field) < 1:
                 raise UserError(f"model.{field} must be at least 1, got {getattr(self, field)}")
