@@ -10,7 +10,7 @@ from jaxinterp.errors import UserError
 from jaxinterp.models.families.common import refuse_what_no_family_has
 from jaxinterp.models.families.family import TensorFile
 from jaxinterp.models.families.fields import Fields
-from jaxinterp.models.families.registry import hf_family
+from jaxinterp.models.families.registry import FAMILIES, hf_family
 
 # For each family a config that its models share, and what each changes of it and expects of ours; from the models'
 # published config.json files, written down by hand.
@@ -31,8 +31,10 @@ def read(config):
 
 
 def test_there_are_enough_of_them():
-    assert len(MODELS) >= 50
-    assert {config["model_type"] for config, _ in MODELS.values()} >= {"bert", "gpt2", "gpt_neox", "llama", "gemma3"}
+    assert len(MODELS) >= 70
+    assert {config["model_type"] for config, _ in MODELS.values()} >= {
+        model_type for family in FAMILIES for model_type in family.model_types
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)
