@@ -8,6 +8,7 @@ from pathlib import Path
 
 import published
 import pytest
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -71,17 +72,19 @@ def theirs(config):
         context = rope["original_max_position_embeddings"] if kind in ("llama3", "yarn") else None
         theta_local = None if local is None else local["rope_theta"]
         factor = None if kind == "default" else rope["factor"]
-    except (KeyError, AttributeError):
+    except (KeyError, AttributeError, StrictDataclassClassValidationError):
         return None
     return kind, rope["rope_theta"], theta_local, factor, context, rope.get("partial_rotary_factor", 1.0)
 
 
-@pytest.mark.parametrize("case", ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "neox"])
+@pytest.mark.parametrize("case", ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "neox", "mistral", "phi3", "olmo2"])
 def test_rotary_fields_mean_what_they_mean_in_transformers(case):
     """All combinations of the base beside and inside, `rope_parameters` and `rope_scaling`: the same, or refused."""
     gone = ("rope_theta", "rope_scaling", "rope_local_base_freq", "rotary_emb_base", "rotary_pct")
     gone += ("sliding_window_pattern",)
     base = {name: value for name, value in published.CASES[case].items() if name not in gone}
+    if case in ("mistral", "phi3"):
+        base["sliding_window"] = None  # scaled windows are refused
     if case == "neox":
         base["num_attention_heads"] = 1  # so that a quarter of a head is even
     n_obeyed, of_kind = 0, set()
@@ -104,9 +107,9 @@ def test_rotary_fields_mean_what_they_mean_in_transformers(case):
         assert ours == expected, given
         n_obeyed, of_kind = n_obeyed + 1, of_kind | {kind}
     # What would show that the loop is empty: Gemma 2 has windows, which are never scaled, Gemma 3 has no yarn.
-    least = {"gemma2": 60, "gemma3": 40}.get(case, 300)
+    least = {"gemma2": 60, "gemma3": 40, "phi3": 40}.get(case, 300)
     assert n_obeyed >= least
-    kinds = {"gemma2": {"default", "dynamic"}, "gemma3": {"default", "linear", "llama3"}}
+    kinds = {"phi3": {"default"}, "gemma2": {"default", "dynamic"}, "gemma3": {"default", "linear", "llama3"}}
     assert of_kind == kinds.get(case, {"default", "dynamic", "linear", "llama3", "yarn"})
 
 

@@ -269,7 +269,7 @@ REFUSED = [
     ("phi3", {"rope_scaling": {"type": "su"}}, "'su' is not supported: it needs a divisor for each frequency"),
     ("phi3", {"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters: rotary scaling 'yarn' is not supported"),
     ("phi3", {"attention_bias": True}, "attention_bias is True"),
-    ("phi3_partial", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "sliding windows is not supported"),
+    ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear' is one that this family does not have"),
     ("olmo2", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which is not supported"),
     (
         "opt",

@@ -5,7 +5,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families import common
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, one_after_another, sources
 from jaxinterp.models.families.fields import Fields
-from jaxinterp.models.families.rope import hf_rope
+from jaxinterp.models.families.rope import hf_rope, hf_rope_share
 
 # In this family these three are one thing; "yarn" is not the YaRN of others.
 LONGROPE = ("longrope", "su", "yarn")
@@ -14,21 +14,18 @@ LONGROPE = ("longrope", "su", "yarn")
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
     for name in ("rope_scaling", "rope_parameters"):
-        _refuse_longrope(fields.part(name))
-    theta, scaling = hf_rope(fields)
+        _refuse_scaling(fields.part(name))
+    theta, _ = hf_rope(fields)
     sizes = common.hf_sizes(fields, partly_rotary=True)
-    share = fields.number("partial_rotary_factor", 1.0)
     fields.get("original_max_position_embeddings", None)  # means something to longrope alone
     for name in ("attention_bias", "mlp_bias", "lm_head_bias"):
         fields.only(name, False)
     window = common.hf_window(fields, sizes, None)
-    common.refuse_scaled_windows(fields, window.get("local_layers", ()), scaling)
     return ModelConfig(
         **sizes | {"norm_eps": fields.number("rms_norm_eps", 1e-5)},
         **window,
         rope_theta=theta,
-        rope_share=fields.part("rope_parameters").number("partial_rotary_factor", share),
-        rope_scaling=scaling,
+        rope_share=hf_rope_share(fields),
         ffn=fields.one_of("hidden_act", common.GATED, "silu"),
         qkv_bias=False,
         out_bias=False,
@@ -37,13 +34,15 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     )
 
 
-def _refuse_longrope(scaling: Fields) -> None:
+def _refuse_scaling(scaling: Fields) -> None:
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind in LONGROPE:
         raise UserError(
             f"{scaling.where}: rotary scaling {kind!r} is not supported: it needs a divisor for each frequency, for "
             "short and for long texts, and a factor of queries and keys; take a checkpoint with 4k context"
         )
+    if kind != "default":
+        raise UserError(f"{scaling.where}: rotary scaling {kind!r} is one that this family does not have")
 
 
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
