@@ -14,10 +14,9 @@ from jaxinterp.metrics.results import (
     has_interval,
     is_few,
     is_known,
-    left_out_sentences,
     missing_controls,
-    other_queries_in_words,
     published_figures,
+    remarks,
 )
 from jaxinterp.report_page import Section, figure, note, page, tabs
 from jaxinterp.terms import METRICS, SETS, term
@@ -150,15 +149,8 @@ def _missing(results: Mapping) -> str:
 def _remarks(results: Mapping) -> str:
     """Which relations the figures lack, where S and C are over different facts, and what marks say."""
     models = results["models"]
-    sentences = []
-    for name, model in models.items():
-        words = left_out_sentences(model)
-        for set_name, metrics in model["sets"].items():
-            if clause := other_queries_in_words(metrics):
-                words.append(f"{set_name.replace('_', ' ')}: {clause}")
-        sentences += [f"{name}, {sentence}" if len(models) > 1 else sentence for sentence in words]
     shown = [value for model in models.values() for metrics in model["sets"].values() for value in metrics.values()]
-    return "".join(note(html.escape(sentence) + ".") for sentence in sentences) + _marks(shown)
+    return "".join(note(html.escape(sentence) + ".") for sentence in remarks(models)) + _marks(shown)
 
 
 def _marks(shown: Sequence[Mapping]) -> str:

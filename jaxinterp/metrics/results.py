@@ -217,6 +217,22 @@ def other_queries_in_words(metrics: Mapping[str, Mapping]) -> str:
     return f"S is over {metrics['suppressability']['n']:,} facts, {kinds} that have such a control"
 
 
+def remarks(models: Mapping[str, Mapping]) -> list[str]:
+    """A sentence for every set whose figures lack relations, or whose S and C are over different facts.
+
+    What holds for all models is said once.
+    """
+    names: dict[str, list[str]] = {}
+    for name, model in models.items():
+        sentences = left_out_sentences(model)
+        for set_name, metrics in model["sets"].items():
+            if words := other_queries_in_words(metrics):
+                sentences.append(f"{set_name.replace('_', ' ')}: {words}")
+        for sentence in sentences:
+            names.setdefault(sentence, []).append(name)
+    return [sentence if len(of) == len(models) else f"{', '.join(of)}, {sentence}" for sentence, of in names.items()]
+
+
 def _by_relation(metrics: Mapping[str, Estimates]) -> dict[str, dict[str, dict]]:
     names = sorted({relation for values in metrics.values() for relation in values.by_relation})
     return {

@@ -22,12 +22,11 @@ from jaxinterp.metrics.results import (
     has_interval,
     is_few,
     is_known,
-    left_out_sentences,
     marks_sentence,
     missing_controls,
     model_results,
-    other_queries_in_words,
     published_figures,
+    remarks,
 )
 from jaxinterp.models.bundle import LanguageModel
 from jaxinterp.progress import print_table, progress
@@ -196,13 +195,8 @@ def print_remarks(results: Mapping) -> None:
     in its table say.
     """
     models = results["models"]
-    for name, model in models.items():
-        before = f"{name}, " if len(models) > 1 else ""
-        for sentence in left_out_sentences(model):
-            print(before + sentence)
-        for set_name, metrics in model["sets"].items():
-            if words := other_queries_in_words(metrics):
-                print(f"{before}{set_name.replace('_', ' ')}: {words}")
+    for sentence in remarks(models):
+        print(sentence)
     shown = [value for model in models.values() for metrics in model["sets"].values() for value in metrics.values()]
     if marks := marks_sentence(shown):
         print(marks)
