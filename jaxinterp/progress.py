@@ -21,6 +21,9 @@ def print_table(table: Table) -> None:
 def progress(title: str, total: int, *, done: int = 0) -> Iterator[Report]:
     """Yields a function that is told how much is done.
 
+    The first units are left out of the estimate, since programs are compiled during them; before any others are done it
+    is not known.
+
     Args:
       title: what is going on.
       total: units in all.
@@ -43,14 +46,19 @@ def progress(title: str, total: int, *, done: int = 0) -> Iterator[Report]:
         return
     print(f"{title}: {done}/{total}", flush=True)
     start = last = time.monotonic()
+    compiled: tuple[float, int] | None = None  # when the first units were done, and how many
 
     def report(now: int, words: str = "") -> None:
-        nonlocal last
+        nonlocal last, compiled
         clock = time.monotonic()
+        if compiled is None and now > done:
+            compiled = clock, now
         if clock - last < SECONDS_BETWEEN_LINES and now < total:
             return
         last = clock
-        left = (clock - start) / max(now - done, 1) * (total - now)
-        print(f"{title}: {now}/{total}, {clock - start:.0f} s, {left:.0f} s left  {words}", flush=True)
+        left = "0 s left" if now >= total else "time left not known yet"
+        if compiled is not None and compiled[1] < now < total:
+            left = f"{(clock - compiled[0]) / (now - compiled[1]) * (total - now):.0f} s left"
+        print(f"{title}: {now}/{total}, {clock - start:.0f} s, {left}  {words}", flush=True)
 
     yield report
