@@ -346,6 +346,14 @@ def _text(relation: Relation, prompt: str, subject: str, answer: str) -> Text:
     return Text(before, answer, after)
 
 
+def _plain_prompts(relation: Relation) -> list[str] | None:
+    """Its prompts without case, with something that no text has in the answer's place; None if they are not plain."""
+    texts = [p.replace(ANSWER, "\0") if ANSWER in p else f"{p} \0{relation.closing}" for p in relation.prompts]
+    if not all(text.isascii() and " ".join(text.split()) == text for text in texts):
+        return None
+    return [text.casefold() for text in texts]
+
+
 def _ends_in_answer(relation: Relation, prompt: str) -> bool:
     # The subject is no punctuation: it stands before such an answer, so that there is something to be read.
     after = _text(relation, prompt, "subject", "answer").after
@@ -441,12 +449,20 @@ def checked(
         else:
             known[answer] = fact
     facts = []
-    for (name, _), known in answers.items():
+    plain = {relation.name: _plain_prompts(relation) for relation in relations}
+    for (name, subject), known in answers.items():
         if len(known) > 1 and ambiguous == "drop":
             drop("ambiguous subject", len(known))
             continue
         relation = by_name[name]
-        for fact in known.values():
+        filled = None
+        if plain[name] is not None and subject.isascii():
+            filled = [prompt.replace(SUBJECT, subject.casefold()) for prompt in plain[name]]
+        for answer, fact in known.items():
+            # Nearly no text of plain letters holds its answer, whatever stands around it: a few facts are looked at.
+            if filled is not None and answer.isascii() and not any(answer.casefold() in text for text in filled):
+                facts.append(fact)
+                continue
             texts = [_text(relation, prompt, fact.subject, fact.answer) for prompt in relation.prompts]
             if gives_away([part for text in texts for part in (text.before, text.after)], fact.answer):
                 drop("answer inside its prompt")

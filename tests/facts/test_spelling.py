@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from jaxinterp.facts import facts as module
 from jaxinterp.facts.facts import Fact, Relation, checked
 from jaxinterp.facts.spelling import gives_away, runs_together, same_text, same_text_caseless, space_between, unspaced
 
@@ -80,3 +81,15 @@ def test_facts_that_are_spelled_twice():
     )
     assert facts.facts == (Fact("island", " kept ", " as it is "),)
     assert facts.dropped == {"duplicate": 1, "ambiguous subject": 2, "empty": 2, "answer inside its prompt": 1}
+
+
+def test_the_short_way_leaves_out_the_same_facts(monkeypatch):
+    """Texts of plain letters are compared without looking at words first."""
+    prompts = ("The king of {subject} is", "{answer} rules {subject} .", "In {subject}, {answer} is king")
+    relations = [Relation("king", prompts, "x"), Relation("odd", ("Of  {subject}:\n", "{subject} is"), "x")]
+    words = ["Ann", "an", "king", "King of", "of b", "rules", "Is", "b", "B c", ".", "ís", "c", "in b", "the", "x\ty"]
+    facts = [Fact(name, s, a) for name in ("king", "odd") for s in (*words, " b ") for a in words]
+    short = checked(relations, facts, ambiguous="keep")
+    monkeypatch.setattr(module, "_plain_prompts", lambda relation: None)
+    assert checked(relations, facts, ambiguous="keep") == short
+    assert 100 < short.dropped["answer inside its prompt"] < len(facts) - 100
