@@ -72,7 +72,7 @@ class Attribute:
     prompt: str
     answer: str  # what should follow, as it stands: " Paris" with its space after "The capital of France is"
     model: str = REFERENCE  # folder of a model, a .gguf file, a name from `jaxinterp models list`, or org/name of a hub
-    k: int = 8  # neurons an answer token, out of all layers
+    k: int = 8  # neurons of the answer, and of each of its tokens, out of all layers
     rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "adaptive"  # of the integral
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
     tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path

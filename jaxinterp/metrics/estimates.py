@@ -62,7 +62,7 @@ def estimate(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimates]:
-    """Metrics with bootstrap intervals, overall and inside each relation.
+    """Metrics with intervals, overall (by a bootstrap over relations) and inside each relation (by a jackknife).
 
     Inside each relation a metric of columns is a function of means (of suppressability, a ratio of means); overall it
     is the unweighted mean over the relations that have it. A metric of neurons has a value for each relation, with the
