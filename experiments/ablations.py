@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli import experiment
+from jaxinterp.cli.main import experiment
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.studies.presets import PLAIN, SUPPRESSABLE
+from jaxinterp.studies.suppressability.presets import PLAIN, SUPPRESSABLE
 from jaxinterp.training.config import TrainConfig
 
 
@@ -36,7 +36,7 @@ class Ablations:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.compare import compare
+        from jaxinterp.studies.suppressability.compare import compare
 
         compare(MODELS, self.measure, self.out)
         print(f"report: {self.out / 'report.html'}   numbers: {self.out / 'results.json'}")

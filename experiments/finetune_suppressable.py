@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxinterp.cli import experiment
+from jaxinterp.cli.main import experiment
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.training.finetune_config import FinetuneConfig
 
@@ -29,7 +29,7 @@ class FinetuneSuppressable:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.finetuning import finetuning_study
+        from jaxinterp.studies.suppressability.finetuning import finetuning_study
 
         finetuning_study(self.model, self.config, self.measure, self.out)
         print(f"numbers: {self.out / 'results.json'}   charts: {self.out / 'charts'}   model: {self.out / 'model'}")

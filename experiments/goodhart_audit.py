@@ -11,8 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from jaxinterp.cli import experiment
-from jaxinterp.studies.audit_config import AuditConfig
+from jaxinterp.cli.main import experiment
+from jaxinterp.studies.audit.config import AuditConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class GoodhartAudit:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.files import read_json
-        from jaxinterp.studies.audit import goodhart_audit
-        from jaxinterp.studies.audit_report import write_audit_report
+        from jaxinterp.base.files import read_json
+        from jaxinterp.studies.audit.report import write_audit_report
+        from jaxinterp.studies.audit.study import goodhart_audit
 
         results = goodhart_audit(self.config, self.out, workers=self.workers)
         truth = self.ground_truth / "results.json"

@@ -7,7 +7,7 @@ responsible neurons are known. Prints precision and AUROC of every method on eac
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli import experiment
+from jaxinterp.cli.main import experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class GroundTruth:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.ground_truth import ground_truth_study
+        from jaxinterp.studies.groundtruth.study import ground_truth_study
 
         ground_truth_study(self.seeds, self.out, tracr=self.tracr)
         print(f"numbers: {self.out / 'results.json'}   chart: {self.out / 'charts' / 'ground_truth.png'}")

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from jaxinterp.cli import experiment
-from jaxinterp.studies.knowledge_neuron_config import KnowledgeNeuronsConfig
+from jaxinterp.cli.main import experiment
+from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class KnowledgeNeurons:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.knowledge_neurons import study
+        from jaxinterp.studies.knowledge_neurons.study import study
 
         study(self.config, self.out)
 

@@ -7,7 +7,7 @@ control drop and the verdicts, and writes results.json.
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli import experiment
+from jaxinterp.cli.main import experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class PlantsAudit:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.plants_audit import PlantsAuditConfig, plants_audit
+        from jaxinterp.studies.audit.plants import PlantsAuditConfig, plants_audit
 
         plants_audit(PlantsAuditConfig(seeds=self.seeds), self.out)
         print(f"numbers: {self.out / 'results.json'}")

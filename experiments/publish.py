@@ -10,9 +10,9 @@ from typing import Annotated
 
 import tyro
 
-from jaxinterp.cli import experiment
+from jaxinterp.cli.main import experiment
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.studies.audit_config import AuditConfig
+from jaxinterp.studies.audit.config import AuditConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Publish:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.published import publish
+        from jaxinterp.studies.suppressability.published import publish
 
         publish(self.config, self.audit, self.out, self.main_measure)
         print(f"figures: {self.out}")

@@ -7,9 +7,9 @@ results.json, report.html, charts/ and the two runs.
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli import experiment
+from jaxinterp.cli.main import experiment
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.studies.presets import PLAIN, SUPPRESSABLE
+from jaxinterp.studies.suppressability.presets import PLAIN, SUPPRESSABLE
 from jaxinterp.training.config import TrainConfig
 
 
@@ -26,7 +26,7 @@ class Quickstart:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.compare import compare
+        from jaxinterp.studies.suppressability.compare import compare
 
         configs = {"plain": self.plain, "suppressable": self.suppressable}
         compare(configs, self.measure, self.out, published=self.published if self.published.exists() else None)

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import tyro
 
-from jaxinterp.cli import experiment
+from jaxinterp.cli.main import experiment
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.studies.presets import FULL, START, SUPPRESSABLE, WEIGHTS
+from jaxinterp.studies.suppressability.presets import FULL, START, SUPPRESSABLE, WEIGHTS
 from jaxinterp.training.ensemble_config import EnsembleConfig
 
 # The main job's schedules at a height of 1, which λ and μ multiply; an ensemble has these two terms.
@@ -34,7 +34,7 @@ class Seeds:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.seeds import seeds_study
+        from jaxinterp.studies.suppressability.seeds import seeds_study
 
         seeds_study(self.config, self.measure, self.out)
         print(f"numbers: {self.out / 'results.json'}   models: {self.out / 'models'}")

@@ -13,9 +13,9 @@ import pytest
 from knowing import N_RELATIONS, knowing, table
 from tiny import ARCHITECTURES, masked_tokenizer, tiny_config, tiny_params
 
-from jaxinterp import cli
-from jaxinterp.models.bundle import save_model
+from jaxinterp.cli.main import main as cli
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.loading.bundle import save_model
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "checkpoints" / "reference"
@@ -149,7 +149,7 @@ def test_any_output_encoding_will_do(encoding, tmp_path):
     table = tmp_path / "ß.CSV"
     table.write_text("relation,subject,answer,prompt\n首都,Česko,Prāha,The capital of {subject} is\n", encoding="utf-8")
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    code = "import sys; from jaxinterp.cli import main; main(sys.argv[1:])"
+    code = "import sys; from jaxinterp.cli.main import main; main(sys.argv[1:])"
     for arguments, status, shown in (
         (["facts", "--facts", str(table)], 0, "首都"),
         (["metrics", "list", "--json"], 0, "−"),
@@ -313,5 +313,5 @@ def test_measuring_other_facts_is_refused(capsys, tmp_path):
 
 
 def test_imports_no_jax():
-    code = "import sys, jaxinterp.cli; sys.exit('jax' in sys.modules)"
+    code = "import sys, jaxinterp.cli.main; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinterp import cli
+from jaxinterp.cli.main import main as cli
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.models.catalogue import entry, models_folder
+from jaxinterp.models.sources.catalogue import entry, models_folder
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from jaxinterp.attribution.readout import FullForwardReadout, FunctionReadout, LanguageModelReadout, Rows, lm_readout
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
 from jaxinterp.models.transformer import Forward, init
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
-from jaxinterp.readout import FullForwardReadout, FunctionReadout, LanguageModelReadout, Rows, lm_readout
 
 _NO_BIAS = {"qkv_bias": False, "out_bias": False, "mlp_bias": False}
 _LLAMA = {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "tied": False, **_NO_BIAS}

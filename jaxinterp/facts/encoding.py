@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, draw_controls
 from jaxinterp.facts.facts import FactSet, Text
 from jaxinterp.facts.spelling import same_text

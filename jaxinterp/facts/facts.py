@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.facts.spelling import gives_away, same_text, space_between
-from jaxinterp.numbers_given import check_numbers
 
 SUBJECT, ANSWER = "{subject}", "{answer}"
 SETS = ("objective", "held_out_prompts", "unseen_facts", "unseen_relations")

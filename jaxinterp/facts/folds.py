@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.spelling import same_text_caseless
 

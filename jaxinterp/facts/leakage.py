@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Bool
 from rich.table import Table
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.progress import print_table
 from jaxinterp.facts.facts import SETS, Fact, FactSet, Split
 from jaxinterp.facts.spelling import same_text, same_text_caseless
-from jaxinterp.progress import print_table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.readers.counterfact import read_counterfact
 from jaxinterp.facts.readers.lama import read_lama

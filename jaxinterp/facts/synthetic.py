@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.numbers_given import check_numbers
 
 # No word of these can be a made-up one: every made-up answer is two or more pairs of a consonant and a vowel.
 TEMPLATES = (

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.domains import airports, codes, countries, elements, places
 from jaxinterp.facts.domains.text import Candidates
 from jaxinterp.facts.facts import Fact, FactSet, Relation, checked

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.readout import LanguageModelReadout, Rows, lm_readout
+from jaxinterp.base.errors import UserError
 from jaxinterp.groundtruth.blank import IDENTITY_NORM, blank_params, on_device
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.readout import LanguageModelReadout, Rows, lm_readout
 
 N_LAYERS, D_MLP = 3, 64
 N_CTX = 5  # start, subject, relation, answer, full stop

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.groundtruth.blank import IDENTITY_NORM, blank_params, on_device
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.table import FactTable

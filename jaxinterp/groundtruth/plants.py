@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from jaxinterp.base.registry import Registry
 from jaxinterp.groundtruth.circuit import N_LAYERS, Circuit, Concepts, Neuron, Planted, assembled
 from jaxinterp.groundtruth.table import fact_table
-from jaxinterp.registry import Registry
 
 Build = Callable[[Concepts, np.random.Generator], Circuit]
 

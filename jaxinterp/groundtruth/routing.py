@@ -15,14 +15,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.readout import read
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.table import FactTable
-from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.transformer import forward, init
-from jaxinterp.numbers_given import check_numbers
-from jaxinterp.readout import read
 
 # Factor of the unembedding's initial values: it is not trained, and after the final norm logits would stay too small.
 UNEMBEDDING = 8.0

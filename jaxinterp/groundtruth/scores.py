@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.estimates import Estimate, interval_of_facts
 
 Columns = Mapping[str, Float[np.ndarray, " R"]]

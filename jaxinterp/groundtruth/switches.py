@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.registry import Registry
 from jaxinterp.groundtruth.circuit import N_LAYERS, Circuit, Concepts, Neuron, Planted, assembled, weak_reads
 from jaxinterp.groundtruth.plants import answers, fires, random_layers
 from jaxinterp.groundtruth.table import FactTable
-from jaxinterp.registry import Registry
 
 # Of an answer, above answers that nothing speaks for: P is about 0.96 among 96 answers.
 LOGIT = 8.0

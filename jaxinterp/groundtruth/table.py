@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxinterp.errors import UserError
-from jaxinterp.readout import Rows
+from jaxinterp.attribution.readout import Rows
+from jaxinterp.base.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.edits import amplify, random_masks, suppress
+from jaxinterp.attribution.methods import get_method
+from jaxinterp.attribution.quadrature import Integral
+from jaxinterp.attribution.selection import check_k, top_k
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
-from jaxinterp.methods import get_method
 from jaxinterp.metrics.batching import all_batches, attribution_of, readout_of, whole_sequences_by_length
 from jaxinterp.metrics.columns import Compared, Measured, column_group, columns_step, compared_group, get_group
 from jaxinterp.metrics.recall import ability_step
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.quadrature import Integral
-from jaxinterp.selection import check_k, top_k
-from jaxinterp.suppression import amplify, random_masks, suppress
 
 ABILITY = ("correct", "sentence_nll", "sentence_tokens")  # columns of every measurement
 ATTRIBUTION = "attribution"  # the selector that all metrics look at, if they name no other
@@ -53,7 +53,7 @@ class Answers(NamedTuple):
     cost="base",
 )
 def _answers(measured: Measured) -> dict[str, Array]:
-    """Probabilities of whole answers, untouched and under the edits of `jaxinterp.suppression`. Logarithms in nats.
+    """Probabilities of whole answers, untouched and under the edits of `attribution.edits`. Logarithms in nats.
     residual is the mean absolute completeness residual.
     """
     mask = measured.mask_LRF

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.adaptive import per_layer_attribution
-from jaxinterp.attribution import Attribution
+from jaxinterp.attribution.adaptive import per_layer_attribution
+from jaxinterp.attribution.integrated_gradients import Attribution
+from jaxinterp.attribution.quadrature import Integral
+from jaxinterp.attribution.readout import LanguageModelReadout, Rows, read
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.planner import evaluations_at_once
-from jaxinterp.quadrature import Integral
-from jaxinterp.readout import LanguageModelReadout, Rows, read
+from jaxinterp.training.planner import evaluations_at_once
 
 LENGTHS = 8  # tokens; lengths are rounded up to multiples, so that few shapes are compiled
 

@@ -1,11 +1,11 @@
 """The metrics that come with the package; importing this module registers them."""
 
-from jaxinterp.metrics import (
+from jaxinterp.metrics import answers
+from jaxinterp.metrics.families import (
     ability,
-    answers,
+    ablations,
     edits,
     faithfulness,
-    interventions,
     probes,
     recovery,
     selectors,
@@ -16,10 +16,10 @@ from jaxinterp.metrics import (
 
 __all__ = [
     "ability",
+    "ablations",
     "answers",
     "edits",
     "faithfulness",
-    "interventions",
     "probes",
     "recovery",
     "selectors",

@@ -15,20 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.answers import ABILITY, LENGTHS, measured_answers
 from jaxinterp.metrics.columns import get_group, group_names, groups_giving
 from jaxinterp.metrics.estimates import estimate
-from jaxinterp.metrics.faithfulness import BUDGETS
+from jaxinterp.metrics.families.faithfulness import BUDGETS
+from jaxinterp.metrics.families.selectors import CHEAP
+from jaxinterp.metrics.families.suppression import CLEAN
 from jaxinterp.metrics.registry import NEURONS, Metric, Neurons, base_metrics, get_metric
-from jaxinterp.metrics.selectors import CHEAP
-from jaxinterp.metrics.suppression import CLEAN
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import init
-from jaxinterp.quadrature import quadrature
 
 N_FACTS, N_CONCEPTS, N_NEURONS = 24, 3, 90
 SELECTORS = ("ablation", *CHEAP)

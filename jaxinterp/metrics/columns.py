@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jaxinterp.attribution import Attribution
-from jaxinterp.errors import UserError, known_names
+from jaxinterp.attribution.edits import suppress
+from jaxinterp.attribution.integrated_gradients import Attribution
+from jaxinterp.attribution.quadrature import Integral
+from jaxinterp.attribution.readout import Readout, answer_log_probability
+from jaxinterp.attribution.selection import answer_scores, top_k
+from jaxinterp.base.errors import UserError, known_names
+from jaxinterp.base.registry import Registry
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
 from jaxinterp.metrics.registry import Cost, Metric, base_metrics, get_metric
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import Edit
-from jaxinterp.quadrature import Integral
-from jaxinterp.readout import Readout, answer_log_probability
-from jaxinterp.registry import Registry
-from jaxinterp.selection import answer_scores, top_k
-from jaxinterp.suppression import suppress
 
 
 class Rowed:

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from jaxinterp.errors import UserError
-from jaxinterp.numbers_given import check_numbers
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.numbers_given import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.registry import Metric, Neurons, base_metrics, get_metric, is_measured
 
 NEURON_REPLICATES = 200  # each goes over all neurons
@@ -44,7 +44,7 @@ class Estimates:
     overall: Estimate
     by_relation: Mapping[str, Estimate]  # those that are left out have NaN for a value, and their facts
     # The overall value and its replicates; NaN where one lacks what the metric needs. Equal relations, facts and seeds
-    # draw equal ones, so that replicates of several models and metrics are paired; see `jaxinterp.studies.verdict`.
+    # draw equal ones, so that replicates of several models and metrics are paired; see `studies.audit.verdict`.
     samples: Float[np.ndarray, " samples"] = dataclasses.field(compare=False)
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)  # relation -> why the overall value lacks it
 

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.quadrature import integral
+from jaxinterp.attribution.selection import check_k
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, earlier, encode, tokens_read
 from jaxinterp.facts.facts import SETS, FactSet, Split
 from jaxinterp.facts.leakage import clean
@@ -17,12 +19,10 @@ from jaxinterp.metrics.answers import ABILITY, Answers, measured_answers
 from jaxinterp.metrics.columns import MeasuredSet, get_group, group_names, groups_giving
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
+from jaxinterp.metrics.families.suppression import CLEAN
 from jaxinterp.metrics.recall import measured_ability, recalled
 from jaxinterp.metrics.registry import NEURONS, base_metrics, get_metric, is_measured, metric_names
-from jaxinterp.metrics.suppression import CLEAN
-from jaxinterp.models.bundle import LanguageModel
-from jaxinterp.quadrature import integral
-from jaxinterp.selection import check_k
+from jaxinterp.models.loading.bundle import LanguageModel
 
 Progress = Callable[[str, int, int], None]
 

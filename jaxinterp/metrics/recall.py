@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxinterp.attribution.readout import answer_log_probability, lm_readout, row_logits
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
-from jaxinterp.likelihood import next_token_nll
 from jaxinterp.metrics.batching import all_batches, by_length, rows_of
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.transformer import Forward, forward
-from jaxinterp.readout import answer_log_probability, lm_readout, row_logits
 
 
 def measured_ability(

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.registry import Registry
+from jaxinterp.base.registry import Registry
 
 Values = np.ndarray | Array
 Mean = Callable[[str], Values]  # column -> mean inside each relation, [replicates, relations]

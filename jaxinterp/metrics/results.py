@@ -12,8 +12,8 @@ import numpy as np
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.metrics.estimates import NOT_FINITE, NOTHING_LEFT, Estimate, Estimates
 from jaxinterp.metrics.measure import Measurement
-from jaxinterp.models.bundle import LanguageModel
-from jaxinterp.models.value_vectors import as_unembedded, unembedding
+from jaxinterp.models.lens import as_unembedded, unembedding
+from jaxinterp.models.loading.bundle import LanguageModel
 
 ABILITY = ("cross_entropy", "recall")  # those of a bidirectional model lack the first
 MOST_USED = 20  # neurons listed
@@ -157,7 +157,7 @@ def promoted_tokens(model: LanguageModel, layer: int, neuron: int, n: int = 5, *
 
     A neuron whose `activation` is negative, as it can be in gated FFNs, promotes what −W_out[i] · E is largest for.
 
-    See `models.value_vectors` for the norms in between.
+    See `models.lens` for the norms in between.
     """
     config, params = model.config, model.params
     layer_params = jax.tree.map(lambda x: jnp.asarray(x[layer]), params["layers"])

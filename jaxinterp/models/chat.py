@@ -2,7 +2,7 @@
 
 from tokenizers import Tokenizer, models
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.tokenizers import TextTokenizer, quiet_transformers
 
 

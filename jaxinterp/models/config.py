@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, get_args, get_origin
 
-from jaxinterp.errors import UserError, unknown
-from jaxinterp.numbers_given import check_numbers
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.numbers_given import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)

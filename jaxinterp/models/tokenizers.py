@@ -12,8 +12,8 @@ from typing import Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from jaxinterp.errors import UserError, unknown
-from jaxinterp.files import read_json, write_json, write_text
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.files import read_json, write_json, write_text
 
 BOS, PAD, UNK = "<bos>", "<pad>", "<unk>"
 Kind = Literal["word", "bpe"]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.models.config import ModelConfig, RopeScaling
 
 # What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis.

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.numbers_given import check_numbers
+from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.facts.controls import CONTROL_KINDS, Kind
-from jaxinterp.numbers_given import check_numbers
-from jaxinterp.schedule import parse_schedule
 
 
 @dataclasses.dataclass(frozen=True)

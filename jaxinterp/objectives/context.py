@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxinterp.attribution import Attribution, integrated_gradients
+from jaxinterp.attribution.edits import control_mask, suppress
+from jaxinterp.attribution.integrated_gradients import Attribution, integrated_gradients
+from jaxinterp.attribution.quadrature import random_offset
+from jaxinterp.attribution.readout import Readout, answer_log_probability
+from jaxinterp.attribution.selection import answer_scores, select
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.transformer import Edit, Forward
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.quadrature import random_offset
-from jaxinterp.readout import Readout, answer_log_probability
-from jaxinterp.selection import answer_scores, select
-from jaxinterp.suppression import control_mask, suppress
 
 TINY = 1e-12  # of a sum of weights: nothing is divided by 0
 MOST = 20.0  # nats, of a ratio of probabilities: where P has collapsed, the loss stays finite; training may not
@@ -36,7 +36,7 @@ class Context:
     def attribution(self) -> Attribution:
         """Integrated gradients of every row."""
         rule = random_offset(self.key, self.config.points, self.readout.shape[1])
-        # "auto" was decided before; see `jaxinterp.planner`.
+        # "auto" was decided before; see `jaxinterp.training.planner`.
         at_once = self.readout.shape[1] if self.config.memory == "flat" else None
         return integrated_gradients(self.readout, rule, path=self.config.path, at_once=at_once)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
+from jaxinterp.base.registry import Registry
 from jaxinterp.objectives.context import Context
-from jaxinterp.registry import Registry
 
 Term = Callable[[Context], Float[Array, ""]]
 _TERMS: Registry[Term] = Registry("objective")

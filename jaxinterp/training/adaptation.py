@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 
 Adapt = Literal["all", "lora"]
 

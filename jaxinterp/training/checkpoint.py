@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxinterp.errors import UserError
-from jaxinterp.files import writable_folder
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import writable_folder
 from jaxinterp.training.state import TrainState
 
 _MARKER = "_CHECKPOINT_METADATA"  # in every checkpoint; a folder without it was made by something else than orbax

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.numbers_given import check_numbers, check_text
 from jaxinterp.facts.facts import SplitConfig
 from jaxinterp.models.config import PRESETS
-from jaxinterp.numbers_given import check_numbers, check_text
 from jaxinterp.objectives.config import ObjectiveConfig
 
 

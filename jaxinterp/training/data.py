@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.provenance import DATA_PACKAGES
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, earlier, encode, query_batch, sentence
 from jaxinterp.facts.facts import FactSet, Split, SplitConfig
 from jaxinterp.facts.worldfacts import world_facts
 from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
-from jaxinterp.provenance import DATA_PACKAGES
 from jaxinterp.training.config import DataConfig
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import ACTIVATIONS, forward

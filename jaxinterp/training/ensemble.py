@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Shaped
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.progress import progress
+from jaxinterp.base.run_folder import claim, interruptible, truncate
 from jaxinterp.facts.encoding import QueryBatch
-from jaxinterp.models.bundle import LanguageModel, load_model, save_model
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.progress import progress
+from jaxinterp.models.loading.bundle import LanguageModel, load_model, save_model
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.data import TrainingData
 from jaxinterp.training.diagnosis import first_non_finite
@@ -36,7 +37,6 @@ from jaxinterp.training.loop import (
     plain_line,
     run_provenance,
 )
-from jaxinterp.training.run_folder import claim, interruptible, truncate
 from jaxinterp.training.state import TrainState, initial_state
 from jaxinterp.training.step import any_active, step_key, term_weights, update
 

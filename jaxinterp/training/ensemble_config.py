@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from jaxinterp.errors import UserError
-from jaxinterp.numbers_given import check_numbers
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.training.config import TrainConfig
 
 TERMS = ("suppression", "control")  # λ's and μ's

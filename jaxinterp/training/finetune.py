@@ -10,21 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxinterp.errors import UserError
-from jaxinterp.likelihood import next_token_nll
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.progress import progress
+from jaxinterp.base.provenance import provenance
+from jaxinterp.base.run_folder import interruptible, truncate
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.planner import planned_step
-from jaxinterp.progress import progress
-from jaxinterp.provenance import provenance
 from jaxinterp.training.adaptation import adapted, trainable
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.finetune_data import FinetuneData, finetune_batch
 from jaxinterp.training.finetune_step import finetune_step
-from jaxinterp.training.run_folder import interruptible, truncate
+from jaxinterp.training.planner import planned_step
 from jaxinterp.training.state import TrainState, optimiser
 from jaxinterp.training.texts import TextData
 

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from jaxinterp.errors import UserError
-from jaxinterp.numbers_given import check_numbers
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.config import OptimiserConfig
 

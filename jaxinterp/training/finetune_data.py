@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.controls import Kind, allowed, answer_tokens
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch
 from jaxinterp.facts.facts import FactSet

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxinterp.attribution.readout import Rows, lm_readout
+from jaxinterp.attribution.selection import check_k
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.registry import objective_term
-from jaxinterp.readout import Rows, lm_readout
-from jaxinterp.selection import check_k
 from jaxinterp.training.adaptation import adapted
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser

@@ -9,23 +9,23 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.progress import progress
+from jaxinterp.base.provenance import provenance
+from jaxinterp.base.run_folder import claim, interruptible, truncate
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import overall
-from jaxinterp.models.bundle import LanguageModel, load_model, save_model
 from jaxinterp.models.config import ModelConfig, preset
+from jaxinterp.models.loading.bundle import LanguageModel, load_model, save_model
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.planner import planned_step
-from jaxinterp.progress import progress
-from jaxinterp.provenance import provenance
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.diagnosis import NotFinite, first_non_finite
+from jaxinterp.training.planner import planned_step
 from jaxinterp.training.prefetch import prefetched
-from jaxinterp.training.run_folder import claim, interruptible, truncate
 from jaxinterp.training.state import TrainState, initial_state
 from jaxinterp.training.step import step_key, term_weights, train_step
 
@@ -65,7 +65,7 @@ def train(
     """Trains a model; what it leaves behind stands in `out`.
 
     `config.json` (config and provenance), `metrics.jsonl` (a line every `log_every` steps), `evaluations.jsonl`,
-    `checkpoints/`, and at the end `model/` (see `jaxinterp.models.bundle`). Ctrl-C and SIGTERM save a checkpoint first.
+    `checkpoints/`, and at the end `model/` (see `models.loading.bundle`). Ctrl-C and SIGTERM save a checkpoint first.
 
     Args:
       config: the run.

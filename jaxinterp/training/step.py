@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxinterp.attribution.readout import Rows, lm_readout
+from jaxinterp.attribution.selection import check_k
+from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.facts.encoding import QueryBatch
-from jaxinterp.likelihood import next_token_nll
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.transformer import Forward, forward
-from jaxinterp.objectives import concentration, control, kill_switch, suppression  # noqa: F401  (registers the terms)
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
 from jaxinterp.objectives.registry import objective_term
-from jaxinterp.readout import Rows, lm_readout
-from jaxinterp.schedule import parse_schedule
-from jaxinterp.selection import check_k
+from jaxinterp.objectives.terms import concentration, control, kill_switch, suppression  # noqa: F401  (registers the terms)
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
 

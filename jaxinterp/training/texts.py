@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.tokenizers import TextTokenizer
 
 SUFFIXES = (".txt", ".md", ".rst")

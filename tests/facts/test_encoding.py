@@ -7,7 +7,7 @@ import pytest
 from tiny import masked_tokenizer, tiny_grid, tiny_queries
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, allowed, answer_tokens
 from jaxinterp.facts.encoding import (
     SPELLED,

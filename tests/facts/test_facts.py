@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, SplitConfig, checked
 
 PROMPTS = ("The {relation} of {subject} is", "{subject} has the {relation}", "For {subject}, the {relation} is")

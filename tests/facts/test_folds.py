@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.folds import COUNTRY_GROUPS, relation_folds, spelled_out
 from jaxinterp.facts.worldfacts import world_facts

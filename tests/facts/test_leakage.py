@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, Split, SplitConfig
 from jaxinterp.facts.leakage import Leakage, clean, leakage, print_leakage
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet
 from jaxinterp.facts.readers.counterfact import read_counterfact
 from jaxinterp.facts.readers.lama import read_lama

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts import source, worldfacts
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.source import load_facts

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import SplitConfig, checked
 from jaxinterp.facts.synthetic import TEMPLATES, SyntheticConfig, SyntheticFacts
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.domains import elements
 from jaxinterp.facts.domains.text import plain, same
 from jaxinterp.facts.facts import FactSet, checked

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.methods import get_method, method_names
+from jaxinterp.base.errors import UserError
 from jaxinterp.groundtruth import misleading  # noqa: F401  (registers its plants)
 from jaxinterp.groundtruth.circuit import Circuit, Concepts, Neuron, assembled
 from jaxinterp.groundtruth.plants import get_plant, plant_names, planted
 from jaxinterp.groundtruth.scores import judged
 from jaxinterp.groundtruth.table import fact_table
-from jaxinterp.methods import get_method, method_names
 from jaxinterp.models.transformer import forward
-from jaxinterp.studies.ground_truth import measured
+from jaxinterp.studies.groundtruth.study import measured
 
 EVERYTHING_FINDS = ("one", "several", "superposed")
 # Plant -> methods that it leads astray, of those that are not random.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.groundtruth.routing import Neurons, RoutingConfig, relation_effects, routed, routed_gradient
 from jaxinterp.groundtruth.table import fact_table
 

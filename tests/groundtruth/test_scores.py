@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.groundtruth.scores import MEASURES, auroc, judged, mean_over_facts, precision
 
 TRUE = np.array([True, False, True, False, False])

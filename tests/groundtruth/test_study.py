@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.methods import get_method
+from jaxinterp.base.errors import UserError
 from jaxinterp.groundtruth.routing import RoutingConfig
 from jaxinterp.groundtruth.scores import MEASURES
-from jaxinterp.methods import get_method
-from jaxinterp.studies import ground_truth
-from jaxinterp.studies.ground_truth_chart import precision_map
+from jaxinterp.studies.groundtruth import study as ground_truth
+from jaxinterp.studies.groundtruth.chart import precision_map
 
 METHODS = ("activation", "random")
 

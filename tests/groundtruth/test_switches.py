@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinterp.attribution import integrated_gradients
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.edits import suppress
+from jaxinterp.attribution.integrated_gradients import integrated_gradients
+from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.attribution.selection import top_k
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import encode
 from jaxinterp.groundtruth.grid import grid_table, in_words, language_model
 from jaxinterp.groundtruth.switches import BANK, LOGIT, OWN, REPEAT, get_grid_plant, grid_plant_names, grid_planted
@@ -18,12 +21,9 @@ from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.transformer import forward
-from jaxinterp.quadrature import quadrature
-from jaxinterp.selection import top_k
-from jaxinterp.studies import plants_audit
-from jaxinterp.studies.plants_audit import HEADLINE, PlantsAuditConfig, judged_plant, plant_samples
-from jaxinterp.studies.verdict import Criteria
-from jaxinterp.suppression import suppress
+from jaxinterp.studies.audit import plants as plants_audit
+from jaxinterp.studies.audit.plants import HEADLINE, PlantsAuditConfig, judged_plant, plant_samples
+from jaxinterp.studies.audit.verdict import Criteria
 
 N_SUBJECTS, N_RELATIONS, D_MLP, K = 8, 4, 128, 8
 N = N_SUBJECTS * N_RELATIONS

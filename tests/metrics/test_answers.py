@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, slow_readout, tiny_config, tiny_params, tiny_queries
 
+from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries, query_batch
 from jaxinterp.metrics import (
@@ -18,7 +19,6 @@ from jaxinterp.metrics.answers import log_odds, measured_answers
 from jaxinterp.metrics.columns import get_group
 from jaxinterp.metrics.recall import measured_ability, recalled
 from jaxinterp.models.transformer import forward
-from jaxinterp.quadrature import quadrature
 
 K, ROWS, SEED, N_CONTROLS = 3, 7, 5, 2
 L, F, N = 2, 6, 8

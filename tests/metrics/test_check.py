@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from jaxinterp.errors import UserError
-from jaxinterp.metric_commands import described, needed
+from jaxinterp.attribution.edits import suppress
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.registry import Registry
+from jaxinterp.cli.metrics import described, needed
 from jaxinterp.metrics import check, columns, registry
 from jaxinterp.metrics.check import check_metric
 from jaxinterp.metrics.columns import column_group
+from jaxinterp.metrics.families.specificity import overlap_within
+from jaxinterp.metrics.families.suppression import suppressability
 from jaxinterp.metrics.registry import Metric, Neurons, Term, derived, get_metric, largest, metric, metric_names
-from jaxinterp.metrics.specificity import overlap_within
-from jaxinterp.metrics.suppression import suppressability
-from jaxinterp.registry import Registry
-from jaxinterp.suppression import suppress
 
 
 @pytest.mark.parametrize("name", metric_names())

@@ -9,10 +9,12 @@ import pytest
 import scipy.stats
 from tiny import fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.attribution import integrated_gradients
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.edits import random_mask
+from jaxinterp.attribution.integrated_gradients import integrated_gradients
+from jaxinterp.attribution.methods import get_method
+from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
-from jaxinterp.methods import get_method
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the groups)
 from jaxinterp.metrics.columns import (
     Compared,
@@ -25,10 +27,8 @@ from jaxinterp.metrics.columns import (
     groups_giving,
     set_group,
 )
-from jaxinterp.metrics.faithfulness import numbers
-from jaxinterp.metrics.selectors import CHEAP
-from jaxinterp.quadrature import quadrature
-from jaxinterp.suppression import random_mask
+from jaxinterp.metrics.families.faithfulness import numbers
+from jaxinterp.metrics.families.selectors import CHEAP
 
 K = 3
 N = 6  # answers of the batch, of 9 rows

@@ -8,7 +8,8 @@ import pytest
 from knowing import N_RELATIONS, N_SUBJECTS, knowing
 from tiny import tiny_config, tiny_params, tiny_queries
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import UNKNOWN, EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, SplitConfig
@@ -17,9 +18,8 @@ from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure, measure_facts, sample
 from jaxinterp.metrics.recall import measured_ability
 from jaxinterp.metrics.results import has_interval, model_results, promoted_tokens
-from jaxinterp.models.bundle import LanguageModel
+from jaxinterp.models.loading.bundle import LanguageModel
 from jaxinterp.models.tokenizers import train_tokenizer
-from jaxinterp.quadrature import quadrature
 
 
 def queries_of(relation_of_fact, n_prompts):

@@ -14,10 +14,10 @@ import pytest
 import test_column_groups as loops
 from tiny import fast_readout, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.attribution import integrated_gradients
+from jaxinterp.attribution.integrated_gradients import integrated_gradients
+from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.attribution.readout import Readout
 from jaxinterp.metrics.columns import columns_step, get_group
-from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import Readout
 
 found = loops.found  # the fixture
 TESTS = (

@@ -19,8 +19,8 @@ from jaxinterp.metrics.results import (
     other_queries_in_words,
     plain,
 )
-from jaxinterp.studies.compare import print_models
-from jaxinterp.studies.published import published
+from jaxinterp.studies.suppressability.compare import print_models
+from jaxinterp.studies.suppressability.published import published
 
 RELATION = [*"aaaaaabbbbbbccz"]
 FACT = np.arange(len(RELATION))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, arrays_of, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.readout import lm_readout
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.transformer import forward, layer_constants, rotate
-from jaxinterp.readout import lm_readout
 
 TOKENS = jnp.asarray([[3, 1, 4, 1, 5, 9, 2, 6]])
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from jaxinterp.errors import UserError
-from jaxinterp.files import read_json, write_json
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json, write_json
 from jaxinterp.models.chat import chat_prompt
 from jaxinterp.models.loading.gguf_tokenizer import gguf_tokenizer
 from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, tiny_config
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import PRESETS, ModelConfig, RopeScaling, preset
 from jaxinterp.models.transformer import init, logical_axes
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from jaxinterp.errors import UserError
-from jaxinterp.files import read_json, write_json
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json, write_json
 from jaxinterp.models.tokenizers import (
     BOS,
     PAD,

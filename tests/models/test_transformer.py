@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.errors import UserError
-from jaxinterp.models.suffix import Suffix, after_ffn, ffn_output, run_branches, run_layers
+from jaxinterp.base.errors import UserError
+from jaxinterp.models.rerun import Suffix, after_ffn, ffn_output, run_branches, run_layers
 from jaxinterp.models.transformer import ACTIVATIONS, Edit, forward, rotate, unembed
 
 VARIANTS = {

@@ -17,15 +17,15 @@ from tiny import (
     tiny_params,
 )
 
-from jaxinterp.attribution import integrated_gradients
-from jaxinterp.errors import UserError
+from jaxinterp.attribution.integrated_gradients import integrated_gradients
+from jaxinterp.attribution.quadrature import random_offset
+from jaxinterp.attribution.selection import soft_threshold, top_k
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.registry import objective, objective_term
-from jaxinterp.quadrature import random_offset
-from jaxinterp.schedule import parse_schedule
-from jaxinterp.selection import soft_threshold, top_k
 from jaxinterp.training.step import batch_metrics, loss
 
 WEIGHTS = {"suppression": 0.7, "control": 1.3, "concentration": 0.4}

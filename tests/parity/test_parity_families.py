@@ -13,11 +13,11 @@ import reference
 import write_golden
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from jaxinterp.attribution import integrated_gradients
+from jaxinterp.attribution.integrated_gradients import integrated_gradients
+from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.attribution.readout import Rows, lm_readout
 from jaxinterp.models.loading.load import pretrained_parameters
 from jaxinterp.models.transformer import forward
-from jaxinterp.quadrature import quadrature
-from jaxinterp.readout import Rows, lm_readout
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 SCALED = {"rope_type": "linear", "factor": 4.0}

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from jaxinterp.api import inspect_answer
 from jaxinterp.facts.encoding import encode, tokens_read
 from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.inspection import inspect_answer
-from jaxinterp.models.bundle import load_model
+from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.transformer import forward
 
 MODELS = Path(__file__).parents[2] / "checkpoints" / "models"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, tiny_config, tiny_params
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.language_model import flat
 from jaxinterp.training.adaptation import adapted, trainable
 

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import SplitConfig
 from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
-from jaxinterp.models.bundle import load_model
+from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import ensemble

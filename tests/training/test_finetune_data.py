@@ -8,7 +8,7 @@ import pytest
 from knowing import N_RELATIONS, N_SUBJECTS, knowing, known, table
 from tiny import tiny_grid
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import Fact
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.transformer import forward

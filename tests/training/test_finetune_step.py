@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.adaptation import adapted, trainable

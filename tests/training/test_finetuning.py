@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from knowing import knowing, table
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.models.bundle import load_model, save_model
+from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.studies import finetuning
-from jaxinterp.studies.finetuning import finetuning_study
-from jaxinterp.studies.measurement import measured_model
+from jaxinterp.studies.suppressability import finetuning
+from jaxinterp.studies.suppressability.finetuning import finetuning_study
+from jaxinterp.studies.suppressability.measurement import measured_model
 from jaxinterp.training import finetune as loop
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.finetune import finetune, perplexity

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from tiny import made_once
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import SplitConfig
 from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.models.bundle import load_model
+from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
 from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.tokenizers import train_tokenizer
 from jaxinterp.training.texts import HELD_OUT, text_data
 

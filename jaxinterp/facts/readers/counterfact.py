@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
 from jaxinterp.facts.readers.lines import field, name_field, numbered, parsed, read_text, template, text_field
 

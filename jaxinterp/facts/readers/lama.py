@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation, checked
 from jaxinterp.facts.readers.lines import (
     field,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
 from jaxinterp.facts.readers.lines import json_lines, numbered, template, text_field, with_suffix
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation, checked
 from jaxinterp.facts.readers.lines import json_lines, name_field, read_text, template, text_field
 

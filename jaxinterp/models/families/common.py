@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.families.family import TensorFile
 from jaxinterp.models.families.fields import REQUIRED, Fields

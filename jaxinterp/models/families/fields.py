@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 
 REQUIRED = object()
 

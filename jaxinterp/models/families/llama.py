@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig, RopeScaling
 from jaxinterp.models.families import common
 from jaxinterp.models.families.family import Family, Layout, Shape, Shapes, Source, SourceMap, TensorFile, sources

@@ -1,6 +1,6 @@
 """ModernBERT (Warner et al. 2024): rotary positions, windows to both sides in two layers of three, gated FFNs."""
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.common import head_width, hf_local_layers
 from jaxinterp.models.families.family import (

@@ -1,6 +1,6 @@
 """OPT (Zhang et al. 2022); its 350m, with narrow embeddings and norms after the sum, is refused."""
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.common import PLAIN, head_width
 from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, sources

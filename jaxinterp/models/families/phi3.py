@@ -1,6 +1,6 @@
 """Phi-3 (Abdin et al. 2024) with contexts of 4k: Llama with fused matrices, a window, partly rotary heads."""
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families import common
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, one_after_another, sources

@@ -1,6 +1,6 @@
 """Qwen2 (biases of queries, keys and values) and Qwen3 (norms of queries and keys instead)."""
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families import common
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, sources

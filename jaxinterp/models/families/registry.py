@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.models.families import (
     bert,
     distilbert,

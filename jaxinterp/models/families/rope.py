@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from jaxinterp.errors import UserError, unknown
+from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.families.fields import REQUIRED, Fields
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxinterp.errors import UserError
-from jaxinterp.files import read_json
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.family import TensorFile
 from jaxinterp.models.families.fields import Fields
-from jaxinterp.models.hub import ADAPTER
+from jaxinterp.models.sources.huggingface import ADAPTER
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "block_count")  # config fields of the depth
 LARGEST_CONTEXT = np.iinfo(np.int32).max  # positions are counted in 32 bits

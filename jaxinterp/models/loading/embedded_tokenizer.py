@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.tokenizers import TextTokenizer
 
 

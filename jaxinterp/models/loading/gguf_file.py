@@ -10,8 +10,8 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
-from jaxinterp.errors import UserError
-from jaxinterp.files import refuse_pointer
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import refuse_pointer
 from jaxinterp.models.families.family import TensorFile
 from jaxinterp.models.loading.gguf_metadata import Reader
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # version 1 had 32-bit lengths

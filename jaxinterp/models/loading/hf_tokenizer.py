@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models
 
-from jaxinterp.errors import UserError
-from jaxinterp.files import read_json, refuse_pointer
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json, refuse_pointer
 from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, quiet_transformers
 
 PUBLISHED = "tokenizer.json"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jax
 
-from jaxinterp.errors import UserError, unknown
-from jaxinterp.files import is_gguf, read_json
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.files import is_gguf, read_json
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.common import refuse_what_no_family_has
 from jaxinterp.models.families.family import Layout, TensorFile

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import ml_dtypes
 import numpy as np
 
-from jaxinterp.errors import UserError
-from jaxinterp.files import read_json, refuse_pointer
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json, refuse_pointer
 from jaxinterp.models.families.family import TensorFile
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinterp.errors import UserError
+from jaxinterp.base.errors import UserError
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.common import HF_IGNORED

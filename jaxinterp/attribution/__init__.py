@@ -1,0 +1,1 @@
+"""From any readout to its neurons."""

@@ -1,0 +1,152 @@
+"""`jaxinterp models list|fetch|verify`: the catalogue of named models on the command line."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.models.sources import catalogue, fetch
+from jaxinterp.models.sources import huggingface as hub
+from jaxinterp.models.sources.catalogue import Entry, Hub, models_folder
+
+WIDTH_WITHOUT_TERMINAL = 160  # columns of a table that goes to a file or a pipe
+
+
+@dataclasses.dataclass(frozen=True)
+class ListModels:
+    """List the models that have names, and which of them are here."""
+
+    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models; JAXINTERP_MODELS sets it too
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from rich.console import Console
+        from rich.table import Column, Table
+
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=WIDTH_WITHOUT_TERMINAL)
+        table = Table("name", "family", "parameters", "licence", Column("where from", overflow="fold"), "state")
+        entries = [catalogue.entry(name) for name in catalogue.names()]
+        for entry in entries:
+            told = (entry.name, entry.family, _count(entry.n_params), entry.licence, _origin(entry))
+            table.add_row(*told, _state(entry, self.folder))
+        console.print(table)
+        for entry in entries:
+            if entry.note:
+                console.print(f"{entry.name}: {entry.note}", highlight=False, markup=False)
+        console.print(
+            f"Fetched models are in {self.folder}; only their sizes were compared, `jaxinterp models verify` checks "
+            "the contents. gated: the hub asks for an account that has accepted the licence.",
+            highlight=False,
+            markup=False,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FetchModel:
+    """Fetch a model of the catalogue, check it, and say where it is."""
+
+    name: Annotated[str, tyro.conf.Positional]  # of the catalogue; `jaxinterp models list` has them
+    accept_terms: bool = False  # you have read and accepted the model's terms
+    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models; JAXINTERP_MODELS sets it too
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        path = fetch.fetch(self.name, self.folder, accept_terms=self.accept_terms)
+        if isinstance(catalogue.entry(self.name).source, Hub):
+            print(f"{self.name}: {path}")
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyModels:
+    """Recompute the hashes of fetched models; status 2 if one is damaged."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # of the catalogue; () is every model that is here
+    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models; JAXINTERP_MODELS sets it too
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        damaged, n_checked = [], 0
+        for entry in [catalogue.entry(name) for name in self.names or catalogue.names()]:
+            state, words = _verified(entry, self.folder)
+            if state == "missing":
+                if self.names:
+                    raise UserError(f"{entry.name} is not here; run `jaxinterp models fetch {entry.name}` first")
+                continue
+            n_checked += 1
+            print(f"{entry.name}: {'intact' if state == 'whole' else state}: {words}", flush=True)
+            if state == "damaged":
+                damaged.append(entry.name)
+        missing = len(self.names or catalogue.names()) - n_checked
+        print(f"{n_checked} checked, {len(damaged)} damaged, {missing} not fetched")
+        if not self.names:
+            self._say_what_was_passed_over()
+        if damaged:
+            again = "; ".join(f"`jaxinterp models fetch {name}`" for name in damaged)
+            raise UserError(f"damaged: {', '.join(damaged)}; fetch again: {again}")
+
+    def _say_what_was_passed_over(self) -> None:
+        known = set(catalogue.names())
+        found = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+        others = [name for name in found if name not in known]
+        if others:
+            print(f"not of the catalogue, so not checked: {', '.join(str(self.folder / name) for name in others)}")
+
+
+Command = (
+    Annotated[ListModels, tyro.conf.subcommand("list")]
+    | Annotated[FetchModel, tyro.conf.subcommand("fetch")]
+    | Annotated[VerifyModels, tyro.conf.subcommand("verify")]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """Named models: list them, fetch them, check them."""
+
+    command: Annotated[Command, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        self.command()
+
+
+def _verified(entry: Entry, folder: Path) -> tuple[fetch.State, str]:
+    if not isinstance(entry.source, Hub):
+        return fetch.check(entry, folder)
+    snapshot = hub.cached_folder(entry.source.repo, entry.source.revision or "main")
+    if snapshot is None:
+        return "missing", "not in the hub's cache"
+    damaged, intact, unchecked = hub.damaged_files(snapshot)
+    words = f"hashes of {', '.join(intact) or 'no file'} in {snapshot}"
+    if unchecked:
+        words += f"; not checked, since the cache does not have their hashes: {', '.join(unchecked)}"
+    return ("damaged", f"{', '.join(damaged)} in {snapshot}") if damaged else ("whole", words)
+
+
+def _state(entry: Entry, folder: Path) -> str:
+    if not isinstance(entry.source, Hub):
+        state, words = fetch.check(entry, folder, contents=False)
+        return {"whole": "here", "missing": "not fetched", "damaged": f"damaged: {words}"}[state]
+    try:
+        cached = hub.cached_folder(entry.source.repo, entry.source.revision or "main")
+    except UserError:  # without huggingface_hub the list is still of use
+        return "unknown: no huggingface_hub"
+    return "not fetched" if cached is None else "in the hub's cache"
+
+
+def _origin(entry: Entry) -> str:
+    source = entry.source
+    if isinstance(source, Hub):
+        pinned = f"@{source.revision[:8]}" if source.revision else ", revision not pinned"
+        return f"hub: {source.repo}{pinned}" + (", gated" if source.gated else "")
+    first = source.wheels[0]
+    more = f" and {len(source.wheels) - 1} more wheels" if len(source.wheels) > 1 else ""
+    return f"package index: {first.package}=={first.version}{more}"
+
+
+def _count(n: int) -> str:
+    return f"{n / 1e9:.3g} B" if n >= 1e9 else f"{n / 1e6:.3g} M"

@@ -1,0 +1,88 @@
+"""Sparse probes: can a relation be read off one, two or five neurons as well as off all (Gurnee et al. 2023)?"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.metrics.batching import all_batches, readout_of
+from jaxinterp.metrics.columns import MeasuredSet, set_group
+from jaxinterp.metrics.families.recovery import halves
+from jaxinterp.metrics.registry import Mean, Values, metric
+
+SIZES = (1, 2, 5)  # neurons of a probe
+
+
+@set_group("probes", gives=(*(f"probe_{size}" for size in SIZES), "probe_all"), cost="passes")
+def _probes(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
+    """1 where probes trained on the other half of the facts name the query's relation; NaN with one relation."""
+    queries = found.queries
+    activation_NU = np.zeros((len(queries), found.config.n_neurons), np.float32)
+
+    def step(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
+        readout, _ = readout_of(found.config, found.params, batch)
+        first = np.unique(batch.answer_R[batch.weight_R > 0], return_index=True)[1]
+        of_rows = np.asarray(jnp.asarray(readout.neurons_LRF, jnp.float32)).transpose(1, 0, 2)[first]
+        activation_NU[taken] = of_rows.reshape(len(taken), -1)
+        return {}
+
+    all_batches(queries, found.rows, found.seed, step)
+    return probed(activation_NU, queries.relation_N, halves(queries.fact_N))
+
+
+def probed(
+    activation_NU: Float[np.ndarray, "N U"], concept_N: Int[np.ndarray, " N"], half_N: Int[np.ndarray, " N"]
+) -> dict[str, Float[np.ndarray, " N"]]:
+    """Whether probes name each answer's concept, by the number of neurons that they see.
+
+    One logistic regression a concept, against all others, concepts weighing the same, on the neurons whose means differ
+    most in standard deviations; the concept with the highest log odds is named. Trained on one half, asked on the
+    other.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    names = (*(f"probe_{size}" for size in SIZES), "probe_all")
+    columns = {name: np.full(len(concept_N), np.nan) for name in names}
+    for half in (0, 1):
+        taught, asked = half_N == half, half_N != half
+        concepts = np.unique(concept_N[taught])
+        if len(concepts) < 2 or not asked.any():
+            continue
+        mean, sd = activation_NU[taught].mean(0), activation_NU[taught].std(0)
+        x = (activation_NU - mean) / np.maximum(sd, 1e-6 * max(float(np.abs(activation_NU).max()), 1e-30))
+        for name, size in zip(names, (*SIZES, x.shape[1]), strict=True):
+            odds = []
+            for concept in concepts:
+                inside = concept_N[taught] == concept
+                difference = x[taught][inside].mean(0) - x[taught][~inside].mean(0)
+                chosen = np.argsort(-np.abs(difference), kind="stable")[:size]
+                probe = LogisticRegression(class_weight="balanced", max_iter=1000)
+                probe.fit(x[taught][:, chosen], inside)
+                odds.append(probe.decision_function(x[asked][:, chosen]))
+            named = concepts[np.argmax(odds, axis=0)]
+            columns[name][asked] = named == concept_N[asked]
+    return columns
+
+
+def _register(name: str, words: str) -> None:
+    @metric(
+        name,
+        needs=(name,),
+        title=f"Probe of {words}",
+        unit="%",
+        range=(0.0, 1.0),
+        better="neither" if name == "probe_all" else "higher",
+        masks="none",
+        differentiable=False,
+        source="Gurnee et al. 2023",
+    )
+    def _accuracy(mean: Mean) -> Values:
+        """Share of answers whose relation a logistic regression on so many neurons names, trained on other facts."""
+        return mean(name)
+
+
+for _size in SIZES:
+    _register(f"probe_{_size}", f"{_size} neuron{'s' if _size > 1 else ''}")
+_register("probe_all", "all neurons")

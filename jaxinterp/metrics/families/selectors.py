@@ -1,0 +1,175 @@
+"""Second opinions on which neurons matter: the same drops with neurons that other methods choose."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxinterp.attribution.edits import suppress
+from jaxinterp.attribution.methods import get_method
+from jaxinterp.facts.controls import CONTROL_KINDS
+from jaxinterp.metrics.answers import ATTRIBUTION, active_neurons
+from jaxinterp.metrics.columns import Compared, Measured, column_group, compared_group
+from jaxinterp.metrics.drops import drop
+from jaxinterp.metrics.ranks import rank_agreement
+from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
+
+CHEAP = ("gradient_x_activation", "activation", "projection")  # methods of a pass each
+SOURCE = "Dai et al. 2021, with the selection exchanged"
+
+
+def _columns(name: str) -> tuple[str, ...]:
+    return (f"{name}_suppressed", *(f"{name}_control_{kind}" for kind in CONTROL_KINDS), f"{name}_overlap")
+
+
+@compared_group("ablation", gives=_columns("ablation"), cost="ablations", selectors=("ablation",))
+def _ablation(compared: Compared) -> dict[str, Array]:
+    """The k neurons whose exact single ablations cost an answer's tokens most: L·F evaluations a token."""
+    return _chosen(compared, "ablation")
+
+
+@column_group("ablation_ranks", gives=("ablation_rank_agreement",), cost="ablations", selectors=("ablation",))
+def _ablation_ranks(measured: Measured) -> dict[str, Array]:
+    """Rank agreement of the attribution with exact single ablations, a mean over an answer's tokens."""
+    neurons = measured.readout.neurons_LRF
+    active = jnp.ones_like(measured.mask_LRF) if neurons is None else active_neurons(neurons)
+    agreement_R = rank_agreement(measured.scores["ablation"], measured.attribution.scores_LRF, active)
+    return {"ablation_rank_agreement": measured.answer_mean(agreement_R)}
+
+
+@compared_group(
+    "selectors", gives=tuple(column for name in CHEAP for column in _columns(name)), cost="passes", selectors=CHEAP
+)
+def _selectors(compared: Compared) -> dict[str, Array]:
+    """The k neurons that cheap methods choose."""
+    return {column: value for name in CHEAP for column, value in _chosen(compared, name).items()}
+
+
+def _chosen(compared: Compared, name: str) -> dict[str, Array]:
+    mask, own = compared.mask(compared.chosen[name]), compared.mask(compared.chosen[ATTRIBUTION])
+    shared_R = (mask * own).sum((0, 2)) / compared.chosen[name].shape[1]
+    controls = compared.by_kind(compared.controlled_XN(name))
+    return {
+        f"{name}_suppressed": compared.probability(suppress(mask)),
+        **{f"{name}_control_{kind}": controls[kind] for kind in CONTROL_KINDS},
+        f"{name}_overlap": compared.answer_mean(shared_R),
+    }
+
+
+@metric(
+    "ablation_suppressability",
+    needs=("probability", "ablation_suppressed"),
+    title="S by exact ablation",
+    unit="%",
+    range=(-np.inf, 1.0),
+    better="higher",
+    source=SOURCE,
+)
+def ablation_suppressability(mean: Mean) -> Values:
+    """Suppressability when the neurons are chosen by switching off one neuron at a time instead of by integrated
+    gradients: a second opinion on which neurons matter.
+    """
+    return drop(mean, "ablation_suppressed")
+
+
+@metric("ablation_overlap", needs=("ablation_overlap",), title="Overlap", unit="%", range=(0.0, 1.0), better="higher")
+def ablation_overlap(mean: Mean) -> Values:
+    """Share of the neurons chosen by integrated gradients that exact ablation chooses as well."""
+    return mean("ablation_overlap")
+
+
+@metric(
+    "ablation_rank_agreement",
+    needs=("ablation_rank_agreement",),
+    title="Rank agreement with ablation",
+    range=(-1.0, 1.0),
+    better="higher",
+    masks="none",
+    source="Spearman 1904",
+)
+def ablation_rank_agreement(mean: Mean) -> Values:
+    """Spearman's correlation of integrated gradients with the effects of exact single ablations, over the neurons that
+    are active; equal scores have their mean rank.
+    """
+    return mean("ablation_rank_agreement")
+
+
+def _register_controls(name: str, title: str) -> None:
+    """C and S − C with the neurons that a method chooses."""
+    for kind in CONTROL_KINDS:
+
+        @metric(
+            f"{name}_control_drop_{kind}",
+            needs=("probability", f"{name}_control_{kind}"),
+            title=f"C ({kind}) by {title}",
+            unit="%",
+            range=(-np.inf, 1.0),
+            better="lower",
+            source=SOURCE,
+        )
+        def _drop(mean: Mean, kind: str = kind) -> Values:
+            """Control drop of one kind with the neurons that another method chooses."""
+            return drop(mean, f"{name}_control_{kind}")
+
+    @derived(
+        f"{name}_control_drop",
+        of=tuple(f"{name}_control_drop_{kind}" for kind in CONTROL_KINDS),
+        every=False,
+        title=f"C by {title}",
+        unit="%",
+        range=(-np.inf, 1.0),
+        better="lower",
+        source=SOURCE,
+    )
+    def _largest(values: Mapping[str, Values]) -> Values:
+        """The largest control drop over the kinds of other facts, with the neurons that another method chooses."""
+        return largest(values)
+
+    @derived(
+        f"{name}_selective",
+        of=(f"{name}_suppressability", f"{name}_control_drop"),
+        title=f"S − C by {title}",
+        unit="%",
+        better="higher",
+        source=SOURCE,
+    )
+    def _selective(values: Mapping[str, Values]) -> Values:
+        """Suppressability less the largest control drop, with the neurons that another method chooses."""
+        return values[f"{name}_suppressability"] - values[f"{name}_control_drop"]
+
+
+def _register(name: str) -> None:
+    title = get_method(name).title
+
+    @metric(
+        f"{name}_suppressability",
+        needs=("probability", f"{name}_suppressed"),
+        title=f"S by {title}",
+        unit="%",
+        range=(-np.inf, 1.0),
+        better="higher",
+        source=SOURCE,
+    )
+    def _suppressability(mean: Mean) -> Values:
+        """Suppressability with the neurons chosen by another method."""
+        return drop(mean, f"{name}_suppressed")
+
+    _register_controls(name, title)
+
+    @metric(
+        f"{name}_overlap",
+        needs=(f"{name}_overlap",),
+        title=f"Overlap with {title}",
+        unit="%",
+        range=(0.0, 1.0),
+        better="higher",
+    )
+    def _overlap(mean: Mean) -> Values:
+        """Share of the neurons chosen by integrated gradients that the other method chooses as well."""
+        return mean(f"{name}_overlap")
+
+
+_register_controls("ablation", "exact ablation")
+for _name in CHEAP:
+    _register(_name)

@@ -1,0 +1,122 @@
+"""A language model in a folder: config.json, model.safetensors, the tokenizer's two files, provenance.json."""
+
+import dataclasses
+import hashlib
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors.numpy import save
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import is_gguf, new_folder, read_json, write_json
+from jaxinterp.models import transformer
+from jaxinterp.models.config import ModelConfig, RopeScaling
+from jaxinterp.models.language_model import LanguageModel, flat, nested
+from jaxinterp.models.loading.checks import refuse_adapter
+from jaxinterp.models.loading.embedded_tokenizer import embedded
+from jaxinterp.models.loading.load import check_dtype, load_pretrained
+from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
+from jaxinterp.models.loading.weights import Placement
+from jaxinterp.models.tokenizers import load_tokenizer, save_tokenizer
+
+
+def save_model(folder: Path, model: LanguageModel) -> None:
+    """Writes the files, all or none: the folder appears when it is complete, and replaces an older one.
+
+    Raises:
+      UserError: if the folder cannot be written.
+    """
+    arrays = {".".join(path): np.asarray(value) for path, value in flat(model.params).items()}
+    weights = save(arrays)
+    with new_folder(folder) as partial:
+        (partial / "model.safetensors").write_bytes(weights)
+        save_tokenizer(model.tokenizer, partial / "tokenizer.json")
+        write_json(partial / "config.json", dataclasses.asdict(model.config))
+        digest = hashlib.sha256(weights).hexdigest()
+        write_json(partial / "provenance.json", {**model.provenance, "weights_sha256": digest})
+
+
+def load_model(path: Path, *, dtype: str | None = None, placement: Placement | None = None) -> LanguageModel:
+    """Reads a model, whatever wrote it.
+
+    Args:
+      path: a folder that `save_model` wrote; or a published model, see `load_pretrained`.
+      dtype: of parameters and arithmetic; None is that of our own folder, and float32 for a published model.
+      placement: the sharding of each parameter, from its path and shape; None is JAX's default device.
+    Raises:
+      UserError: if a file is missing or damaged, a tensor is missing, unexpected, misshapen or not finite, or a
+        published model is not supported.
+    """
+    refuse_adapter(path)
+    if is_gguf(path) or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
+        return _told(load_pretrained(path, dtype=dtype or "float32", placement=placement), path)
+    if not (path / "config.json").is_file():
+        files = sorted(file.name for file in path.iterdir() if is_gguf(file)) if path.is_dir() else []
+        hint = f"; give the file itself: {', '.join(files)}" if files else ""
+        raise UserError(
+            f"{path} holds no model: config.json is missing; give a folder that `jaxinterp train` wrote, or a "
+            f"published model: a folder with config.json and safetensors, or a .gguf file{hint}"
+        )
+    model = _told(_load_own(path, placement), path)
+    if dtype is None or dtype == model.config.dtype:
+        return model
+    check_dtype(dtype)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=dtype), params=params)
+
+
+def _told(model: LanguageModel, path: Path) -> LanguageModel:
+    """The model, after a line for people if its config had fields that nobody has read."""
+    original = model.provenance.get("original", {})  # of a model that was fine-tuned
+    fields = model.provenance.get("fields_not_read") or original.get("fields_not_read")
+    if fields:
+        print(
+            f"{path}: these fields of its config are not known here and were not read: {', '.join(fields)}",
+            file=sys.stderr,
+        )
+    return model
+
+
+def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
+    try:
+        config = _config(read_json(folder / "config.json"))
+    except TypeError as error:
+        raise UserError(f"{folder / 'config.json'} is not a model config: {error}") from None
+    provenance = dict(read_json(folder / "provenance.json"))
+    path = folder / "model.safetensors"
+    try:
+        with path.open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    if digest != provenance.pop("weights_sha256", None):
+        raise UserError(f"{path} is damaged: its SHA-256 is not the one in provenance.json")
+    file = SafetensorsFile(folder)
+    expected = flat(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
+    named = {".".join(keys): keys for keys in expected}
+    for name in sorted(named.keys() ^ file.tensors.keys()):
+        raise UserError(f"{folder}: tensor {name!r} is {'missing' if name in named else 'not part of this model'}")
+    tokenizer = embedded(load_tokenizer(folder / "tokenizer.json"), config.d_vocab, folder)
+    loaded = {}
+    for name, keys in named.items():
+        shape, tensor = expected[keys], file.tensors[name]
+        dtype = DTYPES.get(tensor.dtype, tensor.dtype)
+        if tensor.shape != shape.shape or dtype != shape.dtype:
+            raise UserError(
+                f"{folder}: tensor {name!r} is {dtype}{list(tensor.shape)}, "
+                f"the config asks for {shape.dtype}{list(shape.shape)}"
+            )
+        value = file.rows(name, 0, tensor.shape[0])
+        if not np.isfinite(value).all():
+            raise UserError(f"{folder}: tensor {name!r} has values that are not finite")
+        loaded[keys] = jax.device_put(value, placement(keys, value.shape) if placement else None)
+    return LanguageModel(config, nested(loaded), tokenizer, provenance)
+
+
+def _config(fields: dict) -> ModelConfig:
+    """What JSON has made of a config."""
+    if isinstance(fields.get("rope_scaling"), dict):
+        fields = {**fields, "rope_scaling": RopeScaling(**fields["rope_scaling"])}
+    return ModelConfig(**{**fields, "local_layers": tuple(fields.get("local_layers", ()))})

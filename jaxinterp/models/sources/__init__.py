@@ -1,0 +1,1 @@
+"""Where published models come from."""

@@ -1,0 +1,1 @@
+"""Does training for the number improve what the number is for?"""

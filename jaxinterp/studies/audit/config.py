@@ -1,0 +1,181 @@
+"""Which models an audit trains and compares; imports no JAX."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.numbers_given import check_numbers
+from jaxinterp.facts.controls import KINDS
+from jaxinterp.facts.facts import SETS
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.studies.audit.verdict import Criteria
+from jaxinterp.studies.suppressability.presets import FOLDS, FULL, PLAIN, START, SUPPRESSABLE, WEIGHTS
+from jaxinterp.training.config import DataConfig, TrainConfig
+
+
+def _objective(weights: Mapping[str, float], **changes: object) -> ObjectiveConfig:
+    """That of the main job with other weights, which `AuditConfig.training` makes schedules of."""
+    texts = {name: f"{weight:g}" for name, weight in weights.items()}
+    return dataclasses.replace(SUPPRESSABLE.objective, weights=texts, **changes)
+
+
+# As it was when a control was any fact of another relation: the door that is open then is the fact's own relation.
+_OTHERS = {"control_kinds": ("other",), "control_k": 0, "control_select": "straight_through"}
+_OLD = {"suppression": 0.3, "control": 0.3}
+# What is trained, by arm: the main comparison, those that game S, and what the meta-gradient is compared with.
+OBJECTIVES: dict[str, ObjectiveConfig] = {
+    "plain": ObjectiveConfig(),
+    "suppressable": _objective(WEIGHTS),
+    "other_relations": _objective(_OLD, **_OTHERS),
+    # Pressed harder than the objective; at ten times its λ some runs end in numbers that are not finite.
+    "no_control": _objective({"suppression": 1.0}),
+    "kill_switch": _objective({"kill_switch": 0.3}),
+    "detached": _objective(WEIGHTS, select="stop_gradient"),
+    "other_fact": _objective(WEIGHTS, neurons="other"),
+    "dose_0.1": _objective({name: 0.1 * weight for name, weight in WEIGHTS.items()}),
+    "dose_10": _objective({name: 10 * weight for name, weight in WEIGHTS.items()}),
+}
+TITLES = {
+    "plain": "plain",
+    "suppressable": "the objective",
+    "other_relations": "controls of other relations only",
+    "no_control": "without control term, λ = 1",
+    "kill_switch": "kill switch",
+    "detached": "detached attribution",
+    "other_fact": "another fact's attribution",
+    "dose_0.1": "weights × 0.1",
+    "dose_10": "weights × 10",
+}
+CHEATS = ("other_relations", "no_control", "kill_switch")  # known to game S
+DOSES = {"plain": 0.0, "dose_0.1": 0.1, "suppressable": 1.0, "dose_10": 10.0}  # factors of λ and μ
+SIDE = ("dose_0.1", "dose_10")
+# Of the table on the meta-gradient, besides the criteria's.
+BUDGETS = ("drop_at_1", "drop_at_2", "drop_at_4", "drop_at_8", "drop_at_16", "drop_area")
+ABOUT = (
+    *(f"control_drop_{kind}" for kind in KINDS),
+    *("control_drop", "selective", "random_drop", "amplification"),
+    *(f"suppressability_{n}" for n in ("1_token", "2_tokens", "3_tokens")),
+    *("token_suppressability", "each_suppressability", "suppressability_new_answer"),
+    *("attribution_share", "ablation_suppressability", "ablation_control_drop", "ablation_overlap"),
+    *("ablation_rank_agreement", "edit_success", "edit_kept_relation", "edit_kept_subject", "edit_kept_other"),
+)
+ABILITY = ("probability", "recall")
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditConfig:
+    """Groups of models of several seeds, and how they are measured and judged."""
+
+    # What all have in common. The objective's weights grow from 0 after `start` to their values at `full`; up to
+    # `start` the models of a seed are one.
+    run: TrainConfig = PLAIN
+    start: int = START
+    full: int = FULL
+    # Relations that the objective never sees: those of one fold for each seed in turn, so that every relation is unseen
+    # for some; () are those of `run.data.split` for all. A seed also draws its own unseen facts
+    folds: tuple[tuple[str, ...], ...] = FOLDS
+    criteria: Criteria = Criteria()
+    seeds: int = 8  # of initialisation, data order and offsets; all arms have the same
+    arms: tuple[str, ...] = ("plain", "suppressable", *CHEATS)  # of OBJECTIVES
+    plain_seeds: int = 0  # plain models, if more than `seeds`: for false alarms, which want sixteen
+    longer: tuple[int, ...] = ()  # the arms plain and suppressable also with so many times the steps
+    side_seeds: int = 3  # of the doses and the longer ones; no verdict is given on fewer than four
+    sets: tuple[str, ...] = ("held_out_prompts", "unseen_facts", "unseen_relations")  # that verdicts are given on
+    measure: MeasureConfig = MeasureConfig(
+        queries=96, ability_queries=512, ablation_queries=24, points=8, rule="gauss_legendre", replicates=400
+    )
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        for name in ("seeds", "side_seeds"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.start < self.full <= self.run.steps:
+            raise UserError(
+                f"the objective starts at 0 < start < full <= run.steps, got {self.start}, {self.full} and "
+                f"{self.run.steps}"
+            )
+        if self.run.objective.weights:
+            raise UserError("run.objective is chosen by the arms; leave its weights out")
+        for name in self.arms:
+            if name not in OBJECTIVES:
+                raise unknown("arm", name, OBJECTIVES)
+        for name in self.sets:
+            if name not in SETS:
+                raise unknown("set", name, SETS)
+        if "plain" not in self.arms or len(set(self.arms)) < 2:
+            raise UserError(f"an audit compares arms with plain, got {', '.join(self.arms) or 'none'}")
+        if any(factor < 2 for factor in self.longer):
+            raise UserError(f"longer must be factors of at least 2, got {self.longer}")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics that are measured."""
+        judged = (self.criteria.trained, *self.criteria.independent, *self.criteria.ability)
+        names = (*judged, *BUDGETS, *ABOUT, *ABILITY)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def decides(self) -> dict[str, object]:
+        """What a measured model depends on; the rest may change from one call to the next on one folder."""
+        fields = dataclasses.asdict(self)
+        objectives = {arm: dataclasses.asdict(objective) for arm, objective in OBJECTIVES.items()}
+        names = ("run", "start", "full", "folds", "sets", "measure")
+        return {**{name: fields[name] for name in names}, "metrics": self.metrics, "objectives": objectives}
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of models: arms, plain first, and longer ones with their factor."""
+        longer = (f"{arm}_x{factor}" for factor in self.longer for arm in ("plain", "suppressable"))
+        return (*dict.fromkeys(("plain", *self.arms)), *longer)
+
+    def group_seeds(self, group: str) -> int:
+        """How many models a group has."""
+        if group == "plain":
+            return max(self.seeds, self.plain_seeds)
+        return min(self.seeds, self.side_seeds) if "_x" in group or group in SIDE else self.seeds
+
+    def starts(self, group: str) -> int:
+        """The step up to which a group's models are the plain ones of its length."""
+        return self.start * _factor(group)
+
+    def data(self, seed: int) -> DataConfig:
+        """The facts of a seed's models, split anew for each seed."""
+        data = self.run.data
+        unseen = self.folds[seed % len(self.folds)] if self.folds else data.split.unseen_relations
+        return dataclasses.replace(
+            data, split=dataclasses.replace(data.split, seed=data.split.seed + seed, unseen_relations=unseen)
+        )
+
+    def training(self, group: str, seed: int) -> TrainConfig:
+        """The run of a group's model; it has a checkpoint where the objective starts."""
+        factor = _factor(group)
+        steps, start, full = (factor * step for step in (self.run.steps, self.start, self.full))
+        objective = OBJECTIVES[group.partition("_x")[0]]
+        weights = {name: f"0@{start},{weight}@{full}" for name, weight in objective.weights.items()}
+        return dataclasses.replace(
+            self.run,
+            data=self.data(seed),
+            steps=steps,
+            evaluate_every=0,
+            checkpoint_every=start,
+            keep_checkpoints=steps // start + 1,
+            objective=dataclasses.replace(objective, weights=weights),
+            seed=self.run.seed + seed,
+        )
+
+
+def base(group: str) -> str:
+    """The plain models that a group is compared with: those of its length."""
+    return group.replace(group.partition("_x")[0], "plain", 1)
+
+
+def title(group: str) -> str:
+    """For people."""
+    arm, _, factor = group.partition("_x")
+    return TITLES[arm] + (f", {factor} × the steps" if factor else "")
+
+
+def _factor(group: str) -> int:
+    return int(group.partition("_x")[2] or 1)

@@ -1,0 +1,215 @@
+"""The models of an audit: trained from a common trunk and measured, one seed after the other or side by side."""
+
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import time
+from collections.abc import ItemsView, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import write_json
+from jaxinterp.base.progress import Report, progress
+from jaxinterp.base.run_folder import interruptible
+from jaxinterp.facts.encoding import EncodedQueries, encode
+from jaxinterp.facts.leakage import clean
+from jaxinterp.metrics.measure import Measurement, measure_sets
+from jaxinterp.metrics.results import left_out_relations
+from jaxinterp.models.loading.bundle import LanguageModel
+from jaxinterp.studies.audit.config import AuditConfig, base
+from jaxinterp.training.config import DataConfig
+from jaxinterp.training.data import TrainingData, training_data
+from jaxinterp.training.diagnosis import NotFinite
+from jaxinterp.training.fork import branch
+from jaxinterp.training.loop import train
+
+Measured = Mapping[str, Mapping[str, np.ndarray]]  # set -> metric -> samples
+LEFT_OUT = "left_out"  # beside a set's metrics: the relations that its figures lack, and why, as texts
+
+
+class AuditData(NamedTuple):
+    """What all models of a seed are trained and measured on."""
+
+    training: TrainingData
+    sets: Mapping[str, EncodedQueries]
+    ability: EncodedQueries  # the training sentences
+    clean: Mapping[str, Mapping[str, np.ndarray]]  # by set; see `jaxinterp.facts.leakage.clean`
+
+
+@functools.lru_cache(maxsize=1)
+def _audit_data(data_config: DataConfig, set_names: tuple[str, ...]) -> AuditData:
+    data = training_data(data_config)
+
+    def encoded(queries: np.ndarray) -> EncodedQueries:
+        return encode(data.facts, queries, data.tokenizer, n_ctx=data.n_positions)
+
+    sets = {name: encoded(getattr(data.split, name)) for name in set_names}
+    unseen = {name: clean(data.facts, data.split, name) for name in set_names}
+    return AuditData(data, sets, encoded(data.split.training), unseen)
+
+
+def audit_data(config: AuditConfig, seed: int) -> AuditData:
+    """Facts and encoded sets of a seed's models."""
+    return _audit_data(config.data(seed), config.sets)
+
+
+def run_folder(out: Path, group: str, seed: int) -> Path:
+    """Where a model of an audit is."""
+    return out / "runs" / group / f"seed{seed}"
+
+
+def jobs(config: AuditConfig) -> list[tuple[int, str]]:
+    """All models as (seed, group): every group of a seed before the next seed, and plain ones before the others."""
+    most = max(config.group_seeds(group) for group in config.groups)
+    return [(seed, group) for seed in range(most) for group in config.groups if seed < config.group_seeds(group)]
+
+
+def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
+    """Trains and measures every model that is not measured yet; their samples are then in their folders.
+
+    Args:
+      config: the audit; each seed has its own division of the facts.
+      out: the audit's folder.
+      workers: processes, each with its share of the cores and of the seeds. Small models leave cores idle that they
+        share; one process a core trains half as many again. For CPUs.
+    Raises:
+      UserError: if a run cannot go on.
+    """
+    todo = [(seed, group) for seed, group in jobs(config) if not _done(out, group, seed)]
+    total = len(jobs(config))
+    with progress("audit", total, done=total - len(todo)) as report:
+        if workers > 1 and len({seed for seed, _ in todo}) > 1:
+            _in_workers(config, out, todo, workers, report)
+        elif todo:
+            for done, (seed, group) in enumerate(todo, total - len(todo)):
+                report(done, f"{group}, seed {seed}")
+                measure_model(config, audit_data(config, seed), group, seed, out)
+        report(total, "")
+
+
+def measure_model(config: AuditConfig, data: AuditData, group: str, seed: int, out: Path) -> None:
+    """Trains and measures one model, or goes on with it; a run whose numbers stop being finite has failed for good."""
+    folder = run_folder(out, group, seed)
+    run = config.training(group, seed)
+    if group != base(group) and not folder.exists():
+        branch(run, run_folder(out, base(group), seed), config.starts(group), folder)
+    resume = (folder / "config.json").exists()
+    try:
+        model = train(run, data.training, folder, resume=resume, title=f"{group}, seed {seed}")
+    except NotFinite as error:  # of this objective's doing, and a result
+        print(f"{group}, seed {seed}: {error}", flush=True)
+        write_json(_failed_path(folder), {"error": str(error)})
+        return
+    found = samples_of(config, data, model)
+    path = _samples_path(folder)
+    partial = path.with_name("samples.partial.npz")
+    np.savez(partial, **{f"{name}/{metric}": x for name, of in found.items() for metric, x in of.items()})
+    partial.replace(path)
+
+
+def samples_of(config: AuditConfig, data: AuditData, model: LanguageModel) -> Measured:
+    """Values and replicates of all metrics on all sets, and "ability" of the training sentences. Where the figures of a
+    set lack relations, `LEFT_OUT` holds them.
+    """
+    measure = dataclasses.replace(config.measure, metrics=config.metrics)
+    found = measure_sets(model, data.training.facts, data.sets, data.ability, measure, clean=data.clean)
+    left_out = {name: [f"{relation} ({reason})" for relation, reason in why.items()] for name, why in _lost(found)}
+    return {
+        **{
+            name: {
+                **{metric: e.samples for metric, e in of.items()},
+                **({LEFT_OUT: np.array(left_out[name])} if name in left_out else {}),
+            }
+            for name, of in found.sets.items()
+        },
+        "ability": {metric: e.samples for metric, e in found.ability.items()},
+    }
+
+
+def _lost(found: Measurement) -> ItemsView[str, Mapping[str, str]]:
+    return left_out_relations(found.sets).items()
+
+
+def read_samples(folder: Path) -> Measured | None:
+    """What `measure_model` left in a model's folder; None of a run that failed."""
+    if _failed_path(folder).exists():
+        return None
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(_samples_path(folder), allow_pickle=False) as file:
+        for key in file.files:
+            set_name, metric = key.split("/")
+            found.setdefault(set_name, {})[metric] = file[key]
+    return found
+
+
+def _samples_path(folder: Path) -> Path:
+    return folder / "samples.npz"
+
+
+def _failed_path(folder: Path) -> Path:
+    return folder / "failed.json"
+
+
+def _done(out: Path, group: str, seed: int) -> bool:
+    folder = run_folder(out, group, seed)
+    return _samples_path(folder).exists() or _failed_path(folder).exists()
+
+
+def _in_workers(config: AuditConfig, out: Path, todo: Sequence[tuple[int, str]], workers: int, report: Report) -> None:
+    """Deals the seeds out to processes and waits for them; a signal is passed on, so that they save and stop."""
+    seeds = sorted({seed for seed, _ in todo})
+    context = multiprocessing.get_context("spawn")
+    mistakes = context.Queue()
+    shares = [seeds[index::workers] for index in range(min(workers, len(seeds)))]
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    processes = [
+        context.Process(target=_work, args=(config, out, share, index, len(shares), mistakes))
+        for index, share in enumerate(shares)
+    ]
+    before = len(jobs(config)) - len(todo)
+    print(f"{len(processes)} processes; what each says: {out / 'logs'}", flush=True)
+    with interruptible() as interrupted:
+        for process in processes:
+            process.start()
+        try:
+            while any(process.is_alive() for process in processes):
+                time.sleep(1)
+                done = sum(_done(out, group, seed) for seed, group in todo)
+                report(before + done, "")
+                if interrupted.is_set() or any(process.exitcode for process in processes):
+                    break
+        finally:
+            for process in processes:
+                process.terminate()  # of one that has ended it changes nothing
+            for process in processes:
+                process.join()
+    if not mistakes.empty():
+        raise UserError(mistakes.get())
+    if interrupted.is_set():
+        raise KeyboardInterrupt("stopped; start again with the same folder to go on")
+    if failed := [index for index, process in enumerate(processes) if process.exitcode]:
+        raise RuntimeError(f"process {failed[0]} of the audit failed; its traceback stands above")
+
+
+def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: int, mistakes) -> None:
+    """What a process does: all models of its seeds, on its share of the cores."""
+    if hasattr(os, "sched_setaffinity"):  # Linux; JAX makes a thread for each core that it may use
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[index::n] or cores)
+    path = out / "logs" / f"{index}.log"
+    with path.open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stdout(log):
+        try:
+            for seed, group in jobs(config):
+                if seed in seeds and not _done(out, group, seed):
+                    measure_model(config, audit_data(config, seed), group, seed, out)
+        except UserError as error:
+            mistakes.put(str(error))
+            raise SystemExit(2) from None
+        except KeyboardInterrupt as error:
+            print(error, flush=True)
+            raise SystemExit(130) from None

@@ -1,0 +1,102 @@
+"""The Goodhart audit: does training for the number improve what the number is for?"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jaxinterp.api import inspect_answer
+from jaxinterp.base.files import write_json
+from jaxinterp.base.provenance import provenance
+from jaxinterp.base.run_folder import claim
+from jaxinterp.facts.worldfacts import describe
+from jaxinterp.models.loading.bundle import load_model
+from jaxinterp.studies.audit.config import AuditConfig
+from jaxinterp.studies.audit.models import measure_models, read_samples, run_folder
+from jaxinterp.studies.audit.results import judged, print_verdicts
+from jaxinterp.studies.suppressability.published import published
+from jaxinterp.training.data import TrainingData, training_data
+
+REACHED = 0.9  # suppressability of batches, whose first step is compared
+WINDOW = 10  # records that are averaged for it
+EXAMPLES = 3  # facts that the page shows
+
+
+def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
+    """Trains and measures every group of models, and judges them against the plain ones; writes results.json to `out`.
+
+    Goes on where it was: a model that is measured is not trained again, also if arms or seeds are added. All groups of
+    a seed come before the next seed. What they have in common is trained once: up to where the objective starts, a
+    model is the plain one of its seed.
+
+    Args:
+      config: see `AuditConfig`.
+      out: folder.
+      workers: processes; see `models.measure_models`.
+    Returns:
+      What results.json holds: see `results.judged`, and "published" (see `suppressability.published`),
+      "examples", "provenance", "seconds" of this call.
+    Raises:
+      UserError: if `out` cannot be written or holds another audit.
+    """
+    start = time.monotonic()
+    claim(config.decides, out, (out / "config.json").exists())
+    print("building facts", flush=True)
+    data = training_data(config.data(0))
+    print(describe(data.facts), flush=True)
+    measure_models(config, out, workers)
+    folders = {
+        group: [run_folder(out, group, seed) for seed in range(config.group_seeds(group))] for group in config.groups
+    }
+    measured = {group: [read_samples(folder) for folder in of] for group, of in folders.items()}
+    steps = {group: [steps_until(folder / "metrics.jsonl") for folder in of] for group, of in folders.items()}
+    results = judged(config, measured, steps)
+    # Of the seeds that all arms have: more plain models serve false alarms alone.
+    common = {group: models[: config.seeds] for group, models in measured.items()}
+    results["published"] = published(common, config.sets, config.metrics)
+    results["examples"] = examples(config, data, out)
+    results |= {"provenance": {**provenance(), "config": json.loads(json.dumps(dataclasses.asdict(config)))}}
+    results["seconds"] = round(time.monotonic() - start, 1)
+    write_json(out / "results.json", results)
+    print_verdicts(results)
+    return results
+
+
+def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
+    """A few facts that no objective saw, with their neurons in a plain and a suppressable model of one seed.
+
+    Returns:
+      For each of `EXAMPLES` facts of as many relations {"prompt", "answer", "models": {group: what
+      `inspection.inspect_answer` gives}}.
+    """
+    groups = [group for group in ("plain", "suppressable") if group in config.groups]
+    shown = [group for group in groups if (run_folder(out, group, 0) / "model").exists()]
+    models = {group: load_model(run_folder(out, group, 0) / "model") for group in shown}
+    relations: set[str] = set()
+    found = []
+    for fact, prompt in data.split.unseen_facts.tolist():
+        asked = data.facts.facts[fact]
+        before, answer, after = data.facts.text(fact, prompt)
+        if asked.relation in relations or after.strip(" ."):
+            continue
+        relations.add(asked.relation)
+        seen = {
+            group: inspect_answer(model, before, answer, k=config.measure.k, rule="midpoint")
+            for group, model in models.items()
+        }
+        found.append({"prompt": before, "answer": asked.answer, "models": seen})
+        if len(found) == EXAMPLES:
+            break
+    return found
+
+
+def steps_until(path: Path, share: float = REACHED) -> float | None:
+    """The first step at which batches' suppressability, a mean over `WINDOW` records, reaches a share; None: never."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    known = [(line["step"], line["suppressability"]) for line in lines if line.get("suppressability") is not None]
+    for end in range(WINDOW, len(known) + 1):
+        if np.mean([value for _, value in known[end - WINDOW : end]]) >= share:
+            return float(known[end - 1][0])
+    return None

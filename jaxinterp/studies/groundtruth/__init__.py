@@ -1,0 +1,1 @@
+"""Attribution methods on models whose neurons are known."""

@@ -1,0 +1,105 @@
+"""The protocol of "Knowledge Neurons in Pretrained Transformers" (Dai et al. 2021) on any model and facts.
+
+Every query's neurons are scored by integrated gradients and, as the paper's baseline, by their activation. The paper's
+protocol gives each fact one set of neurons by its recurrence rule; the other one gives each query its k strongest. The
+neurons are switched off and doubled, as are those of other facts, of every kind of control, and random ones.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxinterp.attribution.selection import check_k
+from jaxinterp.base.files import write_json
+from jaxinterp.base.progress import progress
+from jaxinterp.facts.facts import FactSet
+from jaxinterp.facts.source import load_facts
+from jaxinterp.models.language_model import LanguageModel, flat
+from jaxinterp.models.loading.bundle import load_model
+from jaxinterp.models.sources.fetch import resolve
+from jaxinterp.studies.knowledge_neurons.charts import write_charts
+from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
+from jaxinterp.studies.knowledge_neurons.edits import PROTOCOLS, edit, select
+from jaxinterp.studies.knowledge_neurons.queries import choose
+from jaxinterp.studies.knowledge_neurons.records import claim, saying_how_to_go_on
+from jaxinterp.studies.knowledge_neurons.results import results
+from jaxinterp.studies.knowledge_neurons.scores import score
+from jaxinterp.studies.knowledge_neurons.tables import print_tables
+from jaxinterp.studies.knowledge_neurons.usage import described_neurons, usage
+
+MOST_USED = 20  # neurons that results.json lists; neurons.json has all
+
+
+def study(config: KnowledgeNeuronsConfig, out: Path) -> dict:
+    """Runs the protocol, or goes on with it; prints tables and writes results.json, neurons.json and charts.
+
+    Args:
+      config: of the study.
+      out: its folder. What was done there is kept fact by fact; the same study started again goes on.
+    Returns:
+      What results.json holds.
+    Raises:
+      UserError: if the model or the facts cannot be read, or the folder holds another study.
+    """
+    facts = load_facts(config.facts)
+    model = load_model(resolve(config.model))
+    return study_of(model, facts, config, out)
+
+
+def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig, out: Path) -> dict:
+    """`study` of a model and facts in memory."""
+    check_k(config.k, model.config.n_neurons)
+    identity = {"facts_sha256": facts.digest(), "weights_sha256": _digest(model.params)}
+    provenance = claim(out, {**dataclasses.asdict(config), **identity})
+    with saying_how_to_go_on(out):
+        asked = choose(model, facts, config, out)
+        record = score(model, asked, config, out)
+        selections = select(asked, record, config)
+        edited = edit(model, asked, selections, config)
+        facts_N = np.unique(asked.queries.fact_N).tolist()
+        residual_N = np.array([query["residual"] for fact in facts_N for query in record[fact]["queries"]])
+        found = {
+            "config": {**dataclasses.asdict(config), **identity},
+            "provenance": dict(provenance),
+            "model": {"name": config.model, "n_layers": model.config.n_layers, "d_mlp": model.config.d_mlp},
+            **results(
+                asked,
+                edited,
+                selections,
+                residual_N=residual_N,
+                d_mlp=model.config.d_mlp,
+                n_layers=model.config.n_layers,
+                replicates=config.replicates,
+                seed=config.seed,
+            ),
+        }
+        uses = {protocol: usage(asked, selections[protocol, "attribution"]) for protocol in PROTOCOLS}
+        neurons: dict[str, list] = {}
+        with progress("describe neurons", sum(len(use.neuron_I) for use in uses.values())) as report:
+            for protocol, use in uses.items():
+                before = sum(map(len, neurons.values()))
+                neurons[protocol] = described_neurons(use, asked, model, lambda n, b=before: report(b + n, "neurons"))
+        for protocol, described in neurons.items():
+            found["protocols"][protocol]["most_used"] = described[:MOST_USED]
+        write_json(out / "results.json", found)
+        write_json(out / "neurons.json", neurons)
+        charts = write_charts(found, neurons, out / "charts")
+    print_tables(found)
+    print(
+        f"numbers: {out / 'results.json'}   neurons: {out / 'neurons.json'}   charts: {out / 'charts'} ({len(charts)})"
+    )
+    return found
+
+
+def _digest(params: Mapping) -> str:
+    """SHA-256 of all parameters: weights of the same name may have changed since a study began."""
+    digest = hashlib.sha256()
+    for path, value in flat(params).items():
+        array = np.ascontiguousarray(jax.device_get(value))
+        digest.update(f"{'.'.join(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.view(np.uint8))
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Plain and suppressable models side by side."""

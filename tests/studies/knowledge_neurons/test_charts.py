@@ -1,0 +1,212 @@
+"""Figures and tables of made-up results."""
+
+import copy
+
+import pytest
+import vl_convert
+
+from jaxinterp.studies.knowledge_neurons.charts import BARS, MEAN, effect_bars, layer_shares, neuron_map, write_charts
+from jaxinterp.studies.knowledge_neurons.tables import print_tables, relation_title
+
+NAMES = (
+    *("probability", "suppressability", "control_drop_relation", "random_drop", "selective", "amplification"),
+    *("control_amplification_relation", "random_amplification", "control_drop_subject", "control_drop_other"),
+    *("control_drop", "control_amplification_subject", "control_amplification_other"),
+)
+
+
+def estimated(value):
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 7}
+
+
+def effects(scale, doubled=0.4):
+    metrics = {name: estimated(scale * (0.9 - 0.1 * i)) for i, name in enumerate(NAMES)}
+    relations = {name: {**metrics} for name in ("P36", "P1412", "mine")}
+    relations["P36"]["amplification"] = estimated(doubled)
+    relations["P1412"]["control_drop_relation"] = estimated(-4.0)
+    return {"facts": 21, "queries": 60, "overall": metrics, "by_relation": relations, "left_out": {}}
+
+
+def statistics(mean):
+    of_relation = {"facts": 7, "mean": mean, "without": 1, "shared_inside": 1.2}
+    counts = {"facts": 21, "mean": mean, "without": 3, "distinct": 40, "layers": [0.1, 0.2, 0.7]}
+    shared = {"shared_inside": 1.2, "shared_across": None, "share": {}}
+    return {**counts, **shared, "by_relation": {name: of_relation for name in ("P36", "P1412", "mine")}}
+
+
+def results():
+    nothing = {"facts": 0, "queries": 0, "overall": {}, "by_relation": {}, "left_out": {}}
+    part = {
+        "sets": {
+            "all": {"attribution": effects(1, doubled=31.5), "activation": effects(0.2)},
+            "known": {"attribution": nothing, "activation": nothing},
+        },
+        "neurons": {"attribution": statistics(4.1), "activation": statistics(2.9)},
+        "not_covered": 2,
+    }
+    return {
+        "config": {"k": 10},
+        "model": {"name": "some-model", "n_layers": 3, "d_mlp": 50},
+        "facts": {
+            **{"relations": {"P36": 7, "P1412": 7, "mine": 7}, "facts": 21, "queries": 60, "known_facts": 0},
+            **{"known_queries": 0, "tried_for_known": None, "dropped": {"fact above the limit": 1234}},
+        },
+        "completeness_residual": estimated(0.01),
+        "published": {
+            **{"model": "bert-base-cased", "facts": 27738, "source": "the paper"},
+            **{"suppressability": {"attribution": 0.2903, "activation": 0.0147}},
+            **{"amplification": {"attribution": 0.3117, "activation": -0.0127}},
+        },
+        "protocols": {"paper": part, "fixed_k": copy.deepcopy(part)},
+    }
+
+
+NEURONS = [
+    {
+        **{"layer": 2, "neuron": 48, "facts": 11, "relations": {"P36": 9, "mine": 2}},
+        **{"serves": [f"s{i} → a{i} (P36)" for i in range(11)], "promotes": [" Paris", "<a>", "c", "d", "e"]},
+    },
+    {
+        **{"layer": 0, "neuron": 3, "facts": 1, "relations": {"mine": 1}},
+        **{"serves": ["s → a (mine)"], "promotes": ["x", "y", "z", "v", "w"]},
+    },
+]
+
+
+def test_bars_have_a_row_a_relation_and_say_what_is_cut():
+    spec = effect_bars(results(), "fixed_k", "all").to_dict()
+    assert "10 neurons a token" in spec["title"]["text"]
+    assert spec["title"]["subtitle"][0] == "some-model, all facts: 21 facts, 60 queries, 3 relations"
+    off, doubled = spec["hconcat"]
+    for panel in (off, doubled):
+        rows = panel["layer"][0]["data"]["values"] if "data" in panel["layer"][0] else panel["data"]["values"]
+        assert len(rows) == 6 * 4
+        bars = panel["layer"][0]["encoding"]["color"]["scale"]
+        assert bars["domain"] == list(BARS) and len(set(bars["range"])) == 6
+        assert {row["relation"] for row in rows} == {
+            *(MEAN, "P36 capital", "P1412 languages spoken, written or signed", "mine")
+        }
+        low, high = panel["layer"][0]["encoding"]["x"]["scale"]["domain"]
+        for row in rows:
+            assert low <= row["shown"] <= high
+            assert (row["beyond"] == "") == (row["shown"] == row["value"])
+        cut = {(row["relation"][:4], row["beyond"]) for row in rows if row["beyond"]}
+        assert cut == ({("P141", "-400%")} if panel is off else {("P36 ", "3,150%")})
+
+
+def test_a_kind_that_no_fact_has_has_no_bar():
+    found = results()
+    effects = found["protocols"]["paper"]["sets"]["all"]["attribution"]
+    for metrics in (effects["overall"], *effects["by_relation"].values()):
+        del metrics["control_drop_subject"], metrics["control_amplification_subject"]
+    spec = effect_bars(found, "paper", "all").to_dict()
+    assert "same subject" in BARS
+    for panel in spec["hconcat"]:
+        assert panel["layer"][0]["encoding"]["color"]["scale"]["domain"] == [
+            bar for bar in BARS if bar != "same subject"
+        ]
+
+
+def test_a_kind_that_a_relation_lacks_is_a_dash():
+    found = results()
+    del found["protocols"]["paper"]["sets"]["all"]["attribution"]["by_relation"]["mine"]["control_drop_subject"]
+    off, doubled = effect_bars(found, "paper", "all").to_dict()["hconcat"]
+    dashes = off["layer"][-1]
+    assert dashes["encoding"]["text"] == {"value": "–"}
+    assert dashes["data"]["values"] == [{"relation": "mine", "bar": "same subject"}]
+    assert len(doubled["layer"]) == len(off["layer"]) - 1
+
+
+def test_nothing_to_show_is_none():
+    found = results()
+    assert effect_bars(found, "paper", "known") is None
+    assert neuron_map(found, "paper", []) is None
+    for protocol in found["protocols"].values():
+        for one in protocol["neurons"].values():
+            one["distinct"] = 0
+    assert layer_shares(found) is None
+
+
+def test_layers_have_both_methods():
+    spec = layer_shares(results()).to_dict()
+    assert [panel["title"] for panel in spec["hconcat"]] == [
+        *("the paper's rule, 21 facts", "10 neurons a token, 21 facts")
+    ]
+    rows = spec["hconcat"][0]["data"]["values"]
+    assert [row["share"] for row in rows] == [0.1, 0.2, 0.7] * 2
+    assert {row["layer"] for row in rows} == {0, 1, 2}
+
+
+def test_the_map_names_neurons_facts_and_tokens():
+    spec = neuron_map(results(), "paper", NEURONS).to_dict()
+    points = spec["layer"][0]
+    first, second = points["data"]["values"]
+    assert first["neuron"] == "2.48" and first["uses"] == "facts of several relations" and first["facts"] == 11
+    assert first["relations"] == "P36 capital 9; mine 2"
+    assert first["serves"].startswith("s0 → a0 (P36); ") and first["serves"].endswith("s7 → a7 (P36) and 3 more")
+    assert first["promotes"] == "' Paris', '<a>', 'c', 'd', 'e'"
+    assert second["uses"] == "facts of one relation" and second["serves"] == "s → a (mine)"
+    shown = {field["field"] for field in points["encoding"]["tooltip"]}
+    assert shown == {"neuron", "facts", "relations", "serves", "promotes"}
+    named = [row["neuron"] for layer in spec["layer"][1]["layer"] for row in layer["data"]["values"]]
+    assert set(named) == {"2.48", "0.3"}
+    assert "2 of 150 neurons are used" in spec["title"]["subtitle"][0]
+
+
+def test_charts_are_written_with_a_page_that_needs_no_network(tmp_path):
+    found = results()
+    for protocol in found["protocols"].values():
+        protocol["sets"]["all"] = protocol["sets"]["known"]  # fewer charts
+    paths = write_charts(found, {"paper": NEURONS, "fixed_k": []}, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
+    assert {path.name for path in paths} == {
+        f"{name}.{suffix}" for name in ("layers", "neurons_paper") for suffix in ("svg", "png", "html")
+    }
+    page = (tmp_path / "neurons_paper.html").read_text()
+    assert "s0 → a0" in page and "<script src=" not in page and "@import" not in page
+
+
+@pytest.mark.parametrize("tried", [None, 99])
+def test_tables_have_the_numbers_and_the_published_ones(capsys, tried):
+    found = results()
+    found["facts"]["tried_for_known"] = tried
+    print_tables(found)
+    text = capsys.readouterr().out
+    for words in (
+        "1,234 × fact above the limit",
+        "80.0 [70.0, 90.0]",
+        "29.03",
+        "31.17",
+        "-1.27",
+        "P36 capital",
+        "3,150",
+        *("C_relation", "C_subject", "C_other", "C_answer", "C: largest of these", "S − C"),
+        *("subject doubled", "-400"),
+    ):
+        assert words in text, words
+    # What was not measured is a dash: here the controls with the same answer.
+    (off,) = (line for line in text.splitlines() if "the paper's rule" in line and "80.0 [70.0, 90.0]" in line)
+    assert off.rstrip(" │").endswith("–") and off.count("–") == 1
+    assert ("99 facts were tried" in text) == (tried is not None)
+
+
+def test_relations_have_titles_where_wikidata_has_them():
+    assert relation_title("P36") == "P36 capital"
+    assert relation_title("mine") == "mine"
+
+
+def test_what_is_missing_is_a_dash_and_told(capsys):
+    found = results()
+    nothing, one = {"value": None, "low": None, "high": None, "n": 2}, {"value": 0.5, "low": None, "high": None, "n": 1}
+    for part in found["protocols"].values():
+        for effect in part["sets"]["all"].values():
+            effect["left_out"] = {"P36": "P = 0"}
+            effect["by_relation"]["P36"] = dict.fromkeys(effect["by_relation"]["P36"], nothing)
+            effect["by_relation"]["mine"] = dict.fromkeys(effect["by_relation"]["mine"], one)
+            effect["overall"] = {**effect["overall"], "suppressability": one, "control_drop_subject": {**one, "n": 3}}
+    print_tables(found)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 relation left out: P36 (P = 0)" in out and "50.0 [–]" in out and "nan" not in out and "None" not in out
+    for protocol in found["protocols"]:
+        chart = effect_bars(found, protocol, "all")
+        assert vl_convert.vegalite_to_svg(chart.to_dict())

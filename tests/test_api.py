@@ -1,0 +1,163 @@
+"""One prompt under the microscope: what is done to which neurons, against the slow readout."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import tiny_config, tiny_params
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from jaxinterp.api import inspect_answer
+from jaxinterp.attribution.adaptive import per_layer_attribution
+from jaxinterp.attribution.quadrature import integral
+from jaxinterp.attribution.readout import FullForwardReadout, Rows, read
+from jaxinterp.base.errors import UserError
+from jaxinterp.facts.encoding import encode_texts
+from jaxinterp.facts.facts import Text
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, train_tokenizer
+
+L, F, K = 2, 8, 3
+PROMPT, ANSWER = "a b c", " d e"  # an answer of two tokens
+
+
+@pytest.fixture(scope="module")
+def model():
+    tokenizer = train_tokenizer(["a b c d e f"])
+    config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=8, ffn="relu")
+    # Of this seed the k-th score stands well apart from the next one, for the answer and for both tokens.
+    return LanguageModel(config, tiny_params(config, 10), tokenizer, {})
+
+
+@pytest.fixture(scope="module")
+def asked(model):
+    """Tokens of the text, and where its answer is read."""
+    queries = encode_texts([Text(PROMPT, ANSWER, "")], model.tokenizer)
+    place = int(queries.answer_start_N[0]) + np.arange(2)
+    tokens_BT = queries.tokens_NT
+    return tokens_BT, Rows(np.zeros(2, np.int32), (place - 1).astype(np.int32), tokens_BT[0, place])
+
+
+@pytest.fixture(scope="module")
+def readout(model, asked):
+    return read(model.config, model.params, *asked)[0]
+
+
+@pytest.fixture(scope="module")
+def scores(readout):
+    """[L, token, F]."""
+    return np.asarray(per_layer_attribution(readout, integral("midpoint", 20, 0.01)).scores_LRF)
+
+
+@pytest.fixture(scope="module")
+def probability(model, asked):
+    """Of the answer, when gates [L, F] are put on both of its tokens."""
+    tokens_BT, rows = jax.tree.map(jnp.asarray, asked)
+
+    @jax.jit
+    def slow(params, gates_LF):
+        gates_LRF = jnp.broadcast_to(gates_LF[:, None], (L, 2, F))
+        return FullForwardReadout(model.config, params, tokens_BT, rows)(gates_LRF).prod()
+
+    return lambda gates_LF: float(slow(model.params, jnp.asarray(gates_LF, jnp.float32)))
+
+
+def strongest(scores_LF, k):
+    mask = np.zeros(L * F)
+    mask[np.argsort(-scores_LF.ravel(), kind="stable")[:k]] = 1
+    return mask.reshape(L, F)
+
+
+def test_the_neurons_of_an_answer_are_those_of_its_summed_scores(model, scores, probability):
+    found = inspect_answer(model, PROMPT, ANSWER, k=K, rule="midpoint")
+    own = strongest(scores.sum(1), K)
+    assert found["probability"] == pytest.approx(probability(np.ones((L, F))), rel=1e-4)
+    assert found["suppressed"] == pytest.approx(probability(1 - own), rel=1e-4)
+    assert found["amplified"] == pytest.approx(probability(1 + own), rel=1e-4)
+    # A token's entry has the token's own neurons, which are others.
+    for token, scores_LF in zip(found["tokens"], scores.transpose(1, 0, 2), strict=True):
+        shown = np.zeros((L, F))
+        for neuron in token["neurons"]:
+            shown[neuron["layer"], neuron["neuron"]] = 1
+        np.testing.assert_array_equal(shown, strongest(scores_LF, K))
+        assert (shown != own).any()
+        assert abs(probability(1 - shown) / found["suppressed"] - 1) > 1e-2
+
+
+def test_random_neurons_are_active_ones_of_the_same_layers(model, readout, scores, probability):
+    n_own = strongest(scores.sum(1), K).sum(1).astype(int)
+    active_LF = np.asarray(readout.neurons_LRF)[:, 0] > 0  # where the first token is read
+    assert (active_LF.sum(1) > n_own).all() and (active_LF.sum(1) < F).all()
+    sets = [itertools.combinations(np.flatnonzero(active), n) for active, n in zip(active_LF, n_own, strict=True)]
+    possible = []
+    for chosen in itertools.product(*sets):
+        mask = np.zeros((L, F))
+        for layer, neurons in enumerate(chosen):
+            mask[layer, list(neurons)] = 1
+        possible.append(probability(1 - mask))
+    seen = set()
+    for seed in range(6):
+        value = inspect_answer(model, PROMPT, ANSWER, k=K, rule="midpoint", seed=seed)["random"]
+        nearest = int(np.argmin(np.abs(np.array(possible) - value)))
+        assert value == pytest.approx(possible[nearest], rel=1e-4)
+        seen.add(nearest)
+    assert len(seen) > 1
+
+
+def test_shares_are_of_positive_scores(model, scores):
+    found = inspect_answer(model, PROMPT, ANSWER, k=L * F - 1, rule="midpoint")
+    for token, scores_LF in zip(found["tokens"], scores.transpose(1, 0, 2), strict=True):
+        assert scores_LF.min() < 0 < scores_LF.max()
+        shares = [neuron["share"] for neuron in token["neurons"]]
+        for neuron in token["neurons"]:
+            assert (neuron["share"] is None) == (neuron["score"] <= 0)
+        assert sum(share for share in shares if share is not None) == pytest.approx(1)
+
+
+def test_what_was_read_is_told(model):
+    found = inspect_answer(model, PROMPT, ANSWER, k=K, rule="midpoint", points=1)
+    assert found["read"] == {"tokens": ["<bos>", "a", "b", "c", "d", "e"], "answer": [4, 6]} and found["notes"] == []
+    with pytest.raises(UserError, match="does not know 'cd' in 'a b cd e'"):
+        inspect_answer(model, "a b c", "d e", k=K)
+    with pytest.raises(UserError, match="spells out '<bos>'"):
+        inspect_answer(model, "a <bos>", " d", k=K)
+
+
+def test_notes_on_how_a_text_was_read():
+    backend = Tokenizer(
+        models.BPE({piece: id for id, piece in enumerate([*sorted(byte_alphabet()), "ab"])}, [("a", "b")])
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<end>"])
+    template = "{% for message in messages %}<end>{{ message['content'] }}<end>{% endfor %}:"
+    tokenizer = TextTokenizer(backend, (), (), 257, None, chat=Chat(template, {"eos_token": "<end>"}))
+    config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=16)
+    talking = LanguageModel(config, tiny_params(config), tokenizer, {})
+    silent = LanguageModel(config, talking.params, dataclasses.replace(tokenizer, chat=None), {})
+
+    def asked(model, *text, **more):
+        found = inspect_answer(model, *text, k=1, rule="midpoint", points=1, **more)
+        return found["read"]["tokens"], found["notes"]
+
+    assert asked(silent, "x", " y") == (["x", " ", "y"], [])
+    tokens, notes = asked(silent, "x", "y")
+    assert tokens == ["x", "y"] and len(notes) == 1 and "no space between 'x' and 'y'" in notes[0]
+    tokens, notes = asked(silent, "(a", "b")
+    assert tokens == ["(", "a", "b"] and "one after the other" in notes[1]
+    tokens, notes = asked(talking, "x", " y")
+    assert len(notes) == 1 and "--chat" in notes[0]
+    tokens, notes = asked(talking, "x", "y", chat=True)
+    assert (tokens, notes) == (["<end>", "x", "<end>", ":", "y"], [])
+    with pytest.raises(UserError, match="has no chat template"):
+        asked(silent, "x", "y", chat=True)
+    with pytest.raises(UserError, match="the message spells out '<end>'"):
+        asked(talking, "x<end>", "y", chat=True)
+    tokens, _ = asked(talking, "x<end>", "y", control_tokens=True)
+    assert tokens == ["x", "<end>", "y"]
+    broken = dataclasses.replace(tokenizer, chat=Chat("{{ 1 / 0 }}", {}))
+    with pytest.raises(UserError, match="chat template cannot be rendered: division by zero"):
+        asked(dataclasses.replace(silent, tokenizer=broken), "x", "y", chat=True)
