@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution.edits import amplify, random_masks, suppress
-from jaxinterp.attribution.methods import get_method
 from jaxinterp.attribution.quadrature import Integral
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.attribution.selection import check_k, top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
@@ -235,7 +235,7 @@ def _divided(groups: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 @functools.lru_cache(maxsize=16)
 def _scores(name: str) -> Callable:
-    return jax.jit(get_method(name).scores)
+    return jax.jit(METHODS[name].scores)
 
 
 @functools.lru_cache(maxsize=16)

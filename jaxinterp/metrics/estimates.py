@@ -12,7 +12,7 @@ import scipy.special
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.metrics.registry import Metric, Neurons, base_metrics, get_metric, is_measured
+from jaxinterp.metrics.registry import METRICS, Metric, Neurons, base_metrics, is_measured
 
 NEURON_REPLICATES = 200  # each goes over all neurons
 PARTS = 200  # of a relation's facts that are left out in turn, at most
@@ -130,8 +130,8 @@ def estimate(
             raise UserError(f"metric {name!r} was measured on no fact")
     needed = tuple(name for name in needed if is_measured(name, there))
     queries = _Queries(fact_N, relation_N, relations, replicates, level, seed)
-    found = _of_columns([get_metric(name) for name in needed if not get_metric(name).of_neurons], columns, queries)
-    if of_neurons := [get_metric(name) for name in needed if get_metric(name).of_neurons]:
+    found = _of_columns([METRICS[name] for name in needed if not METRICS[name].of_neurons], columns, queries)
+    if of_neurons := [METRICS[name] for name in needed if METRICS[name].of_neurons]:
         shape = next(x.shape for x in (activation_NU, selected_NU) if x is not None)
         arrays = [np.zeros(shape, np.float32) if x is None else x for x in (activation_NU, selected_NU)]
         found |= {metric.name: _of_neurons(metric, *arrays, queries) for metric in of_neurons}
@@ -139,8 +139,8 @@ def estimate(
     for name in names:
         samples = _samples(name, found)
         if samples is not None:
-            results[name] = _estimates(get_metric(name), samples, queries)
-        elif not any(get_metric(base).of_neurons for base in base_metrics(name)):
+            results[name] = _estimates(METRICS[name], samples, queries)
+        elif not any(METRICS[base].of_neurons for base in base_metrics(name)):
             raise UserError(f"metric {name!r} was measured on no fact")
     return results
 
@@ -149,7 +149,7 @@ def _check_measured(name: str, there: set[str], columns: Mapping[str, np.ndarray
     if is_measured(name, there):
         return
     for base in base_metrics(name):
-        if missing := [need for need in get_metric(base).needs if need not in there]:
+        if missing := [need for need in METRICS[base].needs if need not in there]:
             raise UserError(
                 f"metric {name!r} needs the column {missing[0]!r}, which was not measured; measured: {sorted(columns)}"
             )
@@ -232,7 +232,7 @@ class _Samples:
 
 def _samples(name: str, found: Mapping[str, _Samples | None]) -> _Samples | None:
     """Those of a metric, computed from those that were measured; None if there are none."""
-    metric = get_metric(name)
+    metric = METRICS[name]
     if not metric.of:
         return found.get(name)
     of = {component: _samples(component, found) for component in metric.of}
@@ -388,7 +388,7 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, " sample
 
 @functools.lru_cache(maxsize=64)
 def _replicated(name: str, n_concepts: int) -> Callable:
-    formula = get_metric(name).formula
+    formula = METRICS[name].formula
 
     @jax.jit
     def run(activation_NU: Array, selected_NU: Array, concept_N: Array, fact_N: Array, weights: Array) -> Array:

@@ -14,14 +14,13 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, earlier, encode, tokens_read
 from jaxinterp.facts.facts import SETS, FactSet, Split
 from jaxinterp.facts.leakage import clean
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.answers import ABILITY, Answers, measured_answers
 from jaxinterp.metrics.columns import MeasuredSet, get_group, group_names, groups_giving
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.families.suppression import CLEAN
 from jaxinterp.metrics.recall import measured_ability, recalled
-from jaxinterp.metrics.registry import NEURONS, base_metrics, get_metric, is_measured, metric_names
+from jaxinterp.metrics.registry import METRICS, NEURONS, base_metrics, is_measured
 from jaxinterp.models.loading.bundle import LanguageModel
 
 Progress = Callable[[str, int, int], None]
@@ -170,7 +169,7 @@ def measure_sets(
     """
     check_k(config.k, model.config.n_neurons)
     groups = _groups(config)
-    neurons = any(get_metric(base).of_neurons for name in wanted(config) for base in base_metrics(name))
+    neurons = any(METRICS[base].of_neurons for name in wanted(config) for base in base_metrics(name))
     measured, selected = {}, None
     for name, pool in sets.items():
         index = sample(pool, config.queries, config.seed)
@@ -199,12 +198,12 @@ BASE = ("base", "ablations")  # costs of what is measured if no metric is named
 
 def wanted(config: MeasureConfig) -> tuple[str, ...]:
     """The metrics that are named; () is all that the columns allow. "all" stands for every registered one."""
-    return metric_names() if config.metrics == ("all",) else config.metrics
+    return METRICS.names() if config.metrics == ("all",) else config.metrics
 
 
 def _groups(config: MeasureConfig) -> tuple[str, ...]:
     """The groups of columns that the metrics need; those of one answer at a time first."""
-    named = [get_metric(base) for name in wanted(config) for base in base_metrics(name)]
+    named = [METRICS[base] for name in wanted(config) for base in base_metrics(name)]
     if not named:
         found = tuple(name for name in group_names() if get_group(name).cost in BASE)
     else:
@@ -229,7 +228,7 @@ def _estimates(
     if answers.activation_NU is not None:
         measured |= set(NEURONS)
 
-    names = tuple(name for name in names or metric_names() if is_measured(name, measured))
+    names = tuple(name for name in names or METRICS.names() if is_measured(name, measured))
     relations = [facts.relations[index].name for index in queries.relation_N]
     return estimate(
         names,

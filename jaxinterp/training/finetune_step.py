@@ -14,7 +14,7 @@ from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.context import Context
-from jaxinterp.objectives.registry import objective_term
+from jaxinterp.objectives.registry import TERMS
 from jaxinterp.training.adaptation import adapted
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
@@ -67,7 +67,7 @@ def finetune_loss(
     next_weight = jnp.pad(batch.token_weight_BT[:, 1:], ((0, 0), (0, 1)))
     metrics["prompt_kl"] = divergence(forward(model, still, batch.tokens_BT).logits_BTV, result.logits_BTV, next_weight)
     context = Context(config.objective, batch, result, readout, key)
-    terms = {name: objective_term(name)(context) for name in weights}
+    terms = {name: TERMS[name](context) for name in weights}
     total = config.text_kl * metrics["text_kl"] + config.prompt_kl * metrics["prompt_kl"]
     total = total + sum(weight * terms[name] for name, weight in weights.items())
     return total, {**metrics, **terms, **batch_metrics(context)}
@@ -84,7 +84,7 @@ def finetune_step(
       UserError: if a term is unknown, or k does not fit the model.
     """
     for name in config.objective.weights:
-        objective_term(name)
+        TERMS[name]
     check_k(max(config.objective.k, config.objective.control_k), model.n_neurons)
     model = dataclasses.replace(model, dtype=config.dtype)
     rate = learning_rate(config.optimiser, config.steps)

@@ -16,8 +16,7 @@ from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.transformer import Forward, forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
-from jaxinterp.objectives.registry import objective_term
-from jaxinterp.objectives.terms import concentration, control, kill_switch, suppression  # noqa: F401  (registers the terms)
+from jaxinterp.objectives.registry import TERMS
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
 
@@ -65,7 +64,7 @@ def loss(
 
     def terms() -> Metrics:
         context = Context(objective, batch, result, readout, key)
-        return {name: objective_term(name)(context) for name in weights} | batch_metrics(context)
+        return {name: TERMS[name](context) for name in weights} | batch_metrics(context)
 
     shapes = jax.eval_shape(terms)
     if active is None:
@@ -134,7 +133,7 @@ def update(
       UserError: if a term is unknown, or k does not fit the model.
     """
     for name in objective.weights:
-        objective_term(name)
+        TERMS[name]
     check_k(max(objective.k, objective.control_k), model.n_neurons)
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
 
