@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.facts.controls import CONTROL_KINDS
-from jaxinterp.metrics.estimates import NOT_FINITE, NOTHING_LEFT, Estimate, Estimates
+from jaxinterp.metrics.estimates import Estimates
+from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.metrics.measure import Measurement
+from jaxinterp.metrics.samples import NOT_FINITE, NOTHING_LEFT
 from jaxinterp.models.lens import as_unembedded, unembedding
 from jaxinterp.models.loading.bundle import LanguageModel
 
