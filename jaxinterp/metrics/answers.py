@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.edits import amplify, random_masks, suppress
-from jaxinterp.attribution.methods import get_method
 from jaxinterp.attribution.quadrature import Integral
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import check_k, top_k
@@ -240,7 +239,7 @@ def _divided(groups: tuple[str, ...], examples: Examples) -> tuple[tuple[str, ..
 
 @functools.partial(jax.jit, static_argnums=0)
 def _scores(name: str, readout: Readout, key: PRNGKeyArray) -> Float[Array, "L R F"]:
-    return get_method(name).scores(readout, key)
+    return METHODS[name].scores(readout, key)
 
 
 @functools.partial(jax.jit, static_argnums=0)

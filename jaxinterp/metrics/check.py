@@ -19,7 +19,6 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
 from jaxinterp.facts.encoding import EncodedQueries
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.answers import ABILITY, LENGTHS, measured_answers
 from jaxinterp.metrics.columns import get_group, group_names, groups_giving
 from jaxinterp.metrics.estimates import estimate
@@ -27,7 +26,7 @@ from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families.faithfulness import BUDGETS
 from jaxinterp.metrics.families.selectors import CHEAP
 from jaxinterp.metrics.families.suppression import CLEAN
-from jaxinterp.metrics.registry import NEURONS, Metric, Neurons, base_metrics, get_metric
+from jaxinterp.metrics.registry import METRICS, NEURONS, Metric, Neurons, base_metrics
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import init
@@ -100,9 +99,9 @@ def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Map
       AssertionError: that says what does not hold.
       UserError: if the metric is unknown, or needs a column whose values must be given.
     """
-    metric = get_metric(name)
+    metric = METRICS[name]
     assert metric.term.definition, f"{name} has no docstring: reports print it"
-    needs = {need for base in base_metrics(name) for need in get_metric(base).needs}
+    needs = {need for base in base_metrics(name) for need in METRICS[base].needs}
     if metric.of_neurons:
         _check_neurons(metric)
     else:
@@ -175,7 +174,7 @@ def _arrays(needs: set[str], world: int) -> dict[str, np.ndarray]:
 def _of_values(metric: Metric, world: int) -> None:
     """Shape, missing values and differentiability of the formula of a derived metric."""
     rng = np.random.default_rng(world)
-    values = {name: rng.uniform(*_bounds(get_metric(name)), (4, 2)) for name in metric.of}
+    values = {name: rng.uniform(*_bounds(METRICS[name]), (4, 2)) for name in metric.of}
     found = _derived(metric, values)
     assert found.shape == (4, 2), f"{metric.name} turns values of the shape (4, 2) into {found.shape}"
     nothing = _derived(metric, {name: np.full((4, 2), np.nan) for name in metric.of})

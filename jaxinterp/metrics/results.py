@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.facts.controls import CONTROL_KINDS
-from jaxinterp.metrics.estimates import NOT_FINITE, NOTHING_LEFT, Estimate, Estimates
+from jaxinterp.metrics.estimates import Estimates
+from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.metrics.measure import Measurement
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.lens import as_unembedded, unembedding

@@ -15,7 +15,7 @@ from jaxinterp.models.readout import lm_readout
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.loss import Metrics, batch_metrics, check_objective, term_weights
-from jaxinterp.objectives.registry import objective_term
+from jaxinterp.objectives.registry import TERMS
 from jaxinterp.training.adaptation import adapted
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
@@ -70,7 +70,7 @@ def finetune_loss(
         forward(Model(model, still), batch.tokens_BT).logits_BTV, result.logits_BTV, next_weight
     )
     context = Context(config.objective, batch.answers, readout, key)
-    terms = {name: objective_term(name)(context) for name in weights}
+    terms = {name: TERMS[name](context) for name in weights}
     total = config.text_kl * metrics["text_kl"] + config.prompt_kl * metrics["prompt_kl"]
     total = total + sum(weight * terms[name] for name, weight in weights.items())
     return total, {**metrics, **terms, **batch_metrics(context)}

@@ -16,7 +16,8 @@ from jaxinterp.attribution.selection import top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import encode
 from jaxinterp.groundtruth.grid import grid_table, in_words, language_model
-from jaxinterp.groundtruth.switches import BANK, LOGIT, OWN, REPEAT, get_grid_plant, grid_plant_names, grid_planted
+from jaxinterp.groundtruth.plants.switches import BANK, LOGIT, OWN, REPEAT
+from jaxinterp.groundtruth.registry import GRID_PLANTS, grid_planted
 from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.recall import recalled
@@ -37,7 +38,7 @@ OTHER_FACTS = {
     "other": ~SAME_SUBJECT & ~SAME_RELATION,
 }
 SEEDS = (0, 1)
-ALL = [(name, seed) for name in grid_plant_names() for seed in SEEDS]
+ALL = [(name, seed) for name in GRID_PLANTS.names() for seed in SEEDS]
 
 
 @functools.cache
@@ -177,7 +178,7 @@ def test_controls_of_other_relations_alone_would_acquit_the_switches():
 
 
 def test_details_change_with_the_seed():
-    for name in grid_plant_names():
+    for name in GRID_PLANTS.names():
         first, second = model(name, 0), model(name, 1)
         again = grid_planted(name, TABLE, 0, d_mlp=D_MLP)
         np.testing.assert_array_equal(first.params["layers"]["w_out"], again.params["layers"]["w_out"])
@@ -234,7 +235,7 @@ def measured(name, seed):
 
 def all_measured():
     found = {}
-    for name in grid_plant_names():
+    for name in GRID_PLANTS.names():
         of_seeds = [measured(name, seed) for seed in range(CONFIG.seeds)]
         found[name] = {metric: np.stack([of[metric] for of in of_seeds]) for metric in of_seeds[0]}
     return found
@@ -288,7 +289,7 @@ def test_the_study(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plants_audit, "plant_samples", lambda config, name, seed: measured(name, seed))
     found = plants_audit.plants_audit(CONFIG, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == found
-    assert tuple(found["plants"]) == grid_plant_names()
+    assert tuple(found["plants"]) == GRID_PLANTS.names()
     assert {name: verdict["verdict"] for name, verdict in found["verdicts"].items()} == {
         "switches": "Goodharted",
         "fact_neurons": "improved",
@@ -310,7 +311,7 @@ def test_mistakes_are_told():
     with pytest.raises(UserError, match="n_relations must be at least 2"):
         PlantsAuditConfig(n_relations=1)
     with pytest.raises(UserError, match="unknown plant of a grid 'one'; "):
-        get_grid_plant("one")
+        GRID_PLANTS["one"]
     with pytest.raises(UserError, match="two facts of the table share an answer"):
         grid_planted("switches", fact_table(0), 0)
     with pytest.raises(UserError, match="a layer has room for 8"):

@@ -13,7 +13,6 @@ from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries, query_batch
 from jaxinterp.metrics import (
     batching,
-    builtin,  # noqa: F401  (registers the columns)
 )
 from jaxinterp.metrics.answers import log_odds, measured_answers
 from jaxinterp.metrics.columns import get_group

@@ -11,11 +11,10 @@ from tiny import fast_readout, slow_readout, tiny_batch, tiny_config, tiny_param
 
 from jaxinterp.attribution.edits import random_mask
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
-from jaxinterp.attribution.methods import get_method
 from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the groups)
 from jaxinterp.metrics.columns import (
     Compared,
     Measured,
@@ -46,7 +45,7 @@ def found():
         readout = fast_readout(config, params, batch)
         attribution = jax.jit(lambda r: integrated_gradients(r, quadrature("midpoint", 4), path="per_layer"))(readout)
         key_N = answer_keys()
-        scores = {name: jax.jit(get_method(name).scores)(readout, jax.random.key(1)) for name in SELECTORS}
+        scores = {name: jax.jit(METHODS[name].scores)(readout, jax.random.key(1)) for name in SELECTORS}
         measured = Measured(batch, readout, attribution, scores, key_N, K)
         slow = slow_readout(config, params, batch)
         run = jax.jit(lambda gates, shift: slow(gates, shift))
@@ -347,6 +346,7 @@ def test_groups_are_found_by_their_columns():
 
 @pytest.mark.parametrize("register", [column_group, compared_group, set_group])
 def test_a_column_has_one_giver(register):
+    assert group_names()  # all of them are registered
     with pytest.raises(ValueError, match="column 'restored' is given by 'other_neurons' already"):
         register("mine", gives=("restored",), cost="passes")(lambda measured: {})
     with pytest.raises(ValueError, match="'curve' exists already"):

@@ -27,7 +27,7 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import batch_metrics
-from jaxinterp.objectives.registry import objective, objective_term
+from jaxinterp.objectives.registry import objective
 from jaxinterp.training.step import loss
 
 WEIGHTS = {"suppression": 0.7, "control": 1.3, "concentration": 0.4}
@@ -57,7 +57,7 @@ def by_hand(**fields):
     @jax.jit
     def values(base, scores):
         context = linear_context(config, FOUR, base, scores)
-        terms = {name: objective_term(name)(context) for name in ("suppression", "control")}
+        terms = {name: TERMS[name](context) for name in ("suppression", "control")}
         return {**terms, **batch_metrics(context)}
 
     return {name: float(value) * 1.7 for name, value in values(FOUR_BASE, FOUR_SCORES).items()}
@@ -405,7 +405,7 @@ def test_registry():
     with pytest.raises(
         UserError, match="unknown objective 'suppresion'; known: concentration, control, kill_switch, suppression"
     ):
-        objective_term("suppresion")
+        TERMS["suppresion"]
     with pytest.raises(ValueError, match="exists already"):
         objective("control")(lambda context: None)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxinterp.attribution.edits import suppress
-from jaxinterp.attribution.methods import get_method
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.metrics.answers import ATTRIBUTION, active_neurons
 from jaxinterp.metrics.columns import Compared, Measured, column_group, compared_group
@@ -146,7 +146,7 @@ def _register_controls(name: str, title: str) -> None:
 
 
 def _register(name: str) -> None:
-    title = get_method(name).title
+    title = METHODS[name].title
 
     @metric(
         f"{name}_suppressability",

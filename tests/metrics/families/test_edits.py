@@ -12,7 +12,7 @@ from knowing import knowing
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.groundtruth.circuit import Circuit, Concepts, Neuron, assembled
-from jaxinterp.groundtruth.plants import LOGIT, carriers
+from jaxinterp.groundtruth.neurons import LOGIT, carriers
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.metrics.columns import MeasuredSet, get_group
 from jaxinterp.metrics.families import edits
