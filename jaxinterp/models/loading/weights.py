@@ -11,8 +11,8 @@ import numpy as np
 from jaxinterp.base.errors import UserError
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families.common import HF_IGNORED
 from jaxinterp.models.families.family import Layout, Shape, Source, TensorFile
+from jaxinterp.models.families.names import HF_IGNORED
 from jaxinterp.models.language_model import nested
 
 # (path of a parameter, its shape) → where it goes
