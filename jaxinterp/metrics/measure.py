@@ -12,8 +12,9 @@ from jaxinterp.attribution.quadrature import integral
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, earlier, encode, tokens_read
-from jaxinterp.facts.facts import SETS, FactSet, Split
+from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.leakage import clean
+from jaxinterp.facts.splits import SETS, Split
 from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.answers import ABILITY, Answers, measured_answers
 from jaxinterp.metrics.columns import MeasuredSet, get_group, group_names, groups_giving
