@@ -18,7 +18,8 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import encode_texts
 from jaxinterp.facts.facts import Text
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet
 
 L, F, K = 2, 8, 3
 PROMPT, ANSWER = "a b c", " d e"  # an answer of two tokens

@@ -9,7 +9,8 @@ import numpy as np
 from jaxinterp.attribution.readout import FullForwardReadout, FunctionReadout, LanguageModelReadout, Rows, lm_readout
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.models.transformer import Forward, init
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context

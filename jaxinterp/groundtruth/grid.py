@@ -9,7 +9,7 @@ from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.tokenizers import BOS, train_tokenizer
+from jaxinterp.models.tokenizer_training import BOS, train_tokenizer
 
 
 def grid_table(seed: int, *, n_subjects: int = 16, n_relations: int = 6) -> FactTable:

@@ -15,23 +15,3 @@ class LanguageModel:
     params: Mapping
     tokenizer: TextTokenizer
     provenance: Mapping  # how it came about: the training config, revision, versions; or the file it is from
-
-
-def flat(tree: Mapping, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
-    """A nested dictionary as one with paths for keys, in sorted order."""
-    leaves: dict[tuple[str, ...], object] = {}
-    for name in sorted(tree):
-        value = tree[name]
-        leaves |= flat(value, (*prefix, name)) if isinstance(value, Mapping) else {(*prefix, name): value}
-    return leaves
-
-
-def nested(leaves: Mapping[tuple[str, ...], object]) -> dict:
-    """The inverse of `flat`."""
-    tree: dict = {}
-    for path, value in leaves.items():
-        node = tree
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = value
-    return tree

@@ -13,7 +13,8 @@ from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, earlier, encode
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.splits import Split, SplitConfig, split_facts
 from jaxinterp.facts.worldfacts import world_facts
-from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.training.config import DataConfig
 
 

@@ -20,7 +20,7 @@ from jaxinterp.metrics.measure import measure, measure_facts, sample
 from jaxinterp.metrics.recall import measured_ability
 from jaxinterp.metrics.results import has_interval, model_results, promoted_tokens
 from jaxinterp.models.loading.bundle import LanguageModel
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 
 
 def queries_of(relation_of_fact, n_prompts):

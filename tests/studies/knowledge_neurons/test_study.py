@@ -19,7 +19,7 @@ from jaxinterp.facts.encoding import batches_of_all, encode, sentence
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 from jaxinterp.studies.knowledge_neurons import edits, scores
 from jaxinterp.studies.knowledge_neurons import study as knowledge_neurons
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
