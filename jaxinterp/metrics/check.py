@@ -22,11 +22,13 @@ from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.answers import ABILITY, LENGTHS, measured_answers
 from jaxinterp.metrics.columns import get_group, group_names, groups_giving
 from jaxinterp.metrics.estimates import estimate
+from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families.faithfulness import BUDGETS
 from jaxinterp.metrics.families.selectors import CHEAP
 from jaxinterp.metrics.families.suppression import CLEAN
 from jaxinterp.metrics.registry import METRICS, NEURONS, Metric, Neurons, base_metrics
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import init
 
 N_FACTS, N_CONCEPTS, N_NEURONS = 24, 3, 90
@@ -120,8 +122,8 @@ def _check_group(name: str) -> None:
     tokens = rng.integers(1, 9, (6, 6)).astype(np.int32)
     queries = EncodedQueries(tokens, length, start, answer, index, 0 * index, index % 2, index)
     rule = quadrature("midpoint", 2)
-    params = init(config, jax.random.key(0))
-    found = measured_answers(config, params, queries, k=2, n_relations=2, integral=rule, groups=(name,), rows=16)
+    examples = LanguageExamples(Model(config, init(config, jax.random.key(0))), queries)
+    found = measured_answers(examples, k=2, n_relations=2, integral=rule, groups=(name,), rows=16)
     given = set(found.columns) - set(ABILITY)
     assert given == set(group.gives), (
         f"the group {name} says that it gives {', '.join(group.gives)}, and gives {', '.join(sorted(given))}"

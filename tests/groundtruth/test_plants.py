@@ -137,7 +137,7 @@ def test_a_slope_is_missing_where_the_logit_is_saturated():
 
 def test_norms_are_the_identity():
     one = model("one")
-    result = jax.jit(lambda one: forward(one.config, one.params, one.tokens_RT, capture=("resid_mid", "mlp_pre")))(one)
+    result = jax.jit(lambda one: forward(one.model, one.tokens_RT, capture=("resid_mid", "mlp_pre")))(one)
     layers = one.params["layers"]
     for layer in range(one.config.n_layers):
         expected = result.activations["resid_mid"][layer] @ layers["w_in"][layer] + layers["b_in"][layer][None, None]

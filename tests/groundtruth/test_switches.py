@@ -21,6 +21,7 @@ from jaxinterp.groundtruth.registry import GRID_PLANTS, grid_planted
 from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.recall import recalled
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.studies.audit import plants as plants_audit
 from jaxinterp.studies.audit.plants import HEADLINE, PlantsConfig, judged, samples_of
@@ -85,7 +86,9 @@ def test_zeroed_columns_say_the_same(name, seed):
     @jax.jit
     def p(mask_LF):
         layers = {**planted.params["layers"], "w_out": planted.params["layers"]["w_out"] * (1 - mask_LF)[..., None]}
-        logits = forward(planted.config, {**planted.params, "layers": layers}, planted.tokens_RT).logits_BTV[:, 2]
+        logits = forward(Model(planted.config, {**planted.params, "layers": layers}), planted.tokens_RT).logits_BTV[
+            :, 2
+        ]
         return jnp.take_along_axis(jax.nn.softmax(logits), planted.rows.target_R[:, None], axis=1)[:, 0]
 
     fast = np.asarray(p_without(planted, planted.mask_LRF))
@@ -125,7 +128,7 @@ def test_attention_supplies_the_answer_to_a_single_fact():
     """
     planted = model("switches", 0)
     layers = {**planted.params["layers"], "w_out": 0 * planted.params["layers"]["w_out"]}
-    logits = forward(planted.config, {**planted.params, "layers": layers}, planted.tokens_RT).logits_BTV[:, 2]
+    logits = forward(Model(planted.config, {**planted.params, "layers": layers}), planted.tokens_RT).logits_BTV[:, 2]
     of_answers_NA = np.asarray(logits)[:, TABLE.first_answer :][:, TABLE.answer_N]
     np.testing.assert_allclose(of_answers_NA, LOGIT * SAME_SUBJECT, atol=1e-3)
 
@@ -201,7 +204,7 @@ def test_as_a_language_model_a_plant_is_what_it_was():
     assert len(queries) == N
     np.testing.assert_array_equal(queries.answer_length_N, 1)
     np.testing.assert_array_equal(queries.fact_N, np.arange(N))
-    found = recalled(language.config, language.params, queries, rows=64)
+    found = recalled(language.model, queries, rows=64)
     np.testing.assert_allclose(found["probability"], by_hand("switches", 0)[0][:, 0], rtol=1e-3)
     np.testing.assert_array_equal(found["correct"], 1)
     assert language.provenance["plant"] == "switches, seed 0"

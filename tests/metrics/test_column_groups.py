@@ -93,7 +93,7 @@ class Loops:
         self.measured, self.batch, self.neurons = measured, measured.batch, neurons
         self.run, self.gradient, self.aimed = run, gradient, aimed
         self.by_row = np.asarray(measured.attribution.scores_LRF)
-        self.n_rows = int(np.sum(self.batch.weight_R))
+        self.n_rows = int(np.sum(self.batch.answers.weight_R))
         self.scores = self.of_answers(self.by_row)
         self.mask = self.highest(self.scores, K)
 
@@ -105,7 +105,7 @@ class Loops:
         return np.array([np.prod([p_R[r] for r in self.rows_of(answer)]) for answer in range(N)])
 
     def rows_of(self, answer):
-        return [r for r in range(self.n_rows) if self.batch.answer_R[r] == answer]
+        return [r for r in range(self.n_rows) if self.batch.answers.answer_R[r] == answer]
 
     def of_answers(self, scores):
         """Summed over the rows of an answer, at each of them."""
@@ -134,7 +134,7 @@ class Loops:
         """1 for the neurons of each row's answer."""
         mask = np.zeros_like(self.mask)
         for row in range(self.n_rows):
-            for neuron in np.asarray(neurons_NK)[self.batch.answer_R[row]]:
+            for neuron in np.asarray(neurons_NK)[self.batch.answers.answer_R[row]]:
                 mask[neuron // mask.shape[2], row, neuron % mask.shape[2]] = 1
         return mask
 
