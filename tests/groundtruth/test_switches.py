@@ -24,7 +24,7 @@ from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.studies.audit import plants as plants_audit
-from jaxinterp.studies.audit.plants import HEADLINE, PlantsAuditConfig, judged_plant, plant_samples
+from jaxinterp.studies.audit.plants import HEADLINE, PlantsConfig, judged, samples_of
 from jaxinterp.studies.audit.verdict import Criteria
 
 N_SUBJECTS, N_RELATIONS, D_MLP, K = 8, 4, 128, 8
@@ -219,7 +219,7 @@ CRITERIA = Criteria(
     }
 )
 CHEAP = MeasureConfig(queries=0, ability_queries=0, ablation_queries=0, points=8, rule="gauss_legendre", replicates=50)
-CONFIG = PlantsAuditConfig(
+CONFIG = PlantsConfig(
     seeds=3, n_subjects=N_SUBJECTS, n_relations=N_RELATIONS, d_mlp=D_MLP, criteria=CRITERIA, measure=CHEAP
 )
 BY_OTHERS = ("gradient_x_activation", "projection")  # other selectors
@@ -230,7 +230,7 @@ PARTS = tuple(f"{name}_{part}" for name in BY_OTHERS for part in ("suppressabili
 def measured(name, seed):
     """By the package's own measurement, with the parts of which other selectors' S − C is made."""
     criteria = dataclasses.replace(CRITERIA, families={**CRITERIA.families, "parts": PARTS})
-    return plant_samples(dataclasses.replace(CONFIG, criteria=criteria), name, seed)
+    return samples_of(dataclasses.replace(CONFIG, criteria=criteria), name, seed)
 
 
 def all_measured():
@@ -260,7 +260,7 @@ def test_only_fact_neurons_carry_their_fact_to_another_prompt():
 
 def test_the_audit_convicts_switches_and_acquits_fact_neurons():
     samples = all_measured()
-    switches, facts = (judged_plant(CONFIG, samples, name) for name in ("switches", "fact_neurons"))
+    switches, facts = (judged(CONFIG, samples, name) for name in ("switches", "fact_neurons"))
     assert switches.verdict == "Goodharted" and facts.verdict == "improved"
     assert switches.families["selectors"].state == "falls" and switches.trained.low > 0.5
     assert {facts.families[name].state for name in ("selectors", "ablations")} == {"rises"}
@@ -279,14 +279,14 @@ def test_the_audit_would_acquit_switches_if_controls_were_of_other_relations_alo
         }
         for name, of in samples.items()
     }
-    assert judged_plant(config, samples, "switches").verdict == "Goodharted"
-    assert judged_plant(config, others_alone, "switches").verdict == "improved"
+    assert judged(config, samples, "switches").verdict == "Goodharted"
+    assert judged(config, others_alone, "switches").verdict == "improved"
     for of in (samples, others_alone):
-        assert judged_plant(config, of, "fact_neurons").verdict == "improved"
+        assert judged(config, of, "fact_neurons").verdict == "improved"
 
 
 def test_the_study(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plants_audit, "plant_samples", lambda config, name, seed: measured(name, seed))
+    monkeypatch.setattr(plants_audit, "samples_of", lambda config, name, seed: measured(name, seed))
     found = plants_audit.plants_audit(CONFIG, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == found
     assert tuple(found["plants"]) == GRID_PLANTS.names()
@@ -307,9 +307,9 @@ def test_the_study(tmp_path, monkeypatch, capsys):
 
 def test_mistakes_are_told():
     with pytest.raises(UserError, match="seeds must be at least 2"):
-        PlantsAuditConfig(seeds=1)
+        PlantsConfig(seeds=1)
     with pytest.raises(UserError, match="n_relations must be at least 2"):
-        PlantsAuditConfig(n_relations=1)
+        PlantsConfig(n_relations=1)
     with pytest.raises(UserError, match="unknown plant of a grid 'one'; "):
         GRID_PLANTS["one"]
     with pytest.raises(UserError, match="two facts of the table share an answer"):

@@ -12,8 +12,8 @@ from jaxinterp.report.labels import METRICS, SETS, term
 from jaxinterp.report.page import Section, figure, note, page, tabs
 from jaxinterp.studies.audit.charts import FAMILY_TITLES, RESPONSES, doses, forest
 from jaxinterp.studies.audit.config import CHEATS, DOSES
-from jaxinterp.studies.audit.results import aside_in_words, decided_by, in_words, with_interval
-from jaxinterp.studies.audit.verdict_rates import FOUND
+from jaxinterp.studies.audit.rates import FOUND
+from jaxinterp.studies.audit.words import aside_in_words, decided_by, in_words, with_interval
 
 MEANS = {
     "improved": "the number rose, so did a majority of the families of metrics that no loss has in it, none of them is "
