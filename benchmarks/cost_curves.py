@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 JOBS = ("attribution", "training step")
 BASE = {"facts": 16, "tokens": 32, "layers": 4, "width": 128, "points": 8, "vocabulary": 4096}
