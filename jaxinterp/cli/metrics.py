@@ -57,11 +57,10 @@ def described() -> list[dict]:
     "needs" are names of what "of" says: columns, neurons, or other metrics, all of them or if not "every" those that
     were measured.
     """
-    from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
     from jaxinterp.metrics.columns import metric_cost
-    from jaxinterp.metrics.registry import get_metric, metric_names
+    from jaxinterp.metrics.registry import METRICS
 
-    metrics = (get_metric(name) for name in metric_names())
+    metrics = (METRICS[name] for name in METRICS.names())
     return [
         {
             "name": metric.name,

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
-from jaxinterp.metrics.registry import Term, get_metric, metric_names
+from jaxinterp.metrics import registry
+from jaxinterp.metrics.registry import Term
 
 
 def term(names: Mapping[str, Term], name: str) -> Term:
@@ -20,4 +20,4 @@ SETS: Mapping[str, Term] = {
     "unseen_relations": Term("Unseen relations", "facts of relations that the objective never acts on"),
 }
 
-METRICS: Mapping[str, Term] = {name: get_metric(name).term for name in metric_names()}
+METRICS: Mapping[str, Term] = {name: registry.METRICS[name].term for name in registry.METRICS.names()}

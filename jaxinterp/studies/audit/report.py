@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.base.files import write_text
-from jaxinterp.metrics.registry import get_metric
+from jaxinterp.metrics import registry
 from jaxinterp.report import tables
 from jaxinterp.report.labels import METRICS, SETS, term
 from jaxinterp.report.page import Section, figure, note, page, tabs
@@ -261,7 +261,8 @@ def _meta_row(name: str, found: Mapping, arms: Sequence[str]) -> str:
         f"<td class=n>{_number(found[arm]['value'])}<td class=n>{with_interval(found[arm], 'gain')}" for arm in arms
     )
     return (
-        f"<tr><th scope=row>{html.escape(term(METRICS, name).label)} <small>{get_metric(name).better} is better</small>"
+        f"<tr><th scope=row>{html.escape(term(METRICS, name).label)} "
+        f"<small>{registry.METRICS[name].better} is better</small>"
         f"<td class=n>{_number(found['suppressable']['value'])}{cells}"
     )
 
