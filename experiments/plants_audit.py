@@ -7,7 +7,7 @@ control drop and the verdicts, and writes results.json.
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,9 @@ Report = Callable[[int, str], None]  # (units done so far, a few words)
 SECONDS_BETWEEN_LINES = 10.0
 
 
-def print_table(table: Table) -> None:
-    """Prints a table; where there is no terminal, as in a log file, wide enough that its numbers are not wrapped."""
-    Console(width=None if Console().is_terminal else 160).print(table)
+def print_table(table: Table, width: int = 160) -> None:
+    """Prints a table; where there is no terminal, as in a log file, so wide that its numbers are not wrapped."""
+    Console(width=None if Console().is_terminal else width).print(table)
 
 
 @contextlib.contextmanager

@@ -185,7 +185,13 @@ def test_what_cannot_be_measured(model):
         measure(model, FACTS, SPLIT, MeasureConfig(k=2, metrics=("recall", "grokking")))
     with pytest.raises(UserError, match=r"k must be at least 1 and below the model's number of neurons \(12\), got 12"):
         measure(model, FACTS, SPLIT, MeasureConfig(k=12))
-    for field, value in [("queries", -1), ("ability_queries", -1), ("ablation_queries", -1), ("rows", 0)]:
+    for field, value in [
+        ("queries", -1),
+        ("ability_queries", -1),
+        ("ablation_queries", -1),
+        ("rows", 0),
+        ("points", 0),
+    ]:
         with pytest.raises(UserError, match=f"measure.{field} must be at least"):
             MeasureConfig(**{field: value})
 
