@@ -69,9 +69,9 @@ def described() -> list[dict]:
     return [
         {
             "name": metric.name,
-            "title": metric.term.label,
-            "definition": metric.term.definition,
-            "unit": metric.term.unit,
+            "title": str(metric.label),
+            "definition": metric.label.definition,
+            "unit": metric.label.unit,
             "needs": list(metric.of or metric.needs),
             "of": "metrics" if metric.of else "neurons" if metric.of_neurons else "columns",
             "every": metric.every,

@@ -99,7 +99,7 @@ def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Map
       UserError: if the metric is unknown, or needs a column whose values must be given.
     """
     metric = get_metric(name)
-    assert metric.term.definition, f"{name} has no docstring: reports print it"
+    assert metric.label.definition, f"{name} has no docstring: reports print it"
     needs = {need for base in base_metrics(name) for need in get_metric(base).needs}
     if metric.of_neurons:
         _check_neurons(metric)

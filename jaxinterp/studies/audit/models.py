@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import os
 import time
-from collections.abc import ItemsView, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ from jaxinterp.base.progress import Report, progress
 from jaxinterp.base.run_folder import interruptible
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.leakage import clean
-from jaxinterp.metrics.measure import Measurement, measure_sets
-from jaxinterp.metrics.results import left_out_relations
+from jaxinterp.metrics.measure import measure_sets
+from jaxinterp.metrics.results import left_out_relations, other_queries, overall
 from jaxinterp.models.loading.bundle import LanguageModel
 from jaxinterp.studies.audit.config import AuditConfig, base
 from jaxinterp.training.config import DataConfig
@@ -114,25 +114,26 @@ def measure_model(config: AuditConfig, data: AuditData, group: str, seed: int, o
 
 def samples_of(config: AuditConfig, data: AuditData, model: LanguageModel) -> Measured:
     """Values and replicates of all metrics on all sets, and "ability" of the training sentences. Where the figures of a
-    set lack relations, `LEFT_OUT` holds them.
+    set lack relations, or C lacks facts that S has, `LEFT_OUT` says so.
     """
     measure = dataclasses.replace(config.measure, metrics=config.metrics)
     found = measure_sets(model, data.training.facts, data.sets, data.ability, measure, clean=data.clean)
-    left_out = {name: [f"{relation} ({reason})" for relation, reason in why.items()] for name, why in _lost(found)}
+    lost = left_out_relations(found.sets)
+    left_out = {
+        name: [f"{relation} ({reason})" for relation, reason in lost.get(name, {}).items()]
+        + [f"facts without such a control from C_{kind}" for kind in other_queries(overall({name: of})[name])]
+        for name, of in found.sets.items()
+    }
     return {
         **{
             name: {
                 **{metric: e.samples for metric, e in of.items()},
-                **({LEFT_OUT: np.array(left_out[name])} if name in left_out else {}),
+                **({LEFT_OUT: np.array(left_out[name])} if left_out[name] else {}),
             }
             for name, of in found.sets.items()
         },
         "ability": {metric: e.samples for metric, e in found.ability.items()},
     }
-
-
-def _lost(found: Measurement) -> ItemsView[str, Mapping[str, str]]:
-    return left_out_relations(found.sets).items()
 
 
 def read_samples(folder: Path) -> Measured | None:

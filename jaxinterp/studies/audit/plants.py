@@ -147,7 +147,7 @@ def _verdict(audit: Audit) -> dict:
 
 def print_plants(results: Mapping) -> None:
     """The headline table with the verdicts, and what each verdict rests on."""
-    heads = [get_metric(name).term.symbol or get_metric(name).term.title for name in HEADLINE]
+    heads = [get_metric(name).label.symbol or get_metric(name).label.title for name in HEADLINE]
     table = Table("plant", *heads, "verdict", title="means over seeds, %")
     for name, plant in results["plants"].items():
         cells = (f"{100 * plant['metrics'][metric]['value']:.1f}" for metric in HEADLINE)
