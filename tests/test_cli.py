@@ -16,6 +16,7 @@ from tiny import ARCHITECTURES, masked_tokenizer, tiny_config, tiny_params
 from jaxinterp.cli.main import main as cli
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import save_model
+from jaxinterp.models.model import Model
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "checkpoints" / "reference"
@@ -37,7 +38,7 @@ def made(tmp_path_factory):
     (folder / "facts.csv").write_text(table(facts))
     tokenizer = masked_tokenizer(["a b c d e ."])
     config = tiny_config(n_layers=2, d_vocab=tokenizer.n_tokens, **ARCHITECTURES["bert"])
-    save_model(folder / "masked", LanguageModel(config, tiny_params(config), tokenizer, {}))
+    save_model(folder / "masked", LanguageModel(Model(config, tiny_params(config)), tokenizer, {}))
     return {"pretrained": folder / "pretrained", "facts": folder / "facts.csv", "masked": folder / "masked"}
 
 

@@ -19,15 +19,16 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
 from jaxinterp.facts.encoding import EncodedQueries
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.answers import ABILITY, LENGTHS, measured_answers
 from jaxinterp.metrics.columns import get_group, group_names, groups_giving
 from jaxinterp.metrics.estimates import estimate
+from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families.faithfulness import BUDGETS
 from jaxinterp.metrics.families.selectors import CHEAP
 from jaxinterp.metrics.families.suppression import CLEAN
-from jaxinterp.metrics.registry import NEURONS, Metric, Neurons, base_metrics, get_metric
+from jaxinterp.metrics.registry import METRICS, NEURONS, Metric, Neurons, base_metrics
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import init
 
 N_FACTS, N_CONCEPTS, N_NEURONS = 24, 3, 90
@@ -98,9 +99,9 @@ def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Map
       AssertionError: that says what does not hold.
       UserError: if the metric is unknown, or needs a column whose values must be given.
     """
-    metric = get_metric(name)
+    metric = METRICS[name]
     assert metric.label.definition, f"{name} has no docstring: reports print it"
-    needs = {need for base in base_metrics(name) for need in get_metric(base).needs}
+    needs = {need for base in base_metrics(name) for need in METRICS[base].needs}
     if metric.of_neurons:
         _check_neurons(metric)
     else:
@@ -121,8 +122,8 @@ def _check_group(name: str) -> None:
     tokens = rng.integers(1, 9, (6, 6)).astype(np.int32)
     queries = EncodedQueries(tokens, length, start, answer, index, 0 * index, index % 2, index)
     rule = quadrature("midpoint", 2)
-    params = init(config, jax.random.key(0))
-    found = measured_answers(config, params, queries, k=2, n_relations=2, integral=rule, groups=(name,), rows=16)
+    examples = LanguageExamples(Model(config, init(config, jax.random.key(0))), queries)
+    found = measured_answers(examples, k=2, n_relations=2, integral=rule, groups=(name,), rows=16)
     given = set(found.columns) - set(ABILITY)
     assert given == set(group.gives), (
         f"the group {name} says that it gives {', '.join(group.gives)}, and gives {', '.join(sorted(given))}"
@@ -173,7 +174,7 @@ def _arrays(needs: set[str], world: int) -> dict[str, np.ndarray]:
 def _of_values(metric: Metric, world: int) -> None:
     """Shape, missing values and differentiability of the formula of a derived metric."""
     rng = np.random.default_rng(world)
-    values = {name: rng.uniform(*_bounds(get_metric(name)), (4, 2)) for name in metric.of}
+    values = {name: rng.uniform(*_bounds(METRICS[name]), (4, 2)) for name in metric.of}
     found = _derived(metric, values)
     assert found.shape == (4, 2), f"{metric.name} turns values of the shape (4, 2) into {found.shape}"
     nothing = _derived(metric, {name: np.full((4, 2), np.nan) for name in metric.of})

@@ -1,8 +1,8 @@
 """Metrics by name.
 
-A metric is one file (or one function) with one decorator. It is a pure function of what was measured: of means of
-columns (one value an answer), of neurons (activations, selections), or of other metrics' values. The same function
-gives the point estimate and every bootstrap replicate, overall and inside relations.
+A metric is one decorated function in a file of `jaxinterp.metrics.families`. It is a pure function of what was
+measured: of means of columns (one value an answer), of neurons (activations, selections), or of other metrics' values.
+The same function gives the point estimate and every bootstrap replicate, overall and inside relations.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ class Metric:
         return bool(set(self.needs) & set(NEURONS))
 
 
-_METRICS: Registry[Metric] = Registry("metric")
+METRICS: Registry[Metric] = Registry("metric", folder="jaxinterp.metrics.families")
 
 
 def metric(
@@ -115,7 +115,8 @@ def metric(
 
     def register(formula: Formula) -> Formula:
         label = Label(title, _definition(formula, words), symbol, unit, signed)
-        _METRICS.add(name, Metric(name, needs, label, formula, range, better, masks, differentiable, source))
+        about = (range, better, masks, differentiable, source)
+        METRICS.add(name, Metric(name, needs, label, formula, *about), formula.__module__)
         return formula
 
     return register
@@ -163,7 +164,7 @@ def derived(
     def register(formula: Formula) -> Formula:
         label = Label(title, _definition(formula, words), symbol, unit, signed)
         about = (range, better, masks, differentiable, source)
-        _METRICS.add(name, Metric(name, (), label, formula, *about, of=of, every=every))
+        METRICS.add(name, Metric(name, (), label, formula, *about, of=of, every=every), formula.__module__)
         return formula
 
     return register
@@ -186,7 +187,7 @@ def base_metrics(name: str) -> tuple[str, ...]:
     Raises:
       UserError: if one of them is unknown.
     """
-    found = get_metric(name)
+    found = METRICS[name]
     if not found.of:
         return (name,)
     return tuple(dict.fromkeys(base for component in found.of for base in base_metrics(component)))
@@ -194,7 +195,7 @@ def base_metrics(name: str) -> tuple[str, ...]:
 
 def is_measured(name: str, columns: Collection[str]) -> bool:
     """Whether a metric has what it needs among these columns and `NEURONS`."""
-    found = get_metric(name)
+    found = METRICS[name]
     if found.of:
         return (all if found.every else any)(is_measured(component, columns) for component in found.of)
     return set(found.needs) <= set(columns)
@@ -204,13 +205,3 @@ def _check_kinds(name: str, better: str, masks: str) -> None:
     for field, value, kinds in (("better", better, Better), ("masks", masks, Masks)):
         if value not in get_args(kinds):
             raise ValueError(f"metric {name!r}: {field} must be one of {', '.join(get_args(kinds))}, got {value!r}")
-
-
-def get_metric(name: str) -> Metric:
-    """The metric of that name; UserError if it is unknown."""
-    return _METRICS[name]
-
-
-def metric_names() -> tuple[str, ...]:
-    """All registered names, in the order of registration."""
-    return _METRICS.names()

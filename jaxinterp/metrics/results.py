@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinterp.facts.controls import CONTROL_KINDS
-from jaxinterp.metrics.estimates import NOT_FINITE, NOTHING_LEFT, Estimate, Estimates
+from jaxinterp.metrics.estimates import Estimates
+from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.metrics.measure import Measurement
+from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.lens import as_unembedded, unembedding
-from jaxinterp.models.loading.bundle import LanguageModel
 
 ABILITY = ("cross_entropy", "recall")  # those of a bidirectional model lack the first
 MOST_USED = 20  # neurons listed
@@ -172,10 +173,9 @@ def promoted_tokens(model: LanguageModel, layer: int, neuron: int, n: int = 5, *
 
     See `models.lens` for the norms in between.
     """
-    config, params = model.config, model.params
-    layer_params = jax.tree.map(lambda x: jnp.asarray(x[layer]), params["layers"])
+    layer_params = jax.tree.map(lambda x: jnp.asarray(x[layer]), model.params["layers"])
     value = layer_params["w_out"][neuron] * (-1.0 if activation < 0 else 1.0)
-    logits = unembedding(config, params) @ as_unembedded(config, params, layer_params, value[None])[0]
+    logits = unembedding(model.model) @ as_unembedded(model.model, layer_params, value[None])[0]
     return [model.tokenizer.token(int(token)) for token in jax.lax.top_k(logits, n)[1]]
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
-from jaxinterp.metrics.registry import Label, get_metric, metric_names
+from jaxinterp.metrics import registry
+from jaxinterp.metrics.registry import Label
 
 SETS: Mapping[str, Label] = {
     "objective": Label("In the objective", "facts and prompts that the training objective acts on"),
@@ -14,7 +14,7 @@ SETS: Mapping[str, Label] = {
     "unseen_relations": Label("Unseen relations", "facts of relations that the objective never acts on"),
 }
 
-METRICS: Mapping[str, Label] = {name: get_metric(name).label for name in metric_names()}
+METRICS: Mapping[str, Label] = {name: registry.METRICS[name].label for name in registry.METRICS.names()}
 
 
 def metric_label(name: str) -> Label:

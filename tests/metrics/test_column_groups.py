@@ -11,11 +11,10 @@ from tiny import fast_readout, slow_readout, tiny_batch, tiny_config, tiny_param
 
 from jaxinterp.attribution.edits import random_mask
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
-from jaxinterp.attribution.methods import get_method
 from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the groups)
 from jaxinterp.metrics.columns import (
     Compared,
     Measured,
@@ -46,7 +45,7 @@ def found():
         readout = fast_readout(config, params, batch)
         attribution = jax.jit(lambda r: integrated_gradients(r, quadrature("midpoint", 4), path="per_layer"))(readout)
         key_N = answer_keys()
-        scores = {name: jax.jit(get_method(name).scores)(readout, jax.random.key(1)) for name in SELECTORS}
+        scores = {name: jax.jit(METHODS[name].scores)(readout, jax.random.key(1)) for name in SELECTORS}
         measured = Measured(batch, readout, attribution, scores, key_N, K)
         slow = slow_readout(config, params, batch)
         run = jax.jit(lambda gates, shift: slow(gates, shift))
@@ -94,7 +93,7 @@ class Loops:
         self.measured, self.batch, self.neurons = measured, measured.batch, neurons
         self.run, self.gradient, self.aimed = run, gradient, aimed
         self.by_row = np.asarray(measured.attribution.scores_LRF)
-        self.n_rows = int(np.sum(self.batch.weight_R))
+        self.n_rows = int(np.sum(self.batch.answers.weight_R))
         self.scores = self.of_answers(self.by_row)
         self.mask = self.highest(self.scores, K)
 
@@ -106,7 +105,7 @@ class Loops:
         return np.array([np.prod([p_R[r] for r in self.rows_of(answer)]) for answer in range(N)])
 
     def rows_of(self, answer):
-        return [r for r in range(self.n_rows) if self.batch.answer_R[r] == answer]
+        return [r for r in range(self.n_rows) if self.batch.answers.answer_R[r] == answer]
 
     def of_answers(self, scores):
         """Summed over the rows of an answer, at each of them."""
@@ -135,7 +134,7 @@ class Loops:
         """1 for the neurons of each row's answer."""
         mask = np.zeros_like(self.mask)
         for row in range(self.n_rows):
-            for neuron in np.asarray(neurons_NK)[self.batch.answer_R[row]]:
+            for neuron in np.asarray(neurons_NK)[self.batch.answers.answer_R[row]]:
                 mask[neuron // mask.shape[2], row, neuron % mask.shape[2]] = 1
         return mask
 
@@ -347,6 +346,7 @@ def test_groups_are_found_by_their_columns():
 
 @pytest.mark.parametrize("register", [column_group, compared_group, set_group])
 def test_a_column_has_one_giver(register):
+    assert group_names()  # all of them are registered
     with pytest.raises(ValueError, match="column 'restored' is given by 'other_neurons' already"):
         register("mine", gives=("restored",), cost="passes")(lambda measured: {})
     with pytest.raises(ValueError, match="'curve' exists already"):

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
-from jaxinterp.metrics.registry import get_metric, metric_names
+from jaxinterp.metrics.registry import METRICS
 
 DANGLING = (
     r"\bthe same\b(?! (relation|subject|fact|answer))",  # the same as what?
@@ -40,14 +39,14 @@ def dangling(text):
     ]
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", METRICS.names())
 def test_a_definition_stands_alone(name):
-    text = get_metric(name).label.definition
+    text = METRICS[name].label.definition
     assert text.endswith(".") and not dangling(text), text
 
 
 def test_definitions_of_different_metrics_differ():
-    texts = [get_metric(name).label.definition for name in metric_names()]
+    texts = [METRICS[name].label.definition for name in METRICS.names()]
     assert len(set(texts)) == len(texts)
 
 

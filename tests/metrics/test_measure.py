@@ -18,7 +18,8 @@ from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure, measure_facts, sample
 from jaxinterp.metrics.recall import measured_ability
 from jaxinterp.metrics.results import has_interval, model_results, promoted_tokens
-from jaxinterp.models.loading.bundle import LanguageModel
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizers import train_tokenizer
 
 
@@ -78,7 +79,7 @@ SPLIT = FACTS.split(SplitConfig(unseen_relations=("w",)))
 def model():
     tokenizer = train_tokenizer([sentence(FACTS, fact, prompt) for fact in range(15) for prompt in (0, 1)])
     config = tiny_config(n_layers=2, d_vocab=tokenizer.n_tokens)
-    return LanguageModel(config, tiny_params(config), tokenizer, {})
+    return LanguageModel(Model(config, tiny_params(config)), tokenizer, {})
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ def test_promoted_tokens_are_those_of_the_value_vector(model):
 
 def test_ability_is_measured_on_all_training_sentences(model, measured):
     queries = encode(FACTS, SPLIT.training, model.tokenizer)
-    columns = measured_ability(model.config, model.params, queries, rows=6)
+    columns = measured_ability(model.model, queries, rows=6)
     nll, tokens = columns["sentence_nll"], columns["sentence_tokens"]
     by_relation = [nll[queries.relation_N == r].sum() / tokens[queries.relation_N == r].sum() for r in range(3)]
     found = measured[0].ability
@@ -191,9 +192,7 @@ def test_the_rule_and_its_points_are_the_attributions(model, measured):
     found = measure(model, FACTS, SPLIT, config).sets["objective"]["completeness_residual"].overall.value
     queries = encode(FACTS, SPLIT.objective, model.tokenizer)
     queries = queries[sample(queries, 6, 0)]
-    columns = measured_answers(
-        model.config, model.params, queries, k=3, n_relations=3, integral=quadrature("left", 1), rows=6
-    ).columns
+    columns = measured_answers(model.model, queries, k=3, n_relations=3, integral=quadrature("left", 1), rows=6).columns
     by_relation = [columns["residual"][queries.relation_N == relation].mean() for relation in (0, 1)]
     np.testing.assert_allclose(found, np.mean(by_relation), rtol=1e-5)
     # One point at the start of the path integrates badly.

@@ -90,8 +90,8 @@ def neurons_a_layer_off(measured, compared):
 def position_off(measured, compared):
     config = tiny_config(n_layers=2, dtype="float64")
     params, batch = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), tiny_batch()
-    assert (np.asarray(batch.position_R)[np.asarray(batch.weight_R) > 0] > 0).all()
-    moved = batch._replace(position_R=np.maximum(np.asarray(batch.position_R) - 1, 0))
+    assert (np.asarray(batch.rows.position_R)[np.asarray(batch.answers.weight_R) > 0] > 0).all()
+    moved = batch._replace(position_R=np.maximum(np.asarray(batch.rows.position_R) - 1, 0))
     readout = fast_readout(config, params, moved)
     attribution = jax.jit(lambda r: integrated_gradients(r, quadrature("midpoint", 4), path="per_layer"))(readout)
     return (

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.results import (
     has_interval,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -25,6 +24,7 @@ from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
         "interchange_base",
     ),
     cost="passes",
+    text=True,
     donors=True,
 )
 def _interventions(compared: Compared) -> dict[str, Array]:
@@ -64,14 +64,11 @@ def _interchanged(compared: Compared, mask_LRF: Float[Array, "L R F"]) -> dict[s
     """P of another answer's first token, of the relation, untouched and with both's neurons as its prompt has them."""
     place = CONTROL_KINDS.index("relation")
     readout = compared.readout.aimed_at(compared.donor_target_KR[place])
-    if readout is None:
-        nothing = jnp.full(compared.n_answers, jnp.nan)
-        return {"interchanged": nothing, "interchange_base": nothing}
     both = jnp.maximum(mask_LRF, compared.mask(_first(compared, "relation")))
     edit = set_value(both, compared.donor_KLRF[place])
 
     def of_answers(p_R: Array) -> Array:
-        p_N = jax.ops.segment_sum(p_R * compared.first_R, jnp.asarray(compared.batch.answer_R), compared.n_answers)
+        p_N = compared.answers.sum(p_R * compared.answers.first_R)
         return jnp.where(compared.has_kind("relation") > 0, p_N, jnp.nan)
 
     return {"interchanged": of_answers(readout(*edit)), "interchange_base": of_answers(readout.untouched())}

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxinterp.attribution.edits import Edit
 from jaxinterp.attribution.selection import top_k
 from jaxinterp.metrics.columns import Measured, column_group
 from jaxinterp.metrics.drops import drop
 from jaxinterp.metrics.registry import Mean, Values, metric
-from jaxinterp.models.transformer import Edit
 
 # Shares of all neurons that are switched off, or alone kept on: from the k of S to half of them.
 SHARES = (1 / 512, 1 / 256, 1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -55,7 +55,7 @@ def _budgets(measured: Measured) -> dict[str, Array]:
     share_R = (positive * measured.mask_LRF).sum((0, 2)) / jnp.where(total_R > 0, total_R, jnp.nan)
     return {
         **{f"without_{k}": measured.probability(Edit(1 - top_k(scores, min(k, most)))) for k in BUDGETS},
-        "attribution_share": measured.answer_mean(share_R),
+        "attribution_share": measured.answers.mean(share_R),
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxinterp.attribution.edits import suppress
-from jaxinterp.attribution.methods import get_method
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.metrics.answers import ATTRIBUTION, active_neurons
 from jaxinterp.metrics.columns import Compared, Measured, column_group, compared_group
@@ -15,7 +15,7 @@ from jaxinterp.metrics.drops import WHOSE, drop
 from jaxinterp.metrics.ranks import rank_agreement
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 
-CHEAP = ("gradient_x_activation", "activation", "projection")  # methods of a pass each
+CHEAP = ("gradient_x_activation", "activation")  # methods of a pass each
 SOURCE = "Dai et al. 2021, with the selection exchanged"
 
 
@@ -35,7 +35,7 @@ def _ablation_ranks(measured: Measured) -> dict[str, Array]:
     neurons = measured.readout.neurons_LRF
     active = jnp.ones_like(measured.mask_LRF) if neurons is None else active_neurons(neurons)
     agreement_R = rank_agreement(measured.scores["ablation"], measured.attribution.scores_LRF, active)
-    return {"ablation_rank_agreement": measured.answer_mean(agreement_R)}
+    return {"ablation_rank_agreement": measured.answers.mean(agreement_R)}
 
 
 @compared_group(
@@ -46,6 +46,12 @@ def _selectors(compared: Compared) -> dict[str, Array]:
     return {column: value for name in CHEAP for column, value in _chosen(compared, name).items()}
 
 
+@compared_group("projection", gives=_columns("projection"), cost="passes", text=True, selectors=("projection",))
+def _projection(compared: Compared) -> dict[str, Array]:
+    """The k neurons whose value vectors add most to the logit of the answer."""
+    return _chosen(compared, "projection")
+
+
 def _chosen(compared: Compared, name: str) -> dict[str, Array]:
     mask, own = compared.mask(compared.chosen[name]), compared.mask(compared.chosen[ATTRIBUTION])
     shared_R = (mask * own).sum((0, 2)) / compared.chosen[name].shape[1]
@@ -53,7 +59,7 @@ def _chosen(compared: Compared, name: str) -> dict[str, Array]:
     return {
         f"{name}_suppressed": compared.probability(suppress(mask)),
         **{f"{name}_control_{kind}": controls[kind] for kind in CONTROL_KINDS},
-        f"{name}_overlap": compared.answer_mean(shared_R),
+        f"{name}_overlap": compared.answers.mean(shared_R),
     }
 
 
@@ -148,7 +154,7 @@ def _register_controls(name: str, title: str) -> None:
 
 
 def _register(name: str) -> None:
-    title = get_method(name).title
+    title = METHODS[name].title
 
     @metric(
         f"{name}_suppressability",

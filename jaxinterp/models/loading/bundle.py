@@ -19,6 +19,7 @@ from jaxinterp.models.loading.embedded_tokenizer import embedded
 from jaxinterp.models.loading.load import check_dtype, load_pretrained
 from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
 from jaxinterp.models.loading.weights import Placement
+from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizers import load_tokenizer, save_tokenizer
 
 
@@ -64,7 +65,8 @@ def load_model(path: Path, *, dtype: str | None = None, placement: Placement | N
         return model
     check_dtype(dtype)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=dtype), params=params)
+    config = dataclasses.replace(model.config, dtype=dtype)
+    return dataclasses.replace(model, model=Model(config, params))
 
 
 def _told(model: LanguageModel, path: Path) -> LanguageModel:
@@ -112,7 +114,7 @@ def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
         if not np.isfinite(value).all():
             raise UserError(f"{folder}: tensor {name!r} has values that are not finite")
         loaded[keys] = jax.device_put(value, placement(keys, value.shape) if placement else None)
-    return LanguageModel(config, nested(loaded), tokenizer, provenance)
+    return LanguageModel(Model(config, nested(loaded)), tokenizer, provenance)
 
 
 def _config(fields: dict) -> ModelConfig:

@@ -22,6 +22,7 @@ from jaxinterp.models.loading.gguf_tokenizer import gguf_tokenizer
 from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer
 from jaxinterp.models.loading.safetensors_file import SafetensorsFile
 from jaxinterp.models.loading.weights import Placement, load_weights
+from jaxinterp.models.model import Model
 
 DTYPES = ("float32", "float64", "bfloat16")
 
@@ -48,7 +49,7 @@ def load_pretrained(
     config, params, provenance = _parameters(opened, dtype, placement)
     if revision is not None:
         provenance = {**provenance, "revision": revision}
-    return LanguageModel(config, params, tokenizer, provenance)
+    return LanguageModel(Model(config, params), tokenizer, provenance)
 
 
 def pretrained_parameters(

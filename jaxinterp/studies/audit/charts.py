@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import altair as alt
 
-from jaxinterp.metrics.registry import get_metric
+from jaxinterp.metrics import registry
 from jaxinterp.report import style
 from jaxinterp.report.labels import metric_label, set_label
 
@@ -88,7 +88,7 @@ def _forest_rows(results: Mapping, group: str) -> list[dict]:
                 effect = found["effects"].get(name)
                 if effect is None or effect["low"] is None:
                     continue
-                unit = effect["smallest"] * (-1 if get_metric(name).better == "lower" else 1)
+                unit = effect["smallest"] * (-1 if registry.METRICS[name].better == "lower" else 1)
                 low, high = sorted(effect[end] / unit for end in ("low", "high"))
                 about = {"value": effect["value"] / unit, "low": low, "high": high}
                 rows.append({"name": str(metric_label(name)), "set": title, "is": "metric", **about})

@@ -20,7 +20,7 @@ from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.leakage import clean
 from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.metrics.results import left_out_relations, other_queries, overall
-from jaxinterp.models.loading.bundle import LanguageModel
+from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.audit.config import AuditConfig, base
 from jaxinterp.training.config import DataConfig
 from jaxinterp.training.data import TrainingData, training_data

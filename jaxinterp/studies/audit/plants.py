@@ -1,7 +1,7 @@
 """The audit put to the proof: does it convict a model of relation switches, and acquit one of fact neurons?
 
-Both are plants (`jaxinterp.groundtruth.switches`), so that the right verdict is known. They are measured by the audit's
-own metrics and judged by its own rule against plain models, which carry the same facts in a distributed way.
+Both are plants (`jaxinterp.groundtruth.plants.switches`), so that the right verdict is known. They are measured by the
+audit's own metrics and judged by its own rule against plain models, which carry the same facts in a distributed way.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from jaxinterp.base.progress import print_table, progress
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.encoding import encode
 from jaxinterp.groundtruth.grid import grid_table, in_words, language_model
-from jaxinterp.groundtruth.switches import GRID_D_MLP, get_grid_plant, grid_planted
+from jaxinterp.groundtruth.registry import GRID_D_MLP, GRID_PLANTS, grid_planted
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure_sets
-from jaxinterp.metrics.registry import get_metric
+from jaxinterp.metrics.registry import METRICS
 from jaxinterp.studies.audit.verdict import Audit, Criteria, Effect, Scale, audited, paired_effect
 
 PLAIN, SUSPECTS = "plain", ("switches", "fact_neurons")
@@ -86,12 +86,12 @@ def plants_audit(config: PlantsAuditConfig, out: Path) -> dict:
             measured = []
             for seed in range(config.seeds):
                 measured.append(plant_samples(config, name, seed))
-                report(place * config.seeds + seed + 1, get_grid_plant(name).title)
+                report(place * config.seeds + seed + 1, GRID_PLANTS[name].title)
             samples[name] = {metric: np.stack([of[metric] for of in measured]) for metric in config.metrics}
     results = {
         "provenance": {**provenance(), "config": json.loads(json.dumps(dataclasses.asdict(config)))},
         "plants": {
-            name: {"title": get_grid_plant(name).title, "metrics": {metric: _mean(of[metric]) for metric in of}}
+            name: {"title": GRID_PLANTS[name].title, "metrics": {metric: _mean(of[metric]) for metric in of}}
             for name, of in samples.items()
         },
         "verdicts": {name: _verdict(judged_plant(config, samples, name)) for name in SUSPECTS},
@@ -117,7 +117,7 @@ def judged_plant(config: PlantsAuditConfig, samples: Mapping[str, SeedSamples], 
     """The audit's verdict on a plant, compared with the plain models."""
     scales = {}
     for metric in config.metrics:
-        better, (low, high) = get_metric(metric).better, get_metric(metric).range
+        better, (low, high) = METRICS[metric].better, METRICS[metric].range
         scales[metric] = Scale(better, high if better == "higher" else low)
     return audited(samples[PLAIN], samples[name], scales, config.criteria)
 
@@ -147,7 +147,7 @@ def _verdict(audit: Audit) -> dict:
 
 def print_plants(results: Mapping) -> None:
     """The headline table with the verdicts, and what each verdict rests on."""
-    heads = [get_metric(name).label.symbol or get_metric(name).label.title for name in HEADLINE]
+    heads = [METRICS[name].label.symbol or METRICS[name].label.title for name in HEADLINE]
     table = Table("plant", *heads, "verdict", title="means over seeds, %")
     for name, plant in results["plants"].items():
         cells = (f"{100 * plant['metrics'][metric]['value']:.1f}" for metric in HEADLINE)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.base.files import write_text
-from jaxinterp.metrics.registry import Label, get_metric
+from jaxinterp.metrics.registry import METRICS, Label
 from jaxinterp.report.labels import metric_label, set_label
 from jaxinterp.report.page import drawn, number, page
 from jaxinterp.studies.audit.charts import FAMILY_TITLES, RESPONSES, doses, forest
@@ -71,7 +71,7 @@ def write_audit_report(path: Path, results: Mapping, ground_truth: Mapping | Non
         examples=[{**of, "title": _cut(f"{of['prompt']} {of['answer']}")} for of in results["examples"]],
         truth=_truth(ground_truth) if ground_truth else None,
         definitions=[(metric_label(name), metric_label(name).definition) for name in dict.fromkeys(defined)],
-        arrow=lambda name: ARROWS[get_metric(name).better],
+        arrow=lambda name: ARROWS[METRICS[name].better],
         signed=lambda name: dataclasses.replace(metric_label(name), signed=True),
         score=Label("", "", signed=True),
         why=lambda found: "; ".join(filter(None, (found["because"], decided_by(found)))),

@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from jaxinterp.base.progress import print_table
-from jaxinterp.metrics.registry import get_metric
+from jaxinterp.metrics.registry import METRICS
 from jaxinterp.studies.audit.config import CHEATS, DOSES, AuditConfig, base, title
 from jaxinterp.studies.audit.false_alarms import false_alarms
 from jaxinterp.studies.audit.models import LEFT_OUT, Measured
@@ -134,7 +134,7 @@ def _judgeable(config: AuditConfig, models: list[Measured], set_name: str) -> tu
 
 
 def _scale(name: str) -> Scale:
-    metric = get_metric(name)
+    metric = METRICS[name]
     return Scale(metric.better, metric.range[0 if metric.better == "lower" else 1])
 
 
@@ -243,7 +243,7 @@ def aside_in_words(found: Mapping) -> str:
     """The metrics of a verdict that cannot show a rise, by the reason."""
     reasons = {why: [name for name in found["set_aside"] if found["set_aside"][name] == why] for why in REASONS}
     return "; ".join(
-        f"{why}: {', '.join(str(get_metric(name).label) for name in names)}" for why, names in reasons.items() if names
+        f"{why}: {', '.join(str(METRICS[name].label) for name in names)}" for why, names in reasons.items() if names
     )
 
 

@@ -29,7 +29,7 @@ from jaxinterp.metrics.results import (
     published_figures,
     remarks,
 )
-from jaxinterp.models.loading.bundle import LanguageModel
+from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.report.charts import neuron_use, save_chart, training_curves
 from jaxinterp.report.comparison import write_report
 from jaxinterp.report.drop_bars import overview, relation_bars, second_opinion

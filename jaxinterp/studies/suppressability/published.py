@@ -15,7 +15,7 @@ from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.facts import SETS
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
-from jaxinterp.metrics.registry import get_metric
+from jaxinterp.metrics.registry import METRICS
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.studies.audit.config import AuditConfig
 from jaxinterp.studies.audit.models import run_folder
@@ -86,7 +86,7 @@ def published(
             continue
         found[group] = {
             set_name: {
-                metric: over_seeds(np.stack([model[set_name][metric] for model in present]), get_metric(metric).range)
+                metric: over_seeds(np.stack([model[set_name][metric] for model in present]), METRICS[metric].range)
                 for metric in metrics
                 if all(_has_value(model[set_name].get(metric)) for model in present)
             }

@@ -12,11 +12,12 @@ from knowing import knowing
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.groundtruth.circuit import Circuit, Concepts, Neuron, assembled
-from jaxinterp.groundtruth.plants import LOGIT, carriers
+from jaxinterp.groundtruth.neurons import LOGIT, carriers
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.metrics.columns import MeasuredSet, get_group
 from jaxinterp.metrics.families import edits
 from jaxinterp.metrics.families.edits import planned_edits
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 
 N_SUBJECTS, N_RELATIONS = 6, 4
@@ -117,7 +118,7 @@ def several(float64):
 @functools.partial(jax.jit, static_argnums=0)
 def logits_of(config, params, w_out, tokens):
     params = {**params, "layers": {**params["layers"], "w_out": w_out}}
-    return forward(config, params, tokens[None]).logits_BTV[0]
+    return forward(Model(config, params), tokens[None]).logits_BTV[0]
 
 
 def log_p(measured, w_out, query, answer):

@@ -82,9 +82,7 @@ def test_halves_keep_a_facts_prompts_together():
 
 def test_relearning_from_other_facts(one, monkeypatch):
     gone = erased_neurons(one)
-    answers = measured_answers(
-        one.config, one.params, one.queries, k=K, n_relations=5, integral=RULE, rows=8, groups=()
-    )
+    answers = measured_answers(one.model, one.queries, k=K, n_relations=5, integral=RULE, rows=8, groups=())
     np.testing.assert_array_equal(gone, answers.selected.sum(0) > 0)
     columns = get_group("relearning").columns(one)
     layers = dict(one.params["layers"])

@@ -10,7 +10,7 @@ import pytest
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.metrics.registry import get_metric
+from jaxinterp.metrics.registry import METRICS
 from jaxinterp.studies.audit import models as audit_models
 from jaxinterp.studies.audit import study as audit
 from jaxinterp.studies.audit.config import OBJECTIVES, AuditConfig
@@ -42,7 +42,7 @@ def made_up(config, group, seed):
     others = changes.get(arm, 0.0)
 
     def sample(metric):
-        better = {"higher": 1, "lower": -1, "neither": 0}[get_metric(metric).better]
+        better = {"higher": 1, "lower": -1, "neither": 0}[METRICS[metric].better]
         change = trained if metric == config.criteria.trained else better * others
         if metric in config.criteria.ability:
             change = 0.0
