@@ -13,7 +13,7 @@ import pytest
 from knowing import N_RELATIONS, knowing, table
 from tiny import ARCHITECTURES, masked_tokenizer, tiny_config, tiny_params
 
-from jaxinterp.cli.main import main as cli
+from jaxinterp.cli import main as cli
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import save_model
 from jaxinterp.models.model import Model

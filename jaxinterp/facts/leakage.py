@@ -9,8 +9,9 @@ from rich.table import Table
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.progress import print_table
-from jaxinterp.facts.facts import SETS, Fact, FactSet, Split
+from jaxinterp.facts.facts import Fact, FactSet
 from jaxinterp.facts.spelling import same_text, same_text_caseless
+from jaxinterp.facts.splits import SETS, Split
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import check_k, top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
-from jaxinterp.metrics.batching import columns_of
+from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.columns import (
     Compared,
     Measured,
@@ -186,7 +186,7 @@ def measured_answers(
     donors = _Donors(examples) if any(get_group(name).donors for name in of_compared) else None
     kept_NU = np.zeros((n, n_neurons), np.float32) if neurons else None
 
-    def measured(number: int, batch: NamedTuple, taken: np.ndarray) -> Mapping[str, Array]:
+    def measured(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
         readout = examples.readout(batch)
         attribution = per_layer_attribution(readout, integral)
         batch_key = jax.random.fold_in(key, number)
@@ -207,7 +207,7 @@ def measured_answers(
     if of_compared:
         compare = _comparison(examples, chosen, donors, n_controls, seed)
 
-        def compared(number: int, batch: NamedTuple, taken: np.ndarray) -> Mapping[str, Array]:
+        def compared(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
             return columns_of_groups(of_compared, compare(batch.answers, examples.readout(batch), taken))
 
         columns |= columns_of(examples.batches(rows, seed), n, compared)

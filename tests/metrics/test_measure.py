@@ -12,7 +12,8 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import UNKNOWN, EncodedQueries, encode, sentence
-from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, SplitConfig
+from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.facts.splits import SETS, SplitConfig, split_facts
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure, measure_facts, sample
@@ -20,7 +21,7 @@ from jaxinterp.metrics.recall import measured_ability
 from jaxinterp.metrics.results import has_interval, model_results, promoted_tokens
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 
 
 def queries_of(relation_of_fact, n_prompts):
@@ -72,7 +73,7 @@ def test_sample_of_all():
 PROMPTS = {name: (f"the {name} of {{subject}} is", f"in {{subject}} the {name} is") for name in "uvw"}
 RELATIONS = tuple(Relation(name, prompts, "x") for name, prompts in PROMPTS.items())
 FACTS = FactSet(RELATIONS, tuple(Fact(r, f"s{i}", f"{r}{i % 3}") for r in "uvw" for i in range(5)))
-SPLIT = FACTS.split(SplitConfig(unseen_relations=("w",)))
+SPLIT = split_facts(FACTS, SplitConfig(unseen_relations=("w",)))
 
 
 @pytest.fixture(scope="module")

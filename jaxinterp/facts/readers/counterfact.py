@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.readers.lines import field, name_field, numbered, parsed, read_text, template, text_field
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation
 from jaxinterp.facts.readers.lines import (
     field,
     json_lines,

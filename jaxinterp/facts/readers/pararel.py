@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.readers.lines import json_lines, numbered, template, text_field, with_suffix
 
 # Where the templates and the facts are: in a folder of the two, or in the repository of the paper or its data folder.

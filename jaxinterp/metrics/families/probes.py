@@ -1,12 +1,12 @@
 """Sparse probes: can a relation be read off one, two or five neurons as well as off all (Gurnee et al. 2023)?"""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxinterp.metrics.batching import Batch
 from jaxinterp.metrics.columns import MeasuredSet, set_group
 from jaxinterp.metrics.families.recovery import halves
 from jaxinterp.metrics.registry import Mean, Values, metric
@@ -20,7 +20,7 @@ def _probes(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     examples = found.examples
     activation_NU = np.zeros((len(examples), examples.n_neurons), np.float32)
 
-    def step(batch: NamedTuple, taken: np.ndarray) -> Mapping[str, Array]:
+    def step(batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
         readout = examples.readout(batch)
         first = np.flatnonzero(np.asarray(batch.answers.first_R) > 0)
         of_rows = np.asarray(jnp.asarray(readout.neurons_LRF, jnp.float32)).transpose(1, 0, 2)[first]

