@@ -53,7 +53,7 @@ def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Map
       UserError: if the metric is unknown, or needs a column whose values must be given.
     """
     metric = METRICS[name]
-    assert metric.term.definition, f"{name} has no docstring: reports print it"
+    assert metric.label.definition, f"{name} has no docstring: reports print it"
     needs = {need for base in base_metrics(name) for need in METRICS[base].needs}
     if metric.of_neurons:
         _check_neurons(metric)

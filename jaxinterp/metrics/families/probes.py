@@ -75,6 +75,7 @@ def _register(name: str, words: str) -> None:
         name,
         needs=(name,),
         title=f"Probe of {words}",
+        words={"words": words},
         unit="%",
         range=(0.0, 1.0),
         better="neither" if name == "probe_all" else "higher",
@@ -83,7 +84,9 @@ def _register(name: str, words: str) -> None:
         source="Gurnee et al. 2023",
     )
     def _accuracy(mean: Mean) -> Values:
-        """Share of answers whose relation a logistic regression on so many neurons names, trained on other facts."""
+        """Share of the answers whose relation is named by a logistic regression on the activations of {words}, trained
+        on other facts.
+        """
         return mean(name)
 
 

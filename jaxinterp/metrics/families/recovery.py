@@ -181,8 +181,8 @@ def _relearning_step(model: Model, state: tuple, keep_LF: Array, tokens_BT: Arra
     source="after Dai et al. 2021, neurons that recur over prompts",
 )
 def paraphrase_suppressability(mean: Mean) -> Values:
-    """Suppressability with the neurons that another prompt of the same fact chose: whether the neurons are the fact's
-    or the wording's.
+    """Suppressability S with the neurons that were chosen with another prompt of the same fact: whether the neurons
+    belong to the fact or to the wording.
     """
     return drop(mean, "paraphrase_suppressed")
 
@@ -197,8 +197,8 @@ def paraphrase_suppressability(mean: Mean) -> Values:
     source="after McGrath et al. 2023, self-repair",
 )
 def restored(mean: Mean) -> Values:
-    """P, as a share of the untouched P, with the knowledge neurons off and the k neurons that then matter most doubled:
-    low if no other neurons can bring the answer back.
+    """Share of the answers' probability that is there when the knowledge neurons are off and the k neurons that then
+    matter most are doubled: low if no other neurons can bring the answer back.
     """
     return mean("restored") / mean("probability")
 
@@ -215,6 +215,7 @@ def restored(mean: Mean) -> Values:
 )
 def relearned(mean: Mean) -> Values:
     """(P after a little training on other facts − P before it) / (untouched P − P before it), with the knowledge
-    neurons of all facts taken out: the share of the lost probability that comes back though nobody taught these facts.
+    neurons of all facts taken out: the share of the lost probability that comes back though these facts were not taught
+    again.
     """
     return (mean("relearned") - mean("erased")) / (mean("probability") - mean("erased"))

@@ -19,7 +19,7 @@ from jaxinterp.base.run_folder import interruptible
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.leakage import clean
 from jaxinterp.metrics.measure import measure_sets
-from jaxinterp.metrics.results import left_out_relations
+from jaxinterp.metrics.results import left_out_relations, other_queries, overall
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.audit.config import AuditConfig, base
 from jaxinterp.training.config import DataConfig
@@ -114,14 +114,19 @@ def measure_one(config: AuditConfig, data: Data, group: str, seed: int, out: Pat
 
 def samples_of(config: AuditConfig, data: Data, model: LanguageModel) -> Measured:
     """Values and replicates of all metrics on all sets, and "ability" of the training sentences. Where the figures of a
-    set lack relations, `LEFT_OUT` holds them.
+    set lack relations, or C lacks facts that S has, `LEFT_OUT` says so.
     """
     measure = dataclasses.replace(config.measure, metrics=config.metrics)
     found = measure_sets(model, data.training.facts, data.sets, data.ability, measure, clean=data.clean)
+    lost = left_out_relations(found.sets)
     sets = {**found.sets, "ability": found.ability}
     samples = {name: {metric: of.samples for metric, of in metrics.items()} for name, metrics in sets.items()}
-    for name, reasons in left_out_relations(found.sets).items():
-        samples[name][LEFT_OUT] = np.array([f"{relation} ({reason})" for relation, reason in reasons.items()])
+    for name, metrics in found.sets.items():
+        left_out = [f"{relation} ({reason})" for relation, reason in lost.get(name, {}).items()]
+        kinds = other_queries(overall({name: metrics})[name])
+        left_out += [f"facts without such a control from C_{kind}" for kind in kinds]
+        if left_out:
+            samples[name][LEFT_OUT] = np.array(left_out)
     return samples
 
 

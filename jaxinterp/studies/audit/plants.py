@@ -146,7 +146,7 @@ def _verdict(audit: Audit) -> dict:
 
 def print_results(results: Mapping) -> None:
     """The headline table with the verdicts, and what each verdict rests on."""
-    heads = [METRICS[name].term.symbol or METRICS[name].term.title for name in HEADLINE]
+    heads = [METRICS[name].label.symbol or METRICS[name].label.title for name in HEADLINE]
     table = Table("plant", *heads, "verdict", title="means over seeds, %")
     for name, plant in results["plants"].items():
         cells = (f"{100 * plant['metrics'][metric]['value']:.1f}" for metric in HEADLINE)

@@ -54,7 +54,8 @@ def judged(
       - "false_alarms": {set: as `false_alarms.false_alarms` gives them};
       - "meta": {set: {metric: {comparison: E}}}, "doses": {set: {metric: {group: [value a seed]}}},
         "steps_to_90": {group: [step or null]}, "failed": {group: runs};
-      - "left_out": {group: {set: {relation and why: models}}}, how many models' figures lack a relation. Effects are
+      - "left_out": {group: {set: {what and why: models}}}, how many models' figures lack a relation, or facts
+        that have no control of a kind. Effects are
         then of sets that differ by it.
     """
     present = {group: [model for model in models if model is not None] for group, models in measured.items()}

@@ -17,8 +17,11 @@ def with_interval(effect: Mapping, key: str = "value", digits: int = 3) -> str:
     """A change and its interval, in words."""
     if effect[key] is None:
         return "–"
-    interval = "" if effect["low"] is None else f" [{effect['low']:+.{digits}f}, {effect['high']:+.{digits}f}]"
-    return f"{effect[key]:+.{digits}f}{interval}"
+    value, low, high = (
+        None if x is None else f"{round(x, digits) + 0.0:+.{digits}f}".replace("-", "−")
+        for x in (effect[key], effect["low"], effect["high"])
+    )
+    return value if low is None else f"{value} [{low}, {high}]"
 
 
 def decided_by(found: Mapping) -> str:
@@ -33,7 +36,7 @@ def aside_in_words(found: Mapping) -> str:
     """The metrics of a verdict that cannot show a rise, by the reason."""
     reasons = {why: [name for name in found["set_aside"] if found["set_aside"][name] == why] for why in REASONS}
     return "; ".join(
-        f"{why}: {', '.join(METRICS[name].term.label for name in names)}" for why, names in reasons.items() if names
+        f"{why}: {', '.join(str(METRICS[name].label) for name in names)}" for why, names in reasons.items() if names
     )
 
 
@@ -45,9 +48,20 @@ def in_words(alarms: Mapping) -> str:
     counted = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
     return (
         f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {alarms['divisions']} divisions of "
-        f"{alarms['models']} plain models into two groups of {alarms['size']} ({counted}); with a rise of S granted "
-        f"{alarms['granted'].get('improved', 0)} improved, and {alarms['rising']['value']:.1%} of single families rise"
+        f"{alarms['models']} plain models into two groups of {alarms['size']} ({counted}); if S is made to rise as "
+        f"well, {alarms['granted'].get('improved', 0)} of them are improved, and {alarms['rising']['value']:.1%} of "
+        "single families rise"
     )
+
+
+def left_out_sentences(results: Mapping) -> list[str]:
+    """For each group and set, what the figures of its models lack, and of how many."""
+    return [
+        f"{results['titles'][group]}, {set_name.replace('_', ' ')}: left out: "
+        + "; ".join(f"{what} in {n} model{'s' * (n > 1)}" for what, n in counts.items())
+        for group, by_set in results["left_out"].items()
+        for set_name, counts in by_set.items()
+    ]
 
 
 def print_verdicts(results: Mapping) -> None:
@@ -82,9 +96,7 @@ def print_verdicts(results: Mapping) -> None:
     for group, n in results["failed"].items():
         if n:
             print(f"{results['titles'][group]}: {n} runs failed, their numbers stopped being finite")
-    for group, by_set in results["left_out"].items():
-        for set_name, counts in by_set.items():
-            words = ", ".join(f"{relation} in {n} models" for relation, n in counts.items())
-            print(f"{results['titles'][group]}, {set_name.replace('_', ' ')}: relations left out: {words}")
+    for sentence in left_out_sentences(results):
+        print(sentence)
     for set_name, alarms in results["false_alarms"].items():
         print(f"false alarms, {set_name.replace('_', ' ')}: {in_words(alarms)}")
