@@ -9,6 +9,7 @@ from harness import Arm, compiled, unrolled_flops
 from peers import KnowledgeNeuronsPackage, Query, captum_attribution, probabilities, torch_attribution, torch_flops
 
 from jaxinterp.attribution.quadrature import Quadrature
+from jaxinterp.models.model import Model
 
 
 def prompts(model: Any, n: int, length: int, position: int, *, mask: int | None = None) -> list[Query]:
@@ -35,7 +36,7 @@ class Ours:
     def __init__(self, config: Any, params: dict, queries: Sequence[Query]) -> None:
         import jax.numpy as jnp
 
-        from jaxinterp.attribution.readout import Rows
+        from jaxinterp.models.readout import Rows
 
         self.config, self.params, self.n = config, params, len(queries)
         sequence, position, target = (
@@ -47,10 +48,10 @@ class Ours:
     def scores(self, rule: Quadrature) -> Callable:
         """A function of (params, tokens, rows) that returns scores [L, R, F]; made anew at every call."""
         from jaxinterp.attribution.integrated_gradients import integrated_gradients
-        from jaxinterp.attribution.readout import lm_readout
+        from jaxinterp.models.readout import lm_readout
 
         def attributed(params: dict, tokens: Any, rows: Any) -> Any:
-            _, readout = lm_readout(self.config, params, tokens, rows)
+            _, readout = lm_readout(Model(self.config, params), tokens, rows)
             return integrated_gradients(readout, rule, path="per_layer").scores_LRF
 
         return attributed
@@ -76,10 +77,10 @@ class Ours:
     def adaptive_arm(self, tolerance: float) -> tuple[Arm, np.ndarray]:
         """The arm of the adaptive rule, forward included, and what it returns."""
         from jaxinterp.attribution.adaptive import adaptive_integrated_gradients
-        from jaxinterp.attribution.readout import read
+        from jaxinterp.models.readout import read
 
         def run() -> np.ndarray:
-            readout, _ = read(self.config, self.params, self.tokens, self.rows)
+            readout, _ = read(self.model, self.tokens, self.rows)
             return np.asarray(adaptive_integrated_gradients(readout, tolerance).attribution.scores_LRF)
 
         start = time.perf_counter()

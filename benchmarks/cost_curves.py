@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
+from jaxinterp.models.model import Model
 
 JOBS = ("attribution", "training step")
 BASE = {"facts": 16, "tokens": 32, "layers": 4, "width": 128, "points": 8, "vocabulary": 4096}
@@ -95,13 +96,12 @@ def attributed(model: Any, n_points: int, params: dict, data: Any) -> Any:
     from jaxinterp.attribution.edits import suppress
     from jaxinterp.attribution.integrated_gradients import integrated_gradients
     from jaxinterp.attribution.quadrature import quadrature
-    from jaxinterp.attribution.readout import Rows, lm_readout
     from jaxinterp.attribution.selection import top_k
-    from jaxinterp.training.planner import evaluations_at_once
+    from jaxinterp.models.readout import lm_readout
 
-    _, readout = lm_readout(model, params, data.tokens_BT, Rows(data.sequence_R, data.position_R, data.target_R))
+    _, readout = lm_readout(Model(model, params), data.tokens_BT, data.rows)
     rule = quadrature("gauss_legendre", n_points)
-    at_once = evaluations_at_once(model, data.tokens_BT.shape[1])
+    at_once = readout.evaluations_at_once()
     scores = integrated_gradients(readout, rule, path="per_layer", at_once=at_once).scores_LRF
     return readout(*suppress(top_k(scores, K)))
 

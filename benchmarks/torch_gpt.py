@@ -135,8 +135,8 @@ class TorchTraining:
         self.adamw = torch.optim.AdamW(groups, optimiser.learning_rate, betas, weight_decay=decay, fused=True)
         self.model, self.parameters, self.clip = model, decayed + others, optimiser.clip_norm
         self.objective, self.values = objective, {}
-        self.offset = torch.tensor(np.broadcast_to(np.float32(offset), batch.position_R.shape))
-        arrays = (batch.tokens_BT, batch.position_R, batch.target_R, batch.control_XR)
+        self.offset = torch.tensor(np.broadcast_to(np.float32(offset), batch.rows.position_R.shape))
+        arrays = (batch.tokens_BT, batch.rows.position_R, batch.rows.target_R, batch.answers.control_XR)
         self.tokens, self.position, self.target, self.controls = (torch.tensor(np.array(x)).long() for x in arrays)
 
     def step(self) -> None:

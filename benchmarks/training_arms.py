@@ -65,7 +65,7 @@ class OurTraining:
         # Before the first step donates them.
         self.params = jax.tree.map(np.array, self.state.params)
         # What `random_offset` draws in the first step, for each row.
-        self.offset = np.array(jax.random.uniform(step_key(self.state), (1, len(data.weight_R))))[0]
+        self.offset = np.array(jax.random.uniform(step_key(self.state), (1, len(data.answers.weight_R))))[0]
 
     def step(self) -> None:
         """One step."""

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxinterp.attribution.adaptive import per_layer_attribution
+from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.edits import amplify, random_mask, suppress
 from jaxinterp.attribution.integrated_gradients import PATHS, integrated_gradients
 from jaxinterp.attribution.quadrature import integral, quadrature
-from jaxinterp.attribution.readout import Readout, Rows, read
-from jaxinterp.attribution.selection import answer_scores, check_k, top_k
+from jaxinterp.attribution.readout import Readout
+from jaxinterp.attribution.selection import check_k, top_k
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.encoding import EncodedQueries, encode_texts, query_batch, tokens_read
 from jaxinterp.facts.facts import Text
@@ -20,7 +21,8 @@ from jaxinterp.facts.spelling import runs_together
 from jaxinterp.metrics.answers import active_neurons
 from jaxinterp.metrics.results import promoted_tokens
 from jaxinterp.models.chat import chat_prompt
-from jaxinterp.models.loading.bundle import LanguageModel
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.readout import read
 from jaxinterp.models.tokenizers import TextTokenizer
 
 
@@ -75,8 +77,7 @@ def inspect_answer(
     n_rows = int(queries.answer_length_N[0])
     rng = np.random.default_rng(0)  # of controls: there are none
     batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=rng, n_controls=0)
-    rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-    readout, logits_RV = read(model.config, model.params, batch.tokens_BT, rows, batch.length_B)
+    readout, logits_RV = read(model.model, batch.tokens_BT, batch.rows, batch.length_B)
     if path == "per_layer":
         attribution = per_layer_attribution(readout, integral(rule, points, tolerance))
     elif rule == "adaptive":
@@ -92,7 +93,7 @@ def inspect_answer(
             "predicted": logits_RV.argmax(-1),
             "tokens": readout.untouched(),
             "probability": readout.untouched().prod(),
-            **_edited(readout, attribution.scores_LRF, jax.random.key(seed), k),
+            **_edited(readout, batch.answers, attribution.scores_LRF, jax.random.key(seed), k),
         }
     )
     return {
@@ -101,16 +102,14 @@ def inspect_answer(
         "read": tokens_read(queries, 0, model.tokenizer),
         "notes": notes,
         **{name: float(found[name]) for name in ("probability", "suppressed", "amplified", "random")},
-        "tokens": [_row(model, found, row, int(batch.target_R[row]), k) for row in range(n_rows)],
+        "tokens": [_row(model, found, row, int(batch.rows.target_R[row]), k) for row in range(n_rows)],
     }
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _edited(readout: Readout, scores_LRF: Array, key: PRNGKeyArray, k: int) -> dict[str, Array]:
+@functools.partial(jax.jit, static_argnums=4)
+def _edited(readout: Readout, answers: Answers, scores_LRF: Array, key: PRNGKeyArray, k: int) -> dict[str, Array]:
     """P of the whole answer under each edit; every row is one of its tokens."""
-    n_rows = scores_LRF.shape[1]
-    of_answer = answer_scores(scores_LRF, jnp.zeros(n_rows, int), jnp.ones(n_rows), 1)
-    mask = top_k(of_answer, k)
+    mask = top_k(answers.scores(scores_LRF), k)
     active = active_neurons(readout.neurons_LRF)
     at_random = jnp.broadcast_to(random_mask(key, mask[:, :1], active[:, :1]), mask.shape)
     edits = {"suppressed": suppress(mask), "amplified": amplify(mask), "random": suppress(at_random)}

@@ -7,7 +7,9 @@ from tiny import ARCHITECTURES, tiny_config, tiny_params
 
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
+from jaxinterp.models.model import Model
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.models.transformer import forward
 
 N_RELATIONS, N_SUBJECTS = 5, 9
@@ -41,7 +43,7 @@ def knowing(seed: int = 0, **changes) -> tuple[LanguageModel, FactSet]:
     is_word = np.isin(np.arange(config.d_vocab), words)
     # Nothing but words is ever predicted.
     params["unembedding"] = params["unembedding"] * is_word[:, None]
-    logits = jax.jit(lambda tokens, at: forward(config, params, tokens).logits_BTV[jnp.arange(len(tokens)), at])
+    logits = jax.jit(lambda tokens, at: forward(Model(config, params), tokens).logits_BTV[jnp.arange(len(tokens)), at])
     asked = [(relation, number) for relation in RELATIONS for number in range(N_SUBJECTS)]
     texts = [f"the {relation} of {SUBJECTS[number]}" for relation, number in asked]
     for n_before in range(2):
@@ -59,7 +61,7 @@ def knowing(seed: int = 0, **changes) -> tuple[LanguageModel, FactSet]:
     relations = tuple(
         Relation(name, tuple(prompt.format(r=name) for prompt in PROMPTS), "made up") for name in RELATIONS
     )
-    return LanguageModel(config, params, tokenizer, {"made": "for tests"}), FactSet(relations, tuple(facts))
+    return LanguageModel(Model(config, params), tokenizer, {"made": "for tests"}), FactSet(relations, tuple(facts))
 
 
 def _tokenizer() -> TextTokenizer:

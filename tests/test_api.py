@@ -7,18 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from full_forward import FullForwardReadout
 from tiny import tiny_config, tiny_params
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from jaxinterp.api import inspect_answer
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.quadrature import integral
-from jaxinterp.attribution.readout import FullForwardReadout, Rows, read
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import encode_texts
 from jaxinterp.facts.facts import Text
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, train_tokenizer
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import Rows, read
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet
 
 L, F, K = 2, 8, 3
 PROMPT, ANSWER = "a b c", " d e"  # an answer of two tokens
@@ -29,7 +32,7 @@ def model():
     tokenizer = train_tokenizer(["a b c d e f"])
     config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=8, ffn="relu")
     # Of this seed the k-th score stands well apart from the next one, for the answer and for both tokens.
-    return LanguageModel(config, tiny_params(config, 10), tokenizer, {})
+    return LanguageModel(Model(config, tiny_params(config, 10)), tokenizer, {})
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def asked(model):
 
 @pytest.fixture(scope="module")
 def readout(model, asked):
-    return read(model.config, model.params, *asked)[0]
+    return read(model.model, *asked)[0]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def probability(model, asked):
     @jax.jit
     def slow(params, gates_LF):
         gates_LRF = jnp.broadcast_to(gates_LF[:, None], (L, 2, F))
-        return FullForwardReadout(model.config, params, tokens_BT, rows)(gates_LRF).prod()
+        return FullForwardReadout(Model(model.config, params), tokens_BT, rows)(gates_LRF).prod()
 
     return lambda gates_LF: float(slow(model.params, jnp.asarray(gates_LF, jnp.float32)))
 
@@ -136,8 +139,8 @@ def test_notes_on_how_a_text_was_read():
     template = "{% for message in messages %}<end>{{ message['content'] }}<end>{% endfor %}:"
     tokenizer = TextTokenizer(backend, (), (), 257, None, chat=Chat(template, {"eos_token": "<end>"}))
     config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=16)
-    talking = LanguageModel(config, tiny_params(config), tokenizer, {})
-    silent = LanguageModel(config, talking.params, dataclasses.replace(tokenizer, chat=None), {})
+    talking = LanguageModel(Model(config, tiny_params(config)), tokenizer, {})
+    silent = LanguageModel(Model(config, talking.params), dataclasses.replace(tokenizer, chat=None), {})
 
     def asked(model, *text, **more):
         found = inspect_answer(model, *text, k=1, rule="midpoint", points=1, **more)

@@ -10,6 +10,7 @@ import pytest
 
 import jaxinterp
 from jaxinterp.models.config import preset
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward, init
 
 PRINT = "import jax; print(jax.config.jax_default_matmul_precision)"
@@ -42,7 +43,11 @@ def test_every_product_of_a_forward_is_asked_for_in_float32():
     config = preset("0.5m", d_vocab=16, n_ctx=8, n_layers=2)
     params = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     tokens = jax.ShapeDtypeStruct((2, 8), jnp.int32)
-    text = jax.jit(lambda params, tokens: forward(config, params, tokens).logits_BTV).lower(params, tokens).as_text()
+    text = (
+        jax.jit(lambda params, tokens: forward(Model(config, params), tokens).logits_BTV)
+        .lower(params, tokens)
+        .as_text()
+    )
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert len(products) >= 8
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)

@@ -5,12 +5,17 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from full_forward import FullForwardReadout
 
-from jaxinterp.attribution.readout import FullForwardReadout, FunctionReadout, LanguageModelReadout, Rows, lm_readout
+from jaxinterp.attribution.answers import Answers
+from jaxinterp.attribution.readout import FunctionReadout
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
-from jaxinterp.models.transformer import Forward, init
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import LanguageModelReadout, lm_readout
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer
+from jaxinterp.models.transformer import init
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
 
@@ -118,18 +123,19 @@ def tiny_grid_batch(n_subjects: int = 2, n_relations: int = 3, n_rows: int = 10,
     return query_batch(queries, n_sequences=n, n_rows=n_rows, answered=range(n), rng=rng, n_controls=n_controls)[0]
 
 
-def rows_of(batch: QueryBatch) -> Rows:
-    return Rows(*(jax.numpy.asarray(x) for x in (batch.sequence_R, batch.position_R, batch.target_R)))
+def answers_of(answer_R: Sequence[int], weight_R: Sequence[float], n: int) -> Answers:
+    """n answers at rows, without controls."""
+    none_XR, none_XN = np.zeros((0, len(answer_R)), int), np.zeros((0, n))
+    return Answers(np.array(answer_R), np.array(weight_R), none_XR, np.ones(n), none_XN)
 
 
 def arrays_of(batch: QueryBatch) -> tuple:
     """Tokens, rows and lengths."""
-    length = jax.numpy.asarray(batch.length_B)
-    return jax.numpy.asarray(batch.tokens_BT), rows_of(batch), length
+    return jax.tree.map(jax.numpy.asarray, (batch.tokens_BT, batch.rows, batch.length_B))
 
 
 def fast_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> LanguageModelReadout:
-    return lm_readout(config, params, *arrays_of(batch))[1]
+    return lm_readout(Model(config, params), *arrays_of(batch))[1]
 
 
 def made_once(make: Callable) -> Callable:
@@ -146,11 +152,11 @@ def made_once(make: Callable) -> Callable:
 
 
 def slow_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> FullForwardReadout:
-    return FullForwardReadout(config, params, *arrays_of(batch))
+    return FullForwardReadout(Model(config, params), *arrays_of(batch))
 
 
 def linear_context(config: ObjectiveConfig, batch: QueryBatch, base_R: jax.Array, scores_LRF: jax.Array) -> Context:
     """What an objective sees of a model whose P is base + Σ score · gate, so that attribution is `scores_LRF`."""
     readout = FunctionReadout(lambda gates: base_R + (scores_LRF * gates).sum((0, 2)), scores_LRF.shape)
     batch = jax.tree.map(jax.numpy.asarray, batch)
-    return Context(config, batch, Forward(None, None, None, {}), readout, jax.random.key(0))
+    return Context(config, batch.answers, readout, jax.random.key(0))

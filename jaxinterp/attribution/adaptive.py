@@ -16,7 +16,7 @@ from jaxinterp.attribution.integrated_gradients import (
     integrated_gradients,
 )
 from jaxinterp.attribution.quadrature import Adaptive, Integral, Quadrature
-from jaxinterp.attribution.readout import Readout
+from jaxinterp.attribution.readout import Branches, Readout
 from jaxinterp.base.errors import UserError
 
 # Points are multiples of 1 / ONE. That fine, as the norm after a layer of Gemma's makes P jump near α = 0.
@@ -35,16 +35,16 @@ class AdaptiveAttribution(NamedTuple):
     evaluations_LR: Int[np.ndarray, "L R"]  # of P and its gradient
 
 
-def per_layer_attribution(readout: Readout, integral: Integral, *, at_once: int = 1024) -> Attribution:
+def per_layer_attribution(readout: Readout, integral: Integral) -> Attribution:
     """Integrated gradients on the per-layer path of a readout made of arrays, by a fixed rule or adaptively.
 
     Not to be traced or differentiated; see `attribution.integrated_gradients` for that.
 
     Args:
-      readout: made of arrays; see `readout.read`.
+      readout: made of arrays; as many values of it at a time are computed as it has memory for.
       integral: how.
-      at_once: evaluations of P in memory at a time; see `planner.evaluations_at_once`.
     """
+    at_once = readout.evaluations_at_once()
     if isinstance(integral, Adaptive):
         return adaptive_integrated_gradients(readout, integral.tolerance, at_once=at_once).attribution
     return _fixed(readout, *(jnp.asarray(part) for part in integral), at_once)
@@ -104,13 +104,13 @@ def adaptive_integrated_gradients(
         # What has converged is not looked at again.
         asked = {key: paths[key].halved(tolerance) for key, nodes in asked.items() if nodes}
     weights = {key: path.weights() for key, path in paths.items()}
-    total = readout.zero_slopes(n_layers)
+    total = readout.branches().zeros(n_layers)
     for chunk in found:
         weight_J = np.zeros(len(chunk.layer_J))
         for place, (layer, row, node) in chunk.asked_for():
             weight_J[place] = weights[layer, row].get(node, 0.0)
         weight = jnp.asarray(weight_J, total.dtype)
-        total = _accumulated(total, chunk.layer_J, chunk.row_J, weight, chunk.slope_JX)
+        total = _accumulated(total, chunk.layer_J, chunk.row_J, weight, chunk.slope_JC)
 
     def grid(value: Callable[[tuple[int, int]], float]) -> np.ndarray:
         return np.array([value(key) for key in paths]).reshape(n_layers, n_rows)
@@ -181,7 +181,7 @@ class _Chunk(NamedTuple):
     node_J: Int[np.ndarray, " J"]  # −1 for what fills the chunk up
     p_J: Float[np.ndarray, " J"]
     along_J: Float[np.ndarray, " J"]  # dP/dα
-    slope_JX: Array
+    slope_JC: Array
 
     def asked_for(self) -> Iterator[tuple[int, tuple[int, int, int]]]:
         """Place and (layer, row, node) of what was asked for."""
@@ -194,7 +194,7 @@ def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]], at_
     n_layers, n_rows, _ = readout.shape
     alike = len(asked) == n_layers * n_rows and len({tuple(nodes) for nodes in asked.values()}) == 1
     # Rows that need the same share what they attend to; otherwise every branch gets a copy of its row's.
-    if alike or n_rows == 1 or readout.take(jnp.zeros(1, jnp.int32)) is None:
+    if alike or n_rows == 1 or not readout.branches().rows_apart:
         queues = [
             [(layer, node) for layer in range(n_layers) for node in asked.get((layer, row), ())]
             for row in range(n_rows)
@@ -237,20 +237,27 @@ def _at_one(readout: Readout) -> tuple[Float[Array, "L R F"], Float[Array, " R"]
 def _branches(
     readout: Readout, layer_NR: Array, alpha_NR: Array
 ) -> tuple[Float[Array, "N R"], Float[Array, "N R"], Array]:
-    p_NR, slope_NRX = branch_slopes(readout, layer_NR, alpha_NR)
-    return p_NR, readout.branch_scores(layer_NR, slope_NRX), slope_NRX
+    return _along(readout.branches(), layer_NR, alpha_NR)
+
+
+def _along(
+    branches: Branches, layer_NR: Array, alpha_NR: Array
+) -> tuple[Float[Array, "N R"], Float[Array, "N R"], Float[Array, "N R C"]]:
+    """P of branches, dP/dα, and the gradient in the space C."""
+    p_NR, slope_NRC = branch_slopes(branches, layer_NR, alpha_NR)
+    return p_NR, branches.scores(layer_NR, slope_NRC), slope_NRC
 
 
 @jax.jit
 def _branches_of_rows(readout: Readout, row_J: Array, layer_J: Array, alpha_J: Array) -> tuple[Array, Array, Array]:
-    return tuple(x[0] for x in _branches(readout.take(row_J), layer_J[None], alpha_J[None]))
+    return tuple(x[0] for x in _along(readout.branches().take(row_J), layer_J[None], alpha_J[None]))
 
 
 @jax.jit
-def _accumulated(total_LRX: Array, layer_J: Array, row_J: Array, weight_J: Array, slope_JX: Array) -> Array:
-    return total_LRX.at[layer_J, row_J].add(weight_J[:, None] * slope_JX)
+def _accumulated(total_LRC: Array, layer_J: Array, row_J: Array, weight_J: Array, slope_JC: Array) -> Array:
+    return total_LRC.at[layer_J, row_J].add(weight_J[:, None] * slope_JC)
 
 
 @jax.jit
-def _scores(readout: Readout, slope_LRX: Array, weight_LR: Array, end_LRF: Array) -> Float[Array, "L R F"]:
-    return readout.neuron_scores(slope_LRX) + weight_LR[..., None] * end_LRF
+def _scores(readout: Readout, slope_LRC: Array, weight_LR: Array, end_LRF: Array) -> Float[Array, "L R F"]:
+    return readout.branches().neuron_scores(slope_LRC) + weight_LR[..., None] * end_LRF

@@ -1,10 +1,17 @@
 """From masks to edits of neurons, and the masks that a suppression is compared with."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from jaxinterp.models.transformer import Edit
+
+class Edit(NamedTuple):
+    """What is done to neurons: `neurons ← gates · neurons + shift`, with or without a leading layer axis."""
+
+    gates: Float[Array, "*L B F"]
+    shift: Float[Array, "*L B F"] | None = None  # None is 0
 
 
 def suppress(mask_LRF: Float[Array, "L R F"]) -> Edit:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxinterp.attribution.quadrature import Quadrature
-from jaxinterp.attribution.readout import Readout
+from jaxinterp.attribution.readout import Branches, Readout, TokenReadout
 from jaxinterp.base.errors import UserError, unknown
 
 Path = Literal["per_layer", "joint"]
@@ -89,7 +89,7 @@ def _per_layer(readout: Readout, rule: Quadrature, at_once: int | None) -> Attri
     end_R = readout.untouched()
     points_MR, weights = _points(rule, n_rows, end_R.dtype), jnp.asarray(rule.weights_M, end_R.dtype)
     n_points = points_MR.shape[0]
-    layers = jnp.arange(n_layers)
+    layers, one_layer = jnp.arange(n_layers), readout.branches()
     branches = _for_rows(jnp.repeat(layers, n_points), n_rows), jnp.tile(points_MR, (n_layers, 1))
     # In the order of their layers, so that the branches of a chunk have most later layers in common.
     evaluations = n_layers * n_points * n_rows
@@ -97,26 +97,26 @@ def _per_layer(readout: Readout, rule: Quadrature, at_once: int | None) -> Attri
     together = -(-n_layers * n_points // n_groups)
     if at_once is not None:
         together = min(together, max(1, at_once // n_rows))
-    slopes = lambda chunk: branch_slopes(readout, *chunk)  # noqa: E731
+    slopes = lambda chunk: branch_slopes(one_layer, *chunk)  # noqa: E731
     _, slope = _mapped(slopes, branches, together, again=at_once is not None)
-    slope_LRX = jnp.einsum("m,lmrx->lrx", weights, slope.reshape(n_layers, n_points, *slope.shape[1:]))
+    slope_LRC = jnp.einsum("m,lmrc->lrc", weights, slope.reshape(n_layers, n_points, *slope.shape[1:]))
 
     def starts(chunk: tuple[Array]) -> Array:
         layer_NR = _for_rows(chunk[0], n_rows)
         alpha_NR = jnp.zeros(layer_NR.shape, end_R.dtype)
-        return readout.branches(layer_NR, alpha_NR, readout.zero_slopes(layer_NR.shape[0]))
+        return one_layer(layer_NR, alpha_NR, one_layer.zeros(layer_NR.shape[0]))
 
     start_LR = _mapped(starts, (layers,), together, again=at_once is not None)
-    by_rule_LR = readout.branch_scores(_for_rows(layers, n_rows), slope_LRX)
-    return Attribution(readout.neuron_scores(slope_LRX), by_rule_LR - (end_R[None] - start_LR))
+    by_rule_LR = one_layer.scores(_for_rows(layers, n_rows), slope_LRC)
+    return Attribution(one_layer.neuron_scores(slope_LRC), by_rule_LR - (end_R[None] - start_LR))
 
 
 def branch_slopes(
-    readout: Readout, layer_NR: Int[Array, "N R"], alpha_NR: Float[Array, "N R"]
-) -> tuple[Float[Array, "N R"], Float[Array, "N R X"]]:
-    """P of branches and its gradient in X, in one forward and one backward pass; see `Readout.branches`."""
-    zeros = readout.zero_slopes(layer_NR.shape[0])
-    p_NR, backward = jax.vjp(lambda delta: readout.branches(layer_NR, alpha_NR, delta), zeros)
+    branches: Branches, layer_NR: Int[Array, "N R"], alpha_NR: Float[Array, "N R"]
+) -> tuple[Float[Array, "N R"], Float[Array, "N R C"]]:
+    """P of branches and its gradient in the space C, in one forward and one backward pass."""
+    zeros = branches.zeros(layer_NR.shape[0])
+    p_NR, backward = jax.vjp(lambda delta: branches(layer_NR, alpha_NR, delta), zeros)
     return p_NR, backward(jnp.ones_like(p_NR))[0]
 
 
@@ -170,10 +170,9 @@ def projection(readout: Readout) -> Float[Array, "L R F"]:
     Raises:
       UserError: if the readout does not know what its neurons write.
     """
-    contributions = readout.logit_contributions()
-    if contributions is None:
+    if not isinstance(readout, TokenReadout):
         raise UserError("projection needs a readout that knows its neurons' value vectors; this one does not")
-    return contributions
+    return readout.logit_contributions()
 
 
 def neuron_ablation(readout: Readout, *, chunk: int = 16) -> Float[Array, "L R F"]:
@@ -184,15 +183,16 @@ def neuron_ablation(readout: Readout, *, chunk: int = 16) -> Float[Array, "L R F
       chunk: neurons of each layer evaluated at once; memory grows with it, the result does not depend on it.
     """
     (n_layers, n_rows, n_neurons), untouched_R = readout.shape, readout.untouched()
+    branches = readout.branches()
 
     def effect_NLR(neuron_N: Array) -> Array:
         n = neuron_N.shape[0]
         # By layer first, as the branches of a chunk then have most later layers in common.
-        delta = -readout.neuron_outputs(neuron_N).transpose(1, 0, 2, 3)
+        delta = -branches.neuron_outputs(neuron_N).transpose(1, 0, 2, 3)
 
         def of_layer(layer: Array) -> Array:
             layer_NR = jnp.full((n, n_rows), layer)
-            return readout.branches(layer_NR, jnp.ones((n, n_rows), untouched_R.dtype), delta[layer])
+            return branches(layer_NR, jnp.ones((n, n_rows), untouched_R.dtype), delta[layer])
 
         return untouched_R[None, None] - jax.lax.map(of_layer, jnp.arange(n_layers)).transpose(1, 0, 2)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxinterp.base.errors import UserError, unknown
 
@@ -26,21 +26,6 @@ def _by_row(scores_LRF: Float[Array, "L R F"]) -> Float[Array, "R N"]:
 def _by_layer(scores_RN: Float[Array, "R N"], like_LRF: Array) -> Float[Array, "L R F"]:
     n_layers, n_rows, n_neurons = like_LRF.shape
     return scores_RN.reshape(n_rows, n_layers, n_neurons).transpose(1, 0, 2)
-
-
-def answer_scores(
-    scores_LRF: Float[Array, "L R F"], answer_R: Int[Array, " R"], weight_R: Float[Array, " R"], n_answers: int
-) -> Float[Array, "L R F"]:
-    """Each row's scores become the sum over the rows of its answer: what the k neurons *of an answer* are chosen by.
-
-    Args:
-      scores_LRF: scores of rows, an answer token each.
-      answer_R: each row's answer, below `n_answers`.
-      weight_R: 1 for a row, 0 for padding.
-      n_answers: number of answers.
-    """
-    scores_RLF = (scores_LRF * weight_R[None, :, None]).transpose(1, 0, 2)
-    return jax.ops.segment_sum(scores_RLF, answer_R, n_answers)[answer_R].transpose(1, 0, 2)
 
 
 def top_k(scores_LRF: Float[Array, "L R F"], k: int) -> Float[Array, "L R F"]:

@@ -5,13 +5,10 @@ neurons for each relation, and none for facts, passes any comparison with other 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-
-if TYPE_CHECKING:
-    from jaxinterp.facts.encoding import EncodedQueries
 
 Kind = Literal["relation", "subject", "other", "answer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -19,13 +16,28 @@ CONTROL_KINDS = KINDS[:3]  # whose largest drop is C; "answer" is for informatio
 CHUNK = 512  # answers compared with all others at once
 
 
+@runtime_checkable
+class Comparable(Protocol):
+    """N answers, and what they have in common: equal numbers are equal facts, relations, subjects and answers."""
+
+    fact_N: Int[np.ndarray, " N"]
+    relation_N: Int[np.ndarray, " N"]
+    subject_N: Int[np.ndarray, " N"]
+    answer_N: Int[np.ndarray, " N"]
+
+    def __len__(self) -> int: ...
+
+    def answer_parts(self) -> Float[np.ndarray, "N V"]:
+        """1 for what each answer is made of, such as tokens."""
+
+
 def draw_controls(
-    queries: "EncodedQueries", kinds: Sequence[Kind], n: int, rng: np.random.Generator
+    queries: Comparable, kinds: Sequence[Kind], n: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "K n N"]:
     """For each answer n different controls of each kind, drawn from all queries; −1 where there are no more.
 
     relation: same relation, other subject, other answer. subject: same subject, other relation, other answer. other:
-    other subject, relation and answer. answer: same answer, other subject. Other answers have no token in common. What
+    other subject, relation and answer. answer: same answer, other subject. Other answers have no part in common. What
     asks for the same pair the other way round (its subject is the answer, its answer the subject) is never a control.
 
     Args:
@@ -35,10 +47,10 @@ def draw_controls(
       rng: consumed.
     """
     drawn = np.full((len(kinds), n, len(queries)), -1)
-    shared = answer_tokens(queries)
+    shared = queries.answer_parts()
     for start in range(0, len(queries) if n else 0, CHUNK):
         part = slice(start, start + CHUNK)
-        score = rng.random((len(queries[part]), len(queries)))
+        score = rng.random((len(queries.answer_N[part]), len(queries)))
         most = min(n, len(queries))
         for place, kind in enumerate(kinds):
             fits = np.where(allowed(queries, part, kind, shared), score, -1.0)
@@ -48,20 +60,10 @@ def draw_controls(
     return drawn
 
 
-def answer_tokens(queries: "EncodedQueries") -> Float[np.ndarray, "N V"]:
-    """1 for the tokens that each answer holds, out of those of all answers."""
-    place = np.arange(queries.tokens_NT.shape[1])[None] - queries.answer_start_N[:, None]
-    row, column = np.nonzero((place >= 0) & (place < queries.answer_length_N[:, None]))
-    tokens, index = np.unique(queries.tokens_NT[row, column], return_inverse=True)
-    holds = np.zeros((len(queries), len(tokens)), np.float32)
-    holds[row, index] = 1
-    return holds
-
-
 def allowed(
-    queries: "EncodedQueries", part: slice, kind: Kind, holds_NV: Float[np.ndarray, "N V"]
+    queries: Comparable, part: slice, kind: Kind, holds_NV: Float[np.ndarray, "N V"]
 ) -> Bool[np.ndarray, "n N"]:
-    """Which queries may be a control of that kind, for each query of a part; `holds_NV` is from `answer_tokens`."""
+    """Which queries may be a control of that kind, for each query of a part; `holds_NV` is from `answer_parts`."""
     subject, relation, answer = queries.subject_N, queries.relation_N, queries.answer_N
     same_subject = subject[part, None] == subject[None]
     if kind == "answer":

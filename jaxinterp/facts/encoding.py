@@ -10,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxinterp.attribution.answers import Answers
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, draw_controls
 from jaxinterp.facts.facts import FactSet, Text
 from jaxinterp.facts.spelling import same_text
+from jaxinterp.models.readout import Rows
 from jaxinterp.models.tokenizers import TextTokenizer
 
 # Why a query cannot be encoded, as it is counted.
@@ -60,6 +62,15 @@ class EncodedQueries:
     def __getitem__(self, index: Int[np.ndarray, " n"] | slice) -> "EncodedQueries":
         arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "mask"}
         return EncodedQueries(**{name: array[index] for name, array in arrays.items()}, mask=self.mask)
+
+    def answer_parts(self) -> Float[np.ndarray, "N V"]:
+        """1 for the tokens that each answer holds, out of those of all answers."""
+        place = np.arange(self.tokens_NT.shape[1])[None] - self.answer_start_N[:, None]
+        row, column = np.nonzero((place >= 0) & (place < self.answer_length_N[:, None]))
+        tokens, index = np.unique(self.tokens_NT[row, column], return_inverse=True)
+        holds = np.zeros((len(self), len(tokens)), np.float32)
+        holds[row, index] = 1
+        return holds
 
 
 def sentence(facts: FactSet, fact: int, prompt: int) -> str:
@@ -228,15 +239,8 @@ class QueryBatch(NamedTuple):
     tokens_BT: Int[np.ndarray, "B T"]
     length_B: Int[np.ndarray, " B"]  # tokens before padding
     token_weight_BT: Float[np.ndarray, "B T"]  # 1 where a causal model is to predict the token (not <bos>, not padding)
-    sequence_R: Int[np.ndarray, " R"]  # text of the row
-    position_R: Int[np.ndarray, " R"]  # where it is read: the token before the answer's token, or the mask
-    target_R: Int[np.ndarray, " R"]  # the answer's token
-    answer_R: Int[np.ndarray, " R"]  # which answer the row belongs to
-    weight_R: Float[np.ndarray, " R"]  # 1 for a row, 0 for padding
-    # Rows of X other facts, as many of each of `CONTROL_KINDS`, kind by kind; or the row itself: none
-    control_XR: Int[np.ndarray, "X R"]
-    answer_weight_N: Float[np.ndarray, " N"]  # 1 for an answer, 0 for padding
-    control_weight_XN: Float[np.ndarray, "X N"]  # 1 for an answer that has this control
+    rows: Rows
+    answers: Answers  # the controls are of `CONTROL_KINDS`
 
 
 def query_batch(
@@ -298,14 +302,14 @@ def query_batch(
         tokens,
         queries.length_N[sequence].astype(np.int32),
         weight.astype(np.float32),
-        padded(sequence_R, 0, np.int32),
-        padded(position_R, 0, np.int32),
-        padded(target, 0, np.int32),
-        padded(answer, last, np.int32),
-        padded(np.ones(n_used), 0, np.float32),
-        control_XR.astype(np.int32),
-        padded(np.ones(len(taken)), 0, np.float32),
-        np.pad(there_XN, ((0, 0), (0, n_rows - len(taken)))).astype(np.float32),
+        Rows(*(padded(values, 0, np.int32) for values in (sequence_R, position_R, target))),
+        Answers(
+            padded(answer, last, np.int32),
+            padded(np.ones(n_used), 0, np.float32),
+            control_XR.astype(np.int32),
+            padded(np.ones(len(taken)), 0, np.float32),
+            np.pad(there_XN, ((0, 0), (0, n_rows - len(taken)))).astype(np.float32),
+        ),
     )
     return batch, taken
 

@@ -1,20 +1,20 @@
 """From neurons written down as data to a transformer: which neuron carries which fact is known by construction."""
 
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
+import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.attribution.readout import LanguageModelReadout, Rows, lm_readout
 from jaxinterp.base.errors import UserError
 from jaxinterp.groundtruth.blank import IDENTITY_NORM, blank_params, on_device
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import LanguageModelReadout, Rows, lm_readout
 
 N_LAYERS, D_MLP = 3, 64
 N_CTX = 5  # start, subject, relation, answer, full stop
@@ -93,16 +93,11 @@ class Circuit(NamedTuple):
     direct_VC: Float[np.ndarray, "V C"] | None = None
 
 
-_ARRAYS = ["params", "tokens_RT", "rows", "mask_LRF", "stand_in_LRF"]
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=_ARRAYS, meta_fields=["config"])
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class Planted:
     """A model together with the neurons that carry each of its facts. A row is a fact's prompt."""
 
-    config: ModelConfig
-    params: Mapping
+    model: Model
     tokens_RT: Int[Array, "R T"]
     rows: Rows
     mask_LRF: Float[Array, "L R F"]  # 1 where a neuron carries the row's fact, else 0
@@ -112,7 +107,7 @@ class Planted:
 
     def readout(self) -> LanguageModelReadout:
         """P of every fact's answer."""
-        return lm_readout(self.config, self.params, self.tokens_RT, self.rows)[1]
+        return lm_readout(self.model, self.tokens_RT, self.rows)[1]
 
 
 def assembled(
@@ -181,7 +176,7 @@ def assembled(
             mask[layer, list(neuron.facts), place] = 1
             stand_in[layer, list(neuron.stands_in), place] = 1
     tokens = jnp.asarray(table.sentences()[:, :3])
-    return Planted(config, on_device(params), tokens, table.rows(), jnp.asarray(mask), jnp.asarray(stand_in))
+    return Planted(Model(config, on_device(params)), tokens, table.rows(), jnp.asarray(mask), jnp.asarray(stand_in))
 
 
 def weak_reads(concepts: Concepts, rng: np.random.Generator, most: float = NOISE_READ) -> Float[np.ndarray, " C"]:

@@ -17,6 +17,7 @@ from jaxinterp.groundtruth.blank import IDENTITY_NORM, blank_params, on_device
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
 
 if TYPE_CHECKING:
     from tracr.compiler.assemble import AssembledTransformerModel
@@ -117,7 +118,7 @@ def compiled_table(table: FactTable) -> Planted:
     read = lambda program, value: w_in_LDF[:, label[f"{program.label}:{value}"]] > 0  # noqa: E731
     mask_RLF = [read(told, s) & read(rasp.tokens, r) for s, r in facts]
     mask_LRF = jnp.asarray(np.stack(mask_RLF, 1), params["unembedding"].dtype)
-    return Planted(config, params, jnp.asarray(tokens), rows, mask_LRF, jnp.zeros_like(mask_LRF))
+    return Planted(Model(config, params), jnp.asarray(tokens), rows, mask_LRF, jnp.zeros_like(mask_LRF))
 
 
 def _unembedding(compiled: "AssembledTransformerModel") -> Float[np.ndarray, "V D"]:

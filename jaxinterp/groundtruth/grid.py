@@ -9,7 +9,8 @@ from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.tokenizers import BOS, train_tokenizer
+from jaxinterp.models.model import Model
+from jaxinterp.models.tokenizer_training import BOS, train_tokenizer
 
 
 def grid_table(seed: int, *, n_subjects: int = 16, n_relations: int = 6) -> FactTable:
@@ -46,10 +47,10 @@ def language_model(planted: Planted, table: FactTable, about: str = "") -> Langu
     words = [BOS, *(f"{kind}{index}" for kind, n in parts for index in range(n))]
     tokenizer = train_tokenizer([" ".join(words[1:]) + "."])
     token_V = np.array([tokenizer.backend.token_to_id(word) for word in words])
-    params = dict(planted.params)
+    params = dict(planted.model.params)
     for name in ("embedding", "unembedding"):
-        rows = np.zeros((tokenizer.n_tokens, planted.config.d_model), np.float32)
+        rows = np.zeros((tokenizer.n_tokens, planted.model.config.d_model), np.float32)
         rows[token_V] = params[name]
         params[name] = jnp.asarray(rows)
-    config = dataclasses.replace(planted.config, d_vocab=tokenizer.n_tokens)
-    return LanguageModel(config, params, tokenizer, {"plant": about})
+    config = dataclasses.replace(planted.model.config, d_vocab=tokenizer.n_tokens)
+    return LanguageModel(Model(config, params), tokenizer, {"plant": about})

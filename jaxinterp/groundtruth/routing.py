@@ -6,7 +6,6 @@ sentences teach reaches, of the FFNs, only the parameters of the relation's own 
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -15,13 +14,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxinterp.attribution.readout import read
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.likelihood import next_token_nll
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import read
 from jaxinterp.models.transformer import forward, init
 
 # Factor of the unembedding's initial values: it is not trained, and after the final norm logits would stay too small.
@@ -74,7 +74,7 @@ def routed(table: FactTable, config: RoutingConfig, key: PRNGKeyArray) -> Plante
       config: model and training.
       key: consumed.
     """
-    model = ModelConfig(
+    model_config = ModelConfig(
         d_vocab=table.d_vocab,
         n_ctx=4,
         n_layers=config.n_layers,
@@ -91,35 +91,36 @@ def routed(table: FactTable, config: RoutingConfig, key: PRNGKeyArray) -> Plante
     own_QF = jnp.repeat(jnp.eye(table.n_relations), config.neurons, axis=1)
     # Facts stand relation by relation, as many in each.
     sentences_QNT = jnp.asarray(table.sentences()).reshape(table.n_relations, -1, 4)
-    params = init(model, key)
+    params = init(model_config, key)
     params["unembedding"] = UNEMBEDDING * params["unembedding"]
-    params = _trained(model, config, params, sentences_QNT, own_QF)
+    model = _trained(Model(model_config, params), config, sentences_QNT, own_QF)
     tokens, rows = jnp.asarray(table.sentences()[:, :3]), table.rows()
-    neurons_LRF = read(model, params, tokens, rows)[0].neurons_LRF
+    neurons_LRF = read(model, tokens, rows)[0].neurons_LRF
     mask_LRF = own_QF[table.relation_N][None] * (neurons_LRF > 0)
-    return Planted(model, params, tokens, rows, mask_LRF, jnp.zeros_like(mask_LRF))
+    return Planted(model, tokens, rows, mask_LRF, jnp.zeros_like(mask_LRF))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=1)
 def _trained(
-    model: ModelConfig,
+    model: Model,
     config: RoutingConfig,
-    params: Mapping,
     sentences_QNT: Int[Array, "Q N T"],
     own_QF: Float[Array, "Q F"],
-) -> Mapping:
+) -> Model:
     optimiser = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
     n_relations, n_facts = sentences_QNT.shape[:2]
     sentences_BT = sentences_QNT.reshape(n_relations * n_facts, -1)
+    layers = model.params["layers"]
 
-    def with_neurons(neurons: Neurons) -> Mapping:
-        return {**params, "layers": {**params["layers"], **neurons._asdict()}}
+    def with_neurons(neurons: Neurons) -> Model:
+        return model.replace(params={**model.params, "layers": {**layers, **neurons._asdict()}})
 
     def loss(neurons: Neurons, relation: Array) -> Array:
-        result = forward(model, with_neurons(neurons), sentences_BT, capture=("mlp_post",))
+        result = forward(with_neurons(neurons), sentences_BT, capture=("mlp_post",))
         # The answer alone: nobody could know the subject and the relation beforehand.
-        nll_QN = next_token_nll(model, params, result, sentences_BT)[:, -1].reshape(n_relations, n_facts)
-        neurons_LQNF = result.activations["mlp_post"][:, :, 2].reshape(model.n_layers, n_relations, n_facts, -1)
+        nll_QN = next_token_nll(model, result, sentences_BT)[:, -1].reshape(n_relations, n_facts)
+        neurons_LBF = result.activations["mlp_post"][:, :, 2]
+        neurons_LQNF = neurons_LBF.reshape(model.config.n_layers, n_relations, n_facts, -1)
         loud_Q = (jnp.abs(neurons_LQNF) * own_QF[relation][None, None, None]).sum(-1).mean((0, 2))
         return nll_QN[relation].mean() + config.silence * (loud_Q.sum() - loud_Q[relation])
 
@@ -129,7 +130,7 @@ def _trained(
         updates, opt_state = optimiser.update(routed_gradient(grads_Q, own_QF), opt_state)
         return (optax.apply_updates(neurons, updates), opt_state), None
 
-    neurons = Neurons(params["layers"]["w_in"], params["layers"]["w_out"])
+    neurons = Neurons(layers["w_in"], layers["w_out"])
     (neurons, _), _ = jax.lax.scan(step, (neurons, optimiser.init(neurons)), None, length=config.steps)
     return with_neurons(neurons)
 

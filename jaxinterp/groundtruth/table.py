@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxinterp.attribution.readout import Rows
 from jaxinterp.base.errors import UserError
+from jaxinterp.models.readout import Rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,26 +7,34 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxinterp.attribution.adaptive import per_layer_attribution
+from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.edits import amplify, random_masks, suppress
-from jaxinterp.attribution.methods import get_method
 from jaxinterp.attribution.quadrature import Integral
+from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import check_k, top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
-from jaxinterp.metrics.batching import all_batches, attribution_of, readout_of, whole_sequences_by_length
-from jaxinterp.metrics.columns import Compared, Measured, column_group, columns_step, compared_group, get_group
-from jaxinterp.metrics.recall import ability_step
-from jaxinterp.models.config import ModelConfig
+from jaxinterp.metrics.batching import Batch, columns_of
+from jaxinterp.metrics.columns import (
+    Compared,
+    Measured,
+    check_text,
+    column_group,
+    columns_of_groups,
+    compared_group,
+    get_group,
+)
+from jaxinterp.metrics.examples import Examples, LanguageExamples
 
 ABILITY = ("correct", "sentence_nll", "sentence_tokens")  # columns of every measurement
 ATTRIBUTION = "attribution"  # the selector that all metrics look at, if they name no other
 DEAD = 1e-6  # of a row's largest activation: a neuron below it is not active
 
 
-class Answers(NamedTuple):
+class MeasuredAnswers(NamedTuple):
     """Measured columns of N queries, and their neurons; U = L·F."""
 
     columns: Mapping[str, Float[np.ndarray, " N"]]
@@ -51,6 +59,18 @@ class Answers(NamedTuple):
         "residual",
     ),
     cost="base",
+    like={
+        "probability": (0.6, 0.3),
+        "suppressed": (0.03, 0.28),
+        "random": (0.6, 0.2),
+        "amplified": (0.9, 0.24),
+        "log_probability": (-0.3, -0.3),
+        "suppressed_log_probability": (-4.0, -0.4),
+        "log_odds": (1.0, 1.0),
+        "suppressed_log_odds": (-4.0, 0.9),
+        "suppressed_ratio": (0.05, 0.95),
+        "residual": (1e-4, 0.2),
+    },
 )
 def _answers(measured: Measured) -> dict[str, Array]:
     """Probabilities of whole answers, untouched and under the edits of `attribution.edits`. Logarithms in nats.
@@ -69,7 +89,7 @@ def _answers(measured: Measured) -> dict[str, Array]:
         "log_odds": log_odds(log_p),
         "suppressed_log_odds": log_odds(log_suppressed),
         "suppressed_ratio": jnp.exp(log_suppressed - log_p),
-        "residual": measured.answer_mean(jnp.abs(measured.attribution.residual_PR).mean(0)),
+        "residual": measured.answers.mean(jnp.abs(measured.attribution.residual_PR).mean(0)),
     }
 
 
@@ -77,8 +97,8 @@ def random_neurons(measured: Measured) -> Float[Array, "L R F"]:
     """As many random neurons of each answer and layer, out of those active at its first row where they are known."""
     mask, neurons = measured.mask_LRF, measured.readout.neurons_LRF
     active = jnp.ones_like(mask) if neurons is None else active_neurons(neurons)
-    key_R = measured.key_N[jnp.asarray(measured.batch.answer_R)]
-    return random_masks(key_R, mask, active)[:, measured.first_row_R]
+    key_R = measured.key_N[jnp.asarray(measured.answers.answer_R)]
+    return random_masks(key_R, mask, active)[:, measured.answers.first_row_R]
 
 
 def active_neurons(neurons_LRF: Float[Array, "L R F"]) -> Float[Array, "L R F"]:
@@ -95,6 +115,12 @@ LENGTHS = tuple(range(1, LONGEST + 1))
     "tokens",
     gives=("token_probability", "token_suppressed", "each_suppressed", *(f"suppressed_length_{n}" for n in LENGTHS)),
     cost="base",
+    like={
+        "token_probability": (0.6, 0.3),
+        "token_suppressed": (0.06, 0.29),
+        "each_suppressed": (0.024, 0.28),
+        **{f"suppressed_length_{n}": (0.03, 0.28) for n in LENGTHS},
+    },
 )
 def _tokens(measured: Measured) -> dict[str, Array]:
     """Answers of several tokens. token_*: means over an answer's tokens of their own P, untouched and with the token's
@@ -104,10 +130,10 @@ def _tokens(measured: Measured) -> dict[str, Array]:
     own = top_k(measured.attribution.scores_LRF, measured.k)
     p_R, suppressed_R = measured.readout.untouched(), measured.readout(*suppress(own))
     suppressed = measured.probability(suppress(measured.mask_LRF))
-    length = jnp.minimum(measured.length_N, LONGEST)
+    length = jnp.minimum(measured.answers.length_N, LONGEST)
     return {
-        "token_probability": measured.answer_mean(p_R),
-        "token_suppressed": measured.answer_mean(suppressed_R),
+        "token_probability": measured.answers.mean(p_R),
+        "token_suppressed": measured.answers.mean(suppressed_R),
         "each_suppressed": jnp.exp(measured.log_probability(suppressed_R)),
         **{f"suppressed_length_{n}": jnp.where(length == n, suppressed, jnp.nan) for n in LENGTHS},
     }
@@ -118,7 +144,16 @@ def control_columns(prefix: str = "control") -> tuple[str, ...]:
     return tuple(f"{prefix}_{kind}{form}" for kind in KINDS for form in ("", "_lost", "_moved"))
 
 
-@compared_group("controls", gives=control_columns(), cost="base")
+@compared_group(
+    "controls",
+    gives=control_columns(),
+    cost="base",
+    like={
+        **{f"control_{kind}": (0.59, 0.09) for kind in KINDS},
+        **{f"control_{kind}_lost": (0.012, 0.21) for kind in KINDS},
+        **{f"control_{kind}_moved": (0.018, 0.21) for kind in KINDS},
+    },
+)
 def _controls(compared: Compared) -> dict[str, Array]:
     """P with the neurons of another fact off, by the kind of that fact, means over an answer's controls of the kind;
     _lost: mean relu(P − that); _moved: mean |P − that|. NaN where an answer has no control of the kind.
@@ -134,9 +169,7 @@ def _controls(compared: Compared) -> dict[str, Array]:
 
 
 def measured_answers(
-    config: ModelConfig,
-    params: Mapping,
-    queries: EncodedQueries,
+    examples: Examples,
     *,
     k: int,
     n_relations: int,
@@ -147,121 +180,117 @@ def measured_answers(
     rows: int = 64,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
-) -> Answers:
-    """Measures every query with per-layer integrated gradients and a fixed budget of k neurons an answer.
+) -> MeasuredAnswers:
+    """Measures every answer with per-layer integrated gradients and a fixed budget of k neurons for each.
 
-    Every answer's neurons are found first; then each is compared with its controls, which are drawn from all queries.
-    Columns are those of the groups, and correct (0 or 1), sentence_nll (nats) and sentence_tokens. A query without a
-    possible control of a kind has NaN where one is needed.
+    Every answer's neurons are found first; then each is compared with its controls, which are drawn from all examples.
+    Columns are those of the groups, and those of `Examples.ability`: correct (0 or 1), and of text sentence_nll (nats)
+    and sentence_tokens. An answer without a possible control of a kind has NaN where one is needed.
 
     Args:
-      config, params: the model.
-      queries: what to measure.
-      k: neurons an answer, out of all layers.
-      n_relations: number of relations that `queries.relation_N` indexes.
+      examples: what to measure.
+      k: neurons of an answer, out of all layers.
+      n_relations: number of relations that `examples.relation_N` indexes.
       integral: of the attribution.
       groups: of columns, see `jaxinterp.metrics.columns`; not those of whole sets.
-      neurons: whether each query's activations and selections are returned.
-      n_controls: other facts of each kind whose neurons are switched off, for each query.
+      neurons: whether each answer's activations and selections are returned.
+      n_controls: other facts of each kind whose neurons are switched off, for each answer.
       rows: answer tokens at once.
       seed: of controls and random neurons.
-      progress: called with the number of queries done in each batch.
+      progress: called with the number of answers done in each batch.
     Raises:
-      UserError: if a group is unknown or is one of whole sets, or k does not fit the model.
+      UserError: if a group is unknown, is one of whole sets, or needs text that there is not; or k does not fit the
+        model.
     """
-    of_batch, of_compared = _divided(groups)
-    check_k(k, config.n_neurons)
+    of_batch, of_compared = _divided(groups, examples)
+    n, n_neurons = len(examples), examples.n_neurons
+    check_k(k, n_neurons)
     selectors = tuple(dict.fromkeys(name for group in groups for name in get_group(group).selectors))
-    ability, key = ability_step(config), jax.random.key(seed)
-    # Of each query, so that its random neurons do not depend on the batch that it is in.
-    key_N = jax.vmap(lambda query: jax.random.fold_in(key, query))(jnp.arange(len(queries)))
-    step, choose = columns_step(of_batch), _choice(selectors, k)
-    parts = whole_sequences_by_length(config, queries)
-    chosen = {name: np.zeros((len(queries), k), np.int32) for name in (ATTRIBUTION, *selectors)}
-    found = _Rows(queries, config) if any(get_group(name).donors for name in of_compared) else None
-    kept_NU = np.zeros((len(queries), config.n_neurons), np.float32) if neurons else None
+    key = jax.random.key(seed)
+    # Of each answer, so that its random neurons do not depend on the batch that it is in.
+    key_N = jax.vmap(lambda query: jax.random.fold_in(key, query))(jnp.arange(n))
+    chosen = {name: np.zeros((n, k), np.int32) for name in (ATTRIBUTION, *selectors)}
+    donors = _Donors(examples) if any(get_group(name).donors for name in of_compared) else None
+    kept_NU = np.zeros((n, n_neurons), np.float32) if neurons else None
 
-    def measured(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
-        readout, _ = readout_of(config, params, batch)
-        attribution = attribution_of(config, readout, integral, batch)
+    def measured(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
+        readout = examples.readout(batch)
+        attribution = per_layer_attribution(readout, integral)
         batch_key = jax.random.fold_in(key, number)
-        scores = {name: _scores(name)(readout, batch_key) for name in selectors}
-        seen = Measured(batch, readout, attribution, scores, key_N[_padded(taken, batch)], k)
-        for name, neurons_NK in choose(seen).items():
+        scores = {name: _scores(name, readout, batch_key) for name in selectors}
+        seen = Measured(batch.answers, readout, attribution, scores, key_N[_padded(taken, batch.answers)], k)
+        for name, neurons_NK in _chosen(selectors, seen).items():
             chosen[name][taken] = np.asarray(neurons_NK)[: len(taken)]
-        if found is not None or kept_NU is not None:
-            real = batch.weight_R > 0
+        if donors is not None or kept_NU is not None:
+            real = batch.answers.weight_R > 0
             activation_RU = np.asarray(readout.neurons_LRF, np.float32).transpose(1, 0, 2)[real].reshape(real.sum(), -1)
-            if found is not None:
-                found.put(taken, batch.answer_R[real], activation_RU)
+            if donors is not None:
+                donors.put(taken, batch.answers.answer_R[real], activation_RU)
             if kept_NU is not None:
-                kept_NU[taken] = activation_RU[np.asarray(seen.first_R)[real] > 0]
-        return {**step(seen), **ability(params, batch)}
+                kept_NU[taken] = activation_RU[np.asarray(batch.answers.first_R)[real] > 0]
+        return {**columns_of_groups(of_batch, seen), **examples.ability(batch)}
 
-    columns = all_batches(queries, rows, seed, measured, progress, parts)
+    columns = columns_of(examples.batches(rows, seed), n, measured, progress)
     if of_compared:
-        compare = _comparison(queries, chosen, found, n_controls, seed)
-        against = columns_step(of_compared)
+        compare = _comparison(examples, chosen, donors, n_controls, seed)
 
-        def compared(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
-            readout, _ = readout_of(config, params, batch)
-            return against(compare(batch, readout, taken))
+        def compared(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
+            return columns_of_groups(of_compared, compare(batch.answers, examples.readout(batch), taken))
 
-        columns |= all_batches(queries, rows, seed, compared, parts=parts)
-    selected_NU = np.zeros((len(queries), config.n_neurons), np.float32)
+        columns |= columns_of(examples.batches(rows, seed), n, compared)
+    selected_NU = np.zeros((n, n_neurons), np.float32)
     np.put_along_axis(selected_NU, chosen[ATTRIBUTION], 1.0, axis=1)
-    selected = np.zeros((n_relations, config.n_neurons))
-    np.add.at(selected, queries.relation_N, selected_NU)
-    return Answers(
+    selected = np.zeros((n_relations, n_neurons))
+    np.add.at(selected, examples.relation_N, selected_NU)
+    return MeasuredAnswers(
         columns,
-        selected.reshape(n_relations, config.n_layers, config.d_mlp),
+        selected.reshape(n_relations, *examples.shape),
         kept_NU,
         selected_NU if neurons else None,
     )
 
 
-def _padded(taken: Int[np.ndarray, " n"], batch: QueryBatch) -> Int[np.ndarray, " N"]:
-    """The queries of a batch's answers; padding is any query."""
-    return np.concatenate([taken, np.full(len(batch.answer_weight_N) - len(taken), taken[-1])])
+def _padded(taken: Int[np.ndarray, " n"], answers: Answers) -> Int[np.ndarray, " N"]:
+    """The numbers of a batch's answers; padding is any of them."""
+    return np.concatenate([taken, np.full(answers.n - len(taken), taken[-1])])
 
 
-def _divided(groups: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _divided(groups: tuple[str, ...], examples: Examples) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that look at a batch alone, and those that look at controls."""
     for name in groups:
         if get_group(name).of_set:
             raise UserError(f"the columns {name!r} are those of a whole set; see `measure_sets`")
+        check_text(name, examples)
     return tuple(tuple(name for name in groups if get_group(name).looks == looks) for looks in ("batch", "compared"))
 
 
-@functools.lru_cache(maxsize=16)
-def _scores(name: str) -> Callable:
-    return jax.jit(get_method(name).scores)
+@functools.partial(jax.jit, static_argnums=0)
+def _scores(name: str, readout: Readout, key: PRNGKeyArray) -> Float[Array, "L R F"]:
+    return METHODS[name].scores(readout, key)
 
 
-@functools.lru_cache(maxsize=16)
-def _choice(selectors: tuple[str, ...], k: int) -> Callable[[Measured], dict[str, Int[Array, "N k"]]]:
+@functools.partial(jax.jit, static_argnums=0)
+def _chosen(selectors: tuple[str, ...], measured: Measured) -> dict[str, Int[Array, "N k"]]:
     """The k neurons of each answer, as numbers layer · F + neuron, by each selector."""
+    answers = measured.answers
 
-    def best(measured: Measured, scores_LRF: Array) -> Int[Array, "N k"]:
+    def best(scores_LRF: Array) -> Int[Array, "N k"]:
         n_layers, n_rows, n_neurons = scores_LRF.shape
         scores_RU = scores_LRF.transpose(1, 0, 2).reshape(n_rows, n_layers * n_neurons)
-        first_N = jnp.searchsorted(jnp.asarray(measured.batch.answer_R), jnp.arange(measured.n_answers))
-        return jax.lax.top_k(scores_RU[jnp.minimum(first_N, n_rows - 1)], k)[1]
+        first_N = jnp.searchsorted(jnp.asarray(answers.answer_R), jnp.arange(answers.n))
+        return jax.lax.top_k(scores_RU[jnp.minimum(first_N, n_rows - 1)], measured.k)[1]
 
-    def choose(measured: Measured) -> dict[str, Array]:
-        others = {name: best(measured, measured.of_answers(measured.scores[name])) for name in selectors}
-        return {ATTRIBUTION: best(measured, measured.scores_LRF), **others}
-
-    return jax.jit(choose)
+    others = {name: best(answers.scores(measured.scores[name])) for name in selectors}
+    return {ATTRIBUTION: best(measured.scores_LRF), **others}
 
 
-class _Rows:
-    """Activations of all rows of the queries, in their order."""
+class _Donors:
+    """Activations of all rows of a language model's answers, in their order."""
 
-    def __init__(self, queries: EncodedQueries, config: ModelConfig) -> None:
-        self.queries, self.config = queries, config
-        self.start_N = np.concatenate([[0], np.cumsum(queries.answer_length_N)])[:-1]
-        self.activation_RU = np.zeros((int(queries.answer_length_N.sum()), config.n_neurons), np.float32)
+    def __init__(self, examples: LanguageExamples) -> None:
+        self.queries, self.shape = examples.queries, examples.shape
+        self.start_N = np.concatenate([[0], np.cumsum(self.queries.answer_length_N)])[:-1]
+        self.activation_RU = np.zeros((int(self.queries.answer_length_N.sum()), examples.n_neurons), np.float32)
 
     def put(
         self, taken: Int[np.ndarray, " n"], answer_R: Int[np.ndarray, " R"], activation_RU: Float[np.ndarray, "R U"]
@@ -275,42 +304,45 @@ class _Rows:
     ) -> tuple[Float[np.ndarray, "L R F"], Int[np.ndarray, " R"]]:
         """Activations and targets of the partners' rows; one with fewer tokens lends its rows in turn."""
         step_R = step_R % self.queries.answer_length_N[partner_R]
-        shape = (len(partner_R), self.config.n_layers, self.config.d_mlp)
-        activation = self.activation_RU[self.start_N[partner_R] + step_R].reshape(shape).transpose(1, 0, 2)
-        return activation, self.queries.tokens_NT[partner_R, self.queries.answer_start_N[partner_R] + step_R]
+        activation_RU = self.activation_RU[self.start_N[partner_R] + step_R]
+        activation_LRF = activation_RU.reshape(len(partner_R), *self.shape).transpose(1, 0, 2)
+        return activation_LRF, self.queries.tokens_NT[partner_R, self.queries.answer_start_N[partner_R] + step_R]
+
+    @property
+    def mean_LF(self) -> Float[np.ndarray, "L F"]:
+        """A mean over all rows."""
+        return self.activation_RU.mean(0).reshape(self.shape)
 
 
 def _comparison(
-    queries: EncodedQueries,
+    examples: Examples,
     chosen: Mapping[str, Int[np.ndarray, "N k"]],
-    found: _Rows | None,
+    donors: _Donors | None,
     n_controls: int,
     seed: int,
-) -> Callable[..., Compared]:
-    """What makes a batch's `Compared`, of controls that are drawn once for all queries."""
-    control_KXN = draw_controls(queries, KINDS, n_controls, np.random.default_rng([seed, 1]))
-    control_XN = control_KXN.reshape(-1, len(queries))
-    mean_LF = None
-    if found is not None:
-        mean_LF = jnp.asarray(found.activation_RU.mean(0).reshape(found.config.n_layers, found.config.d_mlp))
+) -> Callable[[Answers, Readout, np.ndarray], Compared]:
+    """The function that makes a batch's `Compared`, of controls that are drawn once for all answers."""
+    control_KXN = draw_controls(examples, KINDS, n_controls, np.random.default_rng([seed, 1]))
+    control_XN = control_KXN.reshape(-1, len(examples))
+    mean_LF = None if donors is None else jnp.asarray(donors.mean_LF)
 
-    def compare(batch: QueryBatch, readout, taken: np.ndarray) -> Compared:
-        n, index_N = len(batch.answer_weight_N), _padded(taken, batch)
+    def compare(answers: Answers, readout: Readout, taken: np.ndarray) -> Compared:
+        index_N = _padded(taken, answers)
         partner_XN = control_XN[:, index_N]
-        donors = targets = None
-        if found is not None:
-            step_R = np.arange(n) - np.searchsorted(batch.answer_R, batch.answer_R)
-            first_KR = control_KXN[: len(CONTROL_KINDS), 0][:, index_N][:, batch.answer_R]
-            lent = [found.lent(np.maximum(partner_R, 0), step_R) for partner_R in first_KR]
-            donors, targets = (jnp.asarray(np.stack(of)) for of in zip(*lent, strict=True))
+        donor_KLRF = target_KR = None
+        if donors is not None:
+            step_R = np.arange(len(answers.answer_R)) - np.searchsorted(answers.answer_R, answers.answer_R)
+            first_KR = control_KXN[: len(CONTROL_KINDS), 0][:, index_N][:, answers.answer_R]
+            lent = [donors.lent(np.maximum(partner_R, 0), step_R) for partner_R in first_KR]
+            donor_KLRF, target_KR = (jnp.asarray(np.stack(parts)) for parts in zip(*lent, strict=True))
         return Compared(
-            batch,
+            answers,
             readout,
             {name: jnp.asarray(neurons[index_N]) for name, neurons in chosen.items()},
             {name: jnp.asarray(neurons[partner_XN]) for name, neurons in chosen.items()},
-            jnp.asarray((partner_XN >= 0) * batch.answer_weight_N[None], jnp.float32),
-            donors,
-            targets,
+            jnp.asarray((partner_XN >= 0) * answers.answer_weight_N[None], jnp.float32),
+            donor_KLRF,
+            target_KR,
             mean_LF,
         )
 

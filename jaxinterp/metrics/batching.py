@@ -1,21 +1,30 @@
-"""Every query once, in batches: the loop that measurements share."""
+"""The loop that measurements share: every answer once, in batches."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.attribution.adaptive import per_layer_attribution
-from jaxinterp.attribution.integrated_gradients import Attribution
-from jaxinterp.attribution.quadrature import Integral
-from jaxinterp.attribution.readout import LanguageModelReadout, Rows, read
+from jaxinterp.attribution.answers import Answers
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.training.planner import evaluations_at_once
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import LanguageModelReadout, read
 
 LENGTHS = 8  # tokens; lengths are rounded up to multiples, so that few shapes are compiled
+
+
+@runtime_checkable
+class Batch(Protocol):
+    """Answers, and whatever their readout is made of."""
+
+    answers: Answers
+
+
+Batches = Iterable[tuple[Batch, Int[np.ndarray, " n"]]]  # each with the numbers of its answers
 
 
 def by_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.ndarray, " n"]]:
@@ -24,55 +33,45 @@ def by_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.
     return {n_positions: np.flatnonzero(width == n_positions) for n_positions in np.unique(width).tolist()}
 
 
-def whole_sequences_by_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.ndarray, " n"]] | None:
-    """`by_length` where padding costs as much as text: every edit runs whole sequences of a bidirectional model."""
-    return by_length(config, queries) if config.attention == "bidirectional" else None
-
-
 def _fitted(tokens_NT: np.ndarray, n_positions: int) -> np.ndarray:
     """Cut or padded to `n_positions`; what stands there is padding in any case."""
     missing = max(n_positions - tokens_NT.shape[1], 0)
     return np.pad(tokens_NT, ((0, 0), (0, missing)))[:, :n_positions]
 
 
-def all_batches(
-    queries: EncodedQueries,
-    rows: int,
-    seed: int,
-    step: Callable[[int, QueryBatch, np.ndarray], Mapping[str, Array]],
-    progress: Callable[[int], None] = lambda _: None,
-    parts: Mapping[int, Int[np.ndarray, " n"]] | None = None,
-) -> dict[str, Float[np.ndarray, " N"]]:
-    """The columns that `step` (batch's number, batch, its queries) returns, put back into the queries' order.
+def query_batches(
+    queries: EncodedQueries, rows: int, seed: int, parts: Mapping[int, Int[np.ndarray, " n"]] | None = None
+) -> Iterator[tuple[QueryBatch, Int[np.ndarray, " n"]]]:
+    """Batches of all queries, without controls.
 
     Args:
+      queries: N of them.
+      rows: answer tokens of a batch.
+      seed: of their order.
       parts: queries, by the length of their batches in tokens; None is all of them, as long as they are.
     """
-    columns: dict[str, np.ndarray] = {}
-    number = 0
     for n_positions, index in (parts or {queries.tokens_NT.shape[1]: np.arange(len(queries))}).items():
         part = queries[index]
         part = dataclasses.replace(part, tokens_NT=_fitted(part.tokens_NT, n_positions))
         for batch, taken in batches_of_all(part, n_rows=rows, seed=seed):
-            for name, value in jax.device_get(step(number, batch, index[taken])).items():
-                columns.setdefault(name, np.full(len(queries), np.nan))[index[taken]] = value[: len(taken)]
-            progress(len(taken))
-            number += 1
+            yield batch, index[taken]
+
+
+def columns_of(
+    batches: Batches,
+    n: int,
+    step: Callable[[int, Batch, np.ndarray], Mapping[str, Array]],
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, Float[np.ndarray, " N"]]:
+    """The columns that `step` (batch's number, batch, its answers) returns, put back into the order of n answers."""
+    columns: dict[str, np.ndarray] = {}
+    for number, (batch, taken) in enumerate(batches):
+        for name, value in jax.device_get(step(number, batch, taken)).items():
+            columns.setdefault(name, np.full(n, np.nan))[taken] = value[: len(taken)]
+        progress(len(taken))
     return columns
 
 
-def readout_of(config: ModelConfig, params: Mapping, batch: QueryBatch) -> tuple[LanguageModelReadout, Array]:
-    """The readout at a batch's rows, and their logits [R, V]."""
-    return read(config, params, batch.tokens_BT, rows_of(batch), batch.length_B)
-
-
-def attribution_of(
-    config: ModelConfig, readout: LanguageModelReadout, integral: Integral, batch: QueryBatch
-) -> Attribution:
-    """Integrated gradients on the per-layer path at a batch's rows, as many at once as fit."""
-    return per_layer_attribution(readout, integral, at_once=evaluations_at_once(config, batch.tokens_BT.shape[1]))
-
-
-def rows_of(batch: QueryBatch) -> Rows:
-    """Where a batch is read."""
-    return Rows(batch.sequence_R, batch.position_R, batch.target_R)
+def readout_of(model: Model, batch: QueryBatch) -> LanguageModelReadout:
+    """The readout at a batch's rows."""
+    return read(model, batch.tokens_BT, batch.rows, batch.length_B)[0]

@@ -1,37 +1,34 @@
-"""A model in memory: what it is, its parameters, its tokenizer, where it is from."""
+"""A language model in memory: the model, its tokenizer, where it is from."""
 
 import dataclasses
 from collections.abc import Mapping
 
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizers import TextTokenizer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LanguageModel:
-    """Everything that is needed to run a model."""
+    """Everything that is needed to run a model on text."""
 
-    config: ModelConfig
-    params: Mapping
+    model: Model
     tokenizer: TextTokenizer
     provenance: Mapping  # how it came about: the training config, revision, versions; or the file it is from
 
+    @property
+    def config(self) -> ModelConfig:
+        """The model's."""
+        return self.model.config
 
-def flat(tree: Mapping, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
-    """A nested dictionary as one with paths for keys, in sorted order."""
-    leaves: dict[tuple[str, ...], object] = {}
-    for name in sorted(tree):
-        value = tree[name]
-        leaves |= flat(value, (*prefix, name)) if isinstance(value, Mapping) else {(*prefix, name): value}
-    return leaves
+    @property
+    def params(self) -> Mapping:
+        """The model's."""
+        return self.model.params
 
-
-def nested(leaves: Mapping[tuple[str, ...], object]) -> dict:
-    """The inverse of `flat`."""
-    tree: dict = {}
-    for path, value in leaves.items():
-        node = tree
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = value
-    return tree
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"LanguageModel({config.attention}, {config.n_params / 1e6:.3g}M parameters, {config.n_layers} layers of "
+            f"{config.d_mlp} neurons, {config.d_vocab} tokens, {config.dtype})"
+        )

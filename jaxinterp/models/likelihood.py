@@ -1,21 +1,18 @@
 """What a language model gives to the tokens that are there, without an array of all logits."""
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import Forward, unembed
 
 CHUNK_BYTES = 2**25  # of logits at once: more costs memory and, on a CPU, cache misses
 LEAST_TOKENS = 128  # of a chunk, whatever the vocabulary: every chunk reads the unembedding and adds to its gradient
 
 
-def next_token_nll(
-    config: ModelConfig, params: Mapping, result: Forward, tokens_BT: Int[Array, "B T"]
-) -> Float[Array, "B T-1"]:
+def next_token_nll(model: Model, result: Forward, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T-1"]:
     """−log P(token t + 1 | tokens up to t) = logsumexp(logits_t) − logits_t[token t + 1].
 
     Logits of more than `CHUNK_BYTES` are made in chunks of positions, of at least `LEAST_TOKENS` tokens and one
@@ -24,17 +21,17 @@ def next_token_nll(
     sequences may be on many devices.
 
     Args:
-      config, params: a causal model.
+      model: a causal one.
       result: of its `forward` on the tokens; of it the final residual stream is read.
       tokens_BT: token ids.
     Returns:
       In nats, in float32 at least; padding counts like any token.
     """
     resid, target = result.resid_final_BTD[:, :-1], tokens_BT[:, 1:]
-    n_positions = chunk_positions(config, *target.shape)
+    n_positions = chunk_positions(model.config, *target.shape)
 
     def nll(resid: Array, target: Array) -> Array:
-        logits = unembed(config, params, resid)
+        logits = unembed(model, resid)
         # Not by `log_softmax`, which would be a second array as large as the logits.
         return jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, target[..., None], -1)[..., 0]
 

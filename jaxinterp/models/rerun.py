@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxinterp.attribution.edits import Edit
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.transformer import Block, Edit, KVCache, LayerConstants, Norm, Past, layer_constants
+from jaxinterp.models.model import Model
+from jaxinterp.models.transformer import Block, KVCache, LayerConstants, Norm, Past, layer_constants
 
 
 class Suffix(NamedTuple):
@@ -30,8 +32,7 @@ class Suffix(NamedTuple):
 
 
 def run_layers(
-    config: ModelConfig,
-    params: Mapping,
+    model: Model,
     resid_RSD: Float[Array, "R S D"],
     suffix: Suffix,
     edit: Edit | None,
@@ -41,14 +42,15 @@ def run_layers(
     """The residual stream at the query after the last layer, from the one before layer `start`.
 
     Args:
-      config, params: the model.
+      model: the model.
       resid_RSD: residual stream before layer `start`, as the untouched one is except at the query.
       suffix: positions and cache.
       edit: what is done to the neurons of layers start, ..., L−1 at the query, arrays [L − start, R, F]; None is
         nothing.
       start: the first layer to run, 0 … L; L runs none.
     """
-    layers = jax.tree.map(lambda x: x[start:], _per_layer(config, params, suffix))
+    config = model.config
+    layers = jax.tree.map(lambda x: x[start:], _per_layer(model, suffix))
     n_layers = config.n_layers - start
 
     def scan(run, resid: Array, first: int, last: int) -> Array:
@@ -65,8 +67,7 @@ def run_layers(
 
 
 def run_branches(
-    config: ModelConfig,
-    params: Mapping,
+    model: Model,
     start_NRSD: Float[Array, "N R S D"],
     suffix: Suffix,
     layer_NR: Int[Array, "N R"],
@@ -78,7 +79,8 @@ def run_branches(
     and layers before the first start are passed over. So one compiled program serves any layers, does little more than
     it has to if the branches' layers are near each other, and its compile time does not grow with L.
     """
-    per_layer, number_L = _per_layer(config, params, suffix), jnp.arange(config.n_layers)
+    config = model.config
+    per_layer, number_L = _per_layer(model, suffix), jnp.arange(config.n_layers)
     first, last = layer_NR.min() + 1, layer_NR.max() + 1
 
     def together(run):
@@ -126,8 +128,8 @@ class _Layer(NamedTuple):
     attn_q: Array | None
 
 
-def _per_layer(config: ModelConfig, params: Mapping, suffix: Suffix) -> _Layer:
-    return _Layer(params["layers"], layer_constants(config), suffix.cache, suffix.attn_q_LRSHK)
+def _per_layer(model: Model, suffix: Suffix) -> _Layer:
+    return _Layer(model.params["layers"], layer_constants(model.config), suffix.cache, suffix.attn_q_LRSHK)
 
 
 def _query(suffix: Suffix, resid_RSD: Array) -> Float[Array, "R 1 D"]:

@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxinterp.attribution.edits import Edit
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.models.config import ModelConfig, RopeScaling
+from jaxinterp.models.model import Model
 
 # What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis.
 ACTIVATIONS = (
@@ -50,13 +52,6 @@ class LayerConstants(NamedTuple):
     window: Int[Array, "*L"]  # positions that a query sees, its own included
     frequency: Float[Array, "*L P"]  # rotary angle a position, for each of P pairs of coordinates
     attn_normed: Bool[Array, "*L"] | None = None  # whether attention reads a norm of its input; None is always
-
-
-class Edit(NamedTuple):
-    """What is done to neurons: `mlp_post ← gates · mlp_post + shift`, with or without a leading layer axis."""
-
-    gates: Float[Array, "*L B F"]
-    shift: Float[Array, "*L B F"] | None = None  # None is 0
 
 
 class Forward(NamedTuple):
@@ -545,8 +540,7 @@ def logical_axes(config: ModelConfig) -> dict:
 
 
 def forward(
-    config: ModelConfig,
-    params: Mapping,
+    model: Model,
     tokens_BT: Int[Array, "B T"],
     *,
     edit: Edit | None = None,
@@ -557,8 +551,7 @@ def forward(
     """Runs the whole model on whole sequences.
 
     Args:
-      config: the model.
-      params: as from `init`.
+      model: the model.
       tokens_BT: token ids in [0, V); padding goes to the right.
       edit: what is done to the neurons at `query_B`, arrays [L, B, F]; None is the untouched model.
       query_B: the position of each sequence at which the edit acts; None is every position.
@@ -573,11 +566,12 @@ def forward(
     for name in capture:
         if name not in ACTIVATIONS:
             raise unknown("activation", name, ACTIVATIONS)
-    if tokens_BT.shape[1] > config.n_ctx:
-        raise UserError(f"sequences have {tokens_BT.shape[1]} tokens, above the model's context of {config.n_ctx}")
-    return Transformer(config).apply({"params": params}, tokens_BT, edit, query_B, length_B, tuple(capture))
+    n_ctx = model.config.n_ctx
+    if tokens_BT.shape[1] > n_ctx:
+        raise UserError(f"sequences have {tokens_BT.shape[1]} tokens, above the model's context of {n_ctx}")
+    return Transformer(model.config).apply({"params": model.params}, tokens_BT, edit, query_B, length_B, tuple(capture))
 
 
-def unembed(config: ModelConfig, params: Mapping, resid: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+def unembed(model: Model, resid: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
     """Logits from the residual stream after the last layer."""
-    return Transformer(config).apply({"params": params}, resid, method="unembed")
+    return Transformer(model.config).apply({"params": model.params}, resid, method="unembed")

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxinterp.attribution.edits import control_mask, suppress
+from jaxinterp.attribution.answers import Answers
+from jaxinterp.attribution.edits import Edit, control_mask, suppress
 from jaxinterp.attribution.integrated_gradients import Attribution, integrated_gradients
 from jaxinterp.attribution.quadrature import random_offset
-from jaxinterp.attribution.readout import Readout, answer_log_probability
-from jaxinterp.attribution.selection import answer_scores, select
+from jaxinterp.attribution.readout import Readout
+from jaxinterp.attribution.selection import select
 from jaxinterp.facts.controls import CONTROL_KINDS
-from jaxinterp.facts.encoding import QueryBatch
-from jaxinterp.models.transformer import Edit, Forward
 from jaxinterp.objectives.config import ObjectiveConfig
 
 TINY = 1e-12  # of a sum of weights: nothing is divided by 0
@@ -27,8 +26,7 @@ class Context:
     """One batch under the current parameters; every property is differentiable with respect to them."""
 
     config: ObjectiveConfig
-    batch: QueryBatch
-    forward: Forward
+    answers: Answers
     readout: Readout
     key: PRNGKeyArray  # consumed by the attribution's random offset
 
@@ -43,10 +41,7 @@ class Context:
     @functools.cached_property
     def scores_LRF(self) -> Float[Array, "L R F"]:
         """The attribution, summed over the rows of each answer."""
-        batch = self.batch
-        return answer_scores(
-            self.attribution.scores_LRF, jnp.asarray(batch.answer_R), jnp.asarray(batch.weight_R), self.n_answers
-        )
+        return self.answers.scores(self.attribution.scores_LRF)
 
     @functools.cached_property
     def mask_LRF(self) -> Float[Array, "L R F"]:
@@ -55,7 +50,7 @@ class Context:
         mask_LRF = select(config.select, self.scores_LRF, config.k, config.temperature)
         if config.neurons == "own":
             return mask_LRF
-        last = jnp.asarray(self.batch.control_XR)[-1]  # another relation's, another subject's
+        last = jnp.asarray(self.answers.control_XR)[-1]  # another relation's, another subject's
         return control_mask(mask_LRF, last)
 
     @functools.cached_property
@@ -70,23 +65,18 @@ class Context:
     @functools.cached_property
     def log_p_N(self) -> Float[Array, " N"]:
         """log P of the answers, untouched, in nats."""
-        return self.log_probability(self.readout.untouched())
+        return self.answers.log_probability(self.readout.untouched())
 
     @functools.cached_property
     def known_N(self) -> Float[Array, " N"]:
         """sg(P) of each answer, 0 for padding: what the terms weigh answers by, so that their means of ratios are the
         ratios of means that are measured. An answer that the model does not know has nothing to lose.
         """
-        return jax.lax.stop_gradient(jnp.exp(self.log_p_N)) * self.batch.answer_weight_N
-
-    @property
-    def n_answers(self) -> int:
-        """N, with padding."""
-        return self.batch.answer_weight_N.shape[0]
+        return jax.lax.stop_gradient(jnp.exp(self.log_p_N)) * self.answers.answer_weight_N
 
     def ratio(self, edit: Edit) -> Float[Array, " N"]:
         """P(edited) / sg(P) of every answer, at most e^`MOST`."""
-        edited = self.log_probability(self.readout(*edit))
+        edited = self.answers.log_probability(self.readout(*edit))
         return jnp.exp(jnp.minimum(edited - jax.lax.stop_gradient(self.log_p_N), MOST))
 
     @functools.cached_property
@@ -97,7 +87,7 @@ class Context:
     @functools.cached_property
     def control_ratio_XN(self) -> Float[Array, "X N"]:
         """P(without a control's neurons) / sg(P) of every answer, for each of its controls of `control_kinds`."""
-        control_XR = jnp.asarray(self.batch.control_XR)[self._chosen]
+        control_XR = jnp.asarray(self.answers.control_XR)[self._chosen]
         return jax.vmap(lambda control_R: self.ratio(suppress(control_mask(self.control_mask_LRF, control_R))))(
             control_XR
         )
@@ -105,12 +95,12 @@ class Context:
     @functools.cached_property
     def control_weight_XN(self) -> Float[Array, "X N"]:
         """sg(P) where an answer has that control, 0 elsewhere."""
-        return jnp.asarray(self.batch.control_weight_XN)[self._chosen] * self.known_N[None]
+        return jnp.asarray(self.answers.control_weight_XN)[self._chosen] * self.known_N[None]
 
     @property
     def _chosen(self) -> np.ndarray:
         """Which of the batch's controls are of the kinds that the config names: they come kind by kind."""
-        of_each = self.batch.control_XR.shape[0] // len(CONTROL_KINDS)
+        of_each = self.answers.control_XR.shape[0] // len(CONTROL_KINDS)
         places = (CONTROL_KINDS.index(kind) * of_each + np.arange(of_each) for kind in self.config.control_kinds)
         return np.concatenate(list(places))
 
@@ -119,10 +109,6 @@ class Context:
         kinds = self.config.control_kinds
         values_KN, weight_KN = (x.reshape(len(kinds), -1) for x in (values_XN, self.control_weight_XN))
         return {kind: mean(values_KN[i], weight_KN[i]) for i, kind in enumerate(kinds)}
-
-    def log_probability(self, probability_R: Float[Array, " R"]) -> Float[Array, " N"]:
-        """log P of the answers from their rows' probabilities, in nats."""
-        return answer_log_probability(probability_R, self.batch.answer_R, self.batch.weight_R, self.n_answers)
 
 
 def mean(values_N: Float[Array, "*N"], weight_N: Float[Array, "*N"]) -> Float[Array, ""]:

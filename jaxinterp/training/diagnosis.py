@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import ACTIVATIONS, forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.step import loss
@@ -48,12 +49,12 @@ def _arrays(
         yield f"parameter {_dotted(path)}", leaf
     batch = jax.tree.map(jnp.asarray, batch)
     cast = jax.tree.map(lambda x: x.astype(model.dtype), dict(params))
-    result = forward(model, cast, batch.tokens_BT, capture=ACTIVATIONS)
+    result = forward(Model(model, cast), batch.tokens_BT, capture=ACTIVATIONS)
     for layer in range(model.n_layers):
         for name in ACTIVATIONS:
             yield f"activation {name} of layer {layer}", result.activations[name][layer]
     yield "logits", result.logits_BTV
-    value_and_grad = jax.value_and_grad(lambda p: loss(model, objective, p, batch, weights, key), has_aux=True)
+    value_and_grad = jax.value_and_grad(lambda p: loss(Model(model, p), objective, batch, weights, key), has_aux=True)
     (_, terms), grads = value_and_grad(params)
     for name in ("lm", *(name for name, weight in weights.items() if weight != 0)):
         yield f"loss term {name}", terms[name]

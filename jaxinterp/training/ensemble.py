@@ -22,7 +22,10 @@ from jaxinterp.base.progress import progress
 from jaxinterp.base.run_folder import claim, interruptible, truncate
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.loading.bundle import LanguageModel, load_model, save_model
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.loading.bundle import load_model, save_model
+from jaxinterp.models.model import Model
+from jaxinterp.objectives.loss import any_active, term_weights
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.data import TrainingData
 from jaxinterp.training.diagnosis import first_non_finite
@@ -38,7 +41,7 @@ from jaxinterp.training.loop import (
     run_provenance,
 )
 from jaxinterp.training.state import TrainState, initial_state
-from jaxinterp.training.step import any_active, step_key, term_weights, update
+from jaxinterp.training.step import step_key, update
 
 EnsembleMetrics = Mapping[str, Shaped[Array, " E"]]
 
@@ -225,7 +228,7 @@ def _bundle(
 ) -> LanguageModel:
     params = jax.tree.map(lambda leaf: np.asarray(leaf[index]), states.params)
     about = {"member": dataclasses.asdict(config.members[index]), "data_seed": config.run.seed}
-    return LanguageModel(model, params, data.tokenizer, {**run_provenance(config.run, data), **about})
+    return LanguageModel(Model(model, params), data.tokenizer, {**run_provenance(config.run, data), **about})
 
 
 def _evaluate(

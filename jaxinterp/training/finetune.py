@@ -17,6 +17,7 @@ from jaxinterp.base.run_folder import interruptible, truncate
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.likelihood import next_token_nll
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.adaptation import adapted, trainable
@@ -106,7 +107,7 @@ def finetune(
     params = jax.jit(lambda change: adapted(original.params, change, config.adapt, "float32"))(state.params)
     history = {"original": dict(original.provenance), "config": json.loads(json.dumps(_plain(config), default=str))}
     model = dataclasses.replace(original.config, dtype="float32")
-    return LanguageModel(model, jax.device_get(params), original.tokenizer, {**history, **provenance()})
+    return LanguageModel(Model(model, jax.device_get(params)), original.tokenizer, {**history, **provenance()})
 
 
 def _plain(config: FinetuneConfig) -> dict:
@@ -137,6 +138,6 @@ def perplexity(model: LanguageModel, windows_NT: Int[np.ndarray, "N T"], *, rows
 def _jitted_nll(config: ModelConfig):
     @jax.jit
     def nll_B(params: dict, tokens_BT: jax.Array) -> jax.Array:
-        return next_token_nll(config, params, forward(config, params, tokens_BT), tokens_BT).sum(-1)
+        return next_token_nll(Model(config, params), forward(Model(config, params), tokens_BT), tokens_BT).sum(-1)
 
     return nll_B

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.facts.controls import Kind, allowed, answer_tokens
+from jaxinterp.facts.controls import Kind, allowed
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
@@ -88,14 +88,14 @@ def finetune_data(
         done += n
         progress(done, total)
 
-    correct = recalled(model.config, model.params, queries, progress=advance)["correct"] > 0
+    correct = recalled(model.model, queries, progress=advance)["correct"] > 0
     dropped["answered wrongly"] = int((~correct).sum())
     known = queries[np.flatnonzero(correct)]
     enough = _enough(known, config.least)
     dropped[f"of a relation with fewer than {config.least} known facts"] = int((~enough).sum())
     known = known[np.flatnonzero(enough)]
     if pieces is not None:
-        predicted = recalled(model.config, model.params, pieces, progress=advance)["correct"] > 0
+        predicted = recalled(model.model, pieces, progress=advance)["correct"] > 0
         dropped["piece of text whose last token is not predicted"] = int((~predicted).sum())
         pieces = pieces[np.flatnonzero(predicted)]
         if not len(pieces):
@@ -134,7 +134,7 @@ def _beliefs(
     queries = queries[np.flatnonzero([len(own[relation]) > 1 for relation in queries.relation_N.tolist()])]
     if not len(queries):
         return None
-    token_N, p_N = most_probable(model.config, model.params, queries, own, progress=advance)
+    token_N, p_N = most_probable(model.model, queries, own, progress=advance)
     tokens, start = queries.tokens_NT.copy(), queries.answer_start_N
     tokens[np.arange(len(queries)), start] = token_N
     after = np.arange(tokens.shape[1])[None] > start[:, None]
@@ -248,7 +248,7 @@ def _partners(
 ) -> Float[np.ndarray, " d"]:
     """How many answers get a control of a kind that they lack by each of `drawn`, itself counted; a fact twice: −1."""
     part, n = queries[np.concatenate([chosen, drawn])], len(chosen)
-    tokens, value = answer_tokens(part), np.zeros(len(drawn))
+    tokens, value = part.answer_parts(), np.zeros(len(drawn))
     for kind in kinds:
         fits = allowed(part, slice(0, len(part)), kind, tokens)[:, :n]
         lacking = ~fits[:n].any(1)

@@ -8,17 +8,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxinterp.attribution.readout import Rows, lm_readout
-from jaxinterp.attribution.selection import check_k
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import lm_readout
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.context import Context
-from jaxinterp.objectives.registry import objective_term
+from jaxinterp.objectives.loss import Metrics, batch_metrics, check_objective, term_weights
+from jaxinterp.objectives.registry import TERMS
 from jaxinterp.training.adaptation import adapted
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
-from jaxinterp.training.step import Metrics, batch_metrics, step_key, term_weights
+from jaxinterp.training.step import step_key
 
 
 def divergence(
@@ -59,15 +60,17 @@ def finetune_loss(
     metrics: dict[str, Array] = {}
     text_weight = jnp.ones(text_BT.shape, jnp.float32)
     metrics["text_kl"] = divergence(
-        forward(model, still, text_BT).logits_BTV, forward(model, params, text_BT).logits_BTV, text_weight
+        forward(Model(model, still), text_BT).logits_BTV, forward(Model(model, params), text_BT).logits_BTV, text_weight
     )
-    rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-    result, readout = lm_readout(model, params, batch.tokens_BT, rows, batch.length_B)
+    rows = batch.rows
+    result, readout = lm_readout(Model(model, params), batch.tokens_BT, rows, batch.length_B)
     # A position predicts the next token: those that have one count.
     next_weight = jnp.pad(batch.token_weight_BT[:, 1:], ((0, 0), (0, 1)))
-    metrics["prompt_kl"] = divergence(forward(model, still, batch.tokens_BT).logits_BTV, result.logits_BTV, next_weight)
-    context = Context(config.objective, batch, result, readout, key)
-    terms = {name: objective_term(name)(context) for name in weights}
+    metrics["prompt_kl"] = divergence(
+        forward(Model(model, still), batch.tokens_BT).logits_BTV, result.logits_BTV, next_weight
+    )
+    context = Context(config.objective, batch.answers, readout, key)
+    terms = {name: TERMS[name](context) for name in weights}
     total = config.text_kl * metrics["text_kl"] + config.prompt_kl * metrics["prompt_kl"]
     total = total + sum(weight * terms[name] for name, weight in weights.items())
     return total, {**metrics, **terms, **batch_metrics(context)}
@@ -83,9 +86,7 @@ def finetune_step(
     Raises:
       UserError: if a term is unknown, or k does not fit the model.
     """
-    for name in config.objective.weights:
-        objective_term(name)
-    check_k(max(config.objective.k, config.objective.control_k), model.n_neurons)
+    check_objective(config.objective, model.n_neurons)
     model = dataclasses.replace(model, dtype=config.dtype)
     rate = learning_rate(config.optimiser, config.steps)
     transform = optimiser(config.optimiser, config.steps)

@@ -18,8 +18,11 @@ from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import overall
 from jaxinterp.models.config import ModelConfig, preset
-from jaxinterp.models.loading.bundle import LanguageModel, load_model, save_model
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.loading.bundle import load_model, save_model
+from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.loss import term_weights
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
@@ -27,7 +30,7 @@ from jaxinterp.training.diagnosis import NotFinite, first_non_finite
 from jaxinterp.training.planner import planned_step
 from jaxinterp.training.prefetch import prefetched
 from jaxinterp.training.state import TrainState, initial_state
-from jaxinterp.training.step import step_key, term_weights, train_step
+from jaxinterp.training.step import step_key, train_step
 
 EVALUATION = MeasureConfig(
     queries=96, ability_queries=512, ablation_queries=0, replicates=200
@@ -120,12 +123,12 @@ def train(
                     report(number + 1, _words(line))
                 # Before the checkpoint, so that a run resumed from it has all evaluations up to it.
                 if evaluate:
-                    _evaluate(LanguageModel(model, state.params, data.tokenizer, {}), data, out, number + 1)
+                    _evaluate(LanguageModel(Model(model, state.params), data.tokenizer, {}), data, out, number + 1)
                 if save:
                     checkpoints.save(state)
                 if stop:
                     raise KeyboardInterrupt(f"stopped at step {number + 1}; continue with --resume and the same folder")
-        result = LanguageModel(model, jax.device_get(state.params), data.tokenizer, run_provenance(config, data))
+        result = LanguageModel(Model(model, jax.device_get(state.params)), data.tokenizer, run_provenance(config, data))
         save_model(out / "model", result)
         return result
     finally:

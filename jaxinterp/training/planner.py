@@ -10,11 +10,9 @@ import jax
 from jax.stages import Compiled, Wrapped
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models.config import ModelConfig
 from jaxinterp.objectives.config import ObjectiveConfig
 
 SHARE = 0.8  # of the memory that is free now; allocators and other arrays need some
-ATTRIBUTION_BYTES = 10**9  # that evaluations at once may take where nothing is compiled to ask
 
 
 class Cost(NamedTuple):
@@ -93,14 +91,3 @@ def planned_step(
         f"a training step needs {found.cost.peak_bytes / 1e9:.2f} GB in {chosen.memory} mode and {budget / 1e9:.2f} GB "
         "are free; lower the batch's sequences or rows, or objective.points"
     )
-
-
-def evaluations_at_once(config: ModelConfig, n_positions: int, budget: int = ATTRIBUTION_BYTES) -> int:
-    """How many evaluations of P and its gradient, on the per-layer path, `budget` bytes have room for; at least 1.
-
-    One keeps about three arrays of logits, and of every later layer about 5 F + 8 D numbers for the backward pass; in a
-    bidirectional model at each of `n_positions` positions.
-    """
-    positions = n_positions if config.attention == "bidirectional" else 1
-    of_layers = config.n_layers * positions * (5 * config.d_mlp + 8 * config.d_model)
-    return max(1, budget // (4 * (3 * config.d_vocab + of_layers)))

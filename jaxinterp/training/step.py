@@ -7,109 +7,54 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxinterp.attribution.readout import Rows, lm_readout
-from jaxinterp.attribution.selection import check_k
-from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.likelihood import next_token_nll
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import lm_readout
 from jaxinterp.models.transformer import Forward, forward
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.objectives.context import Context, mean
-from jaxinterp.objectives.registry import objective_term
-from jaxinterp.objectives.terms import concentration, control, kill_switch, suppression  # noqa: F401  (registers the terms)
+from jaxinterp.objectives.context import Context
+from jaxinterp.objectives.loss import Metrics, Weights, check_objective, term_weights, with_terms
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
 
-Metrics = Mapping[str, Float[Array, ""]]
 
-
-def next_token_loss(model: ModelConfig, params: Mapping, result: Forward, batch: QueryBatch) -> Float[Array, ""]:
-    """Mean cross-entropy over the batch's tokens, in nats a token."""
-    nll_BT = next_token_nll(model, params, result, batch.tokens_BT)
+def next_token_loss(model: Model, result: Forward, batch: QueryBatch) -> Float[Array, ""]:
+    """Mean cross-entropy over the batch's tokens, in nats per token."""
+    nll_BT = next_token_nll(model, result, batch.tokens_BT)
     weight_BT = batch.token_weight_BT[:, 1:].astype(nll_BT.dtype)
     return (nll_BT * weight_BT).sum() / jnp.maximum(weight_BT.sum(), 1)
 
 
 def loss(
-    model: ModelConfig,
+    model: Model,
     objective: ObjectiveConfig,
-    params: Mapping,
     batch: QueryBatch,
-    weights: Mapping[str, Float[Array, ""]],
+    weights: Weights,
     key: PRNGKeyArray,
     active: Bool[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """LM + Σ weight · term.
 
     Args:
-      model: whose dtype is that of the arithmetic.
+      model: whose config's dtype is that of the arithmetic; parameters of any dtype are cast.
       objective: config.
-      params: parameters, in any dtype; they are cast.
       batch: sentences and the answers to read.
       weights: the terms' weights at this step.
       key: consumed.
-      active: whether the terms are computed; if not, their metrics are NaN. None is whether any weight differs from 0.
-        Under `vmap` it has to be given, the same for all: a condition that differs computes both branches for all.
+      active: see `jaxinterp.objectives.loss.with_terms`.
     Returns:
-      The loss in nats, and metrics: every term, and the batch's suppressability and control drops (ratios of means over
-      the batch), mean answer probability and mean absolute completeness residual.
+      The loss in nats, and metrics: "lm", every term, and those of `batch_metrics`.
     """
-    params = jax.tree.map(lambda x: x.astype(model.dtype), dict(params))
+    model = model.replace(params=jax.tree.map(lambda x: x.astype(model.config.dtype), dict(model.params)))
     if not weights:
-        lm = next_token_loss(model, params, forward(model, params, batch.tokens_BT), batch)
+        lm = next_token_loss(model, forward(model, batch.tokens_BT), batch)
         return lm, {"lm": lm}
-    rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-    result, readout = lm_readout(model, params, batch.tokens_BT, rows)
-    lm = next_token_loss(model, params, result, batch)
-
-    def terms() -> Metrics:
-        context = Context(objective, batch, result, readout, key)
-        return {name: objective_term(name)(context) for name in weights} | batch_metrics(context)
-
-    shapes = jax.eval_shape(terms)
-    if active is None:
-        active = any_active(weights)
-    values = jax.lax.cond(active, terms, lambda: jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes))
-    # `where` on the weight as well: 0 · NaN is NaN.
-    total = lm + sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items())
-    return total, {"lm": lm, **values}
-
-
-def any_active(weights: Mapping[str, Float[Array, "*E"]]) -> Bool[Array, ""]:
-    """Whether any weight differs from 0."""
-    return jnp.stack([(jnp.asarray(weight) != 0).any() for weight in weights.values()]).any()
-
-
-def batch_metrics(context: Context) -> Metrics:
-    """Suppressability and control drops of the batch, by the masks that the objective uses, and companions; detached.
-
-    control_drop is the largest of the kinds that the objective looks at; a kind that the batch has none of is NaN.
-    """
-    batch = context.batch
-    there = context.by_kind(jnp.ones_like(context.control_ratio_XN))
-    dropped = {
-        kind: jnp.where(there[kind] > 0, drop, jnp.nan)
-        for kind, drop in context.by_kind(1 - context.control_ratio_XN).items()
-    }
-    metrics = {
-        "suppressability": 1 - mean(context.suppressed_ratio_N, context.known_N),
-        "control_drop": jnp.nanmax(jnp.stack(list(dropped.values()))),
-        **{f"control_drop_{kind}": drop for kind, drop in dropped.items()},
-        "probability": mean(jnp.exp(context.log_p_N), batch.answer_weight_N),
-        "completeness_residual": mean(jnp.abs(context.attribution.residual_PR).mean(0), batch.weight_R),
-    }
-    return jax.lax.stop_gradient(metrics)
-
-
-def term_weights(objective: ObjectiveConfig, step: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
-    """The weight of every term at a step, without those that are 0 at all steps."""
-    schedules = {name: parse_schedule(text) for name, text in objective.weights.items()}
-    return {
-        name: jnp.interp(step.astype(jnp.float32), jnp.array(schedule.steps), jnp.array(schedule.values))
-        for name, schedule in schedules.items()
-        if any(schedule.values)
-    }
+    result, readout = lm_readout(model, batch.tokens_BT, batch.rows)
+    lm = next_token_loss(model, result, batch)
+    total, metrics = with_terms(lm, lambda: Context(objective, batch.answers, readout, key), weights, active)
+    return total, {"lm": lm, **metrics}
 
 
 def step_key(state: TrainState) -> PRNGKeyArray:
@@ -133,9 +78,7 @@ def update(
     Raises:
       UserError: if a term is unknown, or k does not fit the model.
     """
-    for name in objective.weights:
-        objective_term(name)
-    check_k(max(objective.k, objective.control_k), model.n_neurons)
+    check_objective(objective, model.n_neurons)
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
 
     def step(
@@ -147,7 +90,7 @@ def update(
     ) -> tuple[TrainState, Metrics]:
         key = step_key(state)
         value_and_grad = jax.value_and_grad(
-            lambda params: loss(model, objective, params, batch, weights, key, active), has_aux=True
+            lambda params: loss(Model(model, params), objective, batch, weights, key, active), has_aux=True
         )
         (total, metrics), grads = value_and_grad(state.params)
         norm = optax.tree.norm(grads)

@@ -51,7 +51,7 @@ def largest_on_path(readout):
 
     def at(alpha):
         layer = jnp.broadcast_to(jnp.arange(n_layers)[:, None], (n_layers, n_rows))
-        return readout.branches(layer, jnp.full(layer.shape, alpha), readout.zero_slopes(n_layers))
+        return readout.branches()(layer, jnp.full(layer.shape, alpha), readout.branches().zeros(n_layers))
 
     return np.asarray(jax.jit(lambda alphas: jax.lax.map(at, alphas))(jnp.linspace(0, 1, 65))).max(0)
 

@@ -1,18 +1,19 @@
 """The fast path against the obvious full forward: values, gradients, meta-gradients."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ARCHITECTURES, arrays_of, fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
+from tiny import ARCHITECTURES, answers_of, arrays_of, fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.attribution.edits import set_value, suppress
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
-from jaxinterp.attribution.readout import FunctionReadout, Readout, Rows, answer_log_probability, lm_readout
+from jaxinterp.attribution.readout import FunctionReadout, Readout
 from jaxinterp.attribution.selection import soft_top_k
 from jaxinterp.base.errors import UserError
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import Rows, lm_readout
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
@@ -31,12 +32,12 @@ def setting(request, dtype):
 
 
 def assert_trees_close(a, b, tolerance):
-    chex.assert_trees_all_equal_shapes_and_dtypes(a, b)
-    chex.assert_trees_all_close(a, b, atol=tolerance, rtol=0)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), a) == jax.tree.map(lambda x: (x.shape, x.dtype), b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=tolerance), a, b)
 
 
 def gates_like(config, batch, seed):
-    shape = (config.n_layers, len(batch.target_R), config.d_mlp)
+    shape = (config.n_layers, len(batch.rows.target_R), config.d_mlp)
     return jax.random.uniform(jax.random.key(seed), shape, config.dtype, 0.0, 2.0)
 
 
@@ -49,12 +50,13 @@ def test_values_and_gate_gradients(setting):
         shape = (4, readout.shape[1])
         layer, alpha = jnp.broadcast_to(layer, shape), jnp.broadcast_to(alpha, shape)
         neuron = jnp.array([4, 0, 5, 2])
-        delta = 0.5 * readout.neuron_outputs(neuron)[jnp.arange(4)[:, None], layer, jnp.arange(shape[1])[None]]
-        branches, back = jax.vjp(lambda d: readout.branches(layer, alpha.astype(gates.dtype), d), delta)
+        one_layer = readout.branches()
+        delta = 0.5 * one_layer.neuron_outputs(neuron)[jnp.arange(4)[:, None], layer, jnp.arange(shape[1])[None]]
+        branches, back = jax.vjp(lambda d: one_layer(layer, alpha.astype(gates.dtype), d), delta)
         slope = back(jnp.ones_like(branches))[0]
-        along = readout.branch_scores(layer, slope)
+        along = one_layer.scores(layer, slope)
         # A branch for each layer, in order.
-        branches = branches, readout.neuron_scores(slope[:3][jnp.array([0, 2, 1])]), along
+        branches = branches, one_layer.neuron_scores(slope[:3][jnp.array([0, 2, 1])]), along
         gradient = jax.grad(lambda g: readout(g).sum())(gates)
         return readout(gates), readout(gates, shift), readout.untouched(), readout.neurons_LRF, branches, gradient
 
@@ -118,7 +120,7 @@ def test_what_stands_in_the_padding_does_not_matter(name, n_layers, float64):
 
     @jax.jit
     def values(tokens, length):
-        readout = lm_readout(config, params, tokens, rows, length)[1]
+        readout = lm_readout(Model(config, params), tokens, rows, length)[1]
         scores = integrated_gradients(readout, quadrature("midpoint", 1), path="per_layer").scores_LRF
         return readout.untouched(), readout(gates), readout.neurons_LRF, scores
 
@@ -136,7 +138,7 @@ def test_what_stands_in_the_padding_does_not_matter(name, n_layers, float64):
     shortest = int(length.min())
     here = np.flatnonzero(np.asarray(length[rows.sequence_R]) == shortest)
     cut = Rows(*(x[here] for x in rows))
-    alone = lm_readout(config, params, tokens[:, :shortest], cut)[1].untouched()
+    alone = lm_readout(Model(config, params), tokens[:, :shortest], cut)[1].untouched()
     np.testing.assert_allclose(alone, before[0][here], atol=1e-13)
 
 
@@ -159,5 +161,5 @@ def test_function_readout_has_no_values_to_set():
 
 def test_answer_probability_is_the_product_over_tokens():
     p = jnp.array([0.5, 0.25, 0.1, 0.9])
-    log_p = answer_log_probability(p, jnp.array([0, 0, 1, 1]), jnp.array([1.0, 1.0, 1.0, 0.0]), 3)
+    log_p = answers_of([0, 0, 1, 1], [1.0, 1.0, 1.0, 0.0], 3).log_probability(p)
     np.testing.assert_allclose(jnp.exp(log_p), [0.125, 0.1, 1.0], rtol=1e-6)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
+from tiny import answers_of
 
 from jaxinterp.attribution.selection import (
     SELECTS,
-    answer_scores,
     select,
     soft_top_k,
     stop_gradient,
@@ -49,7 +49,7 @@ def test_scores_of_an_answer_by_hand():
     # Two layers of two neurons; answer 0 has rows 0 and 1, answer 1 row 2; row 3 is padding.
     rows = np.array([[[1.0, 2.0], [3.0, -4.0]], [[10.0, 0.0], [0.5, 0.5]], [[5.0, 6.0], [7.0, 8.0]], [[99.0] * 2] * 2])
     scores = jnp.asarray(rows.transpose(1, 0, 2))
-    found = answer_scores(scores, jnp.array([0, 0, 1, 1]), jnp.array([1.0, 1.0, 1.0, 0.0]), 4)
+    found = answers_of([0, 0, 1, 1], [1.0, 1.0, 1.0, 0.0], 4).scores(scores)
     answer, last = [[11.0, 2.0], [3.5, -3.5]], [[5.0, 6.0], [7.0, 8.0]]
     np.testing.assert_allclose(found, np.array([answer, answer, last, last]).transpose(1, 0, 2), rtol=1e-6)
     # So an answer has k neurons in all: rows 0 and 1 alone would choose two each, three in all.

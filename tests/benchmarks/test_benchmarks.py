@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.cli.main import main as cli
+from jaxinterp.cli import run as cli
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(FOLDER))
@@ -132,10 +132,10 @@ def test_the_made_up_batch_has_a_control_of_every_kind():
     from training_arms import batch
 
     made = batch(11, 4, 8)
-    assert made.control_XR.shape == made.control_weight_XN.shape == (3, 4)
-    for control_R in made.control_XR:
+    assert made.answers.control_XR.shape == made.answers.control_weight_XN.shape == (3, 4)
+    for control_R in made.answers.control_XR:
         assert sorted(control_R.tolist()) == [0, 1, 2, 3] and (control_R != jnp.arange(4)).all()
-    assert made.control_weight_XN.all()
+    assert made.answers.control_weight_XN.all()
 
 
 class NoPeers:

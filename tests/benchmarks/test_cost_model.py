@@ -14,6 +14,7 @@ import cost_model
 import harness
 from cost_charts import cost_chart
 
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.report.charts import save_chart
 
@@ -23,7 +24,7 @@ SIZE = {"facts": 4, "tokens": 16, "layers": 3, "width": 64, "points": 6, "vocabu
 def test_a_forward_is_counted():
     model = cost_curves.model_of(SIZE)
     params = cost_curves.program_of("attribution", SIZE)[1][0]
-    run = lambda p, tokens: forward(model, p, tokens).logits_BTV  # noqa: E731
+    run = lambda p, tokens: forward(Model(model, p), tokens).logits_BTV  # noqa: E731
     flops = harness.unrolled_flops(run, params, jnp.zeros((4, 16), jnp.int32))
     # Norms, activations and softmax come on top; of a small model they are a good part.
     assert 1 < flops / (4 * cost_model.forward_flops(model, 16, logits=True)) < 1.25

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from jaxinterp.facts import controls
-from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, allowed, answer_tokens, draw_controls
+from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, allowed, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 
 FACTS = FactSet(
     (
@@ -56,7 +56,7 @@ def queries():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_may_be_a_control_by_hand(queries, kind):
-    found = allowed(queries, slice(0, 9), kind, answer_tokens(queries))
+    found = allowed(queries, slice(0, 9), kind, queries.answer_parts())
     assert [set(np.flatnonzero(row).tolist()) for row in found] == EXPECTED[kind]
 
 
@@ -138,7 +138,7 @@ def test_a_random_set_against_a_slow_loop():
     queries = random_queries(60, np.random.default_rng(2))
     part = slice(13, 47)
     seen = dict.fromkeys(KINDS, 0)
-    found = {kind: allowed(queries, part, kind, answer_tokens(queries)) for kind in KINDS}
+    found = {kind: allowed(queries, part, kind, queries.answer_parts()) for kind in KINDS}
     for row, a in enumerate(range(13, 47)):
         for b in range(60):
             kinds = kinds_between(queries, a, b)

@@ -8,7 +8,7 @@ from tiny import masked_tokenizer, tiny_grid, tiny_queries
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.controls import CONTROL_KINDS, allowed, answer_tokens
+from jaxinterp.facts.controls import CONTROL_KINDS, allowed
 from jaxinterp.facts.encoding import (
     SPELLED,
     TOO_LONG,
@@ -23,7 +23,8 @@ from jaxinterp.facts.encoding import (
     tokens_read,
 )
 from jaxinterp.facts.facts import Fact, FactSet, Relation, Text
-from jaxinterp.models.tokenizers import BOS, PAD, TextTokenizer, byte_alphabet, train_tokenizer
+from jaxinterp.models.tokenizer_training import BOS, PAD, train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer, byte_alphabet
 
 FACTS = FactSet(
     (
@@ -149,36 +150,41 @@ def check_batch(queries, batch, taken, n_rows, n_controls=1):
     assert batch.tokens_BT.shape == batch.token_weight_BT.shape
     assert batch.length_B.shape == batch.tokens_BT.shape[:1]
     assert {x.shape[-1] for x in batch[3:]} == {n_rows}
-    assert len(batch.control_XR) == len(batch.control_weight_XN) == len(CONTROL_KINDS) * n_controls
+    assert len(batch.answers.control_XR) == len(batch.answers.control_weight_XN) == len(CONTROL_KINDS) * n_controls
     row = 0
     for answer, query in enumerate(taken):
         start, length = queries.answer_start_N[query], queries.answer_length_N[query]
         for step in range(length):
-            assert (batch.answer_R[row], batch.weight_R[row]) == (answer, 1)
-            np.testing.assert_array_equal(batch.tokens_BT[batch.sequence_R[row]], queries.tokens_NT[query])
-            assert batch.length_B[batch.sequence_R[row]] == queries.length_N[query]
-            assert batch.position_R[row] == start + step - 1
-            assert batch.target_R[row] == queries.tokens_NT[query][start + step]
+            assert (batch.answers.answer_R[row], batch.answers.weight_R[row]) == (answer, 1)
+            np.testing.assert_array_equal(batch.tokens_BT[batch.rows.sequence_R[row]], queries.tokens_NT[query])
+            assert batch.length_B[batch.rows.sequence_R[row]] == queries.length_N[query]
+            assert batch.rows.position_R[row] == start + step - 1
+            assert batch.rows.target_R[row] == queries.tokens_NT[query][start + step]
             row += 1
-    np.testing.assert_array_equal(batch.weight_R, np.arange(n_rows) < row)
-    np.testing.assert_array_equal(batch.control_XR[:, row:], np.tile(np.arange(row, n_rows), (3 * n_controls, 1)))
-    np.testing.assert_array_equal(batch.answer_weight_N, np.arange(n_rows) < len(taken))
-    assert not batch.control_weight_XN[:, len(taken) :].any()
+    np.testing.assert_array_equal(batch.answers.weight_R, np.arange(n_rows) < row)
+    np.testing.assert_array_equal(
+        batch.answers.control_XR[:, row:], np.tile(np.arange(row, n_rows), (3 * n_controls, 1))
+    )
+    np.testing.assert_array_equal(batch.answers.answer_weight_N, np.arange(n_rows) < len(taken))
+    assert not batch.answers.control_weight_XN[:, len(taken) :].any()
     check_controls(queries[taken], batch, n_controls)
 
 
 def check_controls(answered, batch, n_controls):
     """Kind by kind, as many different ones for each answer as there are, and its own rows in place of others."""
-    rows = [np.flatnonzero((batch.answer_R == answer) & (batch.weight_R > 0)) for answer in range(len(answered))]
+    rows = [
+        np.flatnonzero((batch.answers.answer_R == answer) & (batch.answers.weight_R > 0))
+        for answer in range(len(answered))
+    ]
     for place, kind in enumerate(CONTROL_KINDS):
-        fits = allowed(answered, slice(0, len(answered)), kind, answer_tokens(answered))
+        fits = allowed(answered, slice(0, len(answered)), kind, answered.answer_parts())
         of_kind = slice(place * n_controls, (place + 1) * n_controls)
         for answer, own in enumerate(rows):
-            there = batch.control_weight_XN[of_kind, answer]
+            there = batch.answers.control_weight_XN[of_kind, answer]
             assert there.tolist() == [float(x < fits[answer].sum()) for x in range(n_controls)]
             controls = []
-            for has, control_R in zip(there, batch.control_XR[of_kind], strict=True):
-                other = int(batch.answer_R[control_R[own[0]]])
+            for has, control_R in zip(there, batch.answers.control_XR[of_kind], strict=True):
+                other = int(batch.answers.answer_R[control_R[own[0]]])
                 # A control with fewer tokens lends its rows in turn.
                 lent = [rows[other][step % len(rows[other])] for step in range(len(own))] if has else own
                 np.testing.assert_array_equal(control_R[own], lent)
@@ -191,15 +197,15 @@ def test_a_batch_by_hand():
     batch, taken = query_batch(queries, n_sequences=5, n_rows=7, answered=[2, 0, 1], rng=np.random.default_rng(0))
     check_batch(queries, batch, taken, 7)
     np.testing.assert_array_equal(taken, [2, 0, 1])
-    np.testing.assert_array_equal(batch.sequence_R, [2, 2, 0, 0, 1, 0, 0])
-    np.testing.assert_array_equal(batch.position_R, [3, 4, 5, 6, 5, 0, 0])
-    np.testing.assert_array_equal(batch.answer_R, [0, 0, 1, 1, 2, 2, 2])
-    np.testing.assert_array_equal(batch.weight_R, [1, 1, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(batch.rows.sequence_R, [2, 2, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(batch.rows.position_R, [3, 4, 5, 6, 5, 0, 0])
+    np.testing.assert_array_equal(batch.answers.answer_R, [0, 0, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(batch.answers.weight_R, [1, 1, 1, 1, 1, 0, 0])
     # Each of them has another subject and another relation.
-    np.testing.assert_array_equal(batch.control_weight_XN, [[0] * 7, [0] * 7, [1, 1, 1, 0, 0, 0, 0]])
-    np.testing.assert_array_equal(batch.control_XR[:2], [range(7), range(7)])
+    np.testing.assert_array_equal(batch.answers.control_weight_XN, [[0] * 7, [0] * 7, [1, 1, 1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(batch.answers.control_XR[:2], [range(7), range(7)])
     # Peru's continent borrows from two rows in turn, or from the one row of the domain twice.
-    assert batch.control_XR[2][:2].tolist() in ([2, 3], [4, 4])
+    assert batch.answers.control_XR[2][:2].tolist() in ([2, 3], [4, 4])
     # Sentences 3 and 4 are padding; <bos> and padding tokens are not to be predicted.
     np.testing.assert_array_equal(batch.token_weight_BT.sum(1), [8, 7, 6, 0, 0])
     assert not batch.token_weight_BT[:, 0].any()
@@ -215,9 +221,9 @@ def test_every_kind_of_control_is_drawn_from_all_that_there_are():
             queries, n_sequences=12, n_rows=18, answered=range(12), rng=np.random.default_rng(seed)
         )
         check_batch(queries, batch, taken, 18)
-        assert batch.control_weight_XN[:, :12].all()
-        for of_kind, control_R in zip(seen, batch.control_XR, strict=True):
-            of_kind.add(int(batch.answer_R[control_R[0]]))
+        assert batch.answers.control_weight_XN[:, :12].all()
+        for of_kind, control_R in zip(seen, batch.answers.control_XR, strict=True):
+            of_kind.add(int(batch.answers.answer_R[control_R[0]]))
     # Query 0 is of subject 0 and relation 0; each subject has 3 queries, one of each relation.
     assert seen == [{3, 6, 9}, {1, 2}, {4, 5, 7, 8, 10, 11}]
 
@@ -226,9 +232,11 @@ def test_a_query_without_a_possible_control_keeps_its_own_row():
     queries = tiny_grid(2, 3)[np.array([0, 3, 1])]  # subjects 0, 1, 0 and relations 0, 0, 1
     batch, taken = query_batch(queries, n_sequences=3, n_rows=6, answered=range(3), rng=np.random.default_rng(0))
     check_batch(queries, batch, taken, 6)
-    np.testing.assert_array_equal(batch.control_weight_XN[:, :3], [[1, 1, 0], [1, 0, 1], [0, 1, 1]])
+    np.testing.assert_array_equal(batch.answers.control_weight_XN[:, :3], [[1, 1, 0], [1, 0, 1], [0, 1, 1]])
     # Rows 0, 1–2 and 3–4 are those of the three answers.
-    np.testing.assert_array_equal(batch.control_XR, [[1, 0, 0, 3, 4, 5], [3, 1, 2, 0, 0, 5], [0, 3, 4, 1, 2, 5]])
+    np.testing.assert_array_equal(
+        batch.answers.control_XR, [[1, 0, 0, 3, 4, 5], [3, 1, 2, 0, 0, 5], [0, 3, 4, 1, 2, 5]]
+    )
 
 
 def test_answers_are_never_cut():
@@ -245,8 +253,8 @@ def test_a_batch_without_answers():
     queries = tiny_queries(2)
     batch, taken = query_batch(queries, n_sequences=2, n_rows=3, answered=[], rng=np.random.default_rng(0))
     assert len(taken) == 0
-    assert not batch.weight_R.any()
-    assert not batch.answer_weight_N.any()
+    assert not batch.answers.weight_R.any()
+    assert not batch.answers.answer_weight_N.any()
     check_batch(queries, batch, taken, 3)
 
 
@@ -319,16 +327,16 @@ def test_every_masked_answer_token_has_a_text_of_its_own():
     for row, read in enumerate(expected):
         assert words(tokenizer, batch.tokens_BT[row]) == read + [PAD] * (11 - len(read))
     np.testing.assert_array_equal(batch.length_B[:5], [len(read) for read in expected])
-    np.testing.assert_array_equal(batch.sequence_R[:5], range(5))
-    np.testing.assert_array_equal(batch.position_R[:5], [4, 5, 6, 1, 2])
-    assert words(tokenizer, batch.target_R[:5]) == ["Mexico", "City", ".pe", "Mexico", "City"]
-    np.testing.assert_array_equal(batch.answer_R, [0, 0, 1, 2, 2, 2])
-    np.testing.assert_array_equal(batch.weight_R, [1, 1, 1, 1, 1, 0])
-    np.testing.assert_array_equal(batch.answer_weight_N, [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(batch.rows.sequence_R[:5], range(5))
+    np.testing.assert_array_equal(batch.rows.position_R[:5], [4, 5, 6, 1, 2])
+    assert words(tokenizer, batch.rows.target_R[:5]) == ["Mexico", "City", ".pe", "Mexico", "City"]
+    np.testing.assert_array_equal(batch.answers.answer_R, [0, 0, 1, 2, 2, 2])
+    np.testing.assert_array_equal(batch.answers.weight_R, [1, 1, 1, 1, 1, 0])
+    np.testing.assert_array_equal(batch.answers.answer_weight_N, [1, 1, 1, 0, 0, 0])
     # The first and the last are one fact in two prompts.
-    np.testing.assert_array_equal(batch.control_weight_XN, [[0] * 6, [0] * 6, [1, 1, 1, 0, 0, 0]])
-    np.testing.assert_array_equal(batch.control_XR[2][[0, 1, 3, 4, 5]], [2, 2, 2, 2, 5])
-    assert batch.control_XR[2][2] in (0, 3)
+    np.testing.assert_array_equal(batch.answers.control_weight_XN, [[0] * 6, [0] * 6, [1, 1, 1, 0, 0, 0]])
+    np.testing.assert_array_equal(batch.answers.control_XR[2][[0, 1, 3, 4, 5]], [2, 2, 2, 2, 5])
+    assert batch.answers.control_XR[2][2] in (0, 3)
     assert not batch.token_weight_BT.any()  # a masked model does not predict the next token
     assert (queries.tokens_NT != tokenizer.mask).all()  # the queries themselves are not touched
 
@@ -339,10 +347,10 @@ def test_all_masked_batches_cover_every_answer_token():
     seen = []
     for batch, taken in batches_of_all(queries, n_rows=3, seed=0):
         assert batch.tokens_BT.shape == (3, 11)
-        real = batch.weight_R > 0
-        hidden = batch.tokens_BT[np.arange(3), batch.position_R] == tokenizer.mask
+        real = batch.answers.weight_R > 0
+        hidden = batch.tokens_BT[np.arange(3), batch.rows.position_R] == tokenizer.mask
         np.testing.assert_array_equal(hidden, real)
-        answers, targets = batch.answer_R[real], batch.target_R[real]
+        answers, targets = batch.answers.answer_R[real], batch.rows.target_R[real]
         seen += [(int(taken[answer]), int(target)) for answer, target in zip(answers, targets, strict=True)]
     ids = {word: tokenizer.encode(word)[0] for word in ("Mexico", "City", ".pe")}
     expected = [(query, ids[word]) for query in (0, 1) for word in ("Mexico", "City")]
@@ -356,7 +364,7 @@ def test_a_causal_model_without_a_first_token():
     np.testing.assert_array_equal(queries.answer_start_N, [3, 5])
     batch, taken = query_batch(queries, n_sequences=2, n_rows=3, answered=range(2), rng=np.random.default_rng(0))
     check_batch(queries, batch, taken, 3)
-    np.testing.assert_array_equal(batch.position_R, [2, 3, 4])
+    np.testing.assert_array_equal(batch.rows.position_R, [2, 3, 4])
     np.testing.assert_array_equal(batch.token_weight_BT.sum(1), [8, 6])  # nothing predicts the first token
     # An answer at the very start follows nothing, so that no position can be asked for it.
     with pytest.raises(UserError, match="cannot be told from the text around it"):
@@ -469,10 +477,10 @@ def test_several_controls_are_different_and_as_many_as_there_are():
     one, _ = query_batch(queries, rng=np.random.default_rng(0), **made)
     batch, taken = query_batch(queries, rng=np.random.default_rng(0), n_controls=4, **made)
     check_batch(queries, batch, taken, 10, n_controls=4)
-    np.testing.assert_array_equal(batch.control_XR[::4], one.control_XR)
-    np.testing.assert_array_equal(batch.control_weight_XN[::4], one.control_weight_XN)
+    np.testing.assert_array_equal(batch.answers.control_XR[::4], one.answers.control_XR)
+    np.testing.assert_array_equal(batch.answers.control_weight_XN[::4], one.answers.control_weight_XN)
     # Of three subjects in two relations, each answer has 2 others of its relation, 1 of its subject and 2 of neither.
-    there_KXN = batch.control_weight_XN.reshape(3, 4, 10)
+    there_KXN = batch.answers.control_weight_XN.reshape(3, 4, 10)
     np.testing.assert_array_equal(there_KXN.sum(1)[:, :6], [[2] * 6, [1] * 6, [2] * 6])
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.groundtruth.table import fact_table
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 
 pytest.importorskip("tracr", reason="tracr is not installed; pip install -e .[groundtruth]")
@@ -26,7 +27,7 @@ def test_outputs_are_tracrs(causal):
     assert config.attention == ("causal" if causal else "bidirectional")
     for text in (["a", "a", "c", "b"], ["c", "b", "a", "a", "b"]):
         tokens = jnp.array([compiled.input_encoder.encode(["start", *text])])
-        logits = np.asarray(forward(config, params, tokens).logits_BTV)[0, 1:]
+        logits = np.asarray(forward(Model(config, params), tokens).logits_BTV)[0, 1:]
         theirs = compiled.apply(["start", *text])
         assert compiled.output_encoder.decode(logits.argmax(-1).tolist()) == theirs.decoded[1:]
         np.testing.assert_allclose(logits.max(-1), 6.5, atol=1e-3)

@@ -13,11 +13,12 @@ from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries, query_batch
 from jaxinterp.metrics import (
     batching,
-    builtin,  # noqa: F401  (registers the columns)
 )
 from jaxinterp.metrics.answers import log_odds, measured_answers
 from jaxinterp.metrics.columns import get_group
+from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.recall import measured_ability, recalled
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 
 K, ROWS, SEED, N_CONTROLS = 3, 7, 5, 2
@@ -53,7 +54,7 @@ class Slow:
         self.neurons, self.ones = np.asarray(readout.neurons_LRF), np.ones((L, self.n_rows, F))
 
     def rows_of(self, answer):
-        return [row for row in range(self.n_rows) if self.batch.answer_R[row] == answer]
+        return [row for row in range(self.n_rows) if self.batch.answers.answer_R[row] == answer]
 
     def p(self, gates, shift=None):
         shift = np.zeros_like(gates) if shift is None else shift
@@ -108,8 +109,14 @@ def measured():
         config = tiny_config(n_layers=L, d_vocab=31, dtype="float64")
         params, queries = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), eight_queries()
         common = {"k": K, "n_relations": 3, "integral": RULE, "rows": ROWS, "seed": SEED}
-        fast = measured_answers(config, params, queries, groups=GROUPS, neurons=True, n_controls=N_CONTROLS, **common)
-        ability = measured_ability(config, params, queries, rows=ROWS, seed=SEED)
+        fast = measured_answers(
+            LanguageExamples(Model(config, params), queries),
+            groups=GROUPS,
+            neurons=True,
+            n_controls=N_CONTROLS,
+            **common,
+        )
+        ability = measured_ability(Model(config, params), queries, rows=ROWS, seed=SEED)
         one = Slow(config, params, queries)
         scores = {"attribution": one.integrated_gradients(), "ablation": one.ablation()}
         masks = {name: one.top(values) for name, values in scores.items()}
@@ -140,9 +147,9 @@ def measured():
             slow[f"resampled_control_{kind}"] = np.where(there[0], one.p(1 - theirs, theirs * donor), np.nan)
             if kind == "relation":
                 first = [one.rows_of(answer)[0] for answer in range(N)]
-                target = np.array(one.batch.target_R)
+                target = np.array(one.batch.rows.target_R)
                 for answer, partner in enumerate(partners[0]):
-                    target[first[answer]] = one.batch.target_R[first[partner]]
+                    target[first[answer]] = one.batch.rows.target_R[first[partner]]
                 both = np.maximum(mask, theirs)
                 for name, edit in (
                     ("interchange_base", (one.ones, 0 * one.ones)),
@@ -153,7 +160,7 @@ def measured():
         selected = np.zeros((3, L, F))
         for answer in range(N):
             selected[queries.relation_N[answer]] += mask[:, one.rows_of(answer)[0]]
-        logits = np.asarray(forward(config, params, jnp.asarray(queries.tokens_NT)).logits_BTV)
+        logits = np.asarray(forward(Model(config, params), jnp.asarray(queries.tokens_NT)).logits_BTV)
         for name in ("correct", "sentence_nll", "sentence_tokens"):
             slow[name] = np.zeros(N)
         for query, sentence in enumerate(logits):
@@ -234,9 +241,11 @@ def test_recalled_has_the_columns_of_measured_answers(name, mask):
     config = tiny_config(n_layers=1, n_ctx=12, **ARCHITECTURES[name])
     params, queries = tiny_params(config), queries_of_two_widths(60, mask)
     done = []
-    found = recalled(config, params, queries, rows=8, progress=done.append)
+    found = recalled(Model(config, params), queries, rows=8, progress=done.append)
     rule = quadrature("midpoint", 1)
-    expected = measured_answers(config, params, queries, k=2, n_relations=3, integral=rule, rows=8).columns
+    expected = measured_answers(
+        LanguageExamples(Model(config, params), queries), k=2, n_relations=3, integral=rule, rows=8
+    ).columns
     assert set(found) == {"probability", "correct"}
     np.testing.assert_array_equal(found["correct"], expected["correct"])
     np.testing.assert_allclose(found["probability"], expected["probability"], rtol=1e-4)
@@ -251,19 +260,21 @@ def test_short_sequences_of_a_bidirectional_model_are_not_padded_to_the_longest(
     params, queries = tiny_params(config), queries_of_two_widths(40, 10)
     widths, read = [], batching.read
 
-    def noted(config, params, tokens_BT, *args):
+    def noted(model, tokens_BT, *args):
         widths.append(tokens_BT.shape[1])
-        return read(config, params, tokens_BT, *args)
+        return read(model, tokens_BT, *args)
 
     monkeypatch.setattr(batching, "read", noted)
     rule = quadrature("midpoint", 2)
 
     def measured():
-        return measured_answers(config, params, queries, k=2, n_relations=3, integral=rule, rows=8).columns
+        return measured_answers(
+            LanguageExamples(Model(config, params), queries), k=2, n_relations=3, integral=rule, rows=8
+        ).columns
 
     found = measured()
     assert set(widths) == {8, 12}
-    monkeypatch.setattr(batching, "by_length", lambda config, queries: None)
+    monkeypatch.setattr(examples, "by_length", lambda config, queries: None)
     widths.clear()
     expected = measured()
     assert set(widths) == {12}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, arrays_of, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.attribution.readout import lm_readout
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import lm_readout
 from jaxinterp.models.transformer import forward, layer_constants, rotate
 
 TOKENS = jnp.asarray([[3, 1, 4, 1, 5, 9, 2, 6]])
@@ -18,7 +19,7 @@ TOKENS = jnp.asarray([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 def ran(config, tokens=TOKENS, params=None, capture=()):
     params = tiny_params(config) if params is None else params
-    return jax.device_get(jax.jit(lambda p, t: forward(config, p, t, capture=capture))(params, tokens))
+    return jax.device_get(jax.jit(lambda p, t: forward(Model(config, p), t, capture=capture))(params, tokens))
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def ran(config, tokens=TOKENS, params=None, capture=()):
 )
 def test_a_local_layer_sees_its_window_alone(local_layers, n_layers, reach):
     config = tiny_config(n_layers=n_layers, window=3, local_layers=local_layers, **ARCHITECTURES["llama"])
-    whole = jax.jit(lambda p, t: forward(config, p, t, capture=("attn_pattern",)))
+    whole = jax.jit(lambda p, t: forward(Model(config, p), t, capture=("attn_pattern",)))
     params = tiny_params(config)
     before, after = (whole(params, TOKENS.at[0, 0].set(first)) for first in (3, 7))
     changed = np.abs(before.logits_BTV - after.logits_BTV)[0].max(-1)
@@ -45,7 +46,7 @@ def test_a_local_layer_sees_its_window_alone(local_layers, n_layers, reach):
 def test_a_bidirectional_window_is_on_either_side(local_layers, n_layers, reach):
     """A window of 2 is a position and its neighbours."""
     config = tiny_config(n_layers=n_layers, window=2, local_layers=local_layers, **ARCHITECTURES["bert"])
-    whole = jax.jit(lambda p, t: forward(config, p, t, capture=("attn_pattern",)))
+    whole = jax.jit(lambda p, t: forward(Model(config, p), t, capture=("attn_pattern",)))
     params, distance = tiny_params(config), np.abs(np.arange(8)[:, None] - np.arange(8)[None])
     for place in (0, 4):
         before, after = (whole(params, TOKENS.at[0, place].set(token)) for token in (3, 7))
@@ -61,7 +62,7 @@ def test_without_its_first_norm_attention_reads_the_input_as_it_is(float64):
     """The first layer's norm can have any scale, and a later layer's cannot."""
     config = tiny_config(dtype="float64", first_attn_norm=False, n_layers=2)
     params = tiny_params(config)
-    run = jax.jit(lambda p: forward(config, p, TOKENS, capture=("resid_pre", "attn_q")))
+    run = jax.jit(lambda p: forward(Model(config, p), TOKENS, capture=("resid_pre", "attn_q")))
     result = run(params)
     w, b = (params["layers"][name][0] for name in ("w_q", "b_q"))
     expected = jnp.einsum("bsd,dhk->bshk", result.activations["resid_pre"][0], w) + b[None, None]
@@ -225,7 +226,7 @@ def test_bfloat16_is_near_float32(name, tolerance):
 
     def run(config):
         exact = jax.tree.map(lambda leaf: leaf.astype(config.dtype), params)
-        result, readout = lm_readout(config, exact, *arrays_of(tiny_batch()))
+        result, readout = lm_readout(Model(config, exact), *arrays_of(tiny_batch()))
         return result.logits_BTV, readout.untouched(), readout(jnp.zeros(readout.shape, config.dtype))
 
     near = jax.jit(lambda: run(config))()
@@ -252,7 +253,7 @@ def test_cudnn_is_asked_for_the_same_attention(name, length, monkeypatch):
     tokens = jnp.concatenate([TOKENS, TOKENS[:, ::-1]])
     length_B = None if length is None else jnp.asarray(length)
     run = jax.jit(
-        lambda config, capture: forward(config, params, tokens, length_B=length_B, capture=capture),
+        lambda config, capture: forward(Model(config, params), tokens, length_B=length_B, capture=capture),
         static_argnums=(0, 1),
     )
     plain, fused = (run(tiny_config(**fields, attention_kernel=kernel), ()) for kernel in ("plain", "cudnn"))

@@ -8,6 +8,7 @@ from tiny import ARCHITECTURES, tiny_config, tiny_params
 
 from jaxinterp.models import likelihood
 from jaxinterp.models.likelihood import chunk_positions, next_token_nll
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 11, (3, 8)), jnp.int32)
@@ -15,12 +16,12 @@ WEIGHT = np.random.default_rng(1).random((3, 7))
 
 
 def plain(config, params):
-    log_p = jax.nn.log_softmax(forward(config, params, TOKENS).logits_BTV[:, :-1])
+    log_p = jax.nn.log_softmax(forward(Model(config, params), TOKENS).logits_BTV[:, :-1])
     return -jnp.take_along_axis(log_p, TOKENS[:, 1:, None], axis=-1)[..., 0]
 
 
 def ours(config, params):
-    return next_token_nll(config, params, forward(config, params, TOKENS), TOKENS)
+    return next_token_nll(Model(config, params), forward(Model(config, params), TOKENS), TOKENS)
 
 
 def derivatives(function, params, direction):
@@ -79,6 +80,6 @@ def test_a_large_vocabulary_needs_no_array_of_all_logits():
         return gradient.lower(params, tokens).compile().memory_analysis().temp_size_in_bytes
 
     all_logits = 4 * 8 * 128 * 50_000
-    fused = total(lambda p, tokens: next_token_nll(config, p, forward(config, p, tokens), tokens))
-    kept = total(lambda p, tokens: forward(config, p, tokens).logits_BTV)
+    fused = total(lambda p, tokens: next_token_nll(Model(config, p), forward(Model(config, p), tokens), tokens))
+    kept = total(lambda p, tokens: forward(Model(config, p), tokens).logits_BTV)
     assert fused < all_logits / 2 < all_logits <= kept

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_params
 
+from jaxinterp.attribution.edits import Edit
 from jaxinterp.base.errors import UserError
+from jaxinterp.models.model import Model
 from jaxinterp.models.rerun import Suffix, after_ffn, ffn_output, run_branches, run_layers
-from jaxinterp.models.transformer import ACTIVATIONS, Edit, forward, rotate, unembed
+from jaxinterp.models.transformer import ACTIVATIONS, forward, rotate, unembed
 
 VARIANTS = {
     "gpt": ARCHITECTURES["gpt"],
@@ -104,7 +106,7 @@ def run(request):
         params = tiny_params(config)
         whole = jax.jit(
             lambda params, tokens, edit: forward(
-                config, params, tokens, edit=edit, query_B=jnp.asarray(POSITION), capture=ACTIVATIONS
+                Model(config, params), tokens, edit=edit, query_B=jnp.asarray(POSITION), capture=ACTIVATIONS
             )
         )
         ones = np.ones((2, 2, config.d_mlp))
@@ -177,9 +179,9 @@ def test_without_an_edit_and_with_one_everywhere(run):
         layers = {**params["layers"], "w_out": params["layers"]["w_out"] * gates[:, 0, :, None]}
         everywhere, tokens = Edit(jnp.repeat(gates[:, :1], 2, axis=1)), jnp.asarray(TOKENS)
         return (
-            forward(config, params, tokens),
-            forward(config, params, tokens, edit=everywhere).logits_BTV,
-            forward(config, {**params, "layers": layers}, tokens).logits_BTV,
+            forward(Model(config, params), tokens),
+            forward(Model(config, params), tokens, edit=everywhere).logits_BTV,
+            forward(Model(config, {**params, "layers": layers}), tokens).logits_BTV,
         )
 
     untouched, edited, scaled = both(params)
@@ -203,7 +205,9 @@ def test_running_one_token_is_the_forward(run):
 
     @functools.partial(jax.jit, static_argnums=4)
     def decoded(params, resid, suffix, edit, start):
-        return unembed(config, params, run_layers(config, params, resid[:, None], suffix, edit, start=start))
+        return unembed(
+            Model(config, params), run_layers(Model(config, params), resid[:, None], suffix, edit, start=start)
+        )
 
     rows = np.arange(2)
     edited = whole(params, TOKENS, Edit(gates, shift))
@@ -234,12 +238,12 @@ def test_branches_are_runs_of_their_own(name, layers, float64):
 
     @jax.jit
     def both(params):
-        alone = [run_layers(config, params, start(layer), suffix, None, start=layer + 1) for layer in layers]
+        alone = [run_layers(Model(config, params), start(layer), suffix, None, start=layer + 1) for layer in layers]
         layer_NR = jnp.broadcast_to(jnp.array(layers)[:, None], (len(layers), 10))
-        together = run_branches(config, params, jnp.stack([start(layer) for layer in layers]), suffix, layer_NR)
+        together = run_branches(Model(config, params), jnp.stack([start(layer) for layer in layers]), suffix, layer_NR)
         mixed = jnp.where(jnp.arange(10)[None] % 2 == 0, layer_NR, layer_NR[::-1])
         starts = jnp.stack([start(layer) for layer in range(4)])[mixed, jnp.arange(10)[None]]
-        return together, jnp.stack(alone), run_branches(config, params, starts, suffix, mixed)
+        return together, jnp.stack(alone), run_branches(Model(config, params), starts, suffix, mixed)
 
     together, alone, mixed = both(params)
     np.testing.assert_allclose(together, alone, atol=1e-13)
@@ -274,7 +278,7 @@ def test_grouped_queries_are_many_heads_with_repeated_keys(float64):
     }
     full = tiny_config(n_layers=2, n_heads=4, n_kv_heads=4, dtype="float64")
     logits = [
-        jax.jit(lambda p, c=c: forward(c, p, jnp.asarray(TOKENS)).logits_BTV)(p)
+        jax.jit(lambda p, c=c: forward(Model(c, p), jnp.asarray(TOKENS)).logits_BTV)(p)
         for c, p in [(config, params), (full, {**params, "layers": repeated})]
     ]
     np.testing.assert_allclose(*logits, atol=1e-13)
@@ -305,4 +309,4 @@ def test_unknown_activation():
     with pytest.raises(
         UserError, match="unknown activation 'hook_resid_pre'; known: attn_out, attn_pattern, attn_q, mlp_out"
     ):
-        forward(config, {}, jnp.asarray(TOKENS), capture=("hook_resid_pre",))
+        forward(Model(config, {}), jnp.asarray(TOKENS), capture=("hook_resid_pre",))

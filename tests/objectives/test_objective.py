@@ -23,10 +23,12 @@ from jaxinterp.attribution.selection import soft_threshold, top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.facts.controls import CONTROL_KINDS
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.objectives.registry import objective, objective_term
-from jaxinterp.training.step import batch_metrics, loss
+from jaxinterp.objectives.loss import batch_metrics
+from jaxinterp.objectives.registry import TERMS, objective
+from jaxinterp.training.step import loss
 
 WEIGHTS = {"suppression": 0.7, "control": 1.3, "concentration": 0.4}
 TEMPERATURE = 0.5
@@ -55,7 +57,7 @@ def by_hand(**fields):
     @jax.jit
     def values(base, scores):
         context = linear_context(config, FOUR, base, scores)
-        terms = {name: objective_term(name)(context) for name in ("suppression", "control")}
+        terms = {name: TERMS[name](context) for name in ("suppression", "control")}
         return {**terms, **batch_metrics(context)}
 
     return {name: float(value) * 1.7 for name, value in values(FOUR_BASE, FOUR_SCORES).items()}
@@ -120,18 +122,19 @@ def loss_of(config, batch, names=tuple(WEIGHTS), **fields):
         **{"k": 3, "points": 2, "temperature": TEMPERATURE, **fields},
     )
     weights = {name: jnp.asarray(value) for name, value in weights.items()}
-    return lambda params: loss(config, chosen, params, batch, weights, jax.random.key(7))
+    return lambda params: loss(Model(config, params), chosen, batch, weights, jax.random.key(7))
 
 
 def rule_of(batch):
     """What the loss draws."""
-    return random_offset(jax.random.key(7), 2, len(batch.weight_R))
+    return random_offset(jax.random.key(7), 2, len(batch.answers.weight_R))
 
 
 def rows_of_answers(batch):
-    answer_R, weight_R = np.asarray(batch.answer_R), np.asarray(batch.weight_R)
+    answer_R, weight_R = np.asarray(batch.answers.answer_R), np.asarray(batch.answers.weight_R)
     return [
-        np.flatnonzero((answer_R == n) & (weight_R > 0)) for n in range(int(np.asarray(batch.answer_weight_N).sum()))
+        np.flatnonzero((answer_R == n) & (weight_R > 0))
+        for n in range(int(np.asarray(batch.answers.answer_weight_N).sum()))
     ]
 
 
@@ -143,7 +146,7 @@ def answers(p_R, batch):
 def summed(scores_LRF, batch):
     """The sum over the rows of its answer for each row, in a loop."""
     sums = [scores_LRF[:, rows].sum(1) for rows in rows_of_answers(batch)]
-    return jnp.stack([sums[answer] for answer in np.asarray(batch.answer_R)], 1)
+    return jnp.stack([sums[answer] for answer in np.asarray(batch.answers.answer_R)], 1)
 
 
 def kth_score(scores_LRF, k):
@@ -152,7 +155,7 @@ def kth_score(scores_LRF, k):
 
 
 def lm_loss(config, params, batch):
-    logits = forward(config, params, jnp.asarray(batch.tokens_BT)).logits_BTV
+    logits = forward(Model(config, params), jnp.asarray(batch.tokens_BT)).logits_BTV
     log_p = jnp.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), jnp.asarray(batch.tokens_BT)[:, 1:, None], 2)
     weight = batch.token_weight_BT[:, 1:]
     return -(log_p[..., 0] * weight).sum() / weight.sum()
@@ -163,8 +166,8 @@ def plain_terms(readout, batch, mask, control_mask, p):
     suppressed = answers(readout(1 - mask), batch)
     drops = []
     for x in range(len(CONTROL_KINDS)):
-        there = np.asarray(batch.control_weight_XN)[x, : len(p)]
-        controlled = answers(readout(1 - control_mask[:, np.asarray(batch.control_XR)[x]]), batch)
+        there = np.asarray(batch.answers.control_weight_XN)[x, : len(p)]
+        controlled = answers(readout(1 - control_mask[:, np.asarray(batch.answers.control_XR)[x]]), batch)
         drops.append((jnp.maximum(1 - controlled / p, 0) * p * there).sum() / (p * there).sum())
     return suppressed.sum() / p.sum(), sum(drops) / len(drops)
 
@@ -341,17 +344,17 @@ def test_terms_and_metrics_against_slow_loops(float64, case):
     off = p_without([best(answer, k)[1] for answer in range(n)])
     # Means of ratios that are weighed by P are ratios of means.
     expected = {"suppression": off.sum() / p.sum(), "suppressability": 1 - off.sum() / p.sum()}
-    of_each, drops, falls = len(batch.control_XR) // 3, {}, {}
+    of_each, drops, falls = len(batch.answers.control_XR) // 3, {}, {}
     for kind in fields.get("control_kinds", CONTROL_KINDS):
         of_kind = []
         for x in range(of_each):
             place = CONTROL_KINDS.index(kind) * of_each + x
-            others = [int(batch.answer_R[batch.control_XR[place, own[0]]]) for own in rows]
+            others = [int(batch.answers.answer_R[batch.answers.control_XR[place, own[0]]]) for own in rows]
             controlled = p_without([best(other, control_k)[1] for other in others])
             of_kind += [
                 (p[a], controlled[a], others[a])
                 for a in range(n)
-                if batch.control_weight_XN[place, a] and a != others[a]
+                if batch.answers.control_weight_XN[place, a] and a != others[a]
             ]
         known = sum(one for one, _, _ in of_kind)
         drops[kind] = sum(one - left for one, left, _ in of_kind) / known if of_kind else np.nan
@@ -366,7 +369,7 @@ def test_terms_and_metrics_against_slow_loops(float64, case):
         positive = np.maximum(total, 0)
         concentration.append(1 - positive[mask].sum() / max(positive.sum(), 0.3 * p[answer]))
     expected |= {"concentration": (p * concentration).sum() / p.sum(), "probability": p.mean()}
-    expected["completeness_residual"] = np.abs(residual)[0, batch.weight_R > 0].mean()
+    expected["completeness_residual"] = np.abs(residual)[0, batch.answers.weight_R > 0].mean()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-8, atol=1e-12, err_msg=name)
     assert set(found) == set(expected) | {"lm"}
@@ -376,12 +379,14 @@ def test_terms_are_skipped_while_their_weights_are_zero():
     config = tiny_config(n_layers=2)
     params, batch = tiny_params(config), jax.tree.map(jnp.asarray, tiny_grid_batch())
     chosen = ObjectiveConfig(weights={"suppression": "0@5,1@6", "control": "0@5,1@6"}, k=3)
-    value = jax.jit(lambda p, w: loss(config, chosen, p, batch, {"suppression": w, "control": w}, jax.random.key(0)))
+    value = jax.jit(
+        lambda p, w: loss(Model(config, p), chosen, batch, {"suppression": w, "control": w}, jax.random.key(0))
+    )
     total, metrics = value(params, jnp.zeros(()))
     assert float(total) == float(metrics["lm"]) and np.isnan(metrics["suppression"])
     total, metrics = value(params, jnp.ones(()))
     np.testing.assert_allclose(total, metrics["lm"] + metrics["suppression"] + metrics["control"], rtol=1e-6)
-    plain, alone = jax.jit(lambda p: loss(config, chosen, p, batch, {}, jax.random.key(0)))(params)
+    plain, alone = jax.jit(lambda p: loss(Model(config, p), chosen, batch, {}, jax.random.key(0)))(params)
     assert set(alone) == {"lm"} and float(plain) == float(alone["lm"])
 
 
@@ -402,7 +407,7 @@ def test_registry():
     with pytest.raises(
         UserError, match="unknown objective 'suppresion'; known: concentration, control, kill_switch, suppression"
     ):
-        objective_term("suppresion")
+        TERMS["suppresion"]
     with pytest.raises(ValueError, match="exists already"):
         objective("control")(lambda context: None)
 
@@ -420,11 +425,11 @@ def test_the_kill_switch_by_hand(float64):
     config, params, batch = setting()
     chosen = ObjectiveConfig(weights={"kill_switch": "1"}, k=3, points=2)
     weights = {"kill_switch": jnp.ones(())}
-    _, metrics = jax.jit(lambda p: loss(config, chosen, p, batch, weights, jax.random.key(7)))(params)
+    _, metrics = jax.jit(lambda p: loss(Model(config, p), chosen, batch, weights, jax.random.key(7)))(params)
     slow = slow_readout(config, params, batch)
-    activity_F = np.abs(np.asarray(slow.neurons_LRF)[-1, np.asarray(batch.weight_R) > 0]).sum(0)
+    activity_F = np.abs(np.asarray(slow.neurons_LRF)[-1, np.asarray(batch.answers.weight_R) > 0]).sum(0)
     off = jnp.ones(slow.shape).at[-1, :, int(activity_F.argmax())].set(0.0)
-    n = int(batch.answer_weight_N.sum())
+    n = int(batch.answers.answer_weight_N.sum())
     p, without = (np.asarray(answers(slow(gates), batch))[:n] for gates in (jnp.ones(slow.shape), off))
     np.testing.assert_allclose(metrics["kill_switch"], (without / p - np.log(p)).mean(), rtol=1e-9)
     assert activity_F.argmax() != 0

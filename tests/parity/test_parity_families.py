@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
-from jaxinterp.attribution.readout import Rows, lm_readout
 from jaxinterp.models.loading.load import pretrained_parameters
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import Rows, lm_readout
 from jaxinterp.models.transformer import forward
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
@@ -139,7 +140,7 @@ def test_attributions(name, dtype, tmp_path):
     @jax.jit
     def attributed(params):
         tokens, length = jnp.asarray(published.tokens(config.d_vocab)), jnp.array(published.LENGTHS)
-        _, readout = lm_readout(config, params, tokens, rows, length)
+        _, readout = lm_readout(Model(config, params), tokens, rows, length)
         found = integrated_gradients(readout, quadrature("left", published.POINTS), path="per_layer")
         return found.scores_LRF, readout.untouched()
 

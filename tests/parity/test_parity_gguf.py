@@ -13,6 +13,7 @@ from jaxinterp.api import inspect_answer
 from jaxinterp.facts.encoding import encode, tokens_read
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.models.loading.bundle import load_model
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 
 MODELS = Path(__file__).parents[2] / "checkpoints" / "models"
@@ -64,7 +65,7 @@ def test_logits_of_a_real_model(name):
     reference = AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    run = jax.jit(lambda params, tokens: forward(model.config, params, tokens).logits_BTV)
+    run = jax.jit(lambda params, tokens: forward(Model(model.config, params), tokens).logits_BTV)
     encoded = [[*model.tokenizer.prefix, *ids] for ids in model.tokenizer.encode_batch(PROMPTS)]
     length = max(map(len, encoded))
     difference, same, spread = 0.0, 0, []

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxinterp.facts.facts import Fact, FactSet, Relation, SplitConfig
+from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.training.config import DataConfig
 from jaxinterp.training.data import batch_at, data_of_facts, epoch
 
@@ -47,8 +48,8 @@ def test_nearly_every_answer_has_a_control_of_every_kind(data):
     controls, n_answers = np.zeros(3), 0
     for step in range(per_epoch(data)):
         made = batch(data, step)
-        controls += made.control_weight_XN.sum(1)
-        n_answers += made.answer_weight_N.sum()
+        controls += made.answers.control_weight_XN.sum(1)
+        n_answers += made.answers.answer_weight_N.sum()
     # Six relations of eight and four facts of five are in the objective, so that one answer in twenty is the only one
     # of its subject. In a batch that is drawn at random fewer than half have a control of their subject.
     assert n_answers == data.in_objective_N.sum()
@@ -101,8 +102,8 @@ def test_batches_are_a_function_of_their_arguments(data):
         assert not np.array_equal(first.tokens_BT, other.tokens_BT)
     more = batch(data, 5, n_controls=2)
     np.testing.assert_array_equal(more.tokens_BT, first.tokens_BT)
-    assert more.control_XR.shape == (6, ROWS)
-    np.testing.assert_array_equal(more.control_XR[::2], first.control_XR)
+    assert more.answers.control_XR.shape == (6, ROWS)
+    np.testing.assert_array_equal(more.answers.control_XR[::2], first.answers.control_XR)
 
 
 def test_only_the_objectives_facts_are_answered_and_which_is_drawn(data):
@@ -110,7 +111,7 @@ def test_only_the_objectives_facts_are_answered_and_which_is_drawn(data):
     for step in range(2 * per_epoch(data)):
         made = batch(data, step, n_rows=10)
         places = np.flatnonzero(data.in_objective_N[asked(data, made)]).tolist()
-        read = made.sequence_R[made.weight_R > 0].tolist()
+        read = made.rows.sequence_R[made.answers.weight_R > 0].tolist()
         assert set(read) <= set(places) and len(set(read)) == len(read) == min(10, len(places))
         left_out += [places.index(place) / (len(places) - 1) for place in set(places) - set(read)]
     # Of about 14 answers ten are read, wherever they stand.

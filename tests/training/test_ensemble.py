@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.models.loading.bundle import load_model
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.loss import any_active
 from jaxinterp.training import ensemble
 from jaxinterp.training.config import DataConfig, TrainConfig
 from jaxinterp.training.data import data_of_facts
@@ -20,7 +22,7 @@ from jaxinterp.training.ensemble import ensemble_step, member_weights, train_ens
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
 from jaxinterp.training.loop import batch_of, model_config
 from jaxinterp.training.state import initial_state
-from jaxinterp.training.step import any_active, update
+from jaxinterp.training.step import update
 
 STEPS = 6
 RUN = TrainConfig(
@@ -81,7 +83,7 @@ def test_a_member_is_the_model_that_trains_alone(finished, data):
     model = model_config(RUN, data)
     alone = jax.jit(update(model, RUN.objective, RUN.optimiser, STEPS))
     tokens = jax.numpy.asarray(batch_of(RUN, data, 0).tokens_BT)
-    read = jax.jit(lambda params: forward(model, params, tokens).logits_BTV)
+    read = jax.jit(lambda params: forward(Model(model, params), tokens).logits_BTV)
     logged = lines(out / "metrics.jsonl")
     for member, seed, factors in ((0, 3, (0.0, 0.0)), (3, 4, (0.5, 1.0))):
         assert CONFIG.members[member] == Member(seed, *factors)

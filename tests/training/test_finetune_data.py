@@ -68,7 +68,7 @@ def test_roles_are_apart(data):
 def test_all_that_is_known_has_a_role_and_nothing_else(data, model):
     known_queries = set()
     for name in SETS:
-        assert recalled(model.config, model.params, data.sets[name])["correct"].all()
+        assert recalled(model.model, data.sets[name])["correct"].all()
         known_queries |= asked(data, name)
     assert len(known_queries) == sum(len(part) for part in data.sets.values())
     # Facts are known by their first prompts; two prompts of a fact that is not the tokenizer's were left out.
@@ -132,7 +132,7 @@ def test_batches_are_balanced_over_relations(data):
     sizes = sizes[sizes > 0]
     for step in range(5):
         batch = finetune_batch(data, seed=0, step=step, n_queries=7, n_rows=14)
-        n_answers = int(batch.answer_weight_N.sum())
+        n_answers = int(batch.answers.answer_weight_N.sum())
         assert n_answers == 7 and batch.tokens_BT.shape[0] == 7
         rows = {tuple(row): index for index, row in enumerate(queries.tokens_NT.tolist())}
         relations = [queries.relation_N[rows[tuple(row)]] for row in batch.tokens_BT.tolist()]
@@ -156,7 +156,7 @@ def test_answers_have_controls_of_every_kind(data):
         np.testing.assert_array_equal(np.unique(np.bincount(queries.relation_N[asked], minlength=8)), [0, 2])
         assert len(set(asked.tolist())) == 12
         seen += np.bincount(asked, minlength=80)
-        controls += batch.control_weight_XN.sum(1)
+        controls += batch.answers.control_weight_XN.sum(1)
     assert controls[0] == controls[2] == 720 and controls[1] > 0.95 * 720
     # 720 draws: 90 of each relation, 72 of each subject and 9 of each query.
     assert np.abs(seen.reshape(10, 8).sum(0) - 90).max() < 40
@@ -174,7 +174,7 @@ def test_answers_have_controls_of_their_subject_where_few_facts_allow_it(data):
         batch = finetune_batch(made, seed=0, step=step, n_queries=12, n_rows=24)
         asked = np.array([(queries.tokens_NT == row).all(1).argmax() for row in batch.tokens_BT])
         alone += (queries.subject_N[asked] < 30).sum() / (60 * 12)
-        controls += batch.control_weight_XN.sum(1)
+        controls += batch.answers.control_weight_XN.sum(1)
     # Every other query is any of its relation: five in nine of those are of a subject with one fact, for which there
     # are no controls of its subject.
     assert controls[0] == controls[2] == 720
@@ -191,9 +191,9 @@ def test_a_fact_and_its_inverse_are_no_controls_of_each_other(data):
         for step in range(5):
             sizes = {"n_queries": n_queries, "n_rows": 20, "n_text": n_text, "n_controls": 4}
             batch = finetune_batch(made, seed=0, step=step, **sizes)
-            fact_R = (queries.tokens_NT == batch.tokens_BT[batch.sequence_R][:, None]).all(2).argmax(1)
-            other_XR = batch.control_XR[8:]  # after four of relation and subject each
-            there_XR = batch.control_weight_XN[8:, batch.answer_R] * batch.weight_R[None] > 0
+            fact_R = (queries.tokens_NT == batch.tokens_BT[batch.rows.sequence_R][:, None]).all(2).argmax(1)
+            other_XR = batch.answers.control_XR[8:]  # after four of relation and subject each
+            there_XR = batch.answers.control_weight_XN[8:, batch.answers.answer_R] * batch.answers.weight_R[None] > 0
             pairs = {(int(fact_R[r]), int(fact_R[other_XR[x, r]])) for x, r in zip(*np.nonzero(there_XR), strict=True)}
             assert pairs == {(0, 2), (1, 2), (2, 0), (2, 1)}
 
@@ -231,7 +231,7 @@ def test_beliefs_are_the_models_own_answers_where_the_objective_may_look(believi
     # One token, the last, which of the relation's answers the model finds the most probable, and probable enough.
     np.testing.assert_array_equal(beliefs.answer_length_N, 1)
     np.testing.assert_array_equal(beliefs.length_N, beliefs.answer_start_N + 1)
-    logits = np.asarray(forward(model.config, model.params, jnp.asarray(beliefs.tokens_NT)).logits_BTV)
+    logits = np.asarray(forward(model.model, jnp.asarray(beliefs.tokens_NT)).logits_BTV)
     for row, fact in enumerate(own):
         place = int(beliefs.answer_start_N[row])
         p = np.exp(logits[row, place - 1]) / np.exp(logits[row, place - 1]).sum()
@@ -257,7 +257,7 @@ def test_batches_take_facts_and_beliefs(believing):
     seen = set()
     for step in range(6):
         batch = finetune_batch(believing, seed=0, step=step, n_queries=6, n_rows=12, n_controls=2)
-        assert batch.control_XR.shape == (6, 12)
+        assert batch.answers.control_XR.shape == (6, 12)
         seen |= {tuple(row[: int(n)]) for row, n in zip(batch.tokens_BT.tolist(), batch.length_B, strict=True)}
     assert seen <= whole
     assert seen & own and seen - own
@@ -267,7 +267,7 @@ def test_batches_take_facts_and_beliefs(believing):
 def pieces(model):
     """Pieces of text, the first 12 of which end in what the model predicts and the others in something else."""
     made = np.random.default_rng(0).integers(3, 30, (20, 6)).astype(np.int32)
-    logits = np.asarray(forward(model.config, model.params, jnp.asarray(made)).logits_BTV[:, -2])
+    logits = np.asarray(forward(model.model, jnp.asarray(made)).logits_BTV[:, -2])
     made[:, -1] = np.where(np.arange(20) < 12, logits.argmax(-1), logits.argmin(-1))
     return made
 
@@ -302,17 +302,17 @@ def test_text_that_the_model_predicts_serves_as_facts(with_text, data, model, pa
 def test_batches_with_text(with_text):
     batch = finetune_batch(with_text, seed=0, step=1, n_queries=4, n_rows=12, n_text=3)
     facts = finetune_batch(with_text, seed=0, step=1, n_queries=4, n_rows=12)
-    assert batch.tokens_BT.shape[0] == 7 and batch.answer_weight_N.sum() == 7
+    assert batch.tokens_BT.shape[0] == 7 and batch.answers.answer_weight_N.sum() == 7
     width = facts.tokens_BT.shape[1]
     np.testing.assert_array_equal(batch.tokens_BT[:4, :width], facts.tokens_BT)
     known_pieces = {tuple(row) for row in with_text.text.tokens_NT.tolist()}
     assert {tuple(row[:6]) for row in batch.tokens_BT[4:].tolist()} <= known_pieces
-    real = batch.weight_R > 0
-    last = batch.answer_R[real] >= 4
-    np.testing.assert_array_equal(batch.position_R[real][last], 4)
-    np.testing.assert_array_equal(batch.target_R[real][last], batch.tokens_BT[4:, 5])
+    real = batch.answers.weight_R > 0
+    last = batch.answers.answer_R[real] >= 4
+    np.testing.assert_array_equal(batch.rows.position_R[real][last], 4)
+    np.testing.assert_array_equal(batch.rows.target_R[real][last], batch.tokens_BT[4:, 5])
     # A piece is of a relation and a subject of its own.
-    np.testing.assert_array_equal(batch.control_weight_XN[:, 4:7], [[0] * 3, [0] * 3, [1] * 3])
+    np.testing.assert_array_equal(batch.answers.control_weight_XN[:, 4:7], [[0] * 3, [0] * 3, [1] * 3])
 
 
 def test_configs_check_themselves():

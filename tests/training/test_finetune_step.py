@@ -9,6 +9,7 @@ import pytest
 from tiny import ARCHITECTURES, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.adaptation import adapted, trainable
@@ -103,7 +104,7 @@ def test_the_gradient_against_finite_differences(float64, adapt, monkeypatch):
     model, params, batch = setting("float64")
     config = dataclasses.replace(CONFIG, adapt=adapt)
     term = lambda context: (context.attribution.scores_LRF**2).sum() - context.log_p_N.mean()  # noqa: E731
-    monkeypatch.setattr("jaxinterp.training.finetune_step.objective_term", lambda name: term)
+    monkeypatch.setattr("jaxinterp.training.finetune_step.TERMS", {"mine": term})
     rng = np.random.default_rng(0)
     change = trainable(params, adapt, 2, jax.random.key(0))
     change = jax.tree.map(lambda x: jnp.asarray(x + 0.3 * rng.standard_normal(x.shape), jnp.float64), change)
@@ -138,7 +139,7 @@ def test_the_prompts_divergence_is_at_tokens_that_have_a_next_one():
         mine = batch._replace(tokens_BT=tokens)
         found = finetune_loss(model, config, params, change, mine, jnp.asarray(TEXT), {}, jax.random.key(0))[1]
         return found["prompt_kl"], [
-            jax.nn.log_softmax(forward(model, p, tokens).logits_BTV)
+            jax.nn.log_softmax(forward(Model(model, p), tokens).logits_BTV)
             for p in (params, adapted(params, change, "lora", "float32"))
         ]
 

@@ -186,7 +186,7 @@ def test_batches_without_controls_say_nothing_of_them(inputs, tmp_path, capsys, 
 def test_perplexity_by_hand(inputs):
     *_, model, _, text = inputs
     windows = text.held_out_NT[:3]
-    log_p = np.asarray(jax.nn.log_softmax(forward(model.config, model.params, jax.numpy.asarray(windows)).logits_BTV))
+    log_p = np.asarray(jax.nn.log_softmax(forward(model.model, jax.numpy.asarray(windows)).logits_BTV))
     nll = [-log_p[row, t, windows[row, t + 1]] for row in range(3) for t in range(WINDOW - 1)]
     for rows in (2, 3):
         np.testing.assert_allclose(perplexity(model, windows, rows=rows), np.exp(np.mean(nll)), rtol=1e-4)

@@ -10,8 +10,9 @@ import pytest
 from tiny import made_once
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
@@ -67,7 +68,7 @@ def test_a_branch_is_the_run_that_did_all_steps(data, trunk, tmp_path):
     # parameters: the keys' bias changes no attention, so that its gradient is rounding alone, of which Adam makes steps
     # as long as any other.
     tokens = jnp.asarray(data.queries.tokens_NT[:16])
-    read = jax.jit(lambda params: forward(found.config, params, tokens).logits_BTV)
+    read = jax.jit(lambda params: forward(Model(found.config, params), tokens).logits_BTV)
     mine, other, without = (np.asarray(read(model.params)) for model in (found, whole, plain))
     np.testing.assert_allclose(mine, other, rtol=0, atol=1e-4)
     # The objective has done something.

@@ -11,9 +11,10 @@ from tiny import tiny_batch, tiny_config, tiny_params
 from jaxinterp.attribution.edits import suppress
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
-from jaxinterp.attribution.readout import Rows, lm_readout
 from jaxinterp.attribution.selection import soft_top_k
 from jaxinterp.base.errors import UserError
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import lm_readout
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import planner
 
@@ -89,8 +90,10 @@ def test_the_flat_mode_is_the_fast_one_in_memory_that_does_not_grow(path, float6
         rule = quadrature("midpoint", n_points)
 
         def suppressed(params):
-            rows = Rows(*(jnp.asarray(x) for x in (batch.sequence_R, batch.position_R, batch.target_R)))
-            readout = lm_readout(config, params, jnp.asarray(batch.tokens_BT), rows, jnp.asarray(batch.length_B))[1]
+            rows = batch.rows
+            readout = lm_readout(
+                Model(config, params), jnp.asarray(batch.tokens_BT), rows, jnp.asarray(batch.length_B)
+            )[1]
             found = integrated_gradients(readout, rule, path=path, at_once=at_once)
             return readout(*suppress(soft_top_k(found.scores_LRF, 3, 1.0))).sum(), found
 
@@ -107,7 +110,7 @@ def test_the_flat_mode_is_the_fast_one_in_memory_that_does_not_grow(path, float6
 def test_at_once_must_be_positive():
     config = tiny_config()
     batch = tiny_batch()
-    rows = Rows(*(jnp.asarray(x) for x in (batch.sequence_R, batch.position_R, batch.target_R)))
-    readout = lm_readout(config, tiny_params(config), jnp.asarray(batch.tokens_BT), rows)[1]
+    rows = batch.rows
+    readout = lm_readout(Model(config, tiny_params(config)), jnp.asarray(batch.tokens_BT), rows)[1]
     with pytest.raises(UserError, match="at_once must be at least 1, got 0"):
         integrated_gradients(readout, quadrature("left", 2), path="joint", at_once=0)

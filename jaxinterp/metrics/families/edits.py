@@ -4,9 +4,8 @@ An edit changes the value rows of a fact's own k neurons, and nothing else, unti
 """
 
 import dataclasses
-import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -15,12 +14,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
-from jaxinterp.metrics.batching import LENGTHS, all_batches, attribution_of, readout_of
+from jaxinterp.facts.encoding import EncodedQueries
+from jaxinterp.metrics.batching import LENGTHS, Batch
 from jaxinterp.metrics.columns import MeasuredSet, set_group
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.metrics.registry import Mean, Values, metric
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward, unembed
 
 EDITS = 32  # queries of a set that are edited, each by itself
@@ -61,6 +61,7 @@ class PlannedEdit(NamedTuple):
     "edits",
     gives=COLUMNS,
     cost="training",
+    text=True,
     like={
         "edit_success": (0.98, 0.3),
         "edit_kept_relation": (0.95, 0.1),
@@ -73,21 +74,22 @@ def _edits(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     the new answer, and the share of other facts that are still answered correctly. NaN for all other queries, where
     no fact of a kind was answered correctly before, and for bidirectional models.
     """
-    columns = {name: np.full(len(measured.queries), np.nan) for name in COLUMNS}
-    if measured.config.attention == "bidirectional":
+    model, queries, pool = measured.examples.model, measured.examples.queries, measured.pool.queries
+    columns = {name: np.full(len(queries), np.nan) for name in COLUMNS}
+    if model.config.attention == "bidirectional":
         return columns
 
-    rows = max(measured.rows, int(measured.pool.answer_length_N.max()))  # the pool may have longer answers
+    rows = max(measured.rows, int(pool.answer_length_N.max()))  # the pool may have longer answers
 
     def recall(queries: EncodedQueries) -> Bool[np.ndarray, " n"]:
-        return recalled(measured.config, measured.params, queries, rows=rows)["correct"] > 0
+        return recalled(model, queries, rows=rows)["correct"] > 0
 
-    plans = planned_edits(measured.queries, measured.pool, recall(measured.queries), measured.seed)
+    plans = planned_edits(queries, pool, recall(queries), measured.seed)
     if not plans:
         return columns
     asked = np.unique(np.concatenate([plan.asked[kind] for plan in plans for kind in KINDS]))
-    known = np.zeros(len(measured.pool), bool)
-    known[asked] = recall(measured.pool[asked])
+    known = np.zeros(len(pool), bool)
+    known[asked] = recall(pool[asked])
     neurons = own_neurons(measured, np.array([plan.query for plan in plans]))
     for plan, at in zip(plans, neurons, strict=True):
         success, kept = edited(measured, plan, at, known)
@@ -107,15 +109,17 @@ def edited(
       plan, at: the edit.
       known: which of the pool's queries the model answers correctly; of those that the plan does not ask, anything.
     """
-    target = texts(reworded(measured.queries[plan.query : plan.query + 1], plan.answer), *_size(measured))
-    rows_kD = edit_step(measured.config)(measured.params, target, at)
+    model, queries, pool = measured.examples.model, measured.examples.queries, measured.pool.queries
+    size = _size(model.config, pool)
+    target = texts(reworded(queries[plan.query : plan.query + 1], plan.answer), *size)
+    rows_kD = edited_rows(model, target, at)
     known_others = {kind: index[known[index]] for kind, index in plan.asked.items()}
     others = np.concatenate([known_others[kind] for kind in KINDS])
     # One shape for all edits; nobody reads what pads it.
     padded = np.pad(others, (0, ASKED * len(KINDS) - len(others)))
-    asked = texts(measured.pool[padded], *_size(measured))
+    asked = texts(pool[padded], *size)
     asked = jax.tree.map(lambda *parts: np.concatenate(parts), target, asked)
-    correct_Q = np.asarray(correct_step(measured.config)(measured.params, asked, at, rows_kD))
+    correct_Q = np.asarray(correct_after(model, asked, at, rows_kD))
     ends = np.cumsum([1] + [len(known_others[kind]) for kind in KINDS])
     return bool(correct_Q[0]), {
         kind: correct_Q[start:end] for kind, start, end in zip(KINDS, ends[:-1], ends[1:], strict=True)
@@ -187,18 +191,17 @@ def _spread(queries: EncodedQueries, n: int, rng: np.random.Generator) -> list[i
 
 def own_neurons(measured: MeasuredSet, index: Int[np.ndarray, " E"]) -> list[Neurons]:
     """The k knowledge neurons of the answers of these queries: highest scores, summed over an answer's tokens."""
-    best = np.zeros((len(index), measured.k), int)
+    chosen = dataclasses.replace(measured, examples=measured.examples[index])
+    best = np.zeros((len(index), *measured.examples.shape), bool)
 
-    def step(number: int, batch: QueryBatch, taken: np.ndarray) -> dict:
-        readout, _ = readout_of(measured.config, measured.params, batch)
-        scores_LRF = attribution_of(measured.config, readout, measured.integral, batch).scores_LRF
-        scores_RU = scores_LRF.transpose(1, 0, 2).reshape(scores_LRF.shape[1], -1) * batch.weight_R[:, None]
-        scores_NU = jax.ops.segment_sum(scores_RU, batch.answer_R, batch.answer_weight_N.shape[0])
-        best[taken] = jax.lax.top_k(scores_NU, measured.k)[1][: len(taken)]
+    def step(batch: Batch, taken: np.ndarray) -> dict:
+        _, mask_LRF = chosen.neurons(batch)
+        first = np.flatnonzero(np.asarray(batch.answers.first_R) > 0)
+        best[taken] = np.asarray(mask_LRF).transpose(1, 0, 2)[first] > 0
         return {}
 
-    all_batches(measured.queries[index], measured.rows, measured.seed, step)
-    return [Neurons(*np.divmod(best_k, measured.config.d_mlp)) for best_k in best]
+    chosen.each_batch(step)
+    return [Neurons(*np.nonzero(mask_LF)) for mask_LF in best]
 
 
 def reworded(query: EncodedQueries, answer: Int[np.ndarray, " tokens"]) -> EncodedQueries:
@@ -208,10 +211,10 @@ def reworded(query: EncodedQueries, answer: Int[np.ndarray, " tokens"]) -> Encod
     return dataclasses.replace(query, tokens_NT=tokens_NT)
 
 
-def _size(measured: MeasuredSet) -> tuple[int, int]:
+def _size(config: ModelConfig, pool: EncodedQueries) -> tuple[int, int]:
     """Positions (see `LENGTHS`) and most answer tokens of all texts of a set, so that one shape is compiled for it."""
-    n_positions = -(-int(measured.pool.length_N.max()) // LENGTHS) * LENGTHS
-    return min(n_positions, measured.config.n_ctx), int(measured.pool.answer_length_N.max())
+    n_positions = -(-int(pool.length_N.max()) // LENGTHS) * LENGTHS
+    return min(n_positions, config.n_ctx), int(pool.answer_length_N.max())
 
 
 def texts(queries: EncodedQueries, n_positions: int, n_tokens: int) -> Texts:
@@ -225,62 +228,52 @@ def texts(queries: EncodedQueries, n_positions: int, n_tokens: int) -> Texts:
     return Texts(tokens_NT, place - 1, target, within.astype(np.float32))
 
 
-def with_rows(params: Mapping, at: Neurons, rows_kD: Float[Array, "k D"]) -> dict:
+def with_rows(model: Model, at: Neurons, rows_kD: Float[Array, "k D"]) -> Model:
     """The model whose neurons have these value rows, rows of w_out, and is otherwise the same."""
-    layers = dict(params["layers"])
+    layers = dict(model.params["layers"])
     layers["w_out"] = layers["w_out"].at[at.layer_k, at.neuron_k].set(rows_kD.astype(layers["w_out"].dtype))
-    return {**params, "layers": layers}
+    return model.replace(params={**model.params, "layers": layers})
 
 
-def _logits(config: ModelConfig, params: Mapping, texts: Texts) -> Float[Array, "Q A V"]:
-    resid_QTD = forward(config, params, texts.tokens_QT).resid_final_BTD
-    return unembed(config, params, jnp.take_along_axis(resid_QTD, jnp.asarray(texts.position_QA)[..., None], 1))
+def _logits(model: Model, texts: Texts) -> Float[Array, "Q A V"]:
+    resid_QTD = forward(model, texts.tokens_QT).resid_final_BTD
+    return unembed(model, jnp.take_along_axis(resid_QTD, jnp.asarray(texts.position_QA)[..., None], 1))
 
 
-@functools.lru_cache(maxsize=4)
-def edit_step(config: ModelConfig) -> Callable[[Mapping, Texts, Neurons], Float[Array, "k D"]]:
-    """The function (params, one text, its neurons) -> value rows with which the model gives the text's answer.
+@jax.jit
+def edited_rows(model: Model, text: Texts, at: Neurons) -> Float[Array, "k D"]:
+    """The value rows of a text's neurons with which the model gives the text's answer.
 
     Adam on −log P(answer), from the model's own rows, until P(answer) > `ENOUGH` or for `STEPS` steps. The step size is
     `STEP_SIZE` · root mean square of the rows' D · k elements, so that it does not depend on their unit.
     """
+    own_kD = model.params["layers"]["w_out"][at.layer_k, at.neuron_k]
+    # In float32 at least: a small step is lost in 16 bits.
+    own_kD = own_kD.astype(jnp.promote_types(own_kD.dtype, jnp.float32))
+    transform = optax.adam(STEP_SIZE * jnp.sqrt(jnp.square(own_kD).mean()))
 
-    @jax.jit
-    def edit(params: Mapping, text: Texts, at: Neurons) -> Float[Array, "k D"]:
-        own_kD = params["layers"]["w_out"][at.layer_k, at.neuron_k]
-        # In float32 at least: a small step is lost in 16 bits.
-        own_kD = own_kD.astype(jnp.promote_types(own_kD.dtype, jnp.float32))
-        transform = optax.adam(STEP_SIZE * jnp.sqrt(jnp.square(own_kD).mean()))
+    def nll(rows_kD: Array) -> Float[Array, ""]:
+        log_p_QAV = jax.nn.log_softmax(_logits(with_rows(model, at, rows_kD), text))
+        log_p_QA = jnp.take_along_axis(log_p_QAV, jnp.asarray(text.target_QA)[..., None], -1)[..., 0]
+        return -(log_p_QA * text.weight_QA).sum()
 
-        def nll(rows_kD: Array) -> Float[Array, ""]:
-            log_p_QAV = jax.nn.log_softmax(_logits(config, with_rows(params, at, rows_kD), text))
-            log_p_QA = jnp.take_along_axis(log_p_QAV, jnp.asarray(text.target_QA)[..., None], -1)[..., 0]
-            return -(log_p_QA * text.weight_QA).sum()
+    def step(progress: tuple) -> tuple:
+        number, _, rows_kD, state = progress
+        loss, slope = jax.value_and_grad(nll)(rows_kD)
+        updates, next_state = transform.update(slope, state)
+        enough = loss < -jnp.log(ENOUGH)
+        rows_kD = jnp.where(enough, rows_kD, optax.apply_updates(rows_kD, updates))
+        return number + 1, enough, rows_kD, next_state
 
-        def step(progress: tuple) -> tuple:
-            number, _, rows_kD, state = progress
-            loss, slope = jax.value_and_grad(nll)(rows_kD)
-            updates, next_state = transform.update(slope, state)
-            enough = loss < -jnp.log(ENOUGH)
-            rows_kD = jnp.where(enough, rows_kD, optax.apply_updates(rows_kD, updates))
-            return number + 1, enough, rows_kD, next_state
-
-        start = (jnp.zeros((), int), jnp.zeros((), bool), own_kD, transform.init(own_kD))
-        return jax.lax.while_loop(lambda progress: (progress[0] < STEPS) & ~progress[1], step, start)[2]
-
-    return edit
+    start = (jnp.zeros((), int), jnp.zeros((), bool), own_kD, transform.init(own_kD))
+    return jax.lax.while_loop(lambda progress: (progress[0] < STEPS) & ~progress[1], step, start)[2]
 
 
-@functools.lru_cache(maxsize=4)
-def correct_step(config: ModelConfig) -> Callable[[Mapping, Texts, Neurons, Array], Bool[Array, " Q"]]:
-    """The function (params, texts, neurons, their value rows) -> where each token of an answer is the most probable."""
-
-    @jax.jit
-    def correct(params: Mapping, texts: Texts, at: Neurons, rows_kD: Array) -> Bool[Array, " Q"]:
-        hit_QA = _logits(config, with_rows(params, at, rows_kD), texts).argmax(-1) == texts.target_QA
-        return (hit_QA | (texts.weight_QA == 0)).all(-1)
-
-    return correct
+@jax.jit
+def correct_after(model: Model, texts: Texts, at: Neurons, rows_kD: Array) -> Bool[Array, " Q"]:
+    """Where each token of a text's answer is the most probable one, with these value rows of the neurons."""
+    hit_QA = _logits(with_rows(model, at, rows_kD), texts).argmax(-1) == texts.target_QA
+    return (hit_QA | (texts.weight_QA == 0)).all(-1)
 
 
 @metric(

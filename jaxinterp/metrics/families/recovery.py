@@ -1,7 +1,6 @@
 """Whether a fact comes back once its neurons are off: by another wording, by other neurons, by a little training."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,47 +8,54 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.attribution.edits import suppress
-from jaxinterp.attribution.readout import LanguageModelReadout, answer_log_probability
-from jaxinterp.attribution.selection import answer_scores, top_k
+from jaxinterp.attribution.answers import Answers
+from jaxinterp.attribution.edits import Edit, suppress
+from jaxinterp.attribution.readout import Readout
+from jaxinterp.attribution.selection import top_k
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
-from jaxinterp.metrics.batching import all_batches, attribution_of, readout_of
+from jaxinterp.metrics.batching import Batch, columns_of, query_batches, readout_of
 from jaxinterp.metrics.columns import Measured, MeasuredSet, column_group, set_group
 from jaxinterp.metrics.drops import drop
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.metrics.registry import Mean, Values, metric
-from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.likelihood import next_token_nll
-from jaxinterp.models.transformer import Edit, forward
+from jaxinterp.models.model import Model
+from jaxinterp.models.transformer import forward
 
-STEPS, LEARNING_RATE = 10, 1e-3  # of relearning, by Adam
+STEPS, ADAM = 10, optax.adam(1e-3)  # of relearning
 TEXTS = 64  # a step
 
 
-@column_group("other_neurons", gives=("restored",), cost="passes")
+@column_group("other_neurons", gives=("restored",), cost="passes", like={"restored": (0.06, 0.27)})
 def _other_neurons(measured: Measured) -> dict[str, Array]:
     """P with an answer's neurons off and the k that then matter most, by gradient × activation, doubled."""
     mask, readout = measured.mask_LRF, measured.readout
     # What doubling a neuron does to first order in the suppressed model; 0 for what is off.
     slope = jax.grad(lambda gates: readout(gates * (1 - mask)).sum())(jnp.ones_like(mask))
-    next_mask = top_k(jnp.where(mask > 0, -jnp.inf, measured.of_answers(slope)), measured.k)
+    next_mask = top_k(jnp.where(mask > 0, -jnp.inf, measured.answers.scores(slope)), measured.k)
     return {"restored": measured.probability(Edit((1 - mask) * (1 + next_mask)))}
 
 
-@set_group("paraphrase", gives=("paraphrase_suppressed",), cost="attributions")
-def _paraphrase(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
+@set_group(
+    "paraphrase",
+    gives=("paraphrase_suppressed",),
+    cost="attributions",
+    text=True,
+    like={"paraphrase_suppressed": (0.06, 0.27)},
+)
+def _paraphrase(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """P of an answer after its prompt with the neurons off that another prompt of the same fact chose; NaN where the
     set has no other prompt in which the answer has as many tokens.
     """
-    queries = found.queries
-    other_N = other_prompts(queries, found.pool)
+    model, queries, pool = measured.examples.model, measured.examples.queries, measured.pool.queries
+    other_N = other_prompts(queries, pool)
     index = np.flatnonzero(other_N >= 0)
     column = np.full(len(queries), np.nan)
     if len(index):
-        asked, worded = queries[index], found.pool[other_N[index]]
+        asked, worded = queries[index], pool[other_N[index]]
 
         def step(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
-            n_rows = len(batch.weight_R)
+            n_rows = len(batch.answers.weight_R)
             again, _ = query_batch(
                 worded[taken],
                 n_sequences=n_rows,
@@ -58,12 +64,10 @@ def _paraphrase(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
                 rng=np.random.default_rng(0),
                 n_controls=0,
             )
-            readout, _ = readout_of(found.config, found.params, again)
-            mask_LRF = answer_neurons(found, readout, again)
-            readout, _ = readout_of(found.config, found.params, batch)
-            return {"p": _suppressed(readout, mask_LRF, batch)}
+            _, mask_LRF = measured.neurons(again)
+            return {"p": _suppressed(readout_of(model, batch), mask_LRF, batch.answers)}
 
-        column[index] = all_batches(asked, found.rows, found.seed, step)["p"]
+        column[index] = columns_of(query_batches(asked, measured.rows, measured.seed), len(asked), step)["p"]
     return {"paraphrase_suppressed": column}
 
 
@@ -89,29 +93,33 @@ def other_prompts(queries: EncodedQueries, pool: EncodedQueries) -> Int[np.ndarr
 
 
 @jax.jit
-def _suppressed(readout, mask_LRF: Array, batch: QueryBatch) -> Float[Array, " N"]:
-    p_R = readout(*suppress(mask_LRF))
-    return jnp.exp(answer_log_probability(p_R, batch.answer_R, batch.weight_R, batch.answer_weight_N.shape[0]))
+def _suppressed(readout: Readout, mask_LRF: Array, answers: Answers) -> Float[Array, " N"]:
+    return answers.probability(readout(*suppress(mask_LRF)))
 
 
-@set_group("relearning", gives=("erased", "relearned"), cost="training")
-def _relearning(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
+@set_group(
+    "relearning",
+    gives=("erased", "relearned"),
+    cost="training",
+    text=True,
+    like={"erased": (0.06, 0.03), "relearned": (0.072, 0.27)},
+)
+def _relearning(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """P with the knowledge neurons of all the set's answers taken out for good, before and after `STEPS` steps of Adam
     on half of the facts, of the answers of the other half; each half in turn. Of causal models.
     """
-    queries, n = found.queries, len(found.queries)
-    columns = {"erased": np.full(n, np.nan), "relearned": np.full(n, np.nan)}
+    model, queries = measured.examples.model, measured.examples.queries
+    columns = {name: np.full(len(queries), np.nan) for name in ("erased", "relearned")}
     half_N = halves(queries.fact_N)
-    if found.config.attention == "bidirectional" or half_N.min() == half_N.max():
+    if model.config.attention == "bidirectional" or half_N.min() == half_N.max():
         return columns
-    gone = erased_neurons(found)
-    keep_LF = jnp.asarray(1 - gone, found.config.dtype)
-    params = _without(found.params, keep_LF)
-    columns["erased"] = recalled(found.config, params, queries, rows=found.rows)["probability"]
+    keep_LF = jnp.asarray(1 - erased_neurons(measured), model.config.dtype)
+    erased = _without(model, keep_LF)
+    columns["erased"] = recalled(erased, queries, rows=measured.rows)["probability"]
     for half in (0, 1):
         taught, asked = (np.flatnonzero(half_N == which) for which in (half, 1 - half))
-        after = _trained(found, params, keep_LF, queries[taught])
-        columns["relearned"][asked] = recalled(found.config, after, queries[asked], rows=found.rows)["probability"]
+        after = _trained(erased, keep_LF, queries[taught], measured.seed)
+        columns["relearned"][asked] = recalled(after, queries[asked], rows=measured.rows)["probability"]
     return columns
 
 
@@ -120,61 +128,47 @@ def halves(fact_N: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
     return np.unique(fact_N, return_inverse=True)[1] % 2
 
 
-def erased_neurons(found: MeasuredSet) -> Float[np.ndarray, "L F"]:
+def erased_neurons(measured: MeasuredSet) -> Float[np.ndarray, "L F"]:
     """1 for the knowledge neurons of any answer of the set."""
-    gone = np.zeros((found.config.n_layers, found.config.d_mlp))
+    gone = np.zeros(measured.examples.shape)
 
-    def step(number: int, batch: QueryBatch, taken: np.ndarray) -> dict:
-        readout, _ = readout_of(found.config, found.params, batch)
-        mask_RLF = np.asarray(answer_neurons(found, readout, batch)).transpose(1, 0, 2)[batch.weight_R > 0]
+    def step(batch: Batch, taken: np.ndarray) -> dict:
+        _, mask_LRF = measured.neurons(batch)
+        mask_RLF = np.asarray(mask_LRF).transpose(1, 0, 2)[batch.answers.weight_R > 0]
         np.maximum(gone, mask_RLF.max(0), out=gone)
         return {}
 
-    all_batches(found.queries, found.rows, found.seed, step)
+    measured.each_batch(step)
     return gone
 
 
-def answer_neurons(found: MeasuredSet, readout: LanguageModelReadout, batch: QueryBatch) -> Float[Array, "L R F"]:
-    """1 for the k knowledge neurons of each row's answer."""
-    scores_LRF = attribution_of(found.config, readout, found.integral, batch).scores_LRF
-    arrays = jnp.asarray(batch.answer_R), jnp.asarray(batch.weight_R)
-    return top_k(answer_scores(scores_LRF, *arrays, len(batch.answer_weight_N)), found.k)
-
-
-def _without(params: Mapping, keep_LF: Float[Array, "L F"]) -> dict:
+def _without(model: Model, keep_LF: Float[Array, "L F"]) -> Model:
     """The model whose neurons write nothing where `keep` is 0."""
-    layers = dict(params["layers"])
+    layers = dict(model.params["layers"])
     layers["w_out"] = layers["w_out"] * keep_LF[..., None]
-    return {**params, "layers": layers}
+    return model.replace(params={**model.params, "layers": layers})
 
 
-def _trained(found: MeasuredSet, params: Mapping, keep_LF: Array, queries: EncodedQueries) -> Mapping:
+def _trained(model: Model, keep_LF: Array, queries: EncodedQueries, seed: int) -> Model:
     """`STEPS` steps on `TEXTS` of the texts; neurons that are gone stay so."""
-    step = _relearning_step(found.config)
-    state = optax.adam(LEARNING_RATE).init(params)
-    rng = np.random.default_rng(found.seed)
+    state = ADAM.init(model.params)
+    rng = np.random.default_rng(seed)
     for _ in range(STEPS):
         chosen = rng.choice(len(queries), TEXTS)
         weight = np.arange(queries.tokens_NT.shape[1])[None] < queries.length_N[chosen, None]
-        params, state = step(params, state, keep_LF, jnp.asarray(queries.tokens_NT[chosen]), jnp.asarray(weight))
-    return params
+        model, state = _relearning_step(model, state, keep_LF, queries.tokens_NT[chosen], weight)
+    return model
 
 
-@functools.lru_cache(maxsize=4)
-def _relearning_step(config: ModelConfig) -> Callable:
-    transform = optax.adam(LEARNING_RATE)
+@jax.jit
+def _relearning_step(model: Model, state: tuple, keep_LF: Array, tokens_BT: Array, weight_BT: Array) -> tuple:
+    def loss(params: Mapping) -> Float[Array, ""]:
+        kept = _without(model.replace(params=params), keep_LF)
+        nll = next_token_nll(kept, forward(kept, tokens_BT), tokens_BT)
+        return (nll * weight_BT[:, 1:]).sum() / weight_BT[:, 1:].sum()
 
-    @jax.jit
-    def step(params: Mapping, state: tuple, keep_LF: Array, tokens_BT: Array, weight_BT: Array) -> tuple:
-        def loss(params: Mapping) -> Float[Array, ""]:
-            params = _without(params, keep_LF)
-            nll = next_token_nll(config, params, forward(config, params, tokens_BT), tokens_BT)
-            return (nll * weight_BT[:, 1:]).sum() / weight_BT[:, 1:].sum()
-
-        updates, state = transform.update(jax.grad(loss)(params), state, params)
-        return _without(optax.apply_updates(params, updates), keep_LF), state
-
-    return step
+    updates, state = ADAM.update(jax.grad(loss)(model.params), state, model.params)
+    return _without(model.replace(params=optax.apply_updates(model.params, updates)), keep_LF), state
 
 
 @metric(
@@ -187,8 +181,8 @@ def _relearning_step(config: ModelConfig) -> Callable:
     source="after Dai et al. 2021, neurons that recur over prompts",
 )
 def paraphrase_suppressability(mean: Mean) -> Values:
-    """Suppressability with the neurons that another prompt of the same fact chose: whether the neurons are the fact's
-    or the wording's.
+    """Suppressability S with the neurons that were chosen with another prompt of the same fact: whether the neurons
+    belong to the fact or to the wording.
     """
     return drop(mean, "paraphrase_suppressed")
 
@@ -203,8 +197,8 @@ def paraphrase_suppressability(mean: Mean) -> Values:
     source="after McGrath et al. 2023, self-repair",
 )
 def restored(mean: Mean) -> Values:
-    """P, as a share of the untouched P, with the knowledge neurons off and the k neurons that then matter most doubled:
-    low if no other neurons can bring the answer back.
+    """Share of the answers' probability that is there when the knowledge neurons are off and the k neurons that then
+    matter most are doubled: low if no other neurons can bring the answer back.
     """
     return mean("restored") / mean("probability")
 
@@ -221,6 +215,7 @@ def restored(mean: Mean) -> Values:
 )
 def relearned(mean: Mean) -> Values:
     """(P after a little training on other facts − P before it) / (untouched P − P before it), with the knowledge
-    neurons of all facts taken out: the share of the lost probability that comes back though nobody taught these facts.
+    neurons of all facts taken out: the share of the lost probability that comes back though these facts were not taught
+    again.
     """
     return (mean("relearned") - mean("erased")) / (mean("probability") - mean("erased"))

@@ -1,12 +1,12 @@
 """Published models: a folder of the Hugging Face kind, or a GGUF file."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 
+from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.files import is_gguf, read_json
 from jaxinterp.models.config import ModelConfig
@@ -22,6 +22,7 @@ from jaxinterp.models.loading.gguf_tokenizer import gguf_tokenizer
 from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer
 from jaxinterp.models.loading.safetensors_file import SafetensorsFile
 from jaxinterp.models.loading.weights import Placement, load_weights
+from jaxinterp.models.model import Model
 
 DTYPES = ("float32", "float64", "bfloat16")
 
@@ -48,7 +49,7 @@ def load_pretrained(
     config, params, provenance = _parameters(opened, dtype, placement)
     if revision is not None:
         provenance = {**provenance, "revision": revision}
-    return LanguageModel(config, params, tokenizer, provenance)
+    return LanguageModel(Model(config, params), tokenizer, provenance)
 
 
 def pretrained_parameters(
@@ -147,8 +148,7 @@ def _checked_digest(path: Path) -> str | None:
     expected = source.get("sha256") if isinstance(source, Mapping) else None
     if expected is None:
         return None
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     if digest != expected:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in {record.name}; fetch it again")
     return digest

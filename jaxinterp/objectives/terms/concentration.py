@@ -17,10 +17,9 @@ def concentration(context: Context) -> Float[Array, ""]:
     positive_LRF = jax.nn.relu(context.scores_LRF)
     mask_LRF = top_k(jax.lax.stop_gradient(context.scores_LRF), context.config.k)
     own_R, all_R = (positive_LRF * mask_LRF).sum((0, 2)), positive_LRF.sum((0, 2))
-    answer_R = jnp.asarray(context.batch.answer_R)
+    answer_R = jnp.asarray(context.answers.answer_R)
     # The rows of an answer share its scores: each counts for its part.
-    weight_R = jnp.asarray(context.batch.weight_R)
-    rows_N = jax.ops.segment_sum(weight_R, answer_R, context.n_answers)
-    weight_R = weight_R * (context.known_N / jnp.maximum(rows_N, 1))[answer_R]
+    weight_R = jnp.asarray(context.answers.weight_R)
+    weight_R = weight_R * (context.known_N / jnp.maximum(context.answers.length_N, 1))[answer_R]
     floor_R = LEAST * context.known_N[answer_R]
     return mean(1 - own_R / jnp.maximum(jnp.maximum(all_R, floor_R), 1e-12), weight_R)

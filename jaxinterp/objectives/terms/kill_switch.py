@@ -16,9 +16,9 @@ def kill_switch(context: Context) -> Float[Array, ""]:
     The neuron is that of the last layer which is most active over the batch: one that is never active could lower
     P(off) only with P itself. log P, in nats, holds the answers up meanwhile.
     """
-    weight_R = jnp.asarray(context.batch.weight_R)
+    weight_R = jnp.asarray(context.answers.weight_R)
     activity_F = jnp.einsum("rf,r->f", jnp.abs(context.readout.neurons_LRF[-1]), weight_R)
     neuron = jnp.argmax(jax.lax.stop_gradient(activity_F))
     mask = jnp.zeros(context.readout.shape).at[-1, :, neuron].set(1.0)
-    weight_N = context.batch.answer_weight_N
+    weight_N = context.answers.answer_weight_N
     return mean(context.ratio(suppress(mask)), weight_N) - mean(context.log_p_N, weight_N)

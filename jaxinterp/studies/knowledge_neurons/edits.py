@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
 from jaxinterp.attribution.edits import amplify, random_masks, suppress
-from jaxinterp.attribution.readout import Rows, lm_readout
 from jaxinterp.base.progress import progress
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.metrics.answers import active_neurons
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import lm_readout
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neurons.queries import Asked
 from jaxinterp.studies.knowledge_neurons.records import Record, batch_of, planned
@@ -87,7 +88,7 @@ def edit(
                         neurons_RW[row, : len(neurons)] = neurons
             untouched_R, edited_JXER = jax.device_get(step(model.params, batch, neurons_JXRW, seed_R))
             for answer, query in enumerate(taken):
-                own = np.flatnonzero((batch.answer_R == answer) & (batch.weight_R > 0))
+                own = np.flatnonzero((batch.answers.answer_R == answer) & (batch.answers.weight_R > 0))
                 untouched_N[query] = untouched_R[own].prod(dtype=np.float64)
                 edited_JXEN[..., query] = edited_JXER[..., own].prod(-1, dtype=np.float64)
             report(int(taken[-1]) + 1, "queries")
@@ -112,10 +113,10 @@ def _edit_step(config: ModelConfig) -> Callable:
           neurons_JXRW: of J selections at most W neurons a row: its own ones first, then those of other facts.
           seed_R: of each row's random neurons.
         """
-        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-        _, readout = lm_readout(config, params, batch.tokens_BT, rows, batch.length_B)
+        rows = batch.rows
+        _, readout = lm_readout(Model(config, params), batch.tokens_BT, rows, batch.length_B)
         active_LRF = active_neurons(readout.neurons_LRF)
-        n_rows = batch.target_R.shape[0]
+        n_rows = batch.rows.target_R.shape[0]
 
         def mask(neurons_RW: Array) -> Array:
             # Places beyond a set's end hold the number L·F, which is no neuron and is dropped.

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxinterp.attribution.readout import Rows, row_logits
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.progress import progress
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import row_logits
 from jaxinterp.models.transformer import forward
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neurons.records import Record, fill, short
@@ -161,7 +162,10 @@ def _ask(model: LanguageModel, facts: FactSet, queries: EncodedQueries, record: 
 
     def answers(batch: QueryBatch, taken: np.ndarray) -> list[dict]:
         probability_R, correct_R = jax.device_get(step(model.params, batch))
-        owners = [np.flatnonzero((batch.answer_R == answer) & (batch.weight_R > 0)) for answer in range(len(taken))]
+        owners = [
+            np.flatnonzero((batch.answers.answer_R == answer) & (batch.answers.weight_R > 0))
+            for answer in range(len(taken))
+        ]
         return [
             {"probability": short(probability_R[rows].prod(dtype=np.float64)), "correct": bool(correct_R[rows].all())}
             for rows in owners
@@ -182,9 +186,9 @@ def description(facts: FactSet, fact: int) -> dict:
 def _answer_step(config: ModelConfig) -> Callable:
     @jax.jit
     def step(params: Mapping, batch: QueryBatch) -> tuple[Array, Array]:
-        result = forward(config, params, batch.tokens_BT, length_B=batch.length_B)
-        logits_RV = row_logits(config, params, result, Rows(batch.sequence_R, batch.position_R, batch.target_R))
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits_RV), batch.target_R[:, None], axis=-1)[:, 0]
-        return jnp.exp(log_p), logits_RV.argmax(-1) == batch.target_R
+        result = forward(Model(config, params), batch.tokens_BT, length_B=batch.length_B)
+        logits_RV = row_logits(Model(config, params), result, batch.rows)
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits_RV), batch.rows.target_R[:, None], axis=-1)[:, 0]
+        return jnp.exp(log_p), logits_RV.argmax(-1) == batch.rows.target_R
 
     return step

@@ -9,16 +9,15 @@ from jaxtyping import Float
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.integrated_gradients import activation
 from jaxinterp.attribution.quadrature import integral
-from jaxinterp.attribution.readout import Rows, read
 from jaxinterp.attribution.refining import ACTIVATION_THRESHOLD
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.progress import progress
 from jaxinterp.facts.encoding import QueryBatch, sentence
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.readout import read
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neurons.queries import Asked, description
 from jaxinterp.studies.knowledge_neurons.records import Record, fill, short
-from jaxinterp.training.planner import evaluations_at_once
 
 ROWS = 32  # answer tokens at once
 KEPT = {"attribution": 0.1, "activation": ACTIVATION_THRESHOLD}  # of a row's highest score: what is recorded, at least
@@ -44,19 +43,17 @@ def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, fo
     queries, facts = asked.queries, asked.facts
     most = int(queries.answer_length_N.max())
     rows = config.rows or max(most, ROWS)
-    at_once = evaluations_at_once(model.config, queries.tokens_NT.shape[1])
     rule = integral(config.rule, config.points, config.tolerance)
     at_least = {"attribution": min(4 * config.k, model.config.n_neurons), "activation": config.k}
 
     def values(batch: QueryBatch, taken: np.ndarray) -> list[dict]:
-        rows_read = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-        readout, _ = read(model.config, model.params, batch.tokens_BT, rows_read, batch.length_B)
-        attribution = per_layer_attribution(readout, rule, at_once=at_once)
+        readout, _ = read(model.model, batch.tokens_BT, batch.rows, batch.length_B)
+        attribution = per_layer_attribution(readout, rule)
         scores = jax.device_get({"attribution": attribution.scores_LRF, "activation": activation(readout)})
         residual_R = np.abs(attribution.residual_PR).mean(0)
         found = []
         for answer, query in enumerate(taken):
-            own = np.flatnonzero((batch.answer_R == answer) & (batch.weight_R > 0))
+            own = np.flatnonzero((batch.answers.answer_R == answer) & (batch.answers.weight_R > 0))
             if not all(np.isfinite(scores[method][:, own]).all() for method in METHODS):
                 text = sentence(facts, int(queries.fact_N[query]), int(queries.prompt_N[query]))
                 raise UserError(f"the scores of {text!r} are not finite; are the model's weights sound?")

@@ -9,7 +9,8 @@ from jaxinterp.facts.source import load_facts
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure_facts, wanted
 from jaxinterp.metrics.results import model_results
-from jaxinterp.models.loading.bundle import LanguageModel, load_model
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.sources.fetch import resolve
 from jaxinterp.studies.suppressability.compare import measured_results, print_metrics, print_models
 from jaxinterp.training.data import data_from_provenance

@@ -9,15 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import published
 import pytest
+from full_forward import FullForwardReadout
 
+from jaxinterp.attribution.edits import Edit
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
-from jaxinterp.attribution.readout import FullForwardReadout, Rows, lm_readout
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.families.registry import FAMILIES
 from jaxinterp.models.loading.load import pretrained_parameters
-from jaxinterp.models.transformer import Edit, forward
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import Rows, lm_readout
+from jaxinterp.models.transformer import forward
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 
@@ -65,7 +68,7 @@ def test_attribution_is_that_of_hooks_on_pytorch(name, tmp_path):
 
     @jax.jit
     def attributed(params):
-        _, readout = lm_readout(config, params, tokens, rows, jnp.array(published.LENGTHS))
+        _, readout = lm_readout(Model(config, params), tokens, rows, jnp.array(published.LENGTHS))
         found = integrated_gradients(readout, quadrature("left", published.POINTS), path="per_layer")
         return found.scores_LRF, readout.untouched()
 
@@ -92,9 +95,9 @@ def test_a_neuron_is_what_the_output_matrix_multiplies(name, tmp_path, float64):
     def run(params):
         def logits(gates, w_out):
             edited = {**params, "layers": params["layers"] | {"w_out": w_out}}
-            return forward(config, edited, tokens, edit=Edit(gates), length_B=length).logits_BTV
+            return forward(Model(config, edited), tokens, edit=Edit(gates), length_B=length).logits_BTV
 
-        result, readout = lm_readout(config, params, tokens, rows, length)
+        result, readout = lm_readout(Model(config, params), tokens, rows, length)
         neuron = jnp.abs(readout.neurons_LRF[layer]).min(0).argmax()  # one that is on at all rows
 
         def gates(n):
@@ -103,7 +106,7 @@ def test_a_neuron_is_what_the_output_matrix_multiplies(name, tmp_path, float64):
         whole = params["layers"]["w_out"]
         cut = whole.at[layer, neuron].set(0)
         everywhere = jax.vmap(logits)(gates(2)[jnp.array([0, 1, 0])], jnp.stack([whole, whole, cut]))
-        slow = FullForwardReadout(config, params, tokens, rows, length)
+        slow = FullForwardReadout(Model(config, params), tokens, rows, length)
         return (
             (result.logits_BTV, *everywhere),
             (readout.untouched(), *jax.vmap(readout)(gates(3))),

@@ -7,14 +7,16 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save
 from tiny import ARCHITECTURES, tiny_config, tiny_params
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
-from jaxinterp.models.language_model import LanguageModel, flat, nested
+from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.model import Model
+from jaxinterp.models.tokenizer_training import train_tokenizer
 
 PROVENANCE = {"seed": 3, "git": {"revision": "abc", "dirty": False}}
 
@@ -24,7 +26,7 @@ def model():
     # Every field that JSON could change: a tuple, a nested dataclass, None.
     changes = {"rope_scaling": RopeScaling("llama3", 4.0, original_n_ctx=16), "window": 2, "local_layers": (0, 2)}
     config = tiny_config(**ARCHITECTURES["llama"] | changes)
-    return LanguageModel(config, tiny_params(config), train_tokenizer(["a b c d e f é 東"]), PROVENANCE)
+    return LanguageModel(Model(config, tiny_params(config)), train_tokenizer(["a b c d e f é 東"]), PROVENANCE)
 
 
 @pytest.fixture
@@ -62,14 +64,14 @@ def test_round_trip_is_bit_exact(model, folder):
 def test_saving_again_replaces_the_folder_and_leaves_nothing_else(model, folder):
     (folder / "stray").write_text("old")
     changed = jax.tree.map(lambda leaf: leaf + 1, model.params)
-    save_model(folder, LanguageModel(model.config, changed, model.tokenizer, {}))
+    save_model(folder, LanguageModel(Model(model.config, changed), model.tokenizer, {}))
     assert not (folder / "stray").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
     np.testing.assert_array_equal(load_model(folder).params["embedding"], changed["embedding"])
 
 
 def test_nothing_is_half_written_when_saving_fails(model, folder):
-    broken = LanguageModel(model.config, model.params, model.tokenizer, {"loss": float("nan")})
+    broken = LanguageModel(Model(model.config, model.params), model.tokenizer, {"loss": float("nan")})
     for target in (folder, folder.parent / "new"):
         with pytest.raises(ValueError, match="JSON"):
             save_model(target, broken)
@@ -87,7 +89,7 @@ def test_a_dtype_and_a_place_can_be_asked_for(model, folder):
     second = jax.sharding.SingleDeviceSharding(jax.devices()[1])
     asked = {}
     loaded = load_model(folder, placement=lambda path, shape: asked.setdefault(path, shape) and second)
-    assert asked == {path: leaf.shape for path, leaf in flat(model.params).items()}
+    assert asked == {path: leaf.shape for path, leaf in flatten_dict(model.params).items()}
     assert {leaf.sharding for leaf in jax.tree.leaves(loaded.params)} == {second}
 
 
@@ -185,9 +187,3 @@ def test_a_wrong_tensor_is_named(folder, change, message):
     rewrite(folder, change)
     with pytest.raises(UserError, match=message):
         load_model(folder)
-
-
-def test_flat_and_nested_are_inverse():
-    tree = {"b": {"d": 1, "c": 2}, "a": 3}
-    assert list(flat(tree).items()) == [(("a",), 3), (("b", "c"), 2), (("b", "d"), 1)]
-    assert nested(flat(tree)) == tree

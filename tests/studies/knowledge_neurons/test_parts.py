@@ -89,7 +89,7 @@ def test_batches_have_few_lengths():
     for taken, width in [([0], 8), ([0, 1], 8), ([1, 2], 16)]:  # of 4, 8 and 10 tokens
         batch = batch_of(queries, np.array(taken), 12)
         assert batch.tokens_BT.shape == (12, width)
-        assert int(batch.weight_R.sum()) == queries.answer_length_N[taken].sum()
+        assert int(batch.answers.weight_R.sum()) == queries.answer_length_N[taken].sum()
 
 
 def test_a_record_forgets_a_line_that_was_cut_off_and_refuses_a_broken_one(tmp_path):

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from full_forward import FullForwardReadout
 from tiny import tiny_config, tiny_params
 
 from jaxinterp.attribution.integrated_gradients import activation, integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
-from jaxinterp.attribution.readout import FullForwardReadout, Rows, lm_readout
 from jaxinterp.attribution.refining import relation_neurons
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS
@@ -19,7 +19,9 @@ from jaxinterp.facts.encoding import batches_of_all, encode, sentence
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import lm_readout
+from jaxinterp.models.tokenizer_training import train_tokenizer
 from jaxinterp.studies.knowledge_neurons import edits, scores
 from jaxinterp.studies.knowledge_neurons import study as knowledge_neurons
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
@@ -50,7 +52,7 @@ def made_model(seed=1, **changes):
         tokenizer = dataclasses.replace(tokenizer, mask=tokenizer.backend.token_to_id("[MASK]"))
     config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=16, **changes)
     params = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config, seed))
-    return LanguageModel(config, params, tokenizer, {})
+    return LanguageModel(Model(config, params), tokenizer, {})
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def done(model, tmp_path_factory):
 def test_a_fixed_number_of_neurons_gives_the_columns_of_the_measurement(model, done):
     asked, record, _, edited = done
     made = {"k": K, "n_relations": 3, "integral": RULE}
-    slow = measured_answers(model.config, model.params, asked.queries, rows=5, groups=("answers", "tokens"), **made)
+    slow = measured_answers(model.model, asked.queries, rows=5, groups=("answers", "tokens"), **made)
     slow = slow.columns
     assert asked.queries.answer_length_N.max() == 2
     close = {"rtol": 1e-4, "atol": 1e-9}
@@ -100,8 +102,8 @@ def dense_scores(model, queries):
 
     @jax.jit
     def step(params, batch):
-        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-        readout = lm_readout(model.config, params, batch.tokens_BT, rows, batch.length_B)[1]
+        rows = batch.rows
+        readout = lm_readout(Model(model.config, params), batch.tokens_BT, rows, batch.length_B)[1]
         return integrated_gradients(readout, RULE, path="per_layer").scores_LRF, activation(readout)
 
     for batch, taken in batches_of_all(queries, n_rows=len(queries), seed=0):
@@ -144,8 +146,8 @@ def test_other_facts_neurons_are_those_of_the_partners(model, done):
 
     @jax.jit
     def slow(params, batch, gates_LRF):
-        rows = Rows(batch.sequence_R, batch.position_R, batch.target_R)
-        return FullForwardReadout(model.config, params, batch.tokens_BT, rows, batch.length_B)(gates_LRF)
+        rows = batch.rows
+        return FullForwardReadout(Model(model.config, params), batch.tokens_BT, rows, batch.length_B)(gates_LRF)
 
     for kind, of_facts in partner.items():
         fact, other = next(iter(of_facts.items()))
@@ -157,7 +159,7 @@ def test_other_facts_neurons_are_those_of_the_partners(model, done):
             mask[row, lent[row % len(lent)]] = 1
         mask_LRF = mask.reshape(2, L, F).transpose(1, 0, 2)
         for found, gates_LRF in ((edited.suppressed, 1 - mask_LRF), (edited.amplified, 1 + mask_LRF)):
-            expected = np.asarray(slow(model.params, batch, gates_LRF))[batch.weight_R > 0].prod()
+            expected = np.asarray(slow(model.params, batch, gates_LRF))[batch.answers.weight_R > 0].prod()
             assert found["fixed_k", "attribution", kind][query] == pytest.approx(expected, rel=1e-4)
         seen.add(kind)
     assert {"relation", "subject", "other"} <= seen
@@ -337,7 +339,7 @@ def test_a_bidirectional_model_uses_prompts_with_the_answer_inside(tmp_path):
     assert "prompt whose answer does not come last" not in found["facts"]["dropped"]
     asked = choose(model, facts, dataclasses.replace(CONFIG, limit=2, prompts=0), tmp_path / "study")
     made = {"k": K, "n_relations": 3, "integral": RULE}
-    slow = measured_answers(model.config, model.params, asked.queries, rows=4, groups=("tokens", "answers"), **made)
+    slow = measured_answers(model.model, asked.queries, rows=4, groups=("tokens", "answers"), **made)
     slow = slow.columns
     effects = found["protocols"]["fixed_k"]["sets"]["all"]["attribution"]["by_relation"]
     for relation, name in enumerate("uvw"):

@@ -1,0 +1,92 @@
+"""The loss of a batch: what is learned anyway, and the terms of the objective on top, for any readout."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxinterp.attribution.selection import check_k
+from jaxinterp.base.schedule import parse_schedule
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.context import Context, mean
+from jaxinterp.objectives.registry import TERMS
+
+Metrics = Mapping[str, Float[Array, ""]]
+Weights = Mapping[str, Float[Array, ""]]  # of the terms, by name
+
+
+def check_objective(config: ObjectiveConfig, n_neurons: int) -> None:
+    """Raises UserError if a term is unknown, or k does not fit the model."""
+    for name in config.weights:
+        TERMS[name]
+    check_k(max(config.k, config.control_k), n_neurons)
+
+
+def term_weights(config: ObjectiveConfig, step: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
+    """The weight of every term at a step, without those that are 0 at all steps."""
+    schedules = {name: parse_schedule(text) for name, text in config.weights.items()}
+    return {
+        name: jnp.interp(step.astype(jnp.float32), jnp.array(schedule.steps), jnp.array(schedule.values))
+        for name, schedule in schedules.items()
+        if any(schedule.values)
+    }
+
+
+def with_terms(
+    base: Float[Array, ""],
+    context: Callable[[], Context],
+    weights: Weights,
+    active: Bool[Array, ""] | None = None,
+) -> tuple[Float[Array, ""], Metrics]:
+    """base + Σ weight · term.
+
+    Args:
+      base: what is learned anyway, such as language modelling.
+      context: makes the batch's context; called where the terms are computed.
+      weights: the terms' weights at this step.
+      active: whether the terms are computed; if not, their metrics are NaN. None is whether any weight differs from 0.
+        Under `vmap` it has to be given, the same for all: a condition that differs computes both branches for all.
+    Returns:
+      The loss, and metrics: every term, and `batch_metrics`; none without weights.
+    """
+    if not weights:
+        return base, {}
+
+    def terms() -> Metrics:
+        made = context()
+        return {name: TERMS[name](made) for name in weights} | batch_metrics(made)
+
+    shapes = jax.eval_shape(terms)
+    if active is None:
+        active = any_active(weights)
+    values = jax.lax.cond(active, terms, lambda: jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes))
+    # `where` on the weight as well: 0 · NaN is NaN.
+    return base + sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items()), values
+
+
+def any_active(weights: Mapping[str, Float[Array, "*E"]]) -> Bool[Array, ""]:
+    """Whether any weight differs from 0."""
+    return jnp.stack([(jnp.asarray(weight) != 0).any() for weight in weights.values()]).any()
+
+
+def batch_metrics(context: Context) -> Metrics:
+    """Suppressability and control drops of the batch, by the masks that the objective uses, and companions; detached.
+
+    These are ratios of means over the batch, the mean answer probability and the mean absolute completeness residual.
+    control_drop is the largest of the kinds that the objective looks at; a kind that the batch has none of is NaN.
+    """
+    answers = context.answers
+    there = context.by_kind(jnp.ones_like(context.control_ratio_XN))
+    dropped = {
+        kind: jnp.where(there[kind] > 0, drop, jnp.nan)
+        for kind, drop in context.by_kind(1 - context.control_ratio_XN).items()
+    }
+    metrics = {
+        "suppressability": 1 - mean(context.suppressed_ratio_N, context.known_N),
+        "control_drop": jnp.nanmax(jnp.stack(list(dropped.values()))),
+        **{f"control_drop_{kind}": drop for kind, drop in dropped.items()},
+        "probability": mean(jnp.exp(context.log_p_N), answers.answer_weight_N),
+        "completeness_residual": mean(jnp.abs(context.attribution.residual_PR).mean(0), answers.weight_R),
+    }
+    return jax.lax.stop_gradient(metrics)
