@@ -14,6 +14,7 @@ from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.edits import amplify, random_masks, suppress
 from jaxinterp.attribution.quadrature import Integral
 from jaxinterp.attribution.readout import Readout
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.attribution.selection import check_k, top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
