@@ -82,7 +82,7 @@ def described() -> list[dict]:
 
 
 def needed(entry: Mapping) -> str:
-    """What a metric of `described` needs, in words."""
+    """The needs of a metric of `described`, in words."""
     names = ", ".join(entry["needs"])
     if entry["of"] != "metrics":
         return names

@@ -27,8 +27,8 @@ class ListModels:
         table = Table("name", "family", "parameters", "licence", Column("where from", overflow="fold"), "state")
         entries = [catalogue.entry(name) for name in catalogue.names()]
         for entry in entries:
-            told = (entry.name, entry.family, _count(entry.n_params), entry.licence, _origin(entry))
-            table.add_row(*told, _state(entry, self.folder))
+            size, origin = _count(entry.n_params), _origin(entry)
+            table.add_row(entry.name, entry.family, size, entry.licence, origin, _state(entry, self.folder))
         print_table(table)
         for entry in entries:
             if entry.note:
@@ -84,8 +84,8 @@ class VerifyModels:
 
     def _say_what_was_passed_over(self) -> None:
         known = set(catalogue.names())
-        found = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
-        others = [name for name in found if name not in known]
+        present = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+        others = [name for name in present if name not in known]
         if others:
             print(f"not of the catalogue, so not checked: {', '.join(str(self.folder / name) for name in others)}")
 

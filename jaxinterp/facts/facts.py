@@ -204,7 +204,7 @@ class FactSet:
         """All queries, rows (fact index, prompt index), in order.
 
         Args:
-          prompts: at most so many prompts a fact, drawn for each fact; 0 takes all.
+          prompts: at most so many prompts per fact, drawn for each fact; 0 takes all.
           seed: of the draw; the rows of a relation do not depend on the other relations' facts.
         Raises:
           UserError: if `prompts` or `seed` is negative.
@@ -245,7 +245,7 @@ def _up_to_answer(relation: Relation) -> Relation | None:
 
 
 def _uncommon(relation: Relation) -> tuple[str, ...]:
-    """How its texts are put together, if not in the usual way."""
+    """The way its texts are put together, if it is not the usual one."""
     chosen = (relation.joined, relation.closing)
     return () if chosen == (Relation.joined, Relation.closing) else chosen
 

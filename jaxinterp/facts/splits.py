@@ -18,10 +18,10 @@ UNSEEN_BY = ("fact", "subject")
 
 @dataclasses.dataclass(frozen=True)
 class SplitConfig:
-    """Which facts and prompts the objective may use; every fact is in the language model's training data."""
+    """The facts and prompts that the objective may use; every fact is in the language model's training data."""
 
     seed: int = 0  # of the split alone; independent of the training seed
-    held_out_prompts: int = 1  # prompts a fact that no model is trained on (which ones is drawn for each fact)
+    held_out_prompts: int = 1  # prompts per fact that no model is trained on (which ones is drawn for each fact)
     unseen_facts: float = 0.2  # share of what `unseen_by` names that the objective never uses, in (0, 1)
     unseen_relations: tuple[str, ...] = ()  # relations that the objective never uses; () draws `n_unseen_relations`
     n_unseen_relations: int = 2  # number of relations drawn when `unseen_relations` is empty

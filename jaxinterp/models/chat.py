@@ -10,7 +10,7 @@ from jaxinterp.models.tokenizers import TextTokenizer
 
 
 def chat_prompt(tokenizer: TextTokenizer, message: str) -> str:
-    """What a user's message becomes: the model's own chat template around it, up to where its answer begins.
+    """A user's message in the model's own chat template, up to where its answer begins.
 
     The control tokens are spelled out; see `TextTokenizer.encode`. A template may put a system message of its own in
     front. It is rendered by transformers, in Jinja's sandbox.

@@ -16,7 +16,7 @@ SPACE = "▁"  # how sentencepiece writes a space
 
 @dataclasses.dataclass(frozen=True)
 class Chat:
-    """How a model was taught to hold a conversation; see `jaxinterp.models.chat`."""
+    """The form in which a model was taught to hold a conversation; see `jaxinterp.models.chat`."""
 
     template: str  # Jinja, as its authors published it
     tokens: Mapping[str, str]  # the control tokens that templates have names for, e.g. "bos_token": "<|im_start|>"
@@ -85,16 +85,16 @@ class TextTokenizer:
         finally:
             self.backend.encode_special_tokens = True
         ids = [encoding.ids for encoding in encodings]
-        for text, found in zip(texts, ids, strict=True):
-            for id in () if control_tokens else self.special.intersection(found):
+        for text, ids_of_text in zip(texts, ids, strict=True):
+            for id in () if control_tokens else self.special.intersection(ids_of_text):
                 token = self.backend.id_to_token(id)
                 raise UserError(f"{text!r} holds {token!r}, a control token of this tokenizer; reword the text")
         return ids
 
     def spelled_control_token(self, text: str) -> str | None:
         """The first control token that a text spells out, which it would not be: "<|im_end|>" is six tokens of text."""
-        found = self._control_names.search(text)
-        return found[0] if found else None
+        match = self._control_names.search(text)
+        return match[0] if match else None
 
     @functools.cached_property
     def _control(self) -> dict[int, str]:
@@ -149,7 +149,7 @@ class TextTokenizer:
 
     @functools.cached_property
     def _spelling(self) -> Literal["bytes", "sentencepiece", "plain"]:
-        """How pieces are written, which the decoder knows; a decoder shows its settings in its state alone."""
+        """The spelling of pieces, which the decoder knows; a decoder shows its settings in its state alone."""
         decoder = self.backend.decoder
         settings = json.loads(decoder.__getstate__()) if decoder is not None else {}
         kinds = {part["type"] for part in settings.get("decoders", [settings]) if part}

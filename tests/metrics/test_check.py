@@ -17,6 +17,7 @@ from jaxinterp.metrics.check import check_metric
 from jaxinterp.metrics.columns import column_group
 from jaxinterp.metrics.families.specificity import overlap_within
 from jaxinterp.metrics.families.suppression import suppressability
+from jaxinterp.metrics.made_up import made_up_neurons
 from jaxinterp.metrics.registry import METRICS, Label, Metric, Neurons, derived, largest, metric
 
 
@@ -172,7 +173,7 @@ def test_mistakes_in_the_decorators(broken, groups):
 
 
 def test_made_up_neurons_are_of_two_kinds():
-    apart, together = check.made_up_neurons(0), check.made_up_neurons(1)
+    apart, together = made_up_neurons(0), made_up_neurons(1)
     assert isinstance(apart, Neurons) and apart.activation_NU.shape == together.activation_NU.shape
     assert apart.selected_NU.sum(1).tolist() == together.selected_NU.sum(1).tolist() == [4.0] * 24
     # Where facts have neurons of their own they share one of four with their relation; otherwise all.

@@ -63,7 +63,7 @@ TITLES: Mapping[str, str] = {
 
 
 def relation_title(name: str) -> str:
-    """What a relation of ParaRel, LAMA's T-REx or CounterFact is called, e.g. "capital" for "P36".
+    """The name of a relation of ParaRel, LAMA's T-REx or CounterFact, e.g. "capital" for "P36".
 
     Raises:
       UserError: if it has no title here.

@@ -26,6 +26,13 @@ from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
     cost="passes",
     text=True,
     donors=True,
+    like={
+        "mean_ablated": (0.06, 0.29),
+        "resampled": (0.036, 0.29),
+        **{f"resampled_control_{kind}": (0.59, 0.21) for kind in CONTROL_KINDS},
+        "interchanged": (0.54, 0.006),
+        "interchange_base": (0.006, 0.003),
+    },
 )
 def _interventions(compared: Compared) -> dict[str, Array]:
     """P with the knowledge neurons at their mean activation over all queries; with them at the activations that they

@@ -26,7 +26,7 @@ STEPS, ADAM = 10, optax.adam(1e-3)  # of relearning
 TEXTS = 64  # a step
 
 
-@column_group("other_neurons", gives=("restored",), cost="passes")
+@column_group("other_neurons", gives=("restored",), cost="passes", like={"restored": (0.06, 0.27)})
 def _other_neurons(measured: Measured) -> dict[str, Array]:
     """P with an answer's neurons off and the k that then matter most, by gradient × activation, doubled."""
     mask, readout = measured.mask_LRF, measured.readout
@@ -36,7 +36,13 @@ def _other_neurons(measured: Measured) -> dict[str, Array]:
     return {"restored": measured.probability(Edit((1 - mask) * (1 + next_mask)))}
 
 
-@set_group("paraphrase", gives=("paraphrase_suppressed",), cost="attributions", text=True)
+@set_group(
+    "paraphrase",
+    gives=("paraphrase_suppressed",),
+    cost="attributions",
+    text=True,
+    like={"paraphrase_suppressed": (0.06, 0.27)},
+)
 def _paraphrase(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """P of an answer after its prompt with the neurons off that another prompt of the same fact chose; NaN where the
     set has no other prompt in which the answer has as many tokens.
@@ -91,7 +97,13 @@ def _suppressed(readout: Readout, mask_LRF: Array, answers: Answers) -> Float[Ar
     return answers.probability(readout(*suppress(mask_LRF)))
 
 
-@set_group("relearning", gives=("erased", "relearned"), cost="training", text=True)
+@set_group(
+    "relearning",
+    gives=("erased", "relearned"),
+    cost="training",
+    text=True,
+    like={"erased": (0.06, 0.03), "relearned": (0.072, 0.27)},
+)
 def _relearning(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """P with the knowledge neurons of all the set's answers taken out for good, before and after `STEPS` steps of Adam
     on half of the facts, of the answers of the other half; each half in turn. Of causal models.

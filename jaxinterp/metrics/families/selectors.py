@@ -10,7 +10,7 @@ from jaxinterp.attribution.edits import suppress
 from jaxinterp.attribution.registry import METHODS
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.metrics.answers import ATTRIBUTION, active_neurons
-from jaxinterp.metrics.columns import Compared, Measured, column_group, compared_group
+from jaxinterp.metrics.columns import Compared, Like, Measured, column_group, compared_group
 from jaxinterp.metrics.drops import WHOSE, drop
 from jaxinterp.metrics.ranks import rank_agreement
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
@@ -23,13 +23,26 @@ def _columns(name: str) -> tuple[str, ...]:
     return (f"{name}_suppressed", *(f"{name}_control_{kind}" for kind in CONTROL_KINDS), f"{name}_overlap")
 
 
-@compared_group("ablation", gives=_columns("ablation"), cost="ablations", selectors=("ablation",))
+def _like(name: str) -> Like:
+    controls = {f"{name}_control_{kind}": (0.59, 0.15) for kind in CONTROL_KINDS}
+    return {f"{name}_suppressed": (0.06, 0.27), **controls, f"{name}_overlap": (0.9, 0.1)}
+
+
+@compared_group(
+    "ablation", gives=_columns("ablation"), cost="ablations", selectors=("ablation",), like=_like("ablation")
+)
 def _ablation(compared: Compared) -> dict[str, Array]:
     """The k neurons whose exact single ablations cost an answer's tokens most: L·F evaluations a token."""
     return _chosen(compared, "ablation")
 
 
-@column_group("ablation_ranks", gives=("ablation_rank_agreement",), cost="ablations", selectors=("ablation",))
+@column_group(
+    "ablation_ranks",
+    gives=("ablation_rank_agreement",),
+    cost="ablations",
+    selectors=("ablation",),
+    like={"ablation_rank_agreement": (0.9, 0.1)},
+)
 def _ablation_ranks(measured: Measured) -> dict[str, Array]:
     """Rank agreement of the attribution with exact single ablations, a mean over an answer's tokens."""
     neurons = measured.readout.neurons_LRF
@@ -39,14 +52,25 @@ def _ablation_ranks(measured: Measured) -> dict[str, Array]:
 
 
 @compared_group(
-    "selectors", gives=tuple(column for name in CHEAP for column in _columns(name)), cost="passes", selectors=CHEAP
+    "selectors",
+    gives=tuple(column for name in CHEAP for column in _columns(name)),
+    cost="passes",
+    selectors=CHEAP,
+    like={column: values for name in CHEAP for column, values in _like(name).items()},
 )
 def _selectors(compared: Compared) -> dict[str, Array]:
     """The k neurons that cheap methods choose."""
     return {column: value for name in CHEAP for column, value in _chosen(compared, name).items()}
 
 
-@compared_group("projection", gives=_columns("projection"), cost="passes", text=True, selectors=("projection",))
+@compared_group(
+    "projection",
+    gives=_columns("projection"),
+    cost="passes",
+    text=True,
+    selectors=("projection",),
+    like=_like("projection"),
+)
 def _projection(compared: Compared) -> dict[str, Array]:
     """The k neurons whose value vectors add most to the logit of the answer."""
     return _chosen(compared, "projection")

@@ -1,4 +1,4 @@
-"""What several families share: sizes and whole configs, from config.json and from GGUF metadata, and activations."""
+"""Parts that families share: sizes and whole configs, from config.json and from GGUF metadata, and activations."""
 
 from collections.abc import Mapping
 
@@ -38,7 +38,7 @@ def head_width(fields: Fields, d_model: int, n_heads: int) -> int:
 def hf_sizes(
     fields: Fields, *, d_head: int | None = None, n_ctx: object = REQUIRED, partly_rotary: bool = False
 ) -> dict[str, object]:
-    """Sizes and what Llama, Qwen and Gemma have in common, as fields of `ModelConfig`.
+    """Sizes, norm and positions, the common part of Llama, Qwen and Gemma, as fields of `ModelConfig`.
 
     Args:
       d_head: head width if the config has none; None is d_model / n_heads.
@@ -94,7 +94,7 @@ def hf_plain_sizes(
 
 
 def hf_gpt(fields: Fields, d_mlp: str, **defaults: int) -> dict[str, object]:
-    """What GPT-2 and its descendants have in common, as fields of `ModelConfig`; see `hf_plain_sizes`."""
+    """The common part of GPT-2 and its descendants, as fields of `ModelConfig`; see `hf_plain_sizes`."""
     return hf_plain_sizes(fields, d_mlp=d_mlp, wide=True, **defaults) | {
         "norm_eps": fields.number("layer_norm_epsilon", 1e-5),
         "ffn": fields.one_of("activation_function", PLAIN, "gelu_new"),

@@ -1,4 +1,4 @@
-"""Which family a file belongs to. A module of this folder is found if it has a `FAMILY`, or several as `FAMILIES`."""
+"""All families, and the one that a file belongs to. Modules of this folder with a `FAMILY` or `FAMILIES` are found."""
 
 import importlib
 import pkgutil

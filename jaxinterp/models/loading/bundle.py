@@ -117,7 +117,7 @@ def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
 
 
 def _config(fields: dict) -> ModelConfig:
-    """What JSON has made of a config."""
+    """A config out of its JSON."""
     if isinstance(fields.get("rope_scaling"), dict):
         fields = {**fields, "rope_scaling": RopeScaling(**fields["rope_scaling"])}
     return ModelConfig(**{**fields, "local_layers": tuple(fields.get("local_layers", ()))})

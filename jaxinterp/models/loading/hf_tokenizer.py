@@ -150,7 +150,7 @@ def _refuse_contradictions(folder: Path, backend: Tokenizer) -> None:
 
 
 def _frame(loaded, folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What stands before and after every text, found on two samples; takes it out of the backend."""
+    """Ids before and after every text, read off two samples; the backend adds none afterwards."""
     whole = [loaded(text)["input_ids"] for text in SAMPLES]
     loaded.backend_tokenizer.post_processor = None
     frames = set()

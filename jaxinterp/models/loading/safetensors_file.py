@@ -34,7 +34,7 @@ LARGEST_HEADER = 100_000_000  # the format's own limit, bytes
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where a tensor's bytes are."""
+    """The place of a tensor's bytes, and their type."""
 
     path: Path
     dtype: str

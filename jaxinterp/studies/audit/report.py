@@ -11,8 +11,8 @@ from jaxinterp.report.labels import metric_label, set_label
 from jaxinterp.report.page import drawn, number, page
 from jaxinterp.studies.audit.charts import FAMILY_TITLES, RESPONSES, doses, forest
 from jaxinterp.studies.audit.config import CHEATS, DOSES
-from jaxinterp.studies.audit.results import aside_in_words, decided_by, in_words, left_out_sentences, with_interval
-from jaxinterp.studies.audit.verdict_rates import FOUND
+from jaxinterp.studies.audit.rates import FOUND
+from jaxinterp.studies.audit.words import aside_in_words, decided_by, in_words, left_out_sentences, with_interval
 
 MEANS = {
     "improved": "The trained number rose, and so did a majority of the families of metrics that appear in no loss. No "

@@ -15,7 +15,8 @@ from jaxinterp.studies.audit import models as audit_models
 from jaxinterp.studies.audit import study as audit
 from jaxinterp.studies.audit.config import OBJECTIVES, AuditConfig
 from jaxinterp.studies.audit.report import write_audit_report
-from jaxinterp.studies.audit.results import judged, print_verdicts
+from jaxinterp.studies.audit.results import judged
+from jaxinterp.studies.audit.words import print_verdicts
 from jaxinterp.training.data import TrainingData
 from jaxinterp.training.diagnosis import NotFinite
 
@@ -190,7 +191,7 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(audit_models, "train", train)
     monkeypatch.setattr(audit_models, "branch", lambda run, trunk, step, out: calls["branched"].append((trunk, step)))
     monkeypatch.setattr(audit_models, "samples_of", lambda config, data, model: made_up(config, *model))
-    monkeypatch.setattr(audit_models, "audit_data", lambda config, seed: audit_models.AuditData(None, {}, None, {}))
+    monkeypatch.setattr(audit_models, "data_of", lambda config, seed: audit_models.Data(None, {}, None, {}))
     data = object.__new__(TrainingData)  # nothing looks at it
     object.__setattr__(data, "facts", None)
     monkeypatch.setattr(audit, "training_data", lambda config: data)
