@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxinterp.facts.encoding import QueryBatch
@@ -17,7 +16,8 @@ from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.loss import Metrics, Weights, check_objective, term_weights, with_terms
 from jaxinterp.training.config import OptimiserConfig
-from jaxinterp.training.state import TrainState, learning_rate, optimiser
+from jaxinterp.training.readout_step import gradient_step
+from jaxinterp.training.state import TrainState, learning_rate, optimiser, step_key
 
 
 def next_token_loss(model: Model, result: Forward, batch: QueryBatch) -> Float[Array, ""]:
@@ -57,11 +57,6 @@ def loss(
     return total, {"lm": lm, **metrics}
 
 
-def step_key(state: TrainState) -> PRNGKeyArray:
-    """The key of the step that comes next."""
-    return jax.random.fold_in(state.key, state.step)
-
-
 def update(
     model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
 ) -> Callable[..., tuple[TrainState, Metrics]]:
@@ -89,24 +84,11 @@ def update(
         active: Bool[Array, ""] | None = None,
     ) -> tuple[TrainState, Metrics]:
         key = step_key(state)
-        value_and_grad = jax.value_and_grad(
-            lambda params: loss(Model(model, params), objective, batch, weights, key, active), has_aux=True
+        state_after, metrics = gradient_step(
+            lambda params: loss(Model(model, params), objective, batch, weights, key, active), transform, state, number
         )
-        (total, metrics), grads = value_and_grad(state.params)
-        norm = optax.tree.norm(grads)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        new = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, state.key)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm) & (number == state.step)
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new[:3], state[:3])
-        metrics = {
-            "loss": total,
-            **metrics,
-            **{f"{name}_weight": weight for name, weight in weights.items()},
-            "gradient_norm": norm,
-            "learning_rate": jnp.asarray(rate(state.step), total.dtype),
-            "finite": finite,
-        }
-        return TrainState(*kept, state.key), metrics
+        named = {f"{name}_weight": weight for name, weight in weights.items()}
+        return state_after, metrics | named | {"learning_rate": jnp.asarray(rate(state.step), metrics["loss"].dtype)}
 
     return step
 
