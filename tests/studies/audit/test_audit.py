@@ -17,7 +17,7 @@ from jaxinterp.studies.audit.config import OBJECTIVES, AuditConfig
 from jaxinterp.studies.audit.report import write_audit_report
 from jaxinterp.studies.audit.results import judged, print_verdicts
 from jaxinterp.training.data import TrainingData
-from jaxinterp.training.diagnosis import NotFinite
+from jaxinterp.training.driver import NotFinite
 
 ARMS = (
     "plain",
