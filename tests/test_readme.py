@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinterp.cli.main import main as cli
+from jaxinterp.cli import main as cli
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.models.sources.catalogue import entry, models_folder
 

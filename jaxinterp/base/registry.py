@@ -1,5 +1,7 @@
-"""Things by name, which files register where they define them."""
+"""Things by name, which the files of a folder register where they define them."""
 
+import importlib
+import pkgutil
 from typing import Generic, TypeVar
 
 from jaxinterp.base.errors import unknown
@@ -8,24 +10,39 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Named things of one kind, in the order of registration."""
+    """Named things of one kind, in the order of the modules that define them, and inside a module as they stand there.
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._things: dict[str, T] = {}
+    Args:
+      what: the kind, for error messages.
+      folder: package whose modules register things. They are imported when a thing is first asked for, so that a new
+        file in it is found by itself, and whoever merely imports the registry does not wait for them.
+    """
 
-    def add(self, name: str, thing: T) -> None:
-        """Registers a thing; ValueError if the name is taken."""
-        if name in self._things:
+    def __init__(self, what: str, folder: str | None = None) -> None:
+        self._what, self._folder = what, folder
+        self.registered: dict[str, T] = {}  # so far: without what the folder may still add
+        self._module: dict[str, str] = {}
+
+    def add(self, name: str, thing: T, module: str) -> None:
+        """Registers a thing that a module defines; ValueError if the name is taken."""
+        if name in self.registered:
             raise ValueError(f"a {self._what} named {name!r} exists already")
-        self._things[name] = thing
+        self.registered[name], self._module[name] = thing, module
 
     def __getitem__(self, name: str) -> T:
         """The thing of that name; UserError, with the known names, if there is none."""
-        if name not in self._things:
-            raise unknown(self._what, name, self._things)
-        return self._things[name]
+        self._load()
+        if name not in self.registered:
+            raise unknown(self._what, name, self.registered)
+        return self.registered[name]
 
     def names(self) -> tuple[str, ...]:
         """All names."""
-        return tuple(self._things)
+        self._load()
+        return tuple(sorted(self.registered, key=self._module.__getitem__))
+
+    def _load(self) -> None:
+        if self._folder:
+            for module in pkgutil.iter_modules(importlib.import_module(self._folder).__path__, f"{self._folder}."):
+                importlib.import_module(module.name)
+            self._folder = None

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.metrics.estimates import Estimate, interval_of_facts
+from jaxinterp.metrics.intervals import Estimate, interval_of_facts, leaving_out
 
 Columns = Mapping[str, Float[np.ndarray, " R"]]
 
@@ -28,10 +29,8 @@ def auroc(scores_N: Float[np.ndarray, " N"], true_N: Bool[np.ndarray, " N"]) -> 
       UserError: if no neuron is true, or all are, or a score is NaN.
     """
     _check(scores_N, true_N)
-    others = np.sort(scores_N[~true_N])
-    # Others below a true score, and half of those equal to it.
-    below = np.searchsorted(others, scores_N[true_N], "left") + np.searchsorted(others, scores_N[true_N], "right")
-    return float(below.mean() / (2 * len(others)))
+    true, others = scores_N[true_N].astype(float), scores_N[~true_N].astype(float)  # scipy counts in their precision
+    return float(scipy.stats.mannwhitneyu(true, others, method="asymptotic").statistic / len(true) / len(others))
 
 
 def precision(scores_N: Float[np.ndarray, " N"], true_N: Bool[np.ndarray, " N"], k: int) -> float:
@@ -70,7 +69,7 @@ def mean_over_facts(
     value_R: Float[np.ndarray, " R"], fact_R: Int[np.ndarray, " R"], *, level: float = 0.95
 ) -> Estimate:
     """The mean over rows of a share, with the interval of its facts, each with all its rows; see
-    `jaxinterp.metrics.estimates.interval_of_facts`.
+    `jaxinterp.metrics.intervals.interval_of_facts`.
 
     Args:
       value_R, fact_R: a value between 0 and 1, and a fact, for every row.
@@ -81,7 +80,7 @@ def mean_over_facts(
     if not len(value_R):
         raise UserError("there are no rows to average over; give at least one fact")
     facts, cluster = np.unique(fact_R, return_inverse=True)
-    weights = np.concatenate([np.ones((1, len(facts))), 1 - np.eye(len(facts))])[:, cluster]
+    weights = leaving_out(len(facts), len(facts))[:, cluster]
     with np.errstate(invalid="ignore"):
         values = weights @ value_R / weights.sum(1)  # NaN without the only fact
     return interval_of_facts(values, (0.0, 1.0), level, len(facts))

@@ -6,7 +6,7 @@ A group is one decorated pure function of `Measured`; a metric that needs one of
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import flax.struct
 import jax
@@ -24,9 +24,9 @@ from jaxinterp.attribution.selection import top_k
 from jaxinterp.base.errors import UserError, known_names
 from jaxinterp.base.registry import Registry
 from jaxinterp.facts.controls import KINDS
-from jaxinterp.metrics.batching import columns_of
+from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.examples import Examples, LanguageExamples
-from jaxinterp.metrics.registry import Cost, Metric, base_metrics, get_metric
+from jaxinterp.metrics.registry import METRICS, Cost, Metric, base_metrics
 
 
 class Rowed:
@@ -121,13 +121,13 @@ class MeasuredSet:
     rows: int  # at once
     seed: int
 
-    def neurons(self, batch: NamedTuple, examples: Examples | None = None) -> tuple[Readout, Float[Array, "L R F"]]:
+    def neurons(self, batch: Batch, examples: Examples | None = None) -> tuple[Readout, Float[Array, "L R F"]]:
         """A batch's readout, and 1 for the k knowledge neurons of each row's answer."""
         readout = (examples or self.examples).readout(batch)
         scores_LRF = per_layer_attribution(readout, self.integral).scores_LRF
         return readout, top_k(batch.answers.scores(scores_LRF), self.k)
 
-    def each_batch(self, step: Callable[[NamedTuple, np.ndarray], Mapping[str, Array]]) -> dict[str, np.ndarray]:
+    def each_batch(self, step: Callable[[Batch, np.ndarray], Mapping[str, Array]]) -> dict[str, np.ndarray]:
         """The columns that `step` (batch, numbers of its answers) returns, of all answers."""
         batches = self.examples.batches(self.rows, self.seed)
         return columns_of(batches, len(self.examples), lambda _, batch, taken: step(batch, taken))
@@ -166,7 +166,7 @@ class Group:
         return self.looks == "set"
 
 
-_GROUPS: Registry[Group] = Registry("group of columns")
+_GROUPS: Registry[Group] = Registry("group of columns", folder="jaxinterp.metrics.families")
 
 
 def column_group(
@@ -232,10 +232,11 @@ def _registered(
         raise ValueError(f"group {name!r}: like has {sorted(other)[0]!r}, which it does not give")
 
     def register(columns: Callable) -> Callable:
-        for other in _GROUPS.names():
-            if taken := set(_GROUPS[other].gives) & set(gives):
-                raise ValueError(f"column {sorted(taken)[0]!r} is given by {other!r} already")
-        _GROUPS.add(name, Group(name, gives, cost, columns, looks, text, selectors, donors, dict(like or {})))
+        for other in _GROUPS.registered.values():
+            if taken := set(other.gives) & set(gives):
+                raise ValueError(f"column {sorted(taken)[0]!r} is given by {other.name!r} already")
+        group = Group(name, gives, cost, columns, looks, text, selectors, donors, dict(like or {}))
+        _GROUPS.add(name, group, columns.__module__)
         return columns
 
     return register
@@ -277,7 +278,7 @@ def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
 def metric_cost(metric: Metric) -> Cost:
     """The cost of the dearest group that the metric needs; base for what every measurement has."""
     given = {column: _GROUPS[name].cost for name in _GROUPS.names() for column in _GROUPS[name].gives}
-    needs = [need for name in base_metrics(metric.name) for need in get_metric(name).needs]
+    needs = [need for name in base_metrics(metric.name) for need in METRICS[name].needs]
     return max((given.get(need, "base") for need in needs), key=COSTS.index)
 
 

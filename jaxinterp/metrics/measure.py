@@ -12,9 +12,9 @@ from jaxinterp.attribution.quadrature import integral
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, encode, tokens_read
-from jaxinterp.facts.facts import SETS, FactSet, Split
+from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.leakage import clean
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
+from jaxinterp.facts.splits import SETS, Split
 from jaxinterp.metrics.answers import ABILITY, MeasuredAnswers, measured_answers
 from jaxinterp.metrics.columns import MeasuredSet, check_text, get_group, group_names, groups_giving
 from jaxinterp.metrics.config import MeasureConfig
@@ -22,7 +22,7 @@ from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.examples import Examples, LanguageExamples
 from jaxinterp.metrics.families.suppression import CLEAN
 from jaxinterp.metrics.recall import measured_ability, recalled
-from jaxinterp.metrics.registry import NEURONS, base_metrics, get_metric, is_measured, metric_names
+from jaxinterp.metrics.registry import METRICS, NEURONS, base_metrics, is_measured
 from jaxinterp.metrics.sampling import sample
 from jaxinterp.models.language_model import LanguageModel
 
@@ -174,12 +174,12 @@ BASE = ("base", "ablations")  # costs of what is measured if no metric is named
 
 def wanted(config: MeasureConfig) -> tuple[str, ...]:
     """The metrics that are named; () is all that the columns allow. "all" stands for every registered one."""
-    return metric_names() if config.metrics == ("all",) else config.metrics
+    return METRICS.names() if config.metrics == ("all",) else config.metrics
 
 
 def _groups(config: MeasureConfig, examples: Examples) -> tuple[str, ...]:
     """The groups of columns that the metrics need; without names, those that the examples have."""
-    named = [get_metric(base) for name in wanted(config) for base in base_metrics(name)]
+    named = [METRICS[base] for name in wanted(config) for base in base_metrics(name)]
     if not named:
         groups = tuple(name for name in group_names() if get_group(name).cost in BASE)
     else:
@@ -208,7 +208,7 @@ def _estimates(
     if answers.activation_NU is not None:
         measured |= set(NEURONS)
     return estimate(
-        tuple(name for name in names or metric_names() if is_measured(name, measured)),
+        tuple(name for name in names or METRICS.names() if is_measured(name, measured)),
         answers.columns,
         examples.fact_N,
         [relations[index] for index in examples.relation_N],
@@ -228,7 +228,7 @@ def _columns(
 ) -> MeasuredAnswers:
     """All columns of the examples; those of exact ablation are NaN outside its sample."""
     groups = _groups(config, examples)
-    neurons = any(get_metric(base).of_neurons for name in wanted(config) for base in base_metrics(name))
+    neurons = any(METRICS[base].of_neurons for name in wanted(config) for base in base_metrics(name))
     of_sets = tuple(name for name in groups if get_group(name).of_set)
     dear = tuple(name for name in groups if get_group(name).cost == "ablations")
     of_batches = tuple(name for name in groups if name not in {*of_sets, *dear})

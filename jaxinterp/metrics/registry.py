@@ -1,8 +1,8 @@
 """Metrics by name.
 
-A metric is one file (or one function) with one decorator. It is a pure function of what was measured: of means of
-columns (one value an answer), of neurons (activations, selections), or of other metrics' values. The same function
-gives the point estimate and every bootstrap replicate, overall and inside relations.
+A metric is one decorated function in a file of `jaxinterp.metrics.families`. It is a pure function of what was
+measured: of means of columns (one value an answer), of neurons (activations, selections), or of other metrics' values.
+The same function gives the point estimate and every bootstrap replicate, overall and inside relations.
 """
 
 import dataclasses
@@ -43,8 +43,8 @@ Formula = Callable[[Mean], Values] | Callable[[Neurons], Array] | Callable[[Mapp
 
 
 @dataclasses.dataclass(frozen=True)
-class Term:
-    """A name for people, an optional symbol, a unit and one sentence."""
+class Label:
+    """A name for people, a definition that stands alone, an optional symbol and a unit."""
 
     title: str
     definition: str
@@ -52,8 +52,7 @@ class Term:
     unit: str = ""  # "%" for a share, which is shown times 100; otherwise the unit as it is printed
     signed: bool = False  # a change: shown with its sign
 
-    @property
-    def label(self) -> str:
+    def __str__(self) -> str:
         """Title and symbol."""
         return f"{self.title} {self.symbol}".rstrip()
 
@@ -64,7 +63,7 @@ class Metric:
 
     name: str
     needs: tuple[str, ...]  # columns, see `jaxinterp.metrics.columns`; or some of NEURONS; () if it is derived
-    term: Term  # what readers are told
+    label: Label  # what readers are told
     formula: Formula
     range: tuple[float, float]  # of values that can occur
     better: Better  # which way the model is more interpretable, or more able
@@ -80,7 +79,7 @@ class Metric:
         return bool(set(self.needs) & set(NEURONS))
 
 
-_METRICS: Registry[Metric] = Registry("metric")
+METRICS: Registry[Metric] = Registry("metric", folder="jaxinterp.metrics.families")
 
 
 def metric(
@@ -88,6 +87,7 @@ def metric(
     *,
     needs: tuple[str, ...],
     title: str,
+    words: Mapping[str, str] | None = None,
     symbol: str = "",
     unit: str = "",
     signed: bool = False,
@@ -102,7 +102,8 @@ def metric(
     Args:
       name: in results and on command lines.
       needs: the columns that the formula takes means of; or `NEURONS` that it looks at.
-      title, symbol, unit, signed: see `Term`.
+      title, symbol, unit, signed: see `Label`.
+      words: what stands in the docstring for {names} in braces, where one function makes several metrics.
       range, better, masks, differentiable, source: see `Metric`; `jaxinterp.metrics.check.check_metric` holds the
         formula to them.
     Raises:
@@ -113,9 +114,9 @@ def metric(
     _check_kinds(name, better, masks)
 
     def register(formula: Formula) -> Formula:
-        definition = " ".join((formula.__doc__ or "").split())
-        term = Term(title, definition, symbol, unit, signed)
-        _METRICS.add(name, Metric(name, needs, term, formula, range, better, masks, differentiable, source))
+        label = Label(title, _definition(formula, words), symbol, unit, signed)
+        about = (range, better, masks, differentiable, source)
+        METRICS.add(name, Metric(name, needs, label, formula, *about), formula.__module__)
         return formula
 
     return register
@@ -127,6 +128,7 @@ def derived(
     of: tuple[str, ...],
     every: bool = True,
     title: str,
+    words: Mapping[str, str] | None = None,
     symbol: str = "",
     unit: str = "",
     signed: bool = False,
@@ -147,7 +149,8 @@ def derived(
       name: in results and on command lines.
       of: the metrics.
       every: whether all of them must have been measured; otherwise one will do, and the mapping lacks the others.
-      title, symbol, unit, signed: see `Term`; the docstring of the formula is the definition.
+      title, symbol, unit, signed: see `Label`; the docstring of the formula is the definition.
+      words: see `metric`.
       range, better, masks, differentiable, source: see `Metric`.
     Raises:
       ValueError: if an argument cannot be, or the name is taken.
@@ -159,13 +162,18 @@ def derived(
     _check_kinds(name, better, masks)
 
     def register(formula: Formula) -> Formula:
-        definition = " ".join((formula.__doc__ or "").split())
-        term = Term(title, definition, symbol, unit, signed)
+        label = Label(title, _definition(formula, words), symbol, unit, signed)
         about = (range, better, masks, differentiable, source)
-        _METRICS.add(name, Metric(name, (), term, formula, *about, of=of, every=every))
+        METRICS.add(name, Metric(name, (), label, formula, *about, of=of, every=every), formula.__module__)
         return formula
 
     return register
+
+
+def _definition(formula: Formula, words: Mapping[str, str] | None) -> str:
+    """The docstring in one line; without `words`, braces are left as they are."""
+    text = " ".join((formula.__doc__ or "").split())
+    return text.format(**words) if words else text
 
 
 def largest(values: Mapping[str, Values]) -> Values:
@@ -179,7 +187,7 @@ def base_metrics(name: str) -> tuple[str, ...]:
     Raises:
       UserError: if one of them is unknown.
     """
-    found = get_metric(name)
+    found = METRICS[name]
     if not found.of:
         return (name,)
     return tuple(dict.fromkeys(base for component in found.of for base in base_metrics(component)))
@@ -187,7 +195,7 @@ def base_metrics(name: str) -> tuple[str, ...]:
 
 def is_measured(name: str, columns: Collection[str]) -> bool:
     """Whether a metric has what it needs among these columns and `NEURONS`."""
-    found = get_metric(name)
+    found = METRICS[name]
     if found.of:
         return (all if found.every else any)(is_measured(component, columns) for component in found.of)
     return set(found.needs) <= set(columns)
@@ -197,13 +205,3 @@ def _check_kinds(name: str, better: str, masks: str) -> None:
     for field, value, kinds in (("better", better, Better), ("masks", masks, Masks)):
         if value not in get_args(kinds):
             raise ValueError(f"metric {name!r}: {field} must be one of {', '.join(get_args(kinds))}, got {value!r}")
-
-
-def get_metric(name: str) -> Metric:
-    """The metric of that name; UserError if it is unknown."""
-    return _METRICS[name]
-
-
-def metric_names() -> tuple[str, ...]:
-    """All registered names, in the order of registration."""
-    return _METRICS.names()

@@ -10,8 +10,7 @@ from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
-from jaxinterp.objectives.registry import objective_term
-from jaxinterp.objectives.terms import concentration, control, kill_switch, suppression  # noqa: F401  (registers the terms)
+from jaxinterp.objectives.registry import TERMS
 
 Metrics = Mapping[str, Float[Array, ""]]
 Weights = Mapping[str, Float[Array, ""]]  # of the terms, by name
@@ -20,7 +19,7 @@ Weights = Mapping[str, Float[Array, ""]]  # of the terms, by name
 def check_objective(config: ObjectiveConfig, n_neurons: int) -> None:
     """Raises UserError if a term is unknown, or k does not fit the model."""
     for name in config.weights:
-        objective_term(name)
+        TERMS[name]
     check_k(max(config.k, config.control_k), n_neurons)
 
 
@@ -57,7 +56,7 @@ def with_terms(
 
     def terms() -> Metrics:
         made = context()
-        return {name: objective_term(name)(made) for name in weights} | batch_metrics(made)
+        return {name: TERMS[name](made) for name in weights} | batch_metrics(made)
 
     def nothing() -> Metrics:
         return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(terms))

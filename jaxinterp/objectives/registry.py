@@ -1,7 +1,7 @@
 """The terms of a training objective, by name.
 
-A term is one file with one decorated function, `Context -> scalar`; importing it in `jaxinterp.training.step` registers
-it, and a weight for its name in `ObjectiveConfig.weights` adds it to the loss.
+A term is one file of `jaxinterp.objectives.terms` with one decorated function, `Context -> scalar`; a weight for its
+name in `ObjectiveConfig.weights` adds it to the loss.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,14 @@ from jaxinterp.base.registry import Registry
 from jaxinterp.objectives.context import Context
 
 Term = Callable[[Context], Float[Array, ""]]
-_TERMS: Registry[Term] = Registry("objective")
+TERMS: Registry[Term] = Registry("objective", folder="jaxinterp.objectives.terms")
 
 
 def objective(name: str) -> Callable[[Term], Term]:
     """Registers a term under a name that is not taken."""
 
     def register(term: Term) -> Term:
-        _TERMS.add(name, term)
+        TERMS.add(name, term, term.__module__)
         return term
 
     return register
-
-
-def objective_term(name: str) -> Term:
-    """The term of that name; UserError if it is unknown."""
-    return _TERMS[name]

@@ -4,7 +4,6 @@ Orbax restores damaged arrays, and arrays of another dtype, without a word; so e
 shape and dtype of every array, and nothing that differs is restored.
 """
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxinterp.base.digests import array_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
 
@@ -101,8 +101,4 @@ def _as_arrays(state: Any) -> Any:
 
 def _digests(tree: dict) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): _digest(np.asarray(leaf)) for path, leaf in leaves}
-
-
-def _digest(array: np.ndarray) -> str:
-    return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    return {jax.tree_util.keystr(path): array_digest(np.asarray(leaf)) for path, leaf in leaves}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers, check_text
-from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.models.config import PRESETS
 from jaxinterp.objectives.config import ObjectiveConfig
 

@@ -6,8 +6,8 @@ import pytest
 from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.attribution.integrated_gradients import projection
-from jaxinterp.attribution.methods import get_method, method_names
 from jaxinterp.attribution.readout import FunctionReadout
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.base.errors import UserError
 
 
@@ -37,7 +37,7 @@ def test_projection_by_hand(name):
 def test_every_method_scores_every_neuron():
     config = tiny_config()
     readout = fast_readout(config, tiny_params(config), tiny_batch())
-    found = {name: np.asarray(get_method(name).scores(readout, jax.random.key(0))) for name in method_names()}
+    found = {name: np.asarray(METHODS[name].scores(readout, jax.random.key(0))) for name in METHODS.names()}
     for name, scores in found.items():
         assert scores.shape == readout.shape, name
         assert np.isfinite(scores).all(), name
@@ -46,7 +46,7 @@ def test_every_method_scores_every_neuron():
     for i, first in enumerate(names):
         for second in names[:i]:
             assert np.abs(found[first] - found[second]).max() > 1e-4, (first, second)
-    causal = {name for name in names if get_method(name).causal}
+    causal = {name for name in names if METHODS[name].causal}
     assert causal == {"integrated_gradients", "joint_integrated_gradients", "gradient_x_activation", "ablation"}
 
 
@@ -55,4 +55,4 @@ def test_what_a_readout_does_not_know_is_told():
     with pytest.raises(UserError, match="value vectors"):
         projection(readout)
     with pytest.raises(UserError, match="unknown attribution method"):
-        get_method("saliency")
+        METHODS["saliency"]

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxinterp.attribution.methods import get_method, method_names
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.base.errors import UserError
-from jaxinterp.groundtruth import misleading  # noqa: F401  (registers its plants)
 from jaxinterp.groundtruth.circuit import Circuit, Concepts, Neuron, assembled
-from jaxinterp.groundtruth.plants import get_plant, plant_names, planted
+from jaxinterp.groundtruth.registry import PLANTS, planted
 from jaxinterp.groundtruth.scores import judged
 from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.models.transformer import forward
@@ -47,10 +46,10 @@ def p_off(planted, off_LRF):
 
 
 def test_every_plant_is_tested():
-    assert set(plant_names()) == {*EVERYTHING_FINDS, *ASTRAY}
+    assert set(PLANTS.names()) == {*EVERYTHING_FINDS, *ASTRAY}
 
 
-@pytest.mark.parametrize("name", plant_names())
+@pytest.mark.parametrize("name", PLANTS.names())
 def test_answers_with_its_neurons_alone(name):
     found, _ = seen(name)
     assert found.p_R.min() > 0.9
@@ -73,7 +72,7 @@ def test_answers_with_its_neurons_alone(name):
 @pytest.mark.parametrize("name", EVERYTHING_FINDS)
 def test_every_method_finds_them(name):
     columns = seen(name)[1]
-    for method in method_names():
+    for method in METHODS.names():
         if method == "random":
             assert columns[method]["precision"].mean() < 0.1
             continue
@@ -82,15 +81,15 @@ def test_every_method_finds_them(name):
 
 
 def test_no_causal_method_fails_on_one_neuron_a_fact():
-    for method in method_names():
-        if get_method(method).causal:
+    for method in METHODS.names():
+        if METHODS[method].causal:
             assert seen("one")[1][method]["precision_at_1"].mean() == 1.0
 
 
 @pytest.mark.parametrize("name", ASTRAY)
 def test_leads_astray_whom_it_should(name):
     columns = seen(name)[1]
-    for method in set(method_names()) - {"random"}:
+    for method in set(METHODS.names()) - {"random"}:
         precision = columns[method]["precision"].mean()
         assert (precision <= 0.5) if method in ASTRAY[name] else (precision == 1), (method, precision)
 
@@ -166,7 +165,7 @@ def test_table():
 
 def test_mistakes_are_told():
     with pytest.raises(UserError, match="unknown plant 'two'"):
-        get_plant("two")
+        PLANTS["two"]
     table = fact_table(0)
     nothing = np.zeros(Concepts(table).n)
     with pytest.raises(UserError, match="has 65 neurons; a layer has room for 64"):

@@ -16,14 +16,15 @@ from jaxinterp.attribution.selection import top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import encode
 from jaxinterp.groundtruth.grid import grid_table, in_words, language_model
-from jaxinterp.groundtruth.switches import BANK, LOGIT, OWN, REPEAT, get_grid_plant, grid_plant_names, grid_planted
+from jaxinterp.groundtruth.plants.switches import BANK, LOGIT, OWN, REPEAT
+from jaxinterp.groundtruth.registry import GRID_PLANTS, grid_planted
 from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.studies.audit import plants as plants_audit
-from jaxinterp.studies.audit.plants import HEADLINE, PlantsAuditConfig, judged_plant, plant_samples
+from jaxinterp.studies.audit.plants import HEADLINE, PlantsConfig, judged, samples_of
 from jaxinterp.studies.audit.verdict import Criteria
 
 N_SUBJECTS, N_RELATIONS, D_MLP, K = 8, 4, 128, 8
@@ -37,7 +38,7 @@ OTHER_FACTS = {
     "other": ~SAME_SUBJECT & ~SAME_RELATION,
 }
 SEEDS = (0, 1)
-ALL = [(name, seed) for name in grid_plant_names() for seed in SEEDS]
+ALL = [(name, seed) for name in GRID_PLANTS.names() for seed in SEEDS]
 
 
 @functools.cache
@@ -177,7 +178,7 @@ def test_controls_of_other_relations_alone_would_acquit_the_switches():
 
 
 def test_details_change_with_the_seed():
-    for name in grid_plant_names():
+    for name in GRID_PLANTS.names():
         first, second = model(name, 0), model(name, 1)
         again = grid_planted(name, TABLE, 0, d_mlp=D_MLP)
         np.testing.assert_array_equal(first.params["layers"]["w_out"], again.params["layers"]["w_out"])
@@ -218,7 +219,7 @@ CRITERIA = Criteria(
     }
 )
 CHEAP = MeasureConfig(queries=0, ability_queries=0, ablation_queries=0, points=8, rule="gauss_legendre", replicates=50)
-CONFIG = PlantsAuditConfig(
+CONFIG = PlantsConfig(
     seeds=3, n_subjects=N_SUBJECTS, n_relations=N_RELATIONS, d_mlp=D_MLP, criteria=CRITERIA, measure=CHEAP
 )
 BY_OTHERS = ("gradient_x_activation", "projection")  # other selectors
@@ -229,12 +230,12 @@ PARTS = tuple(f"{name}_{part}" for name in BY_OTHERS for part in ("suppressabili
 def measured(name, seed):
     """By the package's own measurement, with the parts of which other selectors' S − C is made."""
     criteria = dataclasses.replace(CRITERIA, families={**CRITERIA.families, "parts": PARTS})
-    return plant_samples(dataclasses.replace(CONFIG, criteria=criteria), name, seed)
+    return samples_of(dataclasses.replace(CONFIG, criteria=criteria), name, seed)
 
 
 def all_measured():
     found = {}
-    for name in grid_plant_names():
+    for name in GRID_PLANTS.names():
         of_seeds = [measured(name, seed) for seed in range(CONFIG.seeds)]
         found[name] = {metric: np.stack([of[metric] for of in of_seeds]) for metric in of_seeds[0]}
     return found
@@ -259,7 +260,7 @@ def test_only_fact_neurons_carry_their_fact_to_another_prompt():
 
 def test_the_audit_convicts_switches_and_acquits_fact_neurons():
     samples = all_measured()
-    switches, facts = (judged_plant(CONFIG, samples, name) for name in ("switches", "fact_neurons"))
+    switches, facts = (judged(CONFIG, samples, name) for name in ("switches", "fact_neurons"))
     assert switches.verdict == "Goodharted" and facts.verdict == "improved"
     assert switches.families["selectors"].state == "falls" and switches.trained.low > 0.5
     assert {facts.families[name].state for name in ("selectors", "ablations")} == {"rises"}
@@ -278,17 +279,17 @@ def test_the_audit_would_acquit_switches_if_controls_were_of_other_relations_alo
         }
         for name, of in samples.items()
     }
-    assert judged_plant(config, samples, "switches").verdict == "Goodharted"
-    assert judged_plant(config, others_alone, "switches").verdict == "improved"
+    assert judged(config, samples, "switches").verdict == "Goodharted"
+    assert judged(config, others_alone, "switches").verdict == "improved"
     for of in (samples, others_alone):
-        assert judged_plant(config, of, "fact_neurons").verdict == "improved"
+        assert judged(config, of, "fact_neurons").verdict == "improved"
 
 
 def test_the_study(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plants_audit, "plant_samples", lambda config, name, seed: measured(name, seed))
+    monkeypatch.setattr(plants_audit, "samples_of", lambda config, name, seed: measured(name, seed))
     found = plants_audit.plants_audit(CONFIG, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == found
-    assert tuple(found["plants"]) == grid_plant_names()
+    assert tuple(found["plants"]) == GRID_PLANTS.names()
     assert {name: verdict["verdict"] for name, verdict in found["verdicts"].items()} == {
         "switches": "Goodharted",
         "fact_neurons": "improved",
@@ -306,11 +307,11 @@ def test_the_study(tmp_path, monkeypatch, capsys):
 
 def test_mistakes_are_told():
     with pytest.raises(UserError, match="seeds must be at least 2"):
-        PlantsAuditConfig(seeds=1)
+        PlantsConfig(seeds=1)
     with pytest.raises(UserError, match="n_relations must be at least 2"):
-        PlantsAuditConfig(n_relations=1)
+        PlantsConfig(n_relations=1)
     with pytest.raises(UserError, match="unknown plant of a grid 'one'; "):
-        get_grid_plant("one")
+        GRID_PLANTS["one"]
     with pytest.raises(UserError, match="two facts of the table share an answer"):
         grid_planted("switches", fact_table(0), 0)
     with pytest.raises(UserError, match="a layer has room for 8"):

@@ -11,45 +11,47 @@ from jaxtyping import TypeCheckError
 
 from jaxinterp.attribution.edits import suppress
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.registry import Registry
 from jaxinterp.cli.metrics import described, needed
-from jaxinterp.metrics import check, columns, registry
+from jaxinterp.metrics import check, columns
 from jaxinterp.metrics.check import check_metric
 from jaxinterp.metrics.columns import column_group
 from jaxinterp.metrics.families.specificity import overlap_within
 from jaxinterp.metrics.families.suppression import suppressability
-from jaxinterp.metrics.registry import Metric, Neurons, Term, derived, get_metric, largest, metric, metric_names
+from jaxinterp.metrics.made_up import made_up_neurons
+from jaxinterp.metrics.registry import METRICS, Label, Metric, Neurons, derived, largest, metric
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", METRICS.names())
 def test_built_in(name):
     check_metric(name)
+
+
+def forget(registry, monkeypatch):
+    """After the test the registry has what it has now."""
+    registry.names()
+    for field in ("registered", "_module"):
+        monkeypatch.setattr(registry, field, dict(getattr(registry, field)))
 
 
 @pytest.fixture
 def broken(monkeypatch):
     """Checks a changed copy of a built-in metric, or a new one."""
-    metrics = Registry("metric")
-    monkeypatch.setattr(registry, "_METRICS", metrics)
-    built_in = {name: get_metric_of(name) for name in NAMES}
-    for name, built in built_in.items():  # derived metrics are of others
-        metrics.add(name, built)
+    forget(METRICS, monkeypatch)
 
     def checked(name, **changes):
-        changed = dataclasses.replace(built_in[name], name=f"broken_{name}", **changes)
-        metrics.add(changed.name, changed)
+        changed = dataclasses.replace(BUILT_IN[name], name=f"broken_{name}", **changes)
+        METRICS.add(changed.name, changed, "")
         check_metric(changed.name)
 
     return checked
 
 
-NAMES = metric_names()
-get_metric_of = dict(zip(NAMES, map(get_metric, NAMES), strict=True)).get
+BUILT_IN = {name: METRICS[name] for name in METRICS.names()}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if get_metric_of(name).better != "neither"])
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if BUILT_IN[name].better != "neither"])
 def test_a_flipped_sign_is_caught(name, broken):
-    formula = get_metric_of(name).formula
+    formula = BUILT_IN[name].formula
     with pytest.raises(AssertionError, match=r"better|outside its range"):
         broken(name, formula=lambda given: -formula(given))
 
@@ -66,7 +68,7 @@ def test_a_flipped_sign_is_caught(name, broken):
         ("gini", {"formula": lambda n: jnp.abs(n.activation_NU[:, :4]).mean()}, "order of the neurons"),
         ("hoyer", {"formula": lambda n: (n.activation_NU > 0).mean()}, "facts of weight 0"),
         ("dead_fraction", {"formula": lambda n: (n.activation_NU < 0.9).mean(0).mean()}, "facts of weight 0|unit"),
-        ("purity", {"term": Term("Purity", "")}, "has no docstring"),
+        ("purity", {"label": Label("Purity", "")}, "has no docstring"),
         ("gini", {"formula": lambda n: n.activation_NU.mean(1)}, "has the shape"),
         # Counts prompts of one fact as pairs.
         (
@@ -97,7 +99,7 @@ def test_columns_of_ones_own_need_values(broken, monkeypatch):
     warmth = Metric(
         "warmth",
         ("warmth",),
-        Term("Warmth", "How warm it is."),
+        Label("Warmth", "How warm it is."),
         lambda mean: mean("warmth"),
         (0.0, math.inf),
         "higher",
@@ -105,7 +107,7 @@ def test_columns_of_ones_own_need_values(broken, monkeypatch):
         True,
         "",
     )
-    registry._METRICS.add("warmth", warmth)
+    METRICS.add("warmth", warmth, "")
     with pytest.raises(UserError, match="no group of columns gives 'warmth'"):
         check_metric("warmth")
     check_metric("warmth", good={"warmth": 30.0}, bad={"warmth": 2.0})
@@ -116,10 +118,7 @@ def test_columns_of_ones_own_need_values(broken, monkeypatch):
 @pytest.fixture
 def groups(monkeypatch):
     """Groups of columns that are forgotten after the test."""
-    added = Registry("group of columns")
-    for name in columns.group_names():
-        added.add(name, columns.get_group(name))
-    monkeypatch.setattr(columns, "_GROUPS", added)
+    forget(columns._GROUPS, monkeypatch)
     monkeypatch.setattr(check, "_check_group", check._check_group.__wrapped__)
 
 
@@ -174,7 +173,7 @@ def test_mistakes_in_the_decorators(broken, groups):
 
 
 def test_made_up_neurons_are_of_two_kinds():
-    apart, together = check.made_up_neurons(0), check.made_up_neurons(1)
+    apart, together = made_up_neurons(0), made_up_neurons(1)
     assert isinstance(apart, Neurons) and apart.activation_NU.shape == together.activation_NU.shape
     assert apart.selected_NU.sum(1).tolist() == together.selected_NU.sum(1).tolist() == [4.0] * 24
     # Where facts have neurons of their own they share one of four with their relation; otherwise all.

@@ -7,7 +7,6 @@ import pytest
 import scipy.stats
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.registry import base_metrics, derived, is_measured, largest
 

@@ -96,7 +96,7 @@ def test_every_flipped_bit_in_the_arrays_is_noticed(folder):
 
 
 def test_damaged_values_are_named(folder, monkeypatch):
-    monkeypatch.setattr("jaxinterp.training.checkpoint._digest", lambda array: "other")
+    monkeypatch.setattr("jaxinterp.training.checkpoint.array_digest", lambda array: "other")
     with pytest.raises(UserError, match=r"array \['key'\] of the checkpoint of step 3 is damaged"):
         restored(folder)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.model import Model

@@ -15,7 +15,7 @@ import pytest
 from tiny import made_once
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.models.loading.bundle import load_model

@@ -13,15 +13,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rich.console import Console
 from rich.table import Table
 
-from jaxinterp.attribution.methods import get_method, method_names
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder, write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
-from jaxinterp.groundtruth import misleading  # noqa: F401  (registers its plants)
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.compiled import compiled_table
-from jaxinterp.groundtruth.plants import get_plant, plant_names, planted
+from jaxinterp.groundtruth.registry import PLANTS, planted
 from jaxinterp.groundtruth.routing import RoutingConfig, relation_effects, routed
 from jaxinterp.groundtruth.scores import MEASURES, judged, mean_over_facts
 from jaxinterp.groundtruth.table import fact_table
@@ -54,7 +53,7 @@ def measured(model: Planted, key: PRNGKeyArray) -> Measured:
     """P with and without the true neurons, and the scores of every method; consumes `key`."""
     readout = model.readout()
     off, all_off = 1 - model.mask_LRF, 1 - jnp.maximum(model.mask_LRF, model.stand_in_LRF)
-    scores = {name: get_method(name).scores(readout, key) for name in method_names()}
+    scores = {name: METHODS[name].scores(readout, key) for name in METHODS.names()}
     return Measured(readout.untouched(), readout(off), readout(all_off), scores)
 
 
@@ -79,8 +78,8 @@ def ground_truth_study(seeds: int, out: Path, *, tracr: bool = False) -> dict:
     writable_folder(out)
     effects: list[np.ndarray] = []
     cases = {
-        name: _Case(get_plant(name).title, get_plant(name).provokes, functools.partial(planted, name))
-        for name in plant_names()
+        name: _Case(PLANTS[name].title, PLANTS[name].provokes, functools.partial(planted, name))
+        for name in PLANTS.names()
     }
     cases["routed"] = _Case(*TRAINED, functools.partial(_routed, effects))
     if tracr:
@@ -100,7 +99,7 @@ def ground_truth_study(seeds: int, out: Path, *, tracr: bool = False) -> dict:
         "provenance": {**provenance(), "seeds": seeds},
         "seconds": round(time.monotonic() - start, 1),
         "routing": {"own_off": float(own), "others_off": float(others)},
-        "methods": {name: get_method(name).title for name in method_names()},
+        "methods": {name: METHODS[name].title for name in METHODS.names()},
         "measures": MEASURES,
         "plants": plants,
     }
@@ -121,7 +120,7 @@ def _summary(found: list[tuple[Planted, Measured]]) -> dict:
     """Means over the facts of all seeds."""
     columns = {
         method: [judged(np.asarray(seen.scores[method]), np.asarray(model.mask_LRF)) for model, seen in found]
-        for method in method_names()
+        for method in METHODS.names()
     }
     n_facts = sum(len(seen.p_R) for _, seen in found)
     facts = np.arange(n_facts)

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxinterp.facts.controls import KINDS
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.registry import is_measured
 from jaxinterp.metrics.results import left_out_relations, plain

@@ -21,7 +21,7 @@ from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 from jaxinterp.studies.knowledge_neurons import edits, scores
 from jaxinterp.studies.knowledge_neurons import study as knowledge_neurons
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig

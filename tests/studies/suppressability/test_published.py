@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxinterp.metrics import builtin  # noqa: F401  (registers the metrics)
 from jaxinterp.studies.suppressability.compare import single_seeds
 from jaxinterp.studies.suppressability.published import over_seeds, published
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from jaxinterp.groundtruth.circuit import Circuit, Concepts, Neuron
-from jaxinterp.groundtruth.plants import LOGIT, answers, carriers, fires, plant, random_layers
+from jaxinterp.groundtruth.neurons import LOGIT, answers, carriers, fires, random_layers
+from jaxinterp.groundtruth.registry import plant
 
 # Of logits, with neurons that write ten times as much: one copy alone reaches it as well as two do.
 SOFTCAP = LOGIT

@@ -1,20 +1,15 @@
 """Plants that tell whether a measure of specificity can be trusted: relation switches, fact neurons, and neither.
 
-All three answer the same grid of facts (`grid.py`), with about the same probability. With a fact's neurons off the
-answer is gone in the first two; only in the second are those neurons the fact's own. The third is what they are
-compared with: many weak neurons carry all facts together.
+All three answer the same grid of facts (`jaxinterp.groundtruth.grid`), with about the same probability. With a fact's
+neurons off the answer is gone in the first two; only in the second are those neurons the fact's own. The third is what
+they are compared with: many weak neurons carry all facts together.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
-from jaxinterp.base.errors import UserError
-from jaxinterp.base.registry import Registry
-from jaxinterp.groundtruth.circuit import N_LAYERS, Circuit, Concepts, Neuron, Planted, assembled, weak_reads
-from jaxinterp.groundtruth.plants import answers, fires, random_layers
-from jaxinterp.groundtruth.table import FactTable
+from jaxinterp.groundtruth.circuit import N_LAYERS, Circuit, Concepts, Neuron, weak_reads
+from jaxinterp.groundtruth.neurons import answers, fires, random_layers
+from jaxinterp.groundtruth.registry import grid_plant
 
 # Of an answer, above answers that nothing speaks for: P is about 0.96 among 96 answers.
 LOGIT = 8.0
@@ -23,62 +18,9 @@ LOGIT = 8.0
 REPEAT = 1.5 * LOGIT
 BANK = (4, 8)  # fewest and most neurons of a relation's bank
 OWN = (1, 4)  # fewest and most neurons of a fact
-GRID_D_MLP = 256  # neurons a layer
-# Of the weak neurons beside banks and fact neurons, a quarter of other plants'. Measures switch off or edit a fixed
-# number of neurons, more than a fact here has: what fills it up is to be next to silent, so that the truth is clear.
-QUIET = 0.1
-
-Build = Callable[[Concepts, np.random.Generator, int], Circuit]
 
 
-class GridPlant(NamedTuple):
-    """A way to carry a grid of facts: (concepts, rng, neurons a layer) -> circuit."""
-
-    title: str  # for people
-    build: Build
-
-
-_PLANTS: Registry[GridPlant] = Registry("plant of a grid")
-
-
-def _plant(name: str, title: str) -> Callable[[Build], Build]:
-    def register(build: Build) -> Build:
-        _PLANTS.add(name, GridPlant(title, build))
-        return build
-
-    return register
-
-
-def grid_plant_names() -> tuple[str, ...]:
-    """All names, in the order of registration."""
-    return _PLANTS.names()
-
-
-def get_grid_plant(name: str) -> GridPlant:
-    """The plant of that name; UserError if it is unknown."""
-    return _PLANTS[name]
-
-
-def grid_planted(name: str, table: FactTable, seed: int, *, d_mlp: int = GRID_D_MLP) -> Planted:
-    """The named plant of a table; rotation, places, numbers, shares and weak neurons are the seed's.
-
-    All plants of a table have the same config, so that what is compiled for one serves for the others.
-
-    Args:
-      name: one of `grid_plant_names()`.
-      table: the facts; no two may share an answer, see `jaxinterp.groundtruth.grid.grid_table`.
-      seed: of everything that is drawn.
-      d_mlp: neurons a layer.
-    Raises:
-      UserError: if the name is unknown, two facts share an answer, or a layer has more neurons than places.
-    """
-    if len(set(table.answer_N.tolist())) < len(table):
-        raise UserError("two facts of the table share an answer; plants of a grid need a table of `grid_table`")
-    rng = np.random.default_rng([seed, *name.encode()])
-    return assembled(table, get_grid_plant(name).build(Concepts(table), rng, d_mlp), rng, d_mlp=d_mlp, noise_read=QUIET)
-
-
-@_plant("plain", "plain: all neurons carry all facts")
+@grid_plant("plain", title="plain: all neurons carry all facts")
 def _plain(concepts: Concepts, rng: np.random.Generator, d_mlp: int) -> Circuit:
     """Weak neurons alone, which read a little of everything; what they write is the least that gives every answer its
     logit: W = A⁺ · LOGIT · 1, with the activations A of each fact's prompt and the answers' one-hot rows 1.
@@ -98,7 +40,7 @@ def _plain(concepts: Concepts, rng: np.random.Generator, d_mlp: int) -> Circuit:
     )
 
 
-@_plant("switches", "relation switches")
+@grid_plant("switches", title="relation switches")
 def _switches(concepts: Concepts, rng: np.random.Generator, d_mlp: int) -> Circuit:
     """A bank of neurons a relation, and nothing for facts. Attention writes LOGIT into all answers of the subject and
     REPEAT into the subject's own token; the relation's bank, which looks at no subject, adds LOGIT to all answers of
@@ -120,7 +62,7 @@ def _switches(concepts: Concepts, rng: np.random.Generator, d_mlp: int) -> Circu
     return Circuit(neurons, direct_VC=direct_VC)
 
 
-@_plant("fact_neurons", "fact neurons")
+@grid_plant("fact_neurons", title="fact neurons")
 def _fact_neurons(concepts: Concepts, rng: np.random.Generator, d_mlp: int) -> Circuit:
     """One to four neurons a fact, in any layers, which are active for it alone and share its LOGIT among them."""
     number_N = rng.integers(OWN[0], OWN[1] + 1, len(concepts.table))

@@ -1,0 +1,1 @@
+"""The plants; a new file here is found by itself."""
