@@ -58,7 +58,7 @@ class Job(Generic[State, Inputs]):
     """
 
     config: Mapping | None  # decides the run, and is claimed with its folder; None if the caller has claimed that
-    start: State  # donated to the first step
+    start: Callable[[], State]  # the state before the first step
     inputs: Callable[[int], Inputs]  # of a step, from its number alone: so a resumed run sees what it would have seen
     # The jitted step (state, inputs, number) -> (state, metrics), of the objective with its memory mode decided; it
     # donates the state, and leaves it as it was where it is not finite or `number` is not the state's next
@@ -94,7 +94,9 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
         claim(job.config, out, resume)
     cadence = job.cadence
     with contextlib.closing(Checkpoints(out / "checkpoints", cadence.keep)) as checkpoints:
-        done, state = checkpoints.restore(job.start) if resume and checkpoints.steps() else (0, job.start)
+        done, state = 0, job.start()
+        if resume and checkpoints.steps():
+            done, state = checkpoints.restore(state)
         for name in (METRICS, EVALUATIONS) if job.evaluate else (METRICS,):
             truncate(out / name, done)
         steps = range(done, cadence.steps)

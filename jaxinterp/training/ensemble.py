@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Wrapped
 from jaxtyping import Array, Int, Shaped
 
 from jaxinterp.facts.encoding import QueryBatch
@@ -55,7 +56,7 @@ def ensemble_step(
     """The jitted step of all members, `(states, batch, number) -> (states, metrics)`; the states are donated.
 
     The arrays of states and metrics have a leading axis E, in the order of `config.members`; the batch is shared. A
-    member whose loss or gradient is not finite stays as it was from then on (see `jaxinterp.training.step.update`).
+    member whose loss or gradient is not finite stays as it was from then on (see `gradient_step`).
 
     Whether the terms are computed is one condition for all members, outside `vmap`: inside, it would compute both
     branches at every step. So a member whose weights are 0 has metrics of the terms too, while others' are not.
@@ -119,84 +120,83 @@ def train_ensemble(
     """
     model = model_config(config.run, data)
     check_rows(config.run, data)
-    failed: dict[Member, str] = {}
-
-    def lines(states: TrainState, pending: Sequence[EnsembleMetrics], number: int) -> list[dict]:
-        failed.update(_failed(config, model, data, states, number, failed))
-        values = jax.device_get(pending[-1])
-        return [
-            {"step": number, "member": member.name, "finite": bool(values["finite"][index])}
-            | plain_line({name: value[index] for name, value in values.items()})
-            for index, member in enumerate(config.members)
-        ]
-
-    def evaluate(states: TrainState, number: int) -> list[dict]:
-        bundles = _bundles(config, model, data, states, failed)
-        return [{"step": number, "member": member.name, "sets": evaluated(bundle, data)} for member, bundle in bundles]
-
-    starts = [initial_state(model, config.run.optimiser, config.run.steps, member.seed) for member in config.members]
+    members = _Members(config, model, data)
     job = Job(
         config=dataclasses.asdict(config),
-        start=stacked(starts),
+        start=members.start,
         inputs=lambda step: batch_of(config.run, data, step),
-        step=lambda objective: ensemble_step(arithmetic(model, config.run), _with(config, objective)),
+        step=members.step,
         objective=config.run.objective,
         cadence=cadence(config.run),
-        lines=lines,
-        evaluate=evaluate,
+        lines=members.lines,
+        evaluate=members.evaluate,
     )
     states = run(job, out, resume=resume, title=title)
-    failed.update(_failed(config, model, data, states, config.run.steps, failed))
+    members.note_failed(states, config.run.steps)
     models = {}
-    for member, bundle in _bundles(config, model, data, states, failed):
+    for member, bundle in members.finite(states):
         folder = out / "models" / member.name
         if not (folder / "config.json").exists():
             save_model(folder, bundle)
         models[member] = load_model(folder)
-    return Trained(models, failed)
+    return Trained(models, members.failed)
 
 
-def _with(config: EnsembleConfig, objective: ObjectiveConfig) -> EnsembleConfig:
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, objective=objective))
+@dataclasses.dataclass(frozen=True)
+class _Members:
+    """What a job needs to know of an ensemble."""
 
+    config: EnsembleConfig
+    model: ModelConfig
+    data: TrainingData
+    failed: dict[Member, str] = dataclasses.field(default_factory=dict)  # those that stand still; grows
 
-def _failed(
-    config: EnsembleConfig,
-    model: ModelConfig,
-    data: TrainingData,
-    states: TrainState,
-    done: int,
-    known: Mapping[Member, str],
-) -> dict[Member, str]:
-    """The members that stand still and are not known to, printed, and the first array that was not finite in each.
+    def start(self) -> TrainState:
+        run = self.config.run
+        seeds = [member.seed for member in self.config.members]
+        return stacked([initial_state(self.model, run.optimiser, run.steps, seed) for seed in seeds])
 
-    Raises:
-      NotFinite: if all do.
-    """
-    found: dict[Member, str] = {}
-    run, computed = config.run, arithmetic(model, config.run)
-    for index, step in enumerate(np.asarray(states.step).tolist()):
-        member = config.members[index]
-        if step == done or member in known:
-            continue
-        state = unstacked(states, index)
-        weights = {name: value[index] for name, value in member_weights(config, step).items()}
-        batch = batch_of(run, data, step)
-        name = first_non_finite(computed, run.objective, state.params, batch, weights, step_key(state))
-        found[member] = f"step {step + 1} is not finite; the first bad array is {name}"
-        print(f"{member.name} (seed {member.seed}) stands still: {found[member]}", flush=True)
-    if len(known) + len(found) == len(config.members):
-        raise NotFinite(f"no member is finite: {next(iter((known | found).values()))}")
-    return found
+    def step(self, objective: ObjectiveConfig) -> Wrapped:
+        run = dataclasses.replace(self.config.run, objective=objective)
+        return ensemble_step(arithmetic(self.model, run), dataclasses.replace(self.config, run=run))
 
+    def lines(self, states: TrainState, pending: Sequence[EnsembleMetrics], number: int) -> list[dict]:
+        """A line per member; one that stands still has finite = false."""
+        self.note_failed(states, number)
+        values = jax.device_get(pending[-1])
+        return [
+            {"step": number, "member": member.name, "finite": bool(values["finite"][index])}
+            | plain_line({name: value[index] for name, value in values.items()})
+            for index, member in enumerate(self.config.members)
+        ]
 
-def _bundles(
-    config: EnsembleConfig, model: ModelConfig, data: TrainingData, states: TrainState, failed: Mapping[Member, str]
-) -> Iterator[tuple[Member, LanguageModel]]:
-    """The members that are finite, one after another."""
-    for index, member in enumerate(config.members):
-        if member not in failed:
-            params = jax.tree.map(lambda leaf: np.asarray(leaf[index]), states.params)  # noqa: B023
-            about = {"member": dataclasses.asdict(member), "data_seed": config.run.seed}
-            made_of = {**run_provenance(config.run, data), **about}
-            yield member, LanguageModel(Model(model, params), data.tokenizer, made_of)
+    def evaluate(self, states: TrainState, number: int) -> list[dict]:
+        return [
+            {"step": number, "member": member.name, "sets": evaluated(bundle, self.data)}
+            for member, bundle in self.finite(states)
+        ]
+
+    def note_failed(self, states: TrainState, number: int) -> None:
+        """Adds the members that stand still, and the first array that was not finite in each, and prints them."""
+        run = self.config.run
+        for index, step in enumerate(np.asarray(states.step).tolist()):
+            member = self.config.members[index]
+            if step == number or member in self.failed:
+                continue
+            state = unstacked(states, index)
+            weights = {name: value[index] for name, value in member_weights(self.config, step).items()}
+            bad = state.params, batch_of(run, self.data, step), weights, step_key(state)
+            name = first_non_finite(arithmetic(self.model, run), run.objective, *bad)
+            self.failed[member] = f"step {step + 1} is not finite; the first bad array is {name}"
+            print(f"{member.name} (seed {member.seed}) stands still: {self.failed[member]}", flush=True)
+        if len(self.failed) == len(self.config.members):
+            raise NotFinite(f"no member is finite: {next(iter(self.failed.values()))}")
+
+    def finite(self, states: TrainState) -> Iterator[tuple[Member, LanguageModel]]:
+        """The models of the members that do not stand still, one after another."""
+        for index, member in enumerate(self.config.members):
+            if member not in self.failed:
+                model = Model(self.model, jax.device_get(unstacked(states, index).params))
+                about = {"member": dataclasses.asdict(member), "data_seed": self.config.run.seed}
+                made = run_provenance(self.config.run, self.data) | about
+                yield member, LanguageModel(model, self.data.tokenizer, made)

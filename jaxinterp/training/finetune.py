@@ -50,8 +50,11 @@ def finetune(
 
     # To the device once, and not with every step's inputs.
     still = jax.device_put(original.params)
-    change_key, key = jax.random.split(jax.random.key(config.seed))
-    change = trainable(still, config.adapt, config.rank, change_key)
+
+    def start() -> TrainState:
+        change_key, key = jax.random.split(jax.random.key(config.seed))
+        change = trainable(still, config.adapt, config.rank, change_key)
+        return first_state(change, optimiser(config.optimiser, config.steps), key)
 
     def inputs(step: int) -> tuple:
         batch = finetune_batch(
@@ -67,7 +70,7 @@ def finetune(
 
     job = Job(
         config=None,
-        start=first_state(change, optimiser(config.optimiser, config.steps), key),
+        start=start,
         inputs=inputs,
         step=lambda objective: finetune_step(original.config, dataclasses.replace(config, objective=objective)),
         objective=config.objective,
@@ -85,16 +88,14 @@ def finetune(
 
 
 def _lines(state: TrainState, pending: Sequence[Metrics], number: int) -> list[dict]:
-    """A line for every step."""
-    pending = [jax.device_get(metrics) for metrics in pending]
-    lines = [{"step": step, **plain_line(metrics)} for step, metrics in enumerate(pending, number - len(pending) + 1)]
-    for line, metrics in zip(lines, pending, strict=True):
-        if not metrics["finite"]:
-            bad = ", ".join(name for name, value in metrics.items() if not np.isfinite(value))
-            raise NotFinite(
-                f"step {line['step']} is not finite ({bad}); lower optimiser.learning_rate and start in another folder"
-            )
-    return lines
+    """The line of a step, each of which is logged."""
+    (metrics,) = jax.device_get(pending)
+    if not metrics["finite"]:
+        bad = ", ".join(name for name, value in metrics.items() if not np.isfinite(value))
+        raise NotFinite(
+            f"step {number} is not finite ({bad}); lower optimiser.learning_rate and start in another folder"
+        )
+    return [{"step": number, **plain_line(metrics)}]
 
 
 def _windows(text: TextData, config: FinetuneConfig, step: int) -> Int[np.ndarray, "B T"]:

@@ -1,7 +1,9 @@
 """One step of fine-tuning a pretrained model: a pure function of state and batch."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,11 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.context import Context
-from jaxinterp.objectives.loss import Metrics, check_objective, term_weights, with_terms
+from jaxinterp.objectives.loss import Metrics, check_objective, with_terms
 from jaxinterp.training.adaptation import adapted
 from jaxinterp.training.finetune_config import FinetuneConfig
-from jaxinterp.training.readout_step import Step, gradient_step
-from jaxinterp.training.state import TrainState, learning_rate, optimiser, step_key
+from jaxinterp.training.readout_step import Step, gradient_step, scheduled
+from jaxinterp.training.state import learning_rate, optimiser
 
 
 def divergence(
@@ -80,17 +82,10 @@ def finetune_step(model: ModelConfig, config: FinetuneConfig) -> Step:
     """
     check_objective(config.objective, model.n_neurons)
     model = dataclasses.replace(model, dtype=config.dtype)
-    rate = learning_rate(config.optimiser, config.steps)
-    transform = optimiser(config.optimiser, config.steps)
 
-    def step(state: TrainState, inputs: tuple, number: Int[Array, ""]) -> tuple[TrainState, Metrics]:
-        weights, key = term_weights(config.objective, state.step), step_key(state)
+    def loss(change: Mapping, inputs: tuple, *more: Any) -> tuple[Float[Array, ""], Metrics]:
         original, batch, text_BT = inputs
+        return finetune_loss(model, config, original, change, batch, text_BT, *more)
 
-        def loss(change: Mapping) -> tuple[Array, Metrics]:
-            return finetune_loss(model, config, original, change, batch, text_BT, weights, key)
-
-        after, metrics = gradient_step(loss, transform, state, number)
-        return after, metrics | {"learning_rate": rate(state.step)}
-
-    return jax.jit(step, donate_argnums=0)
+    rate, transform = learning_rate(config.optimiser, config.steps), optimiser(config.optimiser, config.steps)
+    return scheduled(functools.partial(gradient_step, loss, transform, rate), config.objective)

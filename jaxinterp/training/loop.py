@@ -92,7 +92,7 @@ def train(
 
     job = Job(
         config=dataclasses.asdict(config),
-        start=initial_state(model, config.optimiser, config.steps, config.seed),
+        start=lambda: initial_state(model, config.optimiser, config.steps, config.seed),
         inputs=lambda step: batch_of(config, data, step),
         step=lambda objective: train_step(computed, objective, config.optimiser, config.steps),
         objective=config.objective,
@@ -108,14 +108,9 @@ def train(
 
 
 def cadence(config: TrainConfig) -> Cadence:
-    """That of a run with this config."""
-    return Cadence(
-        steps=config.steps,
-        checkpoint=config.checkpoint_every,
-        log=config.log_every,
-        evaluate=config.evaluate_every,
-        keep=config.keep_checkpoints,
-    )
+    """How often a run with this config does what."""
+    every = (config.checkpoint_every, config.log_every, config.evaluate_every)
+    return Cadence(config.steps, *every, keep=config.keep_checkpoints)
 
 
 def check_rows(config: TrainConfig, data: TrainingData) -> None:

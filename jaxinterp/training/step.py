@@ -1,10 +1,12 @@
 """One training step: a pure function of state and batch."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxinterp.facts.encoding import QueryBatch
 from jaxinterp.models.config import ModelConfig
@@ -14,10 +16,10 @@ from jaxinterp.models.readout import lm_readout
 from jaxinterp.models.transformer import Forward, forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
-from jaxinterp.objectives.loss import Metrics, Weights, check_objective, term_weights, with_terms
+from jaxinterp.objectives.loss import Metrics, Weights, check_objective, with_terms
 from jaxinterp.training.config import OptimiserConfig
-from jaxinterp.training.readout_step import gradient_step
-from jaxinterp.training.state import TrainState, learning_rate, optimiser, step_key
+from jaxinterp.training.readout_step import Step, gradient_step, scheduled
+from jaxinterp.training.state import TrainState, learning_rate, optimiser
 
 
 def next_token_loss(model: Model, result: Forward, batch: QueryBatch) -> Float[Array, ""]:
@@ -60,11 +62,7 @@ def loss(
 def update(
     model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """One step as a pure function `(state, batch, number, weights, active) -> (state, metrics)`, for `jit` and `vmap`.
-
-    Its weights and `active` are those of `loss`. A step whose loss or gradient is not finite leaves the state as it
-    was, and so does every step whose number is not the state's next: the steps that were under way when the first bad
-    one is noticed. Metric "finite" is 0 for both.
+    """`gradient_step` of a model, `(state, batch, number, weights, active) -> (state, metrics)`, for `jit` and `vmap`.
 
     Args:
       model: whose dtype is that of the arithmetic; parameters and optimiser keep theirs.
@@ -74,36 +72,14 @@ def update(
       UserError: if a term is unknown, or k does not fit the model.
     """
     check_objective(objective, model.n_neurons)
+
+    def of_params(params: dict, batch: QueryBatch, *more: Any) -> tuple[Float[Array, ""], Metrics]:
+        return loss(Model(model, params), objective, batch, *more)
+
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
-
-    def step(
-        state: TrainState,
-        batch: QueryBatch,
-        number: Int[Array, ""],
-        weights: Mapping[str, Float[Array, ""]],
-        active: Bool[Array, ""] | None = None,
-    ) -> tuple[TrainState, Metrics]:
-        key = step_key(state)
-        state_after, metrics = gradient_step(
-            lambda params: loss(Model(model, params), objective, batch, weights, key, active), transform, state, number
-        )
-        named = {f"{name}_weight": weight for name, weight in weights.items()}
-        return state_after, metrics | named | {"learning_rate": jnp.asarray(rate(state.step), metrics["loss"].dtype)}
-
-    return step
+    return functools.partial(gradient_step, of_params, transform, rate)
 
 
-def train_step(
-    model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
-) -> Callable[[TrainState, QueryBatch, int], tuple[TrainState, Metrics]]:
-    """`update` of one model, jitted: `(state, batch, number) -> (state, metrics)`; the state passed in is donated.
-
-    Raises:
-      UserError: if a term is unknown, or k does not fit the model.
-    """
-    step = update(model, objective, optimiser_config, steps)
-
-    def scheduled(state: TrainState, batch: QueryBatch, number: Int[Array, ""]) -> tuple[TrainState, Metrics]:
-        return step(state, batch, number, term_weights(objective, state.step))
-
-    return jax.jit(scheduled, donate_argnums=0)
+def train_step(model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int) -> Step:
+    """`update` of one model, jitted: `(state, batch, number) -> (state, metrics)`; the state passed in is donated."""
+    return scheduled(update(model, objective, optimiser_config, steps), objective)
