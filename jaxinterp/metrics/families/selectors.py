@@ -213,5 +213,5 @@ def _register(name: str) -> None:
 
 
 _register_controls("ablation", "exact ablation")
-for _name in CHEAP:
+for _name in (*CHEAP, "projection"):
     _register(_name)
