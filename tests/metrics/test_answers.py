@@ -274,7 +274,7 @@ def test_short_sequences_of_a_bidirectional_model_are_not_padded_to_the_longest(
 
     found = measured()
     assert set(widths) == {8, 12}
-    monkeypatch.setattr(examples, "by_length", lambda config, queries: None)
+    monkeypatch.setattr(examples_module, "by_length", lambda config, queries: None)
     widths.clear()
     expected = measured()
     assert set(widths) == {12}
