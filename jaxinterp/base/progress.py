@@ -10,11 +10,12 @@ from rich.table import Table
 
 Report = Callable[[int, str], None]  # (units done so far, a few words)
 SECONDS_BETWEEN_LINES = 10.0
+WIDTH = 240  # columns at most of a table that goes to a file or a pipe
 
 
-def print_table(table: Table, width: int = 160) -> None:
-    """Prints a table; where there is no terminal, as in a log file, so wide that its numbers are not wrapped."""
-    Console(width=None if Console().is_terminal else width).print(table)
+def print_table(table: Table) -> None:
+    """Prints a table; where there is no terminal, as in a log file, wide enough that its numbers are not wrapped."""
+    Console(width=None if Console().is_terminal else WIDTH).print(table)
 
 
 @contextlib.contextmanager

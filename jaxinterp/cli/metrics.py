@@ -44,7 +44,7 @@ class ListMetrics:
                 entry["cost"],
                 entry["source"],
             )
-        print_table(table, width=180)
+        print_table(table)
         print(
             "cost: base needs no more than every measurement makes; passes, attributions, ablations (one a neuron) and "
             "training come on top. `jaxinterp measure --metrics NAME …` measures what is named, `--metrics all` all."
@@ -64,9 +64,9 @@ def described() -> list[dict]:
     return [
         {
             "name": metric.name,
-            "title": metric.term.label,
-            "definition": metric.term.definition,
-            "unit": metric.term.unit,
+            "title": str(metric.label),
+            "definition": metric.label.definition,
+            "unit": metric.label.unit,
             "needs": list(metric.of or metric.needs),
             "of": "metrics" if metric.of else "neurons" if metric.of_neurons else "columns",
             "every": metric.every,

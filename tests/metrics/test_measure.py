@@ -16,9 +16,11 @@ from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.splits import SETS, SplitConfig, split_facts
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.metrics.measure import measure, measure_facts, sample
+from jaxinterp.metrics.examples import LanguageExamples
+from jaxinterp.metrics.measure import measure, measure_facts
 from jaxinterp.metrics.recall import measured_ability
 from jaxinterp.metrics.results import has_interval, model_results, promoted_tokens
+from jaxinterp.metrics.sampling import sample
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizer_training import train_tokenizer
@@ -199,7 +201,9 @@ def test_the_rule_and_its_points_are_the_attributions(model, measured):
     found = measure(model, FACTS, SPLIT, config).sets["objective"]["completeness_residual"].overall.value
     queries = encode(FACTS, SPLIT.objective, model.tokenizer)
     queries = queries[sample(queries, 6, 0)]
-    columns = measured_answers(model.model, queries, k=3, n_relations=3, integral=quadrature("left", 1), rows=6).columns
+    columns = measured_answers(
+        LanguageExamples(model.model, queries), k=3, n_relations=3, integral=quadrature("left", 1), rows=6
+    ).columns
     by_relation = [columns["residual"][queries.relation_N == relation].mean() for relation in (0, 1)]
     np.testing.assert_allclose(found, np.mean(by_relation), rtol=1e-5)
     # One point at the start of the path integrates badly.
@@ -237,7 +241,8 @@ def test_a_model_that_knows_nothing():
     model, facts = knowing()
     unknown = [fact for fact in facts.facts if fact.subject in ("s2", "s8")]  # of one token, and by no prompt
     facts = FactSet(facts.relations, tuple(unknown))
-    model = dataclasses.replace(model, params={**model.params, "unembedding": -model.params["unembedding"]})
+    params = {**model.params, "unembedding": -model.params["unembedding"]}
+    model = dataclasses.replace(model, model=model.model.replace(params=params))
     wrong = [dataclasses.replace(fact, answer="x") for fact in unknown]  # x is never predicted
     found, left_out, _ = measure_facts(model, dataclasses.replace(facts, facts=tuple(wrong)), SMALL)
     assert tuple(found.sets) == ("facts",)

@@ -14,7 +14,12 @@ from jaxinterp.metrics.registry import Mean, Values, metric
 SIZES = (1, 2, 5)  # neurons of a probe
 
 
-@set_group("probes", gives=(*(f"probe_{size}" for size in SIZES), "probe_all"), cost="passes")
+@set_group(
+    "probes",
+    gives=(*(f"probe_{size}" for size in SIZES), "probe_all"),
+    cost="passes",
+    like={f"probe_{size}": (0.95, 0.4) for size in (*SIZES, "all")},
+)
 def _probes(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """1 where probes trained on the other half of the facts name the query's relation; NaN with one relation."""
     examples = found.examples
@@ -70,6 +75,7 @@ def _register(name: str, words: str) -> None:
         name,
         needs=(name,),
         title=f"Probe of {words}",
+        words={"words": words},
         unit="%",
         range=(0.0, 1.0),
         better="neither" if name == "probe_all" else "higher",
@@ -78,7 +84,9 @@ def _register(name: str, words: str) -> None:
         source="Gurnee et al. 2023",
     )
     def _accuracy(mean: Mean) -> Values:
-        """Share of answers whose relation a logistic regression on so many neurons names, trained on other facts."""
+        """Share of the answers whose relation is named by a logistic regression on the activations of {words}, trained
+        on other facts.
+        """
         return mean(name)
 
 
