@@ -9,7 +9,8 @@ from tiny import ARCHITECTURES, tiny_config
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import PRESETS, ModelConfig, RopeScaling, preset
-from jaxinterp.models.transformer import init, logical_axes
+from jaxinterp.models.model import logical_axes, parameter_shapes
+from jaxinterp.models.transformer import init
 
 VARIANTS = {
     **ARCHITECTURES,
@@ -27,6 +28,7 @@ def test_n_params_counts_what_init_makes_and_every_parameter_has_named_axes(name
     config = tiny_config(**VARIANTS[name])
     shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     assert config.n_params == sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    assert parameter_shapes(config) == shapes
     axes = logical_axes(config)
     assert jax.tree.structure(axes, is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec)) == jax.tree.structure(
         shapes
