@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,12 +83,12 @@ class Attribute:
 
     def __call__(self) -> None:
         """Runs the command."""
-        from jaxinterp.api import inspect_answer
+        from jaxinterp.api.attribute import attribute
+        from jaxinterp.base.progress import print_table
         from jaxinterp.models.loading.bundle import load_model
-        from jaxinterp.models.sources.fetch import resolve
 
-        found = inspect_answer(
-            load_model(resolve(self.model)),
+        attributed = attribute(
+            load_model(self.model),
             self.prompt,
             self.answer,
             k=self.k,
@@ -100,9 +100,9 @@ class Attribute:
             control_tokens=self.special_tokens,
         )
         if self.json:
-            print(json.dumps(found, indent=1, ensure_ascii=False))
+            print(json.dumps(attributed.to_json(), indent=1, ensure_ascii=False))
         else:
-            _print_inspection(found)
+            print_table(attributed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,43 +117,6 @@ class Facts:
         from jaxinterp.facts.worldfacts import describe
 
         print(describe(load_facts(self.facts)))
-
-
-def _print_inspection(found: Mapping) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    first, end = found["read"]["answer"]
-    parts = (found["read"]["tokens"][part] for part in (slice(first), slice(first, end), slice(end, None)))
-    read = " | ".join(" ".join(map(repr, part)) for part in parts if part)
-    console.print(f"{found['prompt']!r} → {found['answer']!r}", highlight=False, markup=False)
-    console.print(f"read as {read}", highlight=False, markup=False)
-    for note in found["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(
-        f"P = {found['probability']:.4f}; own neurons off {found['suppressed']:.4f}, doubled {found['amplified']:.4f}; "
-        f"as many random neurons off {found['random']:.4f}",
-        highlight=False,
-    )
-    for token in found["tokens"]:
-        read, predicted = (escape(repr(token[name])) for name in ("token", "predicted"))
-        title = (
-            f"{read}: P = {token['probability']:.4f}, most probable {predicted}, "
-            f"completeness residual {token['completeness_residual']:.1e}"
-        )
-        table = Table("layer", "neuron", "score", "share", "activation", "promotes", title=title, title_justify="left")
-        for neuron in token["neurons"]:
-            table.add_row(
-                str(neuron["layer"]),
-                str(neuron["neuron"]),
-                f"{neuron['score']:.4f}",
-                "-" if neuron["share"] is None else f"{neuron['share']:.1%}",
-                f"{neuron['activation']:.3f}",
-                escape(", ".join(neuron["promotes"])),
-            )
-        console.print(table)
 
 
 def keep_compiled() -> None:
