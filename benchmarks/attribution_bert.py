@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 MASK = 4  # any token will do with random weights
 

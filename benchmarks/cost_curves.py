@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 from jaxinterp.models.model import Model
 
 JOBS = ("attribution", "training step")

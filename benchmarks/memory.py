@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 WORKER = "JAXINTERP_MEMORY_WORKER"
 SHAPES = (

@@ -6,7 +6,7 @@ The joint path, suppression and control with weight 1, one answer a sequence. Wi
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ Both take the same steps of the same models on the same batches; the program of 
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 
 @dataclasses.dataclass(frozen=True)

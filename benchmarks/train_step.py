@@ -6,7 +6,7 @@ PyTorch: eager, its fused attention, cross-entropy, clipping and fused AdamW, al
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 CASES = {"3m": 4096, "10m": 32_768}  # preset -> tokens in the vocabulary
 QUICK = {"0.5m": 128}

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.studies.suppressability.presets import PLAIN, SUPPRESSABLE
 from jaxinterp.training.config import TrainConfig

@@ -7,7 +7,7 @@ responsible neurons are known. Prints precision and AUROC of every method on eac
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 
 @dataclasses.dataclass(frozen=True)

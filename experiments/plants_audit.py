@@ -7,7 +7,7 @@ control drop and the verdicts, and writes results.json.
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +19,9 @@ class PlantsAudit:
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.audit.plants import PlantsAuditConfig, plants_audit
+        from jaxinterp.studies.audit.plants import PlantsConfig, plants_audit
 
-        plants_audit(PlantsAuditConfig(seeds=self.seeds), self.out)
+        plants_audit(PlantsConfig(seeds=self.seeds), self.out)
         print(f"numbers: {self.out / 'results.json'}")
 
 

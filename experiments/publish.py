@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.studies.audit.config import AuditConfig
 

@@ -7,7 +7,7 @@ the audit's own rule judge them. Prints tables and writes results.json.
 import dataclasses
 from pathlib import Path
 
-from jaxinterp.cli.main import experiment
+from jaxinterp.cli.run import experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class VerdictRates:
         """Runs the experiment."""
         from jaxinterp.base.files import writable_folder, write_json
         from jaxinterp.base.provenance import provenance
-        from jaxinterp.studies.audit.verdict_rates import operating_characteristics, print_rates
+        from jaxinterp.studies.audit.simulation import operating_characteristics, print_rates
 
         writable_folder(self.out)
         rows = operating_characteristics(self.simulations, self.seed)

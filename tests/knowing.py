@@ -8,7 +8,8 @@ from tiny import ARCHITECTURES, tiny_config, tiny_params
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
-from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.models.transformer import forward
 
 N_RELATIONS, N_SUBJECTS = 5, 9

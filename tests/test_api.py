@@ -21,7 +21,8 @@ from jaxinterp.facts.facts import Text
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import Rows, read
-from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet
 
 L, F, K = 2, 8, 3
 PROMPT, ANSWER = "a b c", " d e"  # an answer of two tokens

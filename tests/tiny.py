@@ -13,7 +13,8 @@ from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import LanguageModelReadout, lm_readout
-from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.models.transformer import init
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context

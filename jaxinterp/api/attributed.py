@@ -128,7 +128,8 @@ class Attributed(Shown):
         from jaxinterp.report.neuron_bars import neuron_bars  # altair takes a while to import
 
         probabilities = {"untouched": self.probability, **self._edited(k)}
-        return neuron_bars(self.neurons(k), probabilities, f"{self.prompt!r} → {self.answer!r}")
+        neurons = [neuron._asdict() for neuron in self.neurons(k)]
+        return neuron_bars(neurons, probabilities, f"{self.prompt!r} → {self.answer!r}")
 
     def to_json(self) -> dict:
         """The value as plain numbers and texts, as `jaxinterp attribute --json` prints it."""

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxinterp.attribution.config import INTEGRALS
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_number
 
-RULES = ("left", "right", "midpoint", "gauss_legendre")
+RULES = tuple(rule for rule in INTEGRALS if rule != "adaptive")
 
 
 class Quadrature(NamedTuple):
@@ -28,7 +29,6 @@ class Adaptive(NamedTuple):
 
 
 Integral = Quadrature | Adaptive
-INTEGRALS = (*RULES, "adaptive")
 
 
 def integral(rule: str, n_points: int, tolerance: float) -> Integral:

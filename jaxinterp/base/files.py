@@ -64,13 +64,18 @@ def refuse_pointer(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes the file as UTF-8, whole or not at all; UserError if it cannot be written."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes the file through a temporary one in the same folder; UserError if it cannot be written."""
     writable_folder(path.parent)
     if not path.name or path.is_dir():
         raise UserError(f"cannot write to {path}: it is a folder; give the name of a file")
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None

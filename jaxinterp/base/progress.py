@@ -9,11 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Report = Callable[[int, str], None]  # (units done so far, a few words)
 SECONDS_BETWEEN_LINES = 10.0
+WIDTH = 240  # columns at most of a table that goes to a file or a pipe
 
 
 def print_table(table: ConsoleRenderable) -> None:
     """Prints a table, or a value that shows itself as one, to a terminal or, wide enough for its numbers, to a file."""
-    Console(width=None if Console().is_terminal else 160).print(table)
+    Console(width=None if Console().is_terminal else WIDTH).print(table)
 
 
 @contextlib.contextmanager

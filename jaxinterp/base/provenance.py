@@ -1,4 +1,4 @@
-"""Where a number comes from: code revision, versions, machine, date."""
+"""Provenance of a number: code revision, versions, machine, date."""
 
 import datetime
 import importlib.metadata
@@ -38,10 +38,10 @@ def provenance() -> dict:
 
 def _revision() -> str:
     """The checkout's git revision, with "+changes" if files differ from it; "unknown" outside a checkout."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
 
     def git(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         revision = git("rev-parse", "HEAD")

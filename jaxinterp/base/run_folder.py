@@ -1,4 +1,4 @@
-"""What every run does with its folder and with signals."""
+"""The folder of a run, and signals that stop it."""
 
 import contextlib
 import json
@@ -20,31 +20,35 @@ def claim(config: Mapping, out: Path, resume: bool) -> None:
       UserError: if `out` cannot be written, holds a run already (without `resume`), or none or another one (with it).
     """
     path = out / "config.json"
-    mine = json.loads(json.dumps(config, default=str))
     if not resume:
         if path.exists() or (out / "checkpoints").exists():
             hint = "continue it with --resume, or choose another folder" if path.exists() else "choose another folder"
             raise UserError(f"{out} holds a run already; {hint}")
         writable_folder(out)
-        write_json(path, {"config": mine, **provenance()})
+        write_json(path, {"config": _as_json(config), **provenance()})
         return
     if not path.exists():
         raise UserError(f"{out} holds no run to resume (config.json is missing); start it without --resume")
-    if found := difference(config, read_json(path).get("config", {})):
-        name, here, there = found
+    if differing := difference(config, read_json(path).get("config", {})):
+        name, given, saved = differing
         raise UserError(
-            f"{out} holds a run of another config: {name} is {there!r} there and {here!r} here; "
+            f"{out} holds a run of another config: {name} is {saved!r} there and {given!r} here; "
             "resume with the same config, or choose another folder"
         )
 
 
 def difference(config: Mapping, saved: Mapping) -> tuple[str, object, object] | None:
     """The first field in which a config differs from one that was read from a file: its name, and both values."""
-    here, there = _flat(json.loads(json.dumps(config, default=str))), _flat(saved)
-    for name in sorted(here.keys() | there.keys()):
-        if here.get(name) != there.get(name):
-            return name, here.get(name), there.get(name)
+    given, kept = _flat(_as_json(config)), _flat(saved)
+    for name in sorted(given.keys() | kept.keys()):
+        if given.get(name) != kept.get(name):
+            return name, given.get(name), kept.get(name)
     return None
+
+
+def _as_json(config: Mapping) -> dict:
+    """The config as it reads from a file."""
+    return json.loads(json.dumps(config, default=str))
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

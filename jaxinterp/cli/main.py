@@ -1,21 +1,18 @@
 """The command line `jaxinterp`. JAX is imported by the commands, not here, so that `--help` answers at once."""
 
-import contextlib
 import dataclasses
-import io
 import json
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from jaxinterp.attribution.config import IntegralConfig
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.cli.metrics import Metrics
 from jaxinterp.cli.models import Models
+from jaxinterp.cli.run import experiment
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.training.config import TrainConfig
 
@@ -73,9 +70,7 @@ class Attribute:
     answer: str  # what should follow, as it stands: " Paris" with its space after "The capital of France is"
     model: str = REFERENCE  # folder of a model, a .gguf file, a name from `jaxinterp models list`, or org/name of a hub
     k: int = 8  # neurons of the answer, and of each of its tokens, out of all layers
-    rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "adaptive"  # of the integral
-    points: int = 20  # of the rule; adaptive takes as many as each layer needs
-    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path
+    integral: Annotated[IntegralConfig, tyro.conf.arg(name="")] = IntegralConfig()
     path: Literal["per_layer", "joint"] = "per_layer"  # of integrated gradients
     chat: bool = False  # the prompt is a message to a model that converses, put into its own chat template
     special_tokens: bool = False  # control tokens that prompt and answer spell out, as "<|im_end|>", are meant
@@ -92,9 +87,7 @@ class Attribute:
             self.prompt,
             self.answer,
             k=self.k,
-            rule=self.rule,
-            points=self.points,
-            tolerance=self.tolerance,
+            **dataclasses.asdict(self.integral),
             path=self.path,
             chat=self.chat,
             control_tokens=self.special_tokens,
@@ -119,48 +112,8 @@ class Facts:
         print(describe(load_facts(self.facts)))
 
 
-def keep_compiled() -> None:
-    """Lets JAX, which is yet to be imported, keep what it compiles for the next start; the environment goes first."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxinterp" / "compiled"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-
-
-def escape_output() -> None:
-    """Has characters that the terminal, pipe or file of the output cannot hold written as escapes, such as \\u2212.
-
-    Output that is redirected is ASCII or a code page in some places, notably on Windows, and no name of a fact or of a
-    file should end a command that has run for an hour.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def run(command: Callable[[], None]) -> int:
-    """Runs a command; a user's mistake becomes one line on stderr and status 2, an interruption status 130."""
-    try:
-        command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-def experiment(command: type, arguments: Sequence[str] | None = None) -> None:
-    """Entry point of an experiment script: parses a config dataclass and runs it."""
-    escape_output()
-    keep_compiled()
-    sys.exit(run(lambda: _parsed(command, arguments)()))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `jaxinterp`."""
-    escape_output()
-    keep_compiled()
     commands = (
         Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Measure, tyro.conf.subcommand("measure")]
@@ -169,33 +122,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Models, tyro.conf.subcommand("models")]
         | Annotated[Metrics, tyro.conf.subcommand("metrics")]
     )
-    sys.exit(run(lambda: _parsed(commands, arguments, prog="jaxinterp")()))
-
-
-def _parsed(command: object, arguments: Sequence[str] | None, prog: str | None = None) -> Callable[[], None]:
-    """The command that the arguments ask for. What tyro says of a mistake becomes a UserError."""
-    boxed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxed):
-            parsed = tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
-    except SystemExit as stop:
-        if stop.code in (None, 0):
-            raise
-        raise UserError(_unboxed(boxed.getvalue())) from None
-    check_numbers(parsed)  # options of the command itself, beside those of its configs
-    return parsed
-
-
-def _unboxed(text: str) -> str:
-    """The first paragraph of one of tyro's boxes, in one line."""
-    # The title stands in the frame or, where the terminal has no box characters, in a paragraph of its own.
-    framed = "╭" in text
-    lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
-    paragraphs = [[]]
-    for line in lines:
-        if line and not line.strip("─-"):
-            paragraphs.append([])
-        elif line:
-            paragraphs[-1].append(line)
-    message = " ".join(paragraphs[0] if framed or not paragraphs[1:] else paragraphs[1]).rstrip(".")
-    return f"{message}; --help lists what is accepted"
+    experiment(commands, arguments, prog="jaxinterp")

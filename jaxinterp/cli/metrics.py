@@ -19,16 +19,14 @@ class ListMetrics:
 
     def __call__(self) -> None:
         """Runs the command."""
-        from rich.console import Console
         from rich.table import Column, Table
+
+        from jaxinterp.base.progress import print_table
 
         entries = described()
         if self.json:
             print(json_format.dumps(entries, indent=1, ensure_ascii=False))
             return
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=180)
         needs, source = (Column(name, overflow="fold") for name in ("needs", "source"))
         table = Table(
             Column("name", no_wrap=True), "title", needs, "range", "better", "masks", "gradient", "cost", source
@@ -46,12 +44,10 @@ class ListMetrics:
                 entry["cost"],
                 entry["source"],
             )
-        console.print(table)
-        console.print(
+        print_table(table)
+        print(
             "cost: base needs no more than every measurement makes; passes, attributions, ablations (one a neuron) and "
-            "training come on top. `jaxinterp measure --metrics NAME …` measures what is named, `--metrics all` all.",
-            highlight=False,
-            markup=False,
+            "training come on top. `jaxinterp measure --metrics NAME …` measures what is named, `--metrics all` all."
         )
 
 
@@ -68,9 +64,9 @@ def described() -> list[dict]:
     return [
         {
             "name": metric.name,
-            "title": metric.term.label,
-            "definition": metric.term.definition,
-            "unit": metric.term.unit,
+            "title": str(metric.label),
+            "definition": metric.label.definition,
+            "unit": metric.label.unit,
             "needs": list(metric.of or metric.needs),
             "of": "metrics" if metric.of else "neurons" if metric.of_neurons else "columns",
             "every": metric.every,
@@ -86,7 +82,7 @@ def described() -> list[dict]:
 
 
 def needed(entry: Mapping) -> str:
-    """What a metric of `described` needs, in words."""
+    """The needs of a metric of `described`, in words."""
     names = ", ".join(entry["needs"])
     if entry["of"] != "metrics":
         return names

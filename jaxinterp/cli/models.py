@@ -11,8 +11,6 @@ from jaxinterp.models.sources import catalogue, fetch
 from jaxinterp.models.sources import huggingface as hub
 from jaxinterp.models.sources.catalogue import Entry, Hub, models_folder
 
-WIDTH_WITHOUT_TERMINAL = 160  # columns of a table that goes to a file or a pipe
-
 
 @dataclasses.dataclass(frozen=True)
 class ListModels:
@@ -22,26 +20,22 @@ class ListModels:
 
     def __call__(self) -> None:
         """Runs the command."""
-        from rich.console import Console
         from rich.table import Column, Table
 
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=WIDTH_WITHOUT_TERMINAL)
+        from jaxinterp.base.progress import print_table
+
         table = Table("name", "family", "parameters", "licence", Column("where from", overflow="fold"), "state")
         entries = [catalogue.entry(name) for name in catalogue.names()]
         for entry in entries:
-            told = (entry.name, entry.family, _count(entry.n_params), entry.licence, _origin(entry))
-            table.add_row(*told, _state(entry, self.folder))
-        console.print(table)
+            size, origin = _count(entry.n_params), _origin(entry)
+            table.add_row(entry.name, entry.family, size, entry.licence, origin, _state(entry, self.folder))
+        print_table(table)
         for entry in entries:
             if entry.note:
-                console.print(f"{entry.name}: {entry.note}", highlight=False, markup=False)
-        console.print(
+                print(f"{entry.name}: {entry.note}")
+        print(
             f"Fetched models are in {self.folder}; only their sizes were compared, `jaxinterp models verify` checks "
-            "the contents. gated: the hub asks for an account that has accepted the licence.",
-            highlight=False,
-            markup=False,
+            "the contents. gated: the hub asks for an account that has accepted the licence."
         )
 
 
@@ -90,8 +84,8 @@ class VerifyModels:
 
     def _say_what_was_passed_over(self) -> None:
         known = set(catalogue.names())
-        found = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
-        others = [name for name in found if name not in known]
+        present = sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+        others = [name for name in present if name not in known]
         if others:
             print(f"not of the catalogue, so not checked: {', '.join(str(self.folder / name) for name in others)}")
 

@@ -12,7 +12,7 @@ from jaxinterp.facts.spelling import same_text_caseless
 # Relations of world_facts(("countries",)) whose answers spell each other out, by `spelled_out`: every pair of relations
 # that has at least 25 %. Other pairs have at most 20 % (continent and currency: "West African CFA Franc"), and
 # calling_code and iso_numeric at most 1 % with anything. Five folds of two or three relations come out.
-# "Beyond the subject" matters: "Afghan" contains "AFG" (37 % of demonyms do), but so does "Afghanistan", that is asked.
+# "Beyond the subject" matters: "Afghan" contains "AFG" (37 % of demonyms do), but so does "Afghanistan".
 COUNTRY_GROUPS = (
     ("internet_domain", "iso_alpha_2", "iso_alpha_3"),  # .dk, DK, DNK: 71, 36 and 36 %; with the subject's 99, 65, 65 %
     ("demonym", "currency", "official_language"),  # Danish, Danish Krone, Danish: 32 % and 28 %
@@ -63,11 +63,12 @@ def relation_folds(
 
 
 def spelled_out(facts: FactSet, first: str, second: str) -> float:
-    """How far the answers of two relations spell each other out, in [0, 1].
+    """The share of answers by which two relations spell each other out, in [0, 1].
 
-    The larger one of two shares. Of the subjects that have both relations: those for which one answer is the other one
-    or contains it, and the shorter one does not stand in the subject already. Of the first relation's facts (s, a):
-    those for which (a, s) is a fact of the second one. All without case, and without the dot before an internet domain.
+    It is the larger one of two shares. The first is that of subjects with both relations for which one answer is the
+    other one or contains it, and the shorter one does not stand in the subject already. The second is that of the first
+    relation's facts (s, a) for which (a, s) is a fact of the second one. All without case, and without the dot before
+    an internet domain.
 
     Raises:
       UserError: if a relation is unknown, or has no facts.

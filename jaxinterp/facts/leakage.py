@@ -1,4 +1,4 @@
-"""How much of what a set asks the objective has seen already, under another relation."""
+"""Leakage: the share of a set's facts that the objective has seen already, under another relation."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,14 @@ from rich.table import Table
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.progress import print_table
-from jaxinterp.facts.facts import SETS, Fact, FactSet, Split
+from jaxinterp.facts.facts import Fact, FactSet
 from jaxinterp.facts.spelling import same_text, same_text_caseless
+from jaxinterp.facts.splits import SETS, Split
 
 
 @dataclasses.dataclass(frozen=True)
 class Leakage:
-    """What the objective has seen, under any relation, of the facts that a set asks for; prompts do not matter.
+    """The parts of a set's facts that the objective has seen, under any relation; prompts do not matter.
 
     Shares lie in [0, 1]. Those of subjects, answers and pairs count each different one once, those of facts each fact.
     Texts are compared as by `spelling.same_text`, "caseless" ones as by `same_text_caseless`. Answers that only nearly
@@ -69,7 +70,7 @@ def leakage(facts: FactSet, split: Split) -> dict[str, Leakage]:
 
 
 def clean(facts: FactSet, split: Split, set_name: str) -> dict[str, Bool[np.ndarray, " N"]]:
-    """Which queries of a set ask for something that the objective has not seen; compared without case.
+    """Marks queries of a set that ask for something the objective has not seen; compared without case.
 
     Returns:
       For each row of the split's set, by kind:

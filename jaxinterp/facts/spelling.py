@@ -1,4 +1,4 @@
-"""How texts are compared and put together: equal spellings, answers that a prompt gives away, spaces between words."""
+"""Comparing texts and joining them: equal spellings, answers that a prompt gives away, spaces between words."""
 
 import re
 import unicodedata
@@ -17,7 +17,7 @@ _SPACED_LETTER = re.compile(_SPACED_WORD)
 
 
 def same_text(text: str) -> str:
-    """What equal spellings of a text have in common, for comparing; what is read and shown is the text itself.
+    """The common form of equal spellings of a text, for comparing; the text itself is read and shown.
 
     Unicode is composed (NFC), format characters, which nobody sees (a zero-width space, a byte order mark), are left
     out, and white space is one space between words and none around them.
@@ -40,9 +40,9 @@ def unspaced(char: str) -> bool:
 
 
 def space_between(before: str, answer: str) -> str:
-    """What a template that does not place its answer puts between the two: a space, or nothing.
+    """The text between a template and an answer that it does not place: a space, or nothing.
 
-    Nothing where there is white space already, or no text, or `before` ends in a script without spaces.
+    It is nothing where there is white space already, or no text, or `before` ends in a script without spaces.
     """
     if not before or before[-1].isspace() or answer[:1].isspace() or unspaced(before[-1]):
         return ""

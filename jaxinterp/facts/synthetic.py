@@ -31,7 +31,7 @@ _ENDINGS = {"answer": "", "subject": "n", "relation": "r"}
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
-    """How many made-up facts there are, and how their answers are spread."""
+    """The number of made-up facts, and the spread of their answers."""
 
     n_subjects: int = 1000  # every subject has one answer in every relation
     n_relations: int = 10

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.facts.checks import checked
 from jaxinterp.facts.domains import airports, codes, countries, elements, places
 from jaxinterp.facts.domains.text import Candidates
-from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
+from jaxinterp.facts.facts import Fact, FactSet, Relation
 
 # Domain -> its relations, and the function that reads its facts (which imports the data packages).
 DOMAINS: Mapping[str, tuple[tuple[Relation, ...], Callable[[], Candidates]]] = {

@@ -10,7 +10,7 @@ from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
-from jaxinterp.models.tokenizers import BOS, train_tokenizer
+from jaxinterp.models.tokenizer_training import BOS, train_tokenizer
 
 
 def grid_table(seed: int, *, n_subjects: int = 16, n_relations: int = 6) -> FactTable:

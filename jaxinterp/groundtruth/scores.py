@@ -29,7 +29,7 @@ def auroc(scores_N: Float[np.ndarray, " N"], true_N: Bool[np.ndarray, " N"]) -> 
       UserError: if no neuron is true, or all are, or a score is NaN.
     """
     _check(scores_N, true_N)
-    true, others = scores_N[true_N], scores_N[~true_N]
+    true, others = scores_N[true_N].astype(float), scores_N[~true_N].astype(float)  # scipy counts in their precision
     return float(scipy.stats.mannwhitneyu(true, others, method="asymptotic").statistic / len(true) / len(others))
 
 

@@ -14,10 +14,11 @@ from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.edits import amplify, random_masks, suppress
 from jaxinterp.attribution.quadrature import Integral
 from jaxinterp.attribution.readout import Readout
+from jaxinterp.attribution.registry import METHODS
 from jaxinterp.attribution.selection import check_k, top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
-from jaxinterp.metrics.batching import columns_of
+from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.columns import (
     Compared,
     Measured,
@@ -59,6 +60,18 @@ class MeasuredAnswers(NamedTuple):
         "residual",
     ),
     cost="base",
+    like={
+        "probability": (0.6, 0.3),
+        "suppressed": (0.03, 0.28),
+        "random": (0.6, 0.2),
+        "amplified": (0.9, 0.24),
+        "log_probability": (-0.3, -0.3),
+        "suppressed_log_probability": (-4.0, -0.4),
+        "log_odds": (1.0, 1.0),
+        "suppressed_log_odds": (-4.0, 0.9),
+        "suppressed_ratio": (0.05, 0.95),
+        "residual": (1e-4, 0.2),
+    },
 )
 def _answers(measured: Measured) -> dict[str, Array]:
     """Probabilities of whole answers, untouched and under the edits of `attribution.edits`. Logarithms in nats.
@@ -103,6 +116,12 @@ LENGTHS = tuple(range(1, LONGEST + 1))
     "tokens",
     gives=("token_probability", "token_suppressed", "each_suppressed", *(f"suppressed_length_{n}" for n in LENGTHS)),
     cost="base",
+    like={
+        "token_probability": (0.6, 0.3),
+        "token_suppressed": (0.06, 0.29),
+        "each_suppressed": (0.024, 0.28),
+        **{f"suppressed_length_{n}": (0.03, 0.28) for n in LENGTHS},
+    },
 )
 def _tokens(measured: Measured) -> dict[str, Array]:
     """Answers of several tokens. token_*: means over an answer's tokens of their own P, untouched and with the token's
@@ -126,7 +145,16 @@ def control_columns(prefix: str = "control") -> tuple[str, ...]:
     return tuple(f"{prefix}_{kind}{form}" for kind in KINDS for form in ("", "_lost", "_moved"))
 
 
-@compared_group("controls", gives=control_columns(), cost="base")
+@compared_group(
+    "controls",
+    gives=control_columns(),
+    cost="base",
+    like={
+        **{f"control_{kind}": (0.59, 0.09) for kind in KINDS},
+        **{f"control_{kind}_lost": (0.012, 0.21) for kind in KINDS},
+        **{f"control_{kind}_moved": (0.018, 0.21) for kind in KINDS},
+    },
+)
 def _controls(compared: Compared) -> dict[str, Array]:
     """P with the neurons of another fact off, by the kind of that fact, means over an answer's controls of the kind;
     _lost: mean relu(P − that); _moved: mean |P − that|. NaN where an answer has no control of the kind.
@@ -186,7 +214,7 @@ def measured_answers(
     donors = _Donors(examples) if any(get_group(name).donors for name in of_compared) else None
     kept_NU = np.zeros((n, n_neurons), np.float32) if neurons else None
 
-    def measured(number: int, batch: NamedTuple, taken: np.ndarray) -> Mapping[str, Array]:
+    def measured(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
         readout = examples.readout(batch)
         attribution = per_layer_attribution(readout, integral)
         batch_key = jax.random.fold_in(key, number)
@@ -207,7 +235,7 @@ def measured_answers(
     if of_compared:
         compare = _comparison(examples, chosen, donors, n_controls, seed)
 
-        def compared(number: int, batch: NamedTuple, taken: np.ndarray) -> Mapping[str, Array]:
+        def compared(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
             return columns_of_groups(of_compared, compare(batch.answers, examples.readout(batch), taken))
 
         columns |= columns_of(examples.batches(rows, seed), n, compared)

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxinterp.attribution.answers import Answers
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
@@ -15,7 +16,14 @@ from jaxinterp.models.readout import LanguageModelReadout, read
 
 LENGTHS = 8  # tokens; lengths are rounded up to multiples, so that few shapes are compiled
 
-Batch = TypeVar("Batch")
+
+@runtime_checkable
+class Batch(Protocol):
+    """Answers, and whatever their readout is made of."""
+
+    answers: Answers
+
+
 Batches = Iterable[tuple[Batch, Int[np.ndarray, " n"]]]  # each with the numbers of its answers
 
 

@@ -6,7 +6,7 @@ A group is one decorated pure function of `Measured`; a metric that needs one of
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import flax.struct
 import jax
@@ -24,7 +24,7 @@ from jaxinterp.attribution.selection import top_k
 from jaxinterp.base.errors import UserError, known_names
 from jaxinterp.base.registry import Registry
 from jaxinterp.facts.controls import KINDS
-from jaxinterp.metrics.batching import columns_of
+from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.examples import Examples, LanguageExamples
 from jaxinterp.metrics.registry import METRICS, Cost, Metric, base_metrics
 
@@ -121,13 +121,13 @@ class MeasuredSet:
     rows: int  # at once
     seed: int
 
-    def neurons(self, batch: NamedTuple, examples: Examples | None = None) -> tuple[Readout, Float[Array, "L R F"]]:
+    def neurons(self, batch: Batch, examples: Examples | None = None) -> tuple[Readout, Float[Array, "L R F"]]:
         """A batch's readout, and 1 for the k knowledge neurons of each row's answer."""
         readout = (examples or self.examples).readout(batch)
         scores_LRF = per_layer_attribution(readout, self.integral).scores_LRF
         return readout, top_k(batch.answers.scores(scores_LRF), self.k)
 
-    def each_batch(self, step: Callable[[NamedTuple, np.ndarray], Mapping[str, Array]]) -> dict[str, np.ndarray]:
+    def each_batch(self, step: Callable[[Batch, np.ndarray], Mapping[str, Array]]) -> dict[str, np.ndarray]:
         """The columns that `step` (batch, numbers of its answers) returns, of all answers."""
         batches = self.examples.batches(self.rows, self.seed)
         return columns_of(batches, len(self.examples), lambda _, batch, taken: step(batch, taken))

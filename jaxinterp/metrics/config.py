@@ -1,8 +1,8 @@
 """How a model is measured; imports no JAX."""
 
 import dataclasses
-from typing import Literal
 
+from jaxinterp.attribution.config import Rule, check_integral
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.numbers_given import check_numbers
 
@@ -15,9 +15,7 @@ class MeasureConfig:
     queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
     ability_queries: int = 4096  # training sentences on which cross-entropy and recall are measured; 0 is all
     ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
-    rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = (
-        "midpoint"  # of the attribution's integral
-    )
+    rule: Rule = "midpoint"  # of the attribution's integral; it and the next two are flat, as results have them
     points: int = 20  # of the rule; adaptive takes as many as each layer needs
     tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path
     controls: int = 3  # other facts of each kind whose neurons are switched off, for each query
@@ -30,11 +28,10 @@ class MeasureConfig:
         check_numbers(self, "measure.")
         if self.seed < 0:
             raise UserError(f"measure.seed must be at least 0, got {self.seed}")
-        if self.tolerance <= 0:
-            raise UserError(f"measure.tolerance must be above 0, got {self.tolerance}")
+        check_integral(self.rule, self.points, self.tolerance, "measure.")
         for field in ("queries", "ability_queries", "ablation_queries"):
             if getattr(self, field) < 0:
                 raise UserError(f"measure.{field} must be at least 0 (0 is all, or none), got {getattr(self, field)}")
-        for field in ("points", "controls", "rows", "replicates"):
+        for field in ("controls", "rows", "replicates"):
             if getattr(self, field) < 1:
                 raise UserError(f"measure.{field} must be at least 1, got {getattr(self, field)}")

@@ -20,7 +20,7 @@ class Estimates:
     overall: Estimate
     by_relation: Mapping[str, Estimate]  # those that are left out have NaN for a value, and their facts
     # The overall value and its replicates; NaN where one lacks what the metric needs. Equal relations, facts and seeds
-    # draw equal ones, so that replicates of several models and metrics are paired; see `studies.audit.verdict`.
+    # draw equal ones, so that replicates of several models and metrics are paired; see `studies.statistics`.
     samples: Float[np.ndarray, " samples"] = dataclasses.field(compare=False)
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)  # relation -> why the overall value lacks it
 

@@ -17,7 +17,7 @@ from jaxinterp.attribution.answers import Answers, whole_rows
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
-from jaxinterp.metrics.batching import by_length, query_batches, readout_of
+from jaxinterp.metrics.batching import Batch, by_length, query_batches, readout_of
 from jaxinterp.metrics.recall import ability
 from jaxinterp.models.model import Model
 
@@ -50,15 +50,15 @@ class Examples(abc.ABC):
         """1 for what each answer is made of, such as tokens: answers without a common part are different."""
 
     @abc.abstractmethod
-    def batches(self, rows: int, seed: int) -> Iterator[tuple[NamedTuple, Int[np.ndarray, " n"]]]:
+    def batches(self, rows: int, seed: int) -> Iterator[tuple[Batch, Int[np.ndarray, " n"]]]:
         """Every answer once, in batches of `rows` rows that have a field `answers`, with the answers' numbers."""
 
     @abc.abstractmethod
-    def readout(self, batch: NamedTuple) -> Readout:
+    def readout(self, batch: Batch) -> Readout:
         """The readout at a batch's rows, made of arrays."""
 
     @abc.abstractmethod
-    def ability(self, batch: NamedTuple) -> Mapping[str, Array]:
+    def ability(self, batch: Batch) -> Mapping[str, Array]:
         """Columns of what the model knows, such as "correct"."""
 
 

@@ -71,7 +71,7 @@ def draws(n: int, entropy: list[int], replicates: int) -> Float[np.ndarray, "sam
     return np.concatenate([np.ones((1, n)), drawn])
 
 
-def student(level: float, freedom: float) -> float:
+def student(level: float, freedom: int) -> float:
     """Half a two-sided interval of Student's t, in standard errors."""
     return float(scipy.special.stdtrit(freedom, (1 + level) / 2))
 

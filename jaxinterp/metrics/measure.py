@@ -12,8 +12,9 @@ from jaxinterp.attribution.quadrature import integral
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries, encode, tokens_read
-from jaxinterp.facts.facts import SETS, FactSet, Split
+from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.leakage import clean
+from jaxinterp.facts.splits import SETS, Split
 from jaxinterp.metrics.answers import ABILITY, MeasuredAnswers, measured_answers
 from jaxinterp.metrics.columns import MeasuredSet, check_text, get_group, group_names, groups_giving
 from jaxinterp.metrics.config import MeasureConfig

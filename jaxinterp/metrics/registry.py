@@ -43,8 +43,8 @@ Formula = Callable[[Mean], Values] | Callable[[Neurons], Array] | Callable[[Mapp
 
 
 @dataclasses.dataclass(frozen=True)
-class Term:
-    """A name for people, an optional symbol, a unit and one sentence."""
+class Label:
+    """A name for people, a definition that stands alone, an optional symbol and a unit."""
 
     title: str
     definition: str
@@ -52,8 +52,7 @@ class Term:
     unit: str = ""  # "%" for a share, which is shown times 100; otherwise the unit as it is printed
     signed: bool = False  # a change: shown with its sign
 
-    @property
-    def label(self) -> str:
+    def __str__(self) -> str:
         """Title and symbol."""
         return f"{self.title} {self.symbol}".rstrip()
 
@@ -64,7 +63,7 @@ class Metric:
 
     name: str
     needs: tuple[str, ...]  # columns, see `jaxinterp.metrics.columns`; or some of NEURONS; () if it is derived
-    term: Term  # what readers are told
+    label: Label  # what readers are told
     formula: Formula
     range: tuple[float, float]  # of values that can occur
     better: Better  # which way the model is more interpretable, or more able
@@ -88,6 +87,7 @@ def metric(
     *,
     needs: tuple[str, ...],
     title: str,
+    words: Mapping[str, str] | None = None,
     symbol: str = "",
     unit: str = "",
     signed: bool = False,
@@ -102,7 +102,8 @@ def metric(
     Args:
       name: in results and on command lines.
       needs: the columns that the formula takes means of; or `NEURONS` that it looks at.
-      title, symbol, unit, signed: see `Term`.
+      title, symbol, unit, signed: see `Label`.
+      words: what stands in the docstring for {names} in braces, where one function makes several metrics.
       range, better, masks, differentiable, source: see `Metric`; `jaxinterp.metrics.check.check_metric` holds the
         formula to them.
     Raises:
@@ -113,10 +114,9 @@ def metric(
     _check_kinds(name, better, masks)
 
     def register(formula: Formula) -> Formula:
-        definition = " ".join((formula.__doc__ or "").split())
-        term = Term(title, definition, symbol, unit, signed)
+        label = Label(title, _definition(formula, words), symbol, unit, signed)
         about = (range, better, masks, differentiable, source)
-        METRICS.add(name, Metric(name, needs, term, formula, *about), formula.__module__)
+        METRICS.add(name, Metric(name, needs, label, formula, *about), formula.__module__)
         return formula
 
     return register
@@ -128,6 +128,7 @@ def derived(
     of: tuple[str, ...],
     every: bool = True,
     title: str,
+    words: Mapping[str, str] | None = None,
     symbol: str = "",
     unit: str = "",
     signed: bool = False,
@@ -148,7 +149,8 @@ def derived(
       name: in results and on command lines.
       of: the metrics.
       every: whether all of them must have been measured; otherwise one will do, and the mapping lacks the others.
-      title, symbol, unit, signed: see `Term`; the docstring of the formula is the definition.
+      title, symbol, unit, signed: see `Label`; the docstring of the formula is the definition.
+      words: see `metric`.
       range, better, masks, differentiable, source: see `Metric`.
     Raises:
       ValueError: if an argument cannot be, or the name is taken.
@@ -160,13 +162,18 @@ def derived(
     _check_kinds(name, better, masks)
 
     def register(formula: Formula) -> Formula:
-        definition = " ".join((formula.__doc__ or "").split())
-        term = Term(title, definition, symbol, unit, signed)
+        label = Label(title, _definition(formula, words), symbol, unit, signed)
         about = (range, better, masks, differentiable, source)
-        METRICS.add(name, Metric(name, (), term, formula, *about, of=of, every=every), formula.__module__)
+        METRICS.add(name, Metric(name, (), label, formula, *about, of=of, every=every), formula.__module__)
         return formula
 
     return register
+
+
+def _definition(formula: Formula, words: Mapping[str, str] | None) -> str:
+    """The docstring in one line; without `words`, braces are left as they are."""
+    text = " ".join((formula.__doc__ or "").split())
+    return text.format(**words) if words else text
 
 
 def largest(values: Mapping[str, Values]) -> Values:

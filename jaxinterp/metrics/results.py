@@ -13,6 +13,7 @@ from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.metrics.estimates import Estimates
 from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.metrics.measure import Measurement
+from jaxinterp.metrics.samples import NOT_FINITE, NOTHING_LEFT
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.lens import as_unembedded, unembedding
 
@@ -61,6 +62,19 @@ def overall(sets: Mapping[str, Mapping[str, Estimates]]) -> dict[str, dict[str, 
     }
 
 
+def missing_sentence(results: Mapping | None = None) -> str:
+    """What a dash in place of a control drop says, and of which sets; nothing if no set of the results lacks a kind."""
+    missing = {} if results is None else missing_controls(results)
+    if results is not None and not missing:
+        return ""
+    sets = "; ".join(
+        f"{set_name.replace('_', ' ')}: {', '.join(f'C_{kind}' for kind in kinds)}"
+        for set_name, kinds in missing.items()
+    )
+    where = f" ({sets})" if sets else ""
+    return f"–: no answer has such a control{where}; C is the largest of the other kinds"
+
+
 def missing_controls(results: Mapping) -> dict[str, tuple[str, ...]]:
     """Set -> kinds of control that no answer of the set has; sets that have all three kinds are left out.
 
@@ -101,11 +115,11 @@ def is_few(value: Mapping) -> bool:
 
 
 def marks_sentence(shown: Collection[Mapping]) -> str:
-    """What the marks of some estimates in a table say; nothing if none is marked."""
+    """The meaning of the marks on some estimates in a table; nothing if none is marked."""
     few = any(is_known(value) and has_interval(value) and is_few(value) for value in shown)
     none = any(is_known(value) and not has_interval(value) for value in shown)
-    words = [f"*: fewer than {FEW} facts"] if few else []
-    words += ["[–]: interval not estimated, of one fact or of facts that do not differ"] if none else []
+    words = [f"*: fewer than {FEW} facts are behind the interval"] if few else []
+    words += ["[–]: no interval, because there is one fact alone or the facts do not differ"] if none else []
     return "; ".join(words)
 
 
@@ -186,7 +200,7 @@ def left_out_relations(sets: Mapping[str, Mapping[str, Estimates]]) -> dict[str,
 
 
 def left_out_sentences(model: Mapping) -> list[str]:
-    """What the sets of a model's results lack, a sentence for each set."""
+    """A sentence for each set of a model's results that lacks relations."""
     return [
         f"{set_name.replace('_', ' ')}: {left_out_in_words(why)}"
         for set_name, why in model.get("left_out_relations", {}).items()

@@ -1,13 +1,16 @@
 """Prompts in the form that a model was taught to converse in."""
 
+import os
+from types import ModuleType
+
 from tokenizers import Tokenizer, models
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models.tokenizers import TextTokenizer, quiet_transformers
+from jaxinterp.models.tokenizers import TextTokenizer
 
 
 def chat_prompt(tokenizer: TextTokenizer, message: str) -> str:
-    """What a user's message becomes: the model's own chat template around it, up to where its answer begins.
+    """A user's message in the model's own chat template, up to where its answer begins.
 
     The control tokens are spelled out; see `TextTokenizer.encode`. A template may put a system message of its own in
     front. It is rendered by transformers, in Jinja's sandbox.
@@ -32,3 +35,11 @@ def chat_prompt(tokenizer: TextTokenizer, message: str) -> str:
         )
     except Exception as error:  # whatever a template makes Jinja raise
         raise UserError(f"the model's chat template cannot be rendered: {' '.join(str(error).split())[:300]}") from None
+
+
+def quiet_transformers() -> ModuleType:
+    """The library, which takes a second to import, without its news that PyTorch is missing."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    return transformers

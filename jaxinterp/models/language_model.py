@@ -32,23 +32,3 @@ class LanguageModel:
             f"LanguageModel({config.attention}, {config.n_params / 1e6:.3g}M parameters, {config.n_layers} layers of "
             f"{config.d_mlp} neurons, {config.d_vocab} tokens, {config.dtype})"
         )
-
-
-def flat(tree: Mapping, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
-    """A nested dictionary as one with paths for keys, in sorted order."""
-    leaves: dict[tuple[str, ...], object] = {}
-    for name in sorted(tree):
-        value = tree[name]
-        leaves |= flat(value, (*prefix, name)) if isinstance(value, Mapping) else {(*prefix, name): value}
-    return leaves
-
-
-def nested(leaves: Mapping[tuple[str, ...], object]) -> dict:
-    """The inverse of `flat`."""
-    tree: dict = {}
-    for path, value in leaves.items():
-        node = tree
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = value
-    return tree

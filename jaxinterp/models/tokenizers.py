@@ -1,30 +1,22 @@
-"""Tokenizers: the one class through which the code sees them, training on a corpus, files; imports no JAX."""
+"""Tokenizers: the one class through which the code sees them; imports no JAX."""
 
 import dataclasses
 import functools
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
-from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.base.files import read_json, write_json, write_text
+from jaxinterp.base.errors import UserError
 
-BOS, PAD, UNK = "<bos>", "<pad>", "<unk>"
-Kind = Literal["word", "bpe"]
-KINDS = ("word", "bpe")
-FRAME = ("prefix", "suffix", "pad", "unk", "mask")  # of frame.json; "chat" stands there, too, if there is one
 SPACE = "▁"  # how sentencepiece writes a space
 
 
 @dataclasses.dataclass(frozen=True)
 class Chat:
-    """How a model was taught to hold a conversation; see `jaxinterp.models.chat`."""
+    """The form in which a model was taught to hold a conversation; see `jaxinterp.models.chat`."""
 
     template: str  # Jinja, as its authors published it
     tokens: Mapping[str, str]  # the control tokens that templates have names for, e.g. "bos_token": "<|im_start|>"
@@ -93,16 +85,16 @@ class TextTokenizer:
         finally:
             self.backend.encode_special_tokens = True
         ids = [encoding.ids for encoding in encodings]
-        for text, found in zip(texts, ids, strict=True):
-            for id in () if control_tokens else self.special.intersection(found):
+        for text, ids_of_text in zip(texts, ids, strict=True):
+            for id in () if control_tokens else self.special.intersection(ids_of_text):
                 token = self.backend.id_to_token(id)
                 raise UserError(f"{text!r} holds {token!r}, a control token of this tokenizer; reword the text")
         return ids
 
     def spelled_control_token(self, text: str) -> str | None:
         """The first control token that a text spells out, which it would not be: "<|im_end|>" is six tokens of text."""
-        found = self._control_names.search(text)
-        return found[0] if found else None
+        match = self._control_names.search(text)
+        return match[0] if match else None
 
     @functools.cached_property
     def _control(self) -> dict[int, str]:
@@ -157,7 +149,7 @@ class TextTokenizer:
 
     @functools.cached_property
     def _spelling(self) -> Literal["bytes", "sentencepiece", "plain"]:
-        """How pieces are written, which the decoder knows; a decoder shows its settings in its state alone."""
+        """The spelling of pieces, which the decoder knows; a decoder shows its settings in its state alone."""
         decoder = self.backend.decoder
         settings = json.loads(decoder.__getstate__()) if decoder is not None else {}
         kinds = {part["type"] for part in settings.get("decoders", [settings]) if part}
@@ -174,128 +166,6 @@ def byte_alphabet() -> dict[str, int]:
 
 
 _BYTES = byte_alphabet()
-
-
-def train_tokenizer(corpus: Iterable[str], *, kind: Kind = "word", vocab_size: int = 32_768) -> TextTokenizer:
-    """A tokenizer for the corpus.
-
-    Args:
-      corpus: texts.
-      kind: "word" splits at spaces and before a word's closing punctuation and 's, and knows the words of the corpus
-        alone; "bpe" is byte-level byte-pair encoding, which can encode any text and splits rare words into several
-        tokens.
-      vocab_size: most tokens that are kept; a word tokenizer whose corpus has more words is an error.
-    Raises:
-      UserError: if the kind is unknown, or `vocab_size` does not hold the corpus's words.
-    """
-    special = [PAD, BOS, UNK]
-    if kind == "word":
-        tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"'s(?=[.,:;?!]?$)|[.,:;?!]$"), "isolated")]
-        )
-        trainer = trainers.WordLevelTrainer(vocab_size=2**31 - 1, special_tokens=special, show_progress=False)
-    elif kind == "bpe":
-        tokenizer = Tokenizer(models.BPE())
-        # Every word is preceded by a space, the first one too, so that a word is the same tokens wherever it stands.
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.Prepend(" ")])
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-    else:
-        raise unknown("tokenizer", kind, KINDS)
-    tokenizer.train_from_iterator(corpus, trainer)
-    if tokenizer.get_vocab_size() > vocab_size:
-        hint = "raise it or use bpe" if kind == "word" else "raise it: bytes and special tokens alone take that many"
-        raise UserError(f"{tokenizer.get_vocab_size()} tokens are needed, above vocab_size = {vocab_size}; {hint}")
-    return _trained(tokenizer)
-
-
-def _trained(backend: Tokenizer) -> TextTokenizer:
-    """The frame of tokenizers that `train_tokenizer` makes, from the names of their tokens."""
-    pad, bos, unk = (backend.token_to_id(token) for token in (PAD, BOS, UNK))
-    if None in (pad, bos, unk):
-        raise UserError(f"it has no frame.json beside it and lacks one of {PAD}, {BOS}, {UNK}")
-    # Bytes can spell any word, so that <unk> stands for nothing in a byte-level vocabulary.
-    return TextTokenizer(backend, (bos,), (), pad, unk if isinstance(backend.model, models.WordLevel) else None)
-
-
-def save_tokenizer(tokenizer: TextTokenizer, path: Path) -> None:
-    """Writes the backend to `path` (a tokenizer.json, as the `tokenizers` library reads it) and frame.json beside it.
-
-    Raises:
-      UserError: if a file cannot be written.
-    """
-    write_text(path, tokenizer.backend.to_str(pretty=False))
-    frame = {name: getattr(tokenizer, name) for name in FRAME}
-    chat = {} if tokenizer.chat is None else {"chat": dataclasses.asdict(tokenizer.chat)}
-    write_json(path.with_name("frame.json"), frame | chat)
-
-
-def load_tokenizer(path: Path) -> TextTokenizer:
-    """The tokenizer saved at `path`; without a frame.json beside it, it has to be one that `train_tokenizer` made.
-
-    Raises:
-      UserError: if a file is missing or damaged.
-    """
-    try:
-        backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no tokenizer at {path}; is this the folder of a model?") from None
-    except Exception as error:  # the library raises bare Exception for anything it cannot parse
-        raise UserError(f"the tokenizer at {path} cannot be read: {error}") from None
-    frame_path = path.with_name("frame.json")
-    try:
-        return TextTokenizer(backend, **_frame(frame_path)) if frame_path.exists() else _trained(backend)
-    except UserError as error:
-        raise UserError(f"the tokenizer at {path} cannot be used: {error}") from None
-
-
-def _frame(path: Path) -> dict[str, object]:
-    frame = read_json(path)
-    chat = _chat(frame.pop("chat", None), path)
-    valid = {"prefix": _are_ids, "suffix": _are_ids, "pad": _is_id, "unk": _is_id_or_none, "mask": _is_id_or_none}
-    if frame.keys() != valid.keys():
-        raise UserError(f"{path} has the fields {', '.join(sorted(frame)) or 'none'}, not {', '.join(FRAME)}")
-    for name, value in frame.items():
-        if not valid[name](value):
-            raise UserError(f"{path}: {name} is {value!r}, which is no token id")
-    return frame | {name: tuple(frame[name]) for name in ("prefix", "suffix")} | {"chat": chat}
-
-
-def _chat(value: object, path: Path) -> Chat | None:
-    if value is None:
-        return None
-    tokens = value.get("tokens") if isinstance(value, dict) else None
-    texts = [value.get("template"), *tokens, *tokens.values()] if isinstance(tokens, dict) else [None]
-    if not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: chat must be an object of a template and its tokens, got {str(value)[:100]}")
-    return Chat(value["template"], tokens)
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_id_or_none(value: object) -> bool:
-    return value is None or _is_id(value)
-
-
-def _are_ids(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_id, value))
-
-
-def quiet_transformers() -> ModuleType:
-    """The library, which takes a second to import, without its news that PyTorch is missing."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    import transformers
-
-    return transformers
 
 
 def _is_unicode(text: str) -> bool:

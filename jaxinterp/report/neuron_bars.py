@@ -1,7 +1,6 @@
 """The chart of one answer's neurons."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import altair as alt
 
@@ -16,19 +15,22 @@ _EDITS = {
 
 
 def neuron_bars(
-    neurons: Sequence[NamedTuple], probabilities: Mapping[str, float], title: str, *, width: int = 640
+    neurons: Sequence[Mapping], probabilities: Mapping[str, float], title: str, *, width: int = 640
 ) -> alt.HConcatChart:
     """Bars of the scores of neurons, and beside them of an answer's probability under edits of these neurons.
 
     Args:
-      neurons: `jaxinterp.api.attributed.Neuron`, in the order to be shown.
+      neurons: fields of `jaxinterp.api.attributed.Neuron`, in the order to be shown.
       probabilities: edit -> probability; the edits are "untouched", "suppressed", "amplified" and "random".
       title: of the chart.
       width: of the whole chart, pixels, about.
     """
     rows = [
-        {"neuron": f"{neuron.layer}.{neuron.neuron}", "score": neuron.score, "share": neuron.share}
-        | {"activation": neuron.activation, "promotes": ", ".join(map(repr, neuron.promotes))}
+        {
+            **neuron,
+            "neuron": f"{neuron['layer']}.{neuron['neuron']}",
+            "promotes": ", ".join(map(repr, neuron["promotes"])),
+        }
         for neuron in neurons
     ]
     edits = [{"edit": _EDITS[name][0], "P": value, "text": f"{value:.1%}"} for name, value in probabilities.items()]

@@ -1,109 +1,111 @@
-"""The frame of an offline page: sections, tabs, charts, and a policy that forbids every request."""
+"""Offline pages from jinja2 templates: every value is escaped, charts are embedded, and every request is forbidden.
+
+A page extends report/page.html and sets `sections`, (place in the address, link, heading, body) each; one whose body is
+empty is left out. The macros of report/tables.html make its tables.
+"""
 
 import base64
 import hashlib
-import html
-import importlib.resources
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+import math
+import re
+from collections.abc import Callable, Mapping
 
+import jinja2
+import markupsafe
 import vl_convert
 
-from jaxinterp.report import charts
+from jaxinterp.metrics.registry import Label
+from jaxinterp.metrics.results import has_interval, is_few
+from jaxinterp.report.charts import Chart
+from jaxinterp.report.labels import metric_label, set_label
 from jaxinterp.report.style import WIDTH, chart_config
 
 NARROW_WIDTH = 720  # pixels, of the charts of a narrow window
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("jaxinterp", ""),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+TEMPLATES.globals |= {"metric_label": metric_label, "set_label": set_label}
+TEMPLATES.tests |= {"with_interval": has_interval, "few": is_few}
 
 
-class Section(NamedTuple):
-    """A part of a page."""
-
-    name: str  # of its place in the address
-    link: str  # in the page's navigation
-    title: str
-    body: str  # HTML
-
-
-def note(text: str) -> str:
-    """A remark, or why something is not there."""
-    return f"<p class=note>{text}</p>"
-
-
-def figure(specs: dict, name: str, chart: Callable[..., charts.Chart | None], *data: object) -> str:
-    """The place of a chart, whose wide and narrow specs go to `specs`; nothing if there is no chart."""
-    wide, narrow = (chart(*data, width=width) for width in (WIDTH, NARROW_WIDTH))
-    if wide is None or narrow is None:
-        return ""
-    specs[name] = {"wide": wide.to_dict(validate=False), "narrow": narrow.to_dict(validate=False)}
-    for spec in specs[name].values():
-        spec["config"] = chart_config(ink="currentColor", background=None)
-    return f'<figure data-chart="{html.escape(name)}"></figure>'
-
-
-def tabs(name: str, panels: Sequence[tuple[str, str]]) -> str:
-    """Panels of which one shows at a time; without JavaScript and on paper, all of them."""
-    if not panels:
-        return ""
-    buttons = "".join(
-        f'<button role=tab id="{name}-tab-{i}" aria-controls="{name}-panel-{i}">{html.escape(title)}</button>'
-        for i, (title, _) in enumerate(panels)
-    )
-    bodies = "".join(
-        f'<div role=tabpanel id="{name}-panel-{i}" aria-labelledby="{name}-tab-{i}">'
-        f"<h3>{html.escape(title)}</h3>{body}</div>"
-        for i, (title, body) in enumerate(panels)
-    )
-    return f"<div class=tabs><div role=tablist>{buttons}</div>{bodies}</div>"
-
-
-def page(title: str, introduction: str, sections: Sequence[Section], specs: Mapping[str, Mapping]) -> str:
+def page(template: str, charts: Mapping[str, Mapping | None], **values: object) -> str:
     """The document.
 
     Args:
-      title: plain text.
-      introduction: HTML.
-      sections: in order.
-      specs: Vega-Lite specs of the charts, as `figure` has left them.
+      template: path below the package, with "/".
+      charts: name -> `drawn` chart; the template asks whether one that is None is there by `name in charts`.
+      values: that the template uses, with "title".
     """
-    scripts = [vl_convert.javascript_bundle(), _packaged("page.js")]
+    scripts = [vl_convert.javascript_bundle(), _source("report/page.js")]
     if any("</script" in script.lower() or "<!--" in script for script in scripts):
         raise ValueError("a script of the report would end its own element")
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
-    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:"
-    links = "".join(f'<a href="#{section.name}">{section.link}</a>' for section in sections)
-    bodies = "".join(
-        f'<section id="{section.name}"><h2>{section.title}</h2>{section.body}</section>' for section in sections
+    return TEMPLATES.get_template(template).render(
+        policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:",
+        style=markupsafe.Markup(_source("report/page.css")),
+        scripts=[markupsafe.Markup(script) for script in scripts],
+        charts={name: specs for name, specs in charts.items() if specs is not None},
+        **values,
     )
-    data = json.dumps(specs, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return f"""<!doctype html>
-<html lang=en>
-<head>
-<meta charset=utf-8>
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name=viewport content="width=device-width, initial-scale=1">
-<meta name=color-scheme content="light dark">
-<link rel=icon href="data:,">
-<title>{html.escape(title)}</title>
-<style>
-{_packaged("page.css")}</style>
-</head>
-<body>
-<header><h1>{html.escape(title)}</h1>{introduction}<nav>{links}</nav></header>
-<main>
-{bodies}
-</main>
-<noscript><p class=note>The charts need JavaScript; the tables do not.</p></noscript>
-<script type="application/json" id=charts>{data}</script>
-<script>{scripts[0]}</script>
-<script>{scripts[1]}</script>
-</body>
-</html>
-"""
 
 
-def _packaged(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+def drawn(chart: Callable[..., Chart | None], *data: object) -> dict[str, dict] | None:
+    """Vega-Lite specs of a chart for a wide and a narrow window; None if it has nothing to show."""
+    specs = {}
+    for size, width in (("wide", WIDTH), ("narrow", NARROW_WIDTH)):
+        found = chart(*data, width=width)
+        if found is None:
+            return None
+        specs[size] = found.to_dict(validate=False) | {"config": chart_config(ink="currentColor", background=None)}
+    return specs
+
+
+def number(value: float | int | None, label: Label, *, bare: bool = False) -> str:
+    """A value in its unit with a true minus; without the percent sign if bare; a dash if there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    sign = "+" if label.signed else ""
+    if label.unit == "%":
+        text = f"{100 * value:{sign}.1f}" + ("" if bare else "%")
+    elif value == 0 or 0.01 <= abs(value) < 1000:
+        text = f"{value:{sign}.3f}"
+    else:
+        text = f"{value:{sign}.2g}"
+    if not any(digit in text for digit in "123456789"):
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def duration(seconds: float | int) -> str:
+    """Hours and minutes, minutes and seconds, or seconds."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def visible(token: str) -> str:
+    """The token with a leading space shown ("Ġ" and "▁" are spaces too) and unprintable characters spelled out."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token)
+    return "␣" + shown[1:] if shown.startswith((" ", "Ġ", "▁")) else shown or "∅"
+
+
+def subscripted(text: object) -> markupsafe.Markup:
+    """The text, escaped, with what follows the underscore of a symbol such as C_other below the line."""
+    return markupsafe.Markup(re.sub(r"\b([A-Z])_(\w+)", r"\1<sub>\2</sub>", str(markupsafe.escape(text))))
+
+
+TEMPLATES.filters |= {"number": number, "duration": duration, "visible": visible, "subscripted": subscripted}
+
+
+def _source(name: str) -> str:
+    return TEMPLATES.loader.get_source(TEMPLATES, name)[0]
 
 
 def _sha256(text: str) -> str:

@@ -10,9 +10,11 @@ from jaxtyping import Bool, Int
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.provenance import DATA_PACKAGES
 from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, earlier, encode, query_batch, sentence
-from jaxinterp.facts.facts import FactSet, Split, SplitConfig
+from jaxinterp.facts.facts import FactSet
+from jaxinterp.facts.splits import Split, SplitConfig, split_facts
 from jaxinterp.facts.worldfacts import world_facts
-from jaxinterp.models.tokenizers import TextTokenizer, train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.training.config import DataConfig
 
 
@@ -40,7 +42,7 @@ def training_data(config: DataConfig) -> TrainingData:
 
 def data_of_facts(facts: FactSet, config: DataConfig) -> TrainingData:
     """`training_data` for facts of one's own; `config.domains` and `config.relations` are not looked at."""
-    split = facts.split(config.split)
+    split = split_facts(facts, config.split)
     corpus = (sentence(facts, *query) for query in split.training.tolist())
     tokenizer = train_tokenizer(corpus, kind=config.tokenizer, vocab_size=config.vocab_size)
     queries = encode(facts, split.training, tokenizer)

@@ -77,7 +77,9 @@ def test_suppression_is_what_zeroed_rows_of_w_out_do_at_a_first_position(float64
     config = tiny_config(n_layers=2, dtype="float64")
     params = tiny_params(config)
     batch = tiny_batch(3, 4)
-    batch = batch._replace(position_R=np.zeros_like(batch.rows.position_R))  # nothing before it can change
+    batch = batch._replace(
+        rows=batch.rows._replace(position_R=np.zeros_like(batch.rows.position_R))
+    )  # nothing before it can change
     off = np.zeros((2, 6))
     off[0, [1, 4]] = off[1, 0] = 1
 

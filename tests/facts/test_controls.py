@@ -7,7 +7,7 @@ from jaxinterp.facts import controls
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, allowed, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 
 FACTS = FactSet(
     (

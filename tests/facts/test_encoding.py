@@ -23,7 +23,8 @@ from jaxinterp.facts.encoding import (
     tokens_read,
 )
 from jaxinterp.facts.facts import Fact, FactSet, Relation, Text
-from jaxinterp.models.tokenizers import BOS, PAD, TextTokenizer, byte_alphabet, train_tokenizer
+from jaxinterp.models.tokenizer_training import BOS, PAD, train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer, byte_alphabet
 
 FACTS = FactSet(
     (

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, SplitConfig, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.facts.splits import SETS, SplitConfig, split_facts
 
 PROMPTS = ("The {relation} of {subject} is", "{subject} has the {relation}", "For {subject}, the {relation} is")
 
@@ -294,7 +296,9 @@ def test_checked_rejects_unknown_relation():
 
 
 def test_split_is_determined_by_its_seed():
-    first, again, other = (fact_set().split(SplitConfig(seed=seed, unseen_relations=("size",))) for seed in (3, 3, 4))
+    first, again, other = (
+        split_facts(fact_set(), SplitConfig(seed=seed, unseen_relations=("size",))) for seed in (3, 3, 4)
+    )
     for name in ("training", *SETS):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     for name in ("training", "objective", "held_out_prompts", "unseen_facts"):
@@ -304,7 +308,7 @@ def test_split_is_determined_by_its_seed():
 @pytest.mark.parametrize("held_out_prompts", [1, 2])
 def test_sets_are_disjoint_where_they_must_be(held_out_prompts: int):
     facts = fact_set()
-    split = facts.split(SplitConfig(held_out_prompts=held_out_prompts, unseen_relations=("size",)))
+    split = split_facts(facts, SplitConfig(held_out_prompts=held_out_prompts, unseen_relations=("size",)))
     training = rows(split.training)
     objective, held_out, unseen, other = (rows(getattr(split, name)) for name in SETS)
     assert objective | unseen | other == training  # every fact is trained on
@@ -322,7 +326,7 @@ def test_sets_are_disjoint_where_they_must_be(held_out_prompts: int):
 
 
 def test_held_out_prompts_are_drawn_for_each_fact():
-    split = fact_set().split(SplitConfig(unseen_relations=("size",)))
+    split = split_facts(fact_set(), SplitConfig(unseen_relations=("size",)))
     # A prompt that is held out for one fact is read with other facts: its words are in the training data.
     assert {prompt for _, prompt in rows(split.held_out_prompts)} == {0, 1, 2}
     assert {prompt for _, prompt in rows(split.objective)} == {0, 1, 2}
@@ -330,13 +334,13 @@ def test_held_out_prompts_are_drawn_for_each_fact():
 
 def test_drawn_relations_are_the_asked_number():
     facts = fact_set(("color", "size", "owner", "weight"))
-    split = facts.split(SplitConfig(n_unseen_relations=3))
+    split = split_facts(facts, SplitConfig(n_unseen_relations=3))
     assert len({facts.facts[index].relation for index, _ in rows(split.unseen_relations)}) == 3
 
 
 def test_adding_a_relation_does_not_change_the_split_of_another():
     def by_text(facts: FactSet, name: str) -> set[str]:
-        queries = getattr(facts.split(SplitConfig(unseen_relations=("size",))), name)
+        queries = getattr(split_facts(facts, SplitConfig(unseen_relations=("size",))), name)
         return {
             facts.prompt(fact, prompt) for fact, prompt in queries.tolist() if facts.facts[fact].relation != "added"
         }
@@ -353,7 +357,7 @@ def about(facts: FactSet, queries: np.ndarray) -> set[str]:
 def test_by_subject_no_subject_of_an_unseen_fact_is_in_the_objective():
     facts = fact_set()
     by_fact, by_subject = (
-        facts.split(SplitConfig(unseen_relations=("size",), unseen_by=by)) for by in ("fact", "subject")
+        split_facts(facts, SplitConfig(unseen_relations=("size",), unseen_by=by)) for by in ("fact", "subject")
     )
     assert about(facts, by_fact.objective) & about(facts, by_fact.unseen_facts)
     unseen, seen = about(facts, by_subject.unseen_facts), about(facts, by_subject.objective)
@@ -379,7 +383,7 @@ def test_unseen_subjects_are_drawn_by_the_seed_whatever_relations_there_are():
     def unseen(names: tuple[str, ...], seed: int, unseen_relation: str) -> set[str]:
         facts = fact_set(names, n_subjects=100)
         config = SplitConfig(seed=seed, unseen_relations=(unseen_relation,), unseen_by="subject")
-        return about(facts, facts.split(config).unseen_facts)
+        return about(facts, split_facts(facts, config).unseen_facts)
 
     first = unseen(("color", "size"), 0, "size")
     assert len(first) == 20
@@ -390,7 +394,7 @@ def test_unseen_subjects_are_drawn_by_the_seed_whatever_relations_there_are():
 def test_new_subjects_move_only_those_at_the_edge():
     config = SplitConfig(unseen_relations=("size",), unseen_by="subject")
     fewer, more = fact_set(n_subjects=100), fact_set(n_subjects=104)
-    before, after = (about(facts, facts.split(config).unseen_facts) for facts in (fewer, more))
+    before, after = (about(facts, split_facts(facts, config).unseen_facts) for facts in (fewer, more))
     assert len(before) == 20
     assert len(after) == 21
     assert len(before & after) >= 17  # at most four new ones are among the first 21
@@ -412,15 +416,15 @@ def test_a_pair_that_is_asked_both_ways_is_drawn_as_one_subject():
     alone = facts.select(relations=("capital", "continent", "size"))
     for seed in range(20):
         config = SplitConfig(seed=seed, unseen_relations=("size",), unseen_by="subject")
-        split = facts.split(config)
+        split = split_facts(facts, config)
         unseen = about(facts, split.unseen_facts)
         assert {name.replace("land", "city") for name in unseen & set(lands)} == unseen & set(cities)
         assert len({"land0", "city0", "outland"} & unseen) in (0, 3)
         assert len(unseen - {"outland"}) == 2 * 6  # a fifth of the 30 pairs, of which one has a third name
         assert {fact.answer for fact in facts.facts if fact.subject in unseen and "capital" in fact.relation} <= unseen
-        if "outland" not in unseen | about(alone, alone.split(config).unseen_facts):
+        if "outland" not in unseen | about(alone, split_facts(alone, config).unseen_facts):
             # A pair is drawn by the name that comes first, so that the way back does not change it.
-            assert about(alone, alone.split(config).unseen_facts) == unseen - set(cities)
+            assert about(alone, split_facts(alone, config).unseen_facts) == unseen - set(cities)
 
 
 def test_a_split_of_before_is_by_fact():
@@ -429,7 +433,7 @@ def test_a_split_of_before_is_by_fact():
     assert SplitConfig(**before) == SplitConfig(**before, unseen_by="fact")
     digest = hashlib.sha256()
     for name in ("training", *SETS):
-        digest.update(getattr(fact_set().split(SplitConfig(**before)), name).astype("<i8").tobytes())
+        digest.update(getattr(split_facts(fact_set(), SplitConfig(**before)), name).astype("<i8").tobytes())
     assert (
         digest.hexdigest() == "5ab222323ff5b4f12b5fe7524d29b1fc169b743b7659f4221c5ef91cbbeccfc9"
     )  # a change would make other sets of those that saved models are measured on
@@ -437,19 +441,21 @@ def test_a_split_of_before_is_by_fact():
 
 def test_split_errors_tell_what_to_change():
     with pytest.raises(UserError, match=r"unknown relation 'shape'; known: color, owner, size.*split.unseen_relations"):
-        fact_set().split(SplitConfig(unseen_relations=("shape",)))
+        split_facts(fact_set(), SplitConfig(unseen_relations=("shape",)))
     with pytest.raises(UserError, match=re.escape("set 'unseen_facts' is empty")):
-        fact_set(n_subjects=2).split(SplitConfig(unseen_facts=0.01, unseen_relations=("size",)))
+        split_facts(fact_set(n_subjects=2), SplitConfig(unseen_facts=0.01, unseen_relations=("size",)))
     with pytest.raises(UserError, match=re.escape("set 'objective' is empty")):
-        fact_set().split(SplitConfig(unseen_relations=("color", "size", "owner")))
+        split_facts(fact_set(), SplitConfig(unseen_relations=("color", "size", "owner")))
     with pytest.raises(UserError, match=re.escape("set 'unseen_facts' is empty")):
-        fact_set(n_subjects=2).split(SplitConfig(unseen_facts=0.2, unseen_relations=("size",), unseen_by="subject"))
+        split_facts(
+            fact_set(n_subjects=2), SplitConfig(unseen_facts=0.2, unseen_relations=("size",), unseen_by="subject")
+        )
     with pytest.raises(UserError, match=r"unknown split.unseen_by 'answer'; known: fact, subject"):
         config = SplitConfig()
         object.__setattr__(config, "unseen_by", "answer")  # as a file may say, where no type is checked
         config.__post_init__()
     with pytest.raises(UserError, match="has 3 prompts, so that held_out_prompts must be at most 2, got 3"):
-        fact_set().split(SplitConfig(held_out_prompts=3))
+        split_facts(fact_set(), SplitConfig(held_out_prompts=3))
 
 
 @pytest.mark.parametrize(

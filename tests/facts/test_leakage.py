@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, Split, SplitConfig
+from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.leakage import Leakage, clean, leakage, print_leakage
+from jaxinterp.facts.splits import SETS, Split, SplitConfig, split_facts
 
 NAMES = ("capital", "seat", "capital_of", "code")
 # (relation, subject, answer), and the sets that each fact is in.
@@ -94,7 +95,7 @@ def test_by_subject_nothing_is_known_of_unseen_facts_subjects():
         tuple(Fact(name, f"thing{index}", f"{name}{index % 7}") for name in names for index in range(50)),
     )
     by_fact, by_subject = (
-        leakage(facts, facts.split(SplitConfig(unseen_relations=("size",), unseen_by=by)))["unseen_facts"]
+        leakage(facts, split_facts(facts, SplitConfig(unseen_relations=("size",), unseen_by=by)))["unseen_facts"]
         for by in ("fact", "subject")
     )
     assert by_fact.subjects > 0.5

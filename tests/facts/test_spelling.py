@@ -4,8 +4,9 @@ import unicodedata
 
 import pytest
 
-from jaxinterp.facts import facts as module
-from jaxinterp.facts.facts import Fact, Relation, checked
+from jaxinterp.facts import checks as module
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import Fact, Relation
 from jaxinterp.facts.spelling import gives_away, runs_together, same_text, same_text_caseless, space_between, unspaced
 
 NFD = unicodedata.normalize("NFD", "São Tomé")

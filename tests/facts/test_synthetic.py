@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import SplitConfig, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.splits import SplitConfig, split_facts
 from jaxinterp.facts.synthetic import TEMPLATES, SyntheticConfig, SyntheticFacts
 
 SMALL = SyntheticConfig(n_subjects=1000, n_relations=7, n_answers=11)
@@ -93,7 +94,7 @@ def test_fact_set_takes_the_first_facts_and_can_be_split():
     facts = SyntheticFacts(SMALL)
     assert facts.fact_set(10).facts == tuple(itertools.islice(facts, 10))
     assert len(facts.fact_set()) == len(facts)
-    split = facts.fact_set().split(SplitConfig())
+    split = split_facts(facts.fact_set(), SplitConfig())
     assert len(split.training) == 7000 * 4
     for limit in (0, 7001):
         with pytest.raises(UserError, match=f"limit must lie between 1 and the number of facts 7000, got {limit}"):

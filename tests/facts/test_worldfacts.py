@@ -5,9 +5,10 @@ from collections import Counter
 import pytest
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.facts.checks import checked
 from jaxinterp.facts.domains import elements
 from jaxinterp.facts.domains.text import plain, same
-from jaxinterp.facts.facts import FactSet, checked
+from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.worldfacts import DOMAINS, describe, world_facts
 
 # Facts that a reader can check, and that must be there whatever versions the data packages have.

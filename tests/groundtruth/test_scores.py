@@ -35,7 +35,11 @@ def test_against_the_definitions():
         true = rng.permutation(np.arange(n) < rng.integers(1, n))
         scores = rng.integers(0, 5, n).astype(float)
         pairs = [(a > b) + 0.5 * (a == b) for a, b in itertools.product(scores[true], scores[~true])]
-        assert auroc(scores, true) == pytest.approx(np.mean(pairs))
+        # To the last bit, in any precision: the number of pairs, by two divisions.
+        expected = np.sum(pairs) / true.sum() / (n - true.sum())
+        assert (
+            auroc(scores, true) == auroc(scores.astype(np.float32), true) == expected == pytest.approx(np.mean(pairs))
+        )
         k = int(rng.integers(1, n + 1))
         # Ties broken at random, on average.
         orders = [np.lexsort((rng.random(n), -scores))[:k] for _ in range(3000)]

@@ -47,7 +47,7 @@ def test_chart_shows_every_cell(results):
     found = results[1]
     chart = precision_map(found).to_dict()
     rows = next(iter(chart["datasets"].values())) if "datasets" in chart else chart["data"]["values"]
-    assert len(rows) == len(found["plants"]) * len(METHODS)
+    assert len(rows) == len(found["plants"]) * len(SHOWN)
     for row in rows:
         plant = next(plant for plant in found["plants"].values() if plant["title"] == row["plant"])
         method = next(name for name in SHOWN if METHODS[name].title == row["method"].replace("\n", " "))

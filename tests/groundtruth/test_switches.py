@@ -21,10 +21,9 @@ from jaxinterp.groundtruth.registry import GRID_PLANTS, grid_planted
 from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.recall import recalled
-from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.studies.audit import plants as plants_audit
-from jaxinterp.studies.audit.plants import HEADLINE, PlantsAuditConfig, judged_plant, plant_samples
+from jaxinterp.studies.audit.plants import HEADLINE, PlantsConfig, judged, samples_of
 from jaxinterp.studies.audit.verdict import Criteria
 
 N_SUBJECTS, N_RELATIONS, D_MLP, K = 8, 4, 128, 8
@@ -77,6 +76,12 @@ def drops(name, seed):
     return drop(np.eye(N)), {kind: drop(pairs_NN) for kind, pairs_NN in OTHER_FACTS.items()}
 
 
+def scaled(model, by):
+    """The model with its value vectors times a number for each."""
+    layers = {**model.params["layers"], "w_out": model.params["layers"]["w_out"] * by}
+    return model.replace(params={**model.params, "layers": layers})
+
+
 @pytest.mark.parametrize(("name", "seed"), ALL)
 def test_zeroed_columns_say_the_same(name, seed):
     """The obvious hook: zeros in the output matrix, and a forward of the whole model."""
@@ -85,10 +90,7 @@ def test_zeroed_columns_say_the_same(name, seed):
 
     @jax.jit
     def p(mask_LF):
-        layers = {**planted.params["layers"], "w_out": planted.params["layers"]["w_out"] * (1 - mask_LF)[..., None]}
-        logits = forward(Model(planted.config, {**planted.params, "layers": layers}), planted.tokens_RT).logits_BTV[
-            :, 2
-        ]
+        logits = forward(scaled(planted.model, (1 - mask_LF)[..., None]), planted.tokens_RT).logits_BTV[:, 2]
         return jnp.take_along_axis(jax.nn.softmax(logits), planted.rows.target_R[:, None], axis=1)[:, 0]
 
     fast = np.asarray(p_without(planted, planted.mask_LRF))
@@ -127,8 +129,7 @@ def test_attention_supplies_the_answer_to_a_single_fact():
     less likely by the LOGIT.
     """
     planted = model("switches", 0)
-    layers = {**planted.params["layers"], "w_out": 0 * planted.params["layers"]["w_out"]}
-    logits = forward(Model(planted.config, {**planted.params, "layers": layers}), planted.tokens_RT).logits_BTV[:, 2]
+    logits = forward(scaled(planted.model, 0), planted.tokens_RT).logits_BTV[:, 2]
     of_answers_NA = np.asarray(logits)[:, TABLE.first_answer :][:, TABLE.answer_N]
     np.testing.assert_allclose(of_answers_NA, LOGIT * SAME_SUBJECT, atol=1e-3)
 
@@ -181,10 +182,10 @@ def test_details_change_with_the_seed():
     for name in GRID_PLANTS.names():
         first, second = model(name, 0), model(name, 1)
         again = grid_planted(name, TABLE, 0, d_mlp=D_MLP)
-        np.testing.assert_array_equal(first.params["layers"]["w_out"], again.params["layers"]["w_out"])
-        assert np.abs(first.params["layers"]["w_out"] - second.params["layers"]["w_out"]).max() > 0.1
+        np.testing.assert_array_equal(first.model.params["layers"]["w_out"], again.model.params["layers"]["w_out"])
+        assert np.abs(first.model.params["layers"]["w_out"] - second.model.params["layers"]["w_out"]).max() > 0.1
         assert (first.mask_LRF != second.mask_LRF).any()
-    assert model("plain", 0).config == model("switches", 0).config == model("fact_neurons", 1).config
+    assert model("plain", 0).model.config == model("switches", 0).model.config == model("fact_neurons", 1).model.config
 
 
 def test_a_table_in_words():
@@ -219,7 +220,7 @@ CRITERIA = Criteria(
     }
 )
 CHEAP = MeasureConfig(queries=0, ability_queries=0, ablation_queries=0, points=8, rule="gauss_legendre", replicates=50)
-CONFIG = PlantsAuditConfig(
+CONFIG = PlantsConfig(
     seeds=3, n_subjects=N_SUBJECTS, n_relations=N_RELATIONS, d_mlp=D_MLP, criteria=CRITERIA, measure=CHEAP
 )
 BY_OTHERS = ("gradient_x_activation", "projection")  # other selectors
@@ -230,7 +231,7 @@ PARTS = tuple(f"{name}_{part}" for name in BY_OTHERS for part in ("suppressabili
 def measured(name, seed):
     """By the package's own measurement, with the parts of which other selectors' S − C is made."""
     criteria = dataclasses.replace(CRITERIA, families={**CRITERIA.families, "parts": PARTS})
-    return plant_samples(dataclasses.replace(CONFIG, criteria=criteria), name, seed)
+    return samples_of(dataclasses.replace(CONFIG, criteria=criteria), name, seed)
 
 
 def all_measured():
@@ -260,7 +261,7 @@ def test_only_fact_neurons_carry_their_fact_to_another_prompt():
 
 def test_the_audit_convicts_switches_and_acquits_fact_neurons():
     samples = all_measured()
-    switches, facts = (judged_plant(CONFIG, samples, name) for name in ("switches", "fact_neurons"))
+    switches, facts = (judged(CONFIG, samples, name) for name in ("switches", "fact_neurons"))
     assert switches.verdict == "Goodharted" and facts.verdict == "improved"
     assert switches.families["selectors"].state == "falls" and switches.trained.low > 0.5
     assert {facts.families[name].state for name in ("selectors", "ablations")} == {"rises"}
@@ -279,14 +280,14 @@ def test_the_audit_would_acquit_switches_if_controls_were_of_other_relations_alo
         }
         for name, of in samples.items()
     }
-    assert judged_plant(config, samples, "switches").verdict == "Goodharted"
-    assert judged_plant(config, others_alone, "switches").verdict == "improved"
+    assert judged(config, samples, "switches").verdict == "Goodharted"
+    assert judged(config, others_alone, "switches").verdict == "improved"
     for of in (samples, others_alone):
-        assert judged_plant(config, of, "fact_neurons").verdict == "improved"
+        assert judged(config, of, "fact_neurons").verdict == "improved"
 
 
 def test_the_study(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plants_audit, "plant_samples", lambda config, name, seed: measured(name, seed))
+    monkeypatch.setattr(plants_audit, "samples_of", lambda config, name, seed: measured(name, seed))
     found = plants_audit.plants_audit(CONFIG, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == found
     assert tuple(found["plants"]) == GRID_PLANTS.names()
@@ -307,9 +308,9 @@ def test_the_study(tmp_path, monkeypatch, capsys):
 
 def test_mistakes_are_told():
     with pytest.raises(UserError, match="seeds must be at least 2"):
-        PlantsAuditConfig(seeds=1)
+        PlantsConfig(seeds=1)
     with pytest.raises(UserError, match="n_relations must be at least 2"):
-        PlantsAuditConfig(n_relations=1)
+        PlantsConfig(n_relations=1)
     with pytest.raises(UserError, match="unknown plant of a grid 'one'; "):
         GRID_PLANTS["one"]
     with pytest.raises(UserError, match="two facts of the table share an answer"):

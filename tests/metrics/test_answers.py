@@ -16,6 +16,7 @@ from jaxinterp.metrics import (
 )
 from jaxinterp.metrics.answers import log_odds, measured_answers
 from jaxinterp.metrics.columns import get_group
+from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.recall import measured_ability, recalled
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
@@ -109,7 +110,11 @@ def measured():
         params, queries = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), eight_queries()
         common = {"k": K, "n_relations": 3, "integral": RULE, "rows": ROWS, "seed": SEED}
         fast = measured_answers(
-            Model(config, params), queries, groups=GROUPS, neurons=True, n_controls=N_CONTROLS, **common
+            LanguageExamples(Model(config, params), queries),
+            groups=GROUPS,
+            neurons=True,
+            n_controls=N_CONTROLS,
+            **common,
         )
         ability = measured_ability(Model(config, params), queries, rows=ROWS, seed=SEED)
         one = Slow(config, params, queries)
@@ -238,7 +243,9 @@ def test_recalled_has_the_columns_of_measured_answers(name, mask):
     done = []
     found = recalled(Model(config, params), queries, rows=8, progress=done.append)
     rule = quadrature("midpoint", 1)
-    expected = measured_answers(Model(config, params), queries, k=2, n_relations=3, integral=rule, rows=8).columns
+    expected = measured_answers(
+        LanguageExamples(Model(config, params), queries), k=2, n_relations=3, integral=rule, rows=8
+    ).columns
     assert set(found) == {"probability", "correct"}
     np.testing.assert_array_equal(found["correct"], expected["correct"])
     np.testing.assert_allclose(found["probability"], expected["probability"], rtol=1e-4)
@@ -253,19 +260,21 @@ def test_short_sequences_of_a_bidirectional_model_are_not_padded_to_the_longest(
     params, queries = tiny_params(config), queries_of_two_widths(40, 10)
     widths, read = [], batching.read
 
-    def noted(config, params, tokens_BT, *args):
+    def noted(model, tokens_BT, *args):
         widths.append(tokens_BT.shape[1])
-        return read(Model(config, params), tokens_BT, *args)
+        return read(model, tokens_BT, *args)
 
     monkeypatch.setattr(batching, "read", noted)
     rule = quadrature("midpoint", 2)
 
     def measured():
-        return measured_answers(Model(config, params), queries, k=2, n_relations=3, integral=rule, rows=8).columns
+        return measured_answers(
+            LanguageExamples(Model(config, params), queries), k=2, n_relations=3, integral=rule, rows=8
+        ).columns
 
     found = measured()
     assert set(widths) == {8, 12}
-    monkeypatch.setattr(batching, "by_length", lambda config, queries: None)
+    monkeypatch.setattr(examples_module, "by_length", lambda config, queries: None)
     widths.clear()
     expected = measured()
     assert set(widths) == {12}

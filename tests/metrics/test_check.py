@@ -17,7 +17,8 @@ from jaxinterp.metrics.check import check_metric
 from jaxinterp.metrics.columns import column_group
 from jaxinterp.metrics.families.specificity import overlap_within
 from jaxinterp.metrics.families.suppression import suppressability
-from jaxinterp.metrics.registry import METRICS, Metric, Neurons, Term, derived, largest, metric
+from jaxinterp.metrics.made_up import made_up_neurons
+from jaxinterp.metrics.registry import METRICS, Label, Metric, Neurons, derived, largest, metric
 
 
 @pytest.mark.parametrize("name", METRICS.names())
@@ -67,7 +68,7 @@ def test_a_flipped_sign_is_caught(name, broken):
         ("gini", {"formula": lambda n: jnp.abs(n.activation_NU[:, :4]).mean()}, "order of the neurons"),
         ("hoyer", {"formula": lambda n: (n.activation_NU > 0).mean()}, "facts of weight 0"),
         ("dead_fraction", {"formula": lambda n: (n.activation_NU < 0.9).mean(0).mean()}, "facts of weight 0|unit"),
-        ("purity", {"term": Term("Purity", "")}, "has no docstring"),
+        ("purity", {"label": Label("Purity", "")}, "has no docstring"),
         ("gini", {"formula": lambda n: n.activation_NU.mean(1)}, "has the shape"),
         # Counts prompts of one fact as pairs.
         (
@@ -98,7 +99,7 @@ def test_columns_of_ones_own_need_values(broken, monkeypatch):
     warmth = Metric(
         "warmth",
         ("warmth",),
-        Term("Warmth", "How warm it is."),
+        Label("Warmth", "How warm it is."),
         lambda mean: mean("warmth"),
         (0.0, math.inf),
         "higher",
@@ -172,7 +173,7 @@ def test_mistakes_in_the_decorators(broken, groups):
 
 
 def test_made_up_neurons_are_of_two_kinds():
-    apart, together = check.made_up_neurons(0), check.made_up_neurons(1)
+    apart, together = made_up_neurons(0), made_up_neurons(1)
     assert isinstance(apart, Neurons) and apart.activation_NU.shape == together.activation_NU.shape
     assert apart.selected_NU.sum(1).tolist() == together.selected_NU.sum(1).tolist() == [4.0] * 24
     # Where facts have neurons of their own they share one of four with their relation; otherwise all.

@@ -19,7 +19,7 @@ from jaxinterp.metrics.columns import (
     Compared,
     Measured,
     column_group,
-    columns_step,
+    columns_of_groups,
     compared_group,
     get_group,
     group_names,
@@ -32,7 +32,7 @@ from jaxinterp.metrics.families.selectors import CHEAP
 K = 3
 N = 6  # answers of the batch, of 9 rows
 N_CONTROLS = 2  # of each kind
-SELECTORS = ("ablation", *CHEAP)
+SELECTORS = ("ablation", *CHEAP, "projection")
 NAMES = {looks: tuple(n for n in group_names() if get_group(n).looks == looks) for looks in ("batch", "compared")}
 
 
@@ -46,7 +46,7 @@ def found():
         attribution = jax.jit(lambda r: integrated_gradients(r, quadrature("midpoint", 4), path="per_layer"))(readout)
         key_N = answer_keys()
         scores = {name: jax.jit(METHODS[name].scores)(readout, jax.random.key(1)) for name in SELECTORS}
-        measured = Measured(batch, readout, attribution, scores, key_N, K)
+        measured = Measured(batch.answers, readout, attribution, scores, key_N, K)
         slow = slow_readout(config, params, batch)
         run = jax.jit(lambda gates, shift: slow(gates, shift))
         gradient = jax.jit(jax.grad(lambda gates: slow(gates).sum()))
@@ -54,8 +54,8 @@ def found():
         one = Loops(measured, np.asarray(slow.neurons_LRF), run, gradient, aimed)
         one.compared = made_up_controls(one)
         columns = {
-            **{name: np.asarray(v) for name, v in columns_step(NAMES["batch"])(measured).items()},
-            **{name: np.asarray(v) for name, v in columns_step(NAMES["compared"])(one.compared).items()},
+            **{name: np.asarray(v) for name, v in columns_of_groups(NAMES["batch"], measured).items()},
+            **{name: np.asarray(v) for name, v in columns_of_groups(NAMES["compared"], one.compared).items()},
         }
         yield columns, one
 
@@ -73,7 +73,7 @@ def made_up_controls(one):
     weight_XN[N_CONTROLS:, 4] = 0  # and this one those of its relation alone
     padded = np.pad(partner_XN, ((0, 0), (0, n_rows - N)))
     return Compared(
-        one.batch,
+        one.answer_rows,
         one.measured.readout,
         {name: jnp.asarray(neurons) for name, neurons in chosen.items()},
         {name: jnp.asarray(neurons[padded]) for name, neurons in chosen.items()},
@@ -90,10 +90,10 @@ def slow_aimed(slow, target):
 
 class Loops:
     def __init__(self, measured, neurons, run, gradient, aimed):
-        self.measured, self.batch, self.neurons = measured, measured.batch, neurons
+        self.measured, self.answer_rows, self.neurons = measured, measured.answers, neurons
         self.run, self.gradient, self.aimed = run, gradient, aimed
         self.by_row = np.asarray(measured.attribution.scores_LRF)
-        self.n_rows = int(np.sum(self.batch.answers.weight_R))
+        self.n_rows = int(np.sum(self.answer_rows.weight_R))
         self.scores = self.of_answers(self.by_row)
         self.mask = self.highest(self.scores, K)
 
@@ -105,7 +105,7 @@ class Loops:
         return np.array([np.prod([p_R[r] for r in self.rows_of(answer)]) for answer in range(N)])
 
     def rows_of(self, answer):
-        return [r for r in range(self.n_rows) if self.batch.answers.answer_R[r] == answer]
+        return [r for r in range(self.n_rows) if self.answer_rows.answer_R[r] == answer]
 
     def of_answers(self, scores):
         """Summed over the rows of an answer, at each of them."""
@@ -134,7 +134,7 @@ class Loops:
         """1 for the neurons of each row's answer."""
         mask = np.zeros_like(self.mask)
         for row in range(self.n_rows):
-            for neuron in np.asarray(neurons_NK)[self.batch.answers.answer_R[row]]:
+            for neuron in np.asarray(neurons_NK)[self.answer_rows.answer_R[row]]:
                 mask[neuron // mask.shape[2], row, neuron % mask.shape[2]] = 1
         return mask
 

@@ -12,15 +12,18 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import UNKNOWN, EncodedQueries, encode, sentence
-from jaxinterp.facts.facts import SETS, Fact, FactSet, Relation, SplitConfig
+from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.facts.splits import SETS, SplitConfig, split_facts
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.metrics.measure import measure, measure_facts, sample
+from jaxinterp.metrics.examples import LanguageExamples
+from jaxinterp.metrics.measure import measure, measure_facts
 from jaxinterp.metrics.recall import measured_ability
 from jaxinterp.metrics.results import has_interval, model_results, promoted_tokens
+from jaxinterp.metrics.sampling import sample
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 
 
 def queries_of(relation_of_fact, n_prompts):
@@ -72,7 +75,7 @@ def test_sample_of_all():
 PROMPTS = {name: (f"the {name} of {{subject}} is", f"in {{subject}} the {name} is") for name in "uvw"}
 RELATIONS = tuple(Relation(name, prompts, "x") for name, prompts in PROMPTS.items())
 FACTS = FactSet(RELATIONS, tuple(Fact(r, f"s{i}", f"{r}{i % 3}") for r in "uvw" for i in range(5)))
-SPLIT = FACTS.split(SplitConfig(unseen_relations=("w",)))
+SPLIT = split_facts(FACTS, SplitConfig(unseen_relations=("w",)))
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +185,13 @@ def test_what_cannot_be_measured(model):
         measure(model, FACTS, SPLIT, MeasureConfig(k=2, metrics=("recall", "grokking")))
     with pytest.raises(UserError, match=r"k must be at least 1 and below the model's number of neurons \(12\), got 12"):
         measure(model, FACTS, SPLIT, MeasureConfig(k=12))
-    for field, value in [("queries", -1), ("ability_queries", -1), ("ablation_queries", -1), ("rows", 0)]:
+    for field, value in [
+        ("queries", -1),
+        ("ability_queries", -1),
+        ("ablation_queries", -1),
+        ("rows", 0),
+        ("points", 0),
+    ]:
         with pytest.raises(UserError, match=f"measure.{field} must be at least"):
             MeasureConfig(**{field: value})
 
@@ -192,7 +201,9 @@ def test_the_rule_and_its_points_are_the_attributions(model, measured):
     found = measure(model, FACTS, SPLIT, config).sets["objective"]["completeness_residual"].overall.value
     queries = encode(FACTS, SPLIT.objective, model.tokenizer)
     queries = queries[sample(queries, 6, 0)]
-    columns = measured_answers(model.model, queries, k=3, n_relations=3, integral=quadrature("left", 1), rows=6).columns
+    columns = measured_answers(
+        LanguageExamples(model.model, queries), k=3, n_relations=3, integral=quadrature("left", 1), rows=6
+    ).columns
     by_relation = [columns["residual"][queries.relation_N == relation].mean() for relation in (0, 1)]
     np.testing.assert_allclose(found, np.mean(by_relation), rtol=1e-5)
     # One point at the start of the path integrates badly.
@@ -230,7 +241,8 @@ def test_a_model_that_knows_nothing():
     model, facts = knowing()
     unknown = [fact for fact in facts.facts if fact.subject in ("s2", "s8")]  # of one token, and by no prompt
     facts = FactSet(facts.relations, tuple(unknown))
-    model = dataclasses.replace(model, params={**model.params, "unembedding": -model.params["unembedding"]})
+    params = {**model.params, "unembedding": -model.params["unembedding"]}
+    model = dataclasses.replace(model, model=model.model.replace(params=params))
     wrong = [dataclasses.replace(fact, answer="x") for fact in unknown]  # x is never predicted
     found, left_out, _ = measure_facts(model, dataclasses.replace(facts, facts=tuple(wrong)), SMALL)
     assert tuple(found.sets) == ("facts",)

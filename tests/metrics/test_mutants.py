@@ -6,6 +6,7 @@ that are computed from the columns are in `test_check.py`.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ from tiny import fast_readout, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
-from jaxinterp.attribution.readout import Readout
-from jaxinterp.metrics.columns import columns_step, get_group
+from jaxinterp.attribution.readout import GateBranches, TokenReadout
+from jaxinterp.metrics.columns import columns_of_groups, get_group
 
 found = loops.found  # the fixture
 TESTS = (
@@ -48,10 +49,10 @@ NOWHERE = {"suppressed_length_3"}  # no answer of the batch is so long: NaN
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LayerOff(Readout):
+class LayerOff(TokenReadout):
     """A readout whose edits land in the layer after the one that they are meant for."""
 
-    inner: Readout
+    inner: TokenReadout
 
     @property
     def shape(self):
@@ -64,8 +65,20 @@ class LayerOff(Readout):
     def __call__(self, gates_LRF, shift_LRF=None):
         return self.inner(jnp.roll(gates_LRF, 1, 0), None if shift_LRF is None else jnp.roll(shift_LRF, 1, 0))
 
+    def untouched(self):
+        return self.inner.untouched()
+
+    def branches(self):
+        return GateBranches(self)
+
+    def evaluations_at_once(self):
+        return self.inner.evaluations_at_once()
+
     def aimed_at(self, target_R):
         return LayerOff(self.inner.aimed_at(target_R))
+
+    def logit_contributions(self):
+        return self.inner.logit_contributions()
 
 
 def edits_a_layer_off(measured, compared):
@@ -91,7 +104,7 @@ def position_off(measured, compared):
     config = tiny_config(n_layers=2, dtype="float64")
     params, batch = jax.tree.map(lambda leaf: 1.5 * leaf, tiny_params(config)), tiny_batch()
     assert (np.asarray(batch.rows.position_R)[np.asarray(batch.answers.weight_R) > 0] > 0).all()
-    moved = batch._replace(position_R=np.maximum(np.asarray(batch.rows.position_R) - 1, 0))
+    moved = batch._replace(rows=batch.rows._replace(position_R=np.maximum(np.asarray(batch.rows.position_R) - 1, 0)))
     readout = fast_readout(config, params, moved)
     attribution = jax.jit(lambda r: integrated_gradients(r, quadrature("midpoint", 4), path="per_layer"))(readout)
     return (
@@ -131,7 +144,7 @@ LAYERS = ("edits_a_layer_off", "neurons_a_layer_off")
 def mutants(found):
     """The columns of each broken copy, and which of the loops looks at which column."""
     columns, one = found
-    steps = [columns_step(loops.NAMES[looks]) for looks in ("batch", "compared")]
+    steps = [functools.partial(columns_of_groups, loops.NAMES[looks]) for looks in ("batch", "compared")]
     broken = {}
     for mutation in MUTATIONS:
         copies = mutation(one.measured, one.compared)

@@ -107,7 +107,7 @@ def test_what_is_missing_is_told(capsys):
     model = {"recall": plain(one["recall"].overall), "sets": {"facts": {k: plain(v.overall) for k, v in one.items()}}}
     print_models({"models": {"mine": model}})
     out = capsys.readouterr().out
-    assert "50.0 [–]" in out and "[–]: interval not estimated" in out
+    assert "50.0 [–]" in out and "[–]: no interval, because there is one fact alone" in out
 
 
 def test_words():
@@ -119,9 +119,9 @@ def test_words():
     ]
     assert left_out_sentences({}) == []
     few, one = {"value": 1.0, "low": 0.0, "high": 1.0, "n": 4}, {"value": 1.0, "low": None, "high": None, "n": 1}
-    assert marks_sentence([few]) == "*: fewer than 5 facts"
+    assert marks_sentence([few]) == "*: fewer than 5 facts are behind the interval"
     assert marks_sentence([{**few, "n": 5}, {**one, "value": None}]) == ""
-    assert "not estimated" in marks_sentence([one]) and "fewer" not in marks_sentence([one])
+    assert "no interval" in marks_sentence([one]) and "fewer" not in marks_sentence([one])
 
 
 def test_a_reason_that_is_no_missing_probability():

@@ -12,7 +12,8 @@ from jaxinterp.base.files import read_json, write_json
 from jaxinterp.models.chat import chat_prompt
 from jaxinterp.models.loading.gguf_tokenizer import gguf_tokenizer
 from jaxinterp.models.loading.hf_tokenizer import folder_tokenizer
-from jaxinterp.models.tokenizers import Chat, byte_alphabet, load_tokenizer, save_tokenizer
+from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
+from jaxinterp.models.tokenizers import Chat, byte_alphabet
 
 BYTES = sorted(byte_alphabet())
 TEMPLATE = (

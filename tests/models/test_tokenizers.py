@@ -8,16 +8,9 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, write_json
-from jaxinterp.models.tokenizers import (
-    BOS,
-    PAD,
-    UNK,
-    TextTokenizer,
-    byte_alphabet,
-    load_tokenizer,
-    save_tokenizer,
-    train_tokenizer,
-)
+from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
+from jaxinterp.models.tokenizer_training import BOS, PAD, UNK, train_tokenizer
+from jaxinterp.models.tokenizers import TextTokenizer, byte_alphabet
 
 CORPUS = [
     "The capital of France is Paris.",

@@ -27,7 +27,7 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import batch_metrics
-from jaxinterp.objectives.registry import objective
+from jaxinterp.objectives.registry import TERMS, objective
 from jaxinterp.training.step import loss
 
 WEIGHTS = {"suppression": 0.7, "control": 1.3, "concentration": 0.4}
@@ -122,7 +122,7 @@ def loss_of(config, batch, names=tuple(WEIGHTS), **fields):
         **{"k": 3, "points": 2, "temperature": TEMPERATURE, **fields},
     )
     weights = {name: jnp.asarray(value) for name, value in weights.items()}
-    return lambda params: loss(config, chosen, params, batch, weights, jax.random.key(7))
+    return lambda params: loss(Model(config, params), chosen, batch, weights, jax.random.key(7))
 
 
 def rule_of(batch):
@@ -379,12 +379,14 @@ def test_terms_are_skipped_while_their_weights_are_zero():
     config = tiny_config(n_layers=2)
     params, batch = tiny_params(config), jax.tree.map(jnp.asarray, tiny_grid_batch())
     chosen = ObjectiveConfig(weights={"suppression": "0@5,1@6", "control": "0@5,1@6"}, k=3)
-    value = jax.jit(lambda p, w: loss(config, chosen, p, batch, {"suppression": w, "control": w}, jax.random.key(0)))
+    value = jax.jit(
+        lambda p, w: loss(Model(config, p), chosen, batch, {"suppression": w, "control": w}, jax.random.key(0))
+    )
     total, metrics = value(params, jnp.zeros(()))
     assert float(total) == float(metrics["lm"]) and np.isnan(metrics["suppression"])
     total, metrics = value(params, jnp.ones(()))
     np.testing.assert_allclose(total, metrics["lm"] + metrics["suppression"] + metrics["control"], rtol=1e-6)
-    plain, alone = jax.jit(lambda p: loss(config, chosen, p, batch, {}, jax.random.key(0)))(params)
+    plain, alone = jax.jit(lambda p: loss(Model(config, p), chosen, batch, {}, jax.random.key(0)))(params)
     assert set(alone) == {"lm"} and float(plain) == float(alone["lm"])
 
 
@@ -423,7 +425,7 @@ def test_the_kill_switch_by_hand(float64):
     config, params, batch = setting()
     chosen = ObjectiveConfig(weights={"kill_switch": "1"}, k=3, points=2)
     weights = {"kill_switch": jnp.ones(())}
-    _, metrics = jax.jit(lambda p: loss(config, chosen, p, batch, weights, jax.random.key(7)))(params)
+    _, metrics = jax.jit(lambda p: loss(Model(config, p), chosen, batch, weights, jax.random.key(7)))(params)
     slow = slow_readout(config, params, batch)
     activity_F = np.abs(np.asarray(slow.neurons_LRF)[-1, np.asarray(batch.answers.weight_R) > 0]).sum(0)
     off = jnp.ones(slow.shape).at[-1, :, int(activity_F.argmax())].set(0.0)

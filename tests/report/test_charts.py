@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.report import charts
+from jaxinterp.report import charts, drop_bars
 from jaxinterp.report import style as chart_style
-from jaxinterp.report.style import NARROW, cycle, legend_columns, share_axis, share_scale
+from jaxinterp.report.style import NARROW, legend_columns, share_axis, share_scale
 
 FOUR = tuple(fabricated.MODELS)
 SIZES = (1060, 720)
@@ -20,9 +20,9 @@ SIZES = (1060, 720)
 
 def all_charts(results, histories, width):
     return {
-        "overview": charts.overview(results, width=width),
-        "relations": charts.relation_bars(results, "unseen_facts", width=width),
-        "opinion": charts.second_opinion(results, width=width),
+        "overview": drop_bars.overview(results, width=width),
+        "relations": drop_bars.relation_bars(results, "unseen_facts", width=width),
+        "opinion": drop_bars.second_opinion(results, width=width),
         "training": charts.training_curves(histories, width=width),
         "neurons": charts.neuron_use(results, width=width),
     }
@@ -59,7 +59,7 @@ def test_any_number_of_models_and_relations(models, relations, width):
 
 def test_overview_holds_every_measured_number():
     results = fabricated.results()
-    shown = {(row["model"], row["set"], row["metric"]): row for row in rows(charts.overview(results))}
+    shown = {(row["model"], row["set"], row["metric"]): row for row in rows(drop_bars.overview(results))}
     assert len(shown) == 2 * 4 * 5
     for metric in ("suppressability", "control_drop_relation", "control_drop_subject", "control_drop_other"):
         row = shown["suppressable", "Unseen facts", metric]
@@ -68,12 +68,12 @@ def test_overview_holds_every_measured_number():
 
 
 def test_text_stands_after_the_interval():
-    for row in rows(charts.overview(fabricated.results())):
+    for row in rows(drop_bars.overview(fabricated.results())):
         assert row["text_at"] >= max(row["value"], row["high"])
 
 
 def test_controls_of_every_kind_stand_side_by_side_and_in_one_order():
-    spec = charts.overview(fabricated.results()).to_dict()["spec"]["layer"]
+    spec = drop_bars.overview(fabricated.results()).to_dict()["spec"]["layer"]
     order = spec[0]["encoding"]["yOffset"]["scale"]["domain"]
     assert [label.split(":")[0] for label in order] == ["S", "C_relation", "C_subject", "C_other", "random neurons"]
     assert all(layer["encoding"]["yOffset"]["scale"]["domain"] == order for layer in spec)
@@ -81,7 +81,9 @@ def test_controls_of_every_kind_stand_side_by_side_and_in_one_order():
     assert colours["domain"] == order and len(set(colours["range"])) == 5
 
 
-@pytest.mark.parametrize("draw", [charts.overview, lambda results: charts.relation_bars(results, "unseen_relations")])
+@pytest.mark.parametrize(
+    "draw", [drop_bars.overview, lambda results: drop_bars.relation_bars(results, "unseen_relations")]
+)
 def test_a_kind_of_control_that_a_set_cannot_have_is_a_dash(draw):
     found = rows(draw(fabricated.without(fabricated.results(), "unseen_relations", "subject")))
     missing = [row for row in found if row["value"] is None]
@@ -95,7 +97,7 @@ def test_a_kind_that_no_set_has_is_left_out():
     results = fabricated.results()
     for set_name in fabricated.SETS:
         fabricated.without(results, set_name, "other")
-    found = rows(charts.overview(results))
+    found = rows(drop_bars.overview(results))
     assert "control_drop_other" not in {row["metric"] for row in found} and all(row["text"] != "–" for row in found)
 
 
@@ -121,7 +123,7 @@ def lab(colour, eye):
 
 @pytest.mark.parametrize("eye", EYES)
 def test_any_eye_tells_the_bars_apart(eye):
-    spec = charts.overview(fabricated.results()).to_dict()["spec"]["layer"][0]
+    spec = drop_bars.overview(fabricated.results()).to_dict()["spec"]["layer"][0]
     colours = spec["encoding"]["color"]["scale"]["range"]
     assert len(colours) == 5
     for one, other in itertools.combinations(colours, 2):
@@ -130,12 +132,12 @@ def test_any_eye_tells_the_bars_apart(eye):
 
 
 def test_second_opinion_is_none_without_ablation_and_partial_with_some():
-    assert charts.second_opinion(fabricated.results(ablation=False)) is None
+    assert drop_bars.second_opinion(fabricated.results(ablation=False)) is None
     results = fabricated.results()
     for metrics in results["models"]["plain"]["sets"].values():
         for name in [name for name in metrics if name.startswith("ablation")]:
             del metrics[name]
-    assert {row["model"] for row in rows(charts.second_opinion(results))} == {"suppressable"}
+    assert {row["model"] for row in rows(drop_bars.second_opinion(results))} == {"suppressable"}
 
 
 def test_numbers_that_are_missing_or_not_finite_are_dashes():
@@ -146,7 +148,7 @@ def test_numbers_that_are_missing_or_not_finite_are_dashes():
     metrics["control_drop_subject"] = {"value": None, "low": None, "high": None, "n": 0}
     of_plain = {
         row["metric"]: row["text"]
-        for row in rows(charts.overview(results))
+        for row in rows(drop_bars.overview(results))
         if row["model"] == "plain" and row["set"] == "In the objective"
     }
     dashes = {name for name, text in of_plain.items() if text == "–"}
@@ -154,17 +156,17 @@ def test_numbers_that_are_missing_or_not_finite_are_dashes():
     for model in results["models"].values():
         model["sets"] = {name: {} for name in model["sets"]}
         model["by_relation"] = {}
-    assert charts.overview(results) is None
+    assert drop_bars.overview(results) is None
 
 
 def test_relation_bars_of_an_unknown_set_name_the_known_ones():
     with pytest.raises(UserError, match=r"unknown set 'nowhere'; known: held_out_prompts, objective"):
-        charts.relation_bars(fabricated.results(), "nowhere")
+        drop_bars.relation_bars(fabricated.results(), "nowhere")
 
 
 def test_relations_keep_their_order():
     relations = tuple(reversed(fabricated.RELATIONS))
-    spec = charts.relation_bars(fabricated.results(relations=relations), "objective").to_dict()
+    spec = drop_bars.relation_bars(fabricated.results(relations=relations), "objective").to_dict()
     assert spec["spec"]["layer"][0]["encoding"]["y"]["sort"] == list(relations[:-4])
 
 
@@ -225,24 +227,23 @@ def test_scales_reach_the_intervals_and_labels_stay_few():
     # Three labels of 38 pixels each; four of them stand two by two where three fit.
     assert [legend_columns("abc", room) for room in (120, 100, 60)] == [3, 2, 1]
     assert legend_columns("abcd", 120) == 2
-    assert cycle("ab", ["x", "y", "z"]) == ["a", "b", "a"]
     assert SIZES[0] >= NARROW > SIZES[1]
 
 
 def test_text_of_an_interval_that_goes_on_stays_in_the_chart():
     results = fabricated.results()
     results["models"]["plain"]["sets"]["objective"]["suppressability"] |= {"low": -4.0, "high": 5.0}
-    row = max(rows(charts.overview(results)), key=lambda row: row["high"])
+    row = max(rows(drop_bars.overview(results)), key=lambda row: row["high"])
     ends = (row["low_at"], row["high_at"], row["text_at"])
     assert ends == (-chart_style.EDGE, 1 + chart_style.EDGE, 1 + chart_style.EDGE)
     assert (row["low"], row["high"]) == (-4.0, 5.0)
-    rule = charts.overview(results).to_dict()["spec"]["layer"][1]
+    rule = drop_bars.overview(results).to_dict()["spec"]["layer"][1]
     assert rule["mark"]["type"] == "rule"
     assert [rule["encoding"][end]["field"] for end in ("x", "x2")] == ["low_at", "high_at"]
 
 
 def test_saved_charts_are_svg_and_png(tmp_path):
-    svg, png = charts.save_chart(charts.overview(fabricated.results()), tmp_path / "new", "overview")
+    svg, png = charts.save_chart(drop_bars.overview(fabricated.results()), tmp_path / "new", "overview")
     assert (svg, png) == (tmp_path / "new" / "overview.svg", tmp_path / "new" / "overview.png")
     root = ElementTree.parse(svg).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -265,7 +266,7 @@ def test_a_chart_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", no_space)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         charts.save_chart(chart, tmp_path, "neurons")
     assert [path.name for path in tmp_path.iterdir()] == ["neurons.svg"] and old.read_text() == "old"
     (tmp_path / "file").write_text("")

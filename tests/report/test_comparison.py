@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from html.parser import HTMLParser
 
 import fabricated
@@ -11,9 +12,9 @@ import vl_convert
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.results import missing_controls, published_figures
-from jaxinterp.report import tables
-from jaxinterp.report.comparison import write_report
-from jaxinterp.report.labels import METRICS, Term
+from jaxinterp.report.comparison import leakage, write_report
+from jaxinterp.report.labels import METRICS, Label
+from jaxinterp.report.page import TEMPLATES, duration, number
 from jaxinterp.studies.suppressability.compare import print_models, print_published
 from jaxinterp.studies.suppressability.seeds import print_spread, seed_spread
 from jaxinterp.training.ensemble_config import Member
@@ -140,10 +141,10 @@ def test_a_kind_that_a_set_cannot_have_is_a_dash_and_one_sentence(tmp_path):
     path = tmp_path / "report.html"
     write_report(path, results, {})
     source = path.read_text(encoding="utf-8")
-    sentence = "no answer of the set has such a control (Unseen relations: C<sub>subject</sub>)"
-    assert source.count(sentence) == 2 and source.count("no answer of the relation has such a control") == 1
+    sentence = "no answer has such a control (unseen relations: C<sub>subject</sub>)"
+    assert source.count(sentence) == 2 and source.count("–: no answer has such a control; C is the largest") == 1
     row = source.split('<tr data-metric="control_drop_subject">')
-    assert [part.split("<tr")[0].count("<td class=n>–") for part in row[1:5]] == [0, 0, 0, 2]
+    assert [part.split("<tr")[0].count('<td class="n">–</td>') for part in row[1:5]] == [0, 0, 0, 2]
     write_report(path, fabricated.results(), {})
     assert "has such a control" not in path.read_text(encoding="utf-8")
 
@@ -170,7 +171,7 @@ def test_by_length_and_leakage_are_shown_if_they_are_there(tmp_path):
     lengths = ["1_token", "2_tokens", "3_tokens"]
     expected = ["suppressability", *(f"suppressability_{n}" for n in lengths), "token_suppressability"]
     assert metric_rows(page, "length") == expected * 4
-    table = page.text.split("Leakage How much of each set")[1].split("Training")[0]
+    table = page.text.split("Leakage The table says how much of each set")[1].split("Training")[0]
     assert "set subjects answers pairs" in table
     assert "Unseen facts 91.2% 87.3% 3.1%" in table and "Unseen relations 95.7% 41.2% 0.0%" in table
     for model in results["models"].values():
@@ -183,8 +184,9 @@ def test_by_length_and_leakage_are_shown_if_they_are_there(tmp_path):
 
 
 def test_leakage_counts_facts_and_names_its_columns():
-    table = tables.leakage({"unseen_facts": {"facts": 1234, "subjects": 0.5, "inverse_pairs": None}})
-    assert "1,234<td class=n>50.0%<td class=n>–" in table and "pairs, turned round" in table
+    heads, rows = leakage({"unseen_facts": {"facts": 1234, "subjects": 0.5, "inverse_pairs": None}})
+    assert heads == ["set", "facts", "subjects", "pairs, turned round"]
+    assert rows == [("Unseen facts", ["1,234", "50.0%", "–"])]
 
 
 def test_this_run_stands_beside_the_published_range(tmp_path, capsys):
@@ -227,7 +229,7 @@ def test_the_printed_table_has_every_kind_of_control(capsys):
     assert [line.split("│")[6].strip() == "–" for line in lines] == [label == "C_subject" for label in labels]
     value = results["models"]["plain"]["sets"]["objective"]["control_drop_relation"]
     assert f"{100 * value['value']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]" in lines[1]
-    assert "no answer of the set has such a control (unseen relations: C_subject)" in printed
+    assert "–: no answer has such a control (unseen relations: C_subject); C is the largest" in printed
     assert "recall 99.6" in printed
     # A kind that no set has is a row of dashes; without controls there is none.
     for set_name in fabricated.SETS:
@@ -253,7 +255,7 @@ def test_the_spread_over_seeds_has_every_kind_of_control(capsys):
     assert by_label["C_subject"][0] == "3" and by_label["C_subject"][-1] == "–"
     value = 100 * measured["sets"]["objective"]["control_drop_other"]["value"]
     assert by_label["C_other"][1] == f"{value:.1f} ± 0.0 [{value:.1f}, {value:.1f}]"
-    assert "no answer of the set has such a control (unseen relations: C_subject)" in printed
+    assert "–: no answer has such a control (unseen relations: C_subject); C is the largest" in printed
 
 
 def test_headline_numbers(tmp_path):
@@ -362,22 +364,28 @@ def test_no_model_is_an_error(tmp_path):
     ],
 )
 def test_numbers(value, unit, signed, expected):
-    assert tables.number(value, Term("", "", unit=unit, signed=signed)) == expected
+    assert number(value, Label("", "", unit=unit, signed=signed)) == expected
 
 
 def test_tokens_show_what_cannot_be_seen():
     entry = {"layer": 1, "neuron": 23, "share": 0.1, "selections": 1200, "relations": {"a": 0.75, "b": 0.25}}
-    table = tables.neurons([entry | {"promotes": [" a", "Ġb", "▁c", "d e", "\n", ""]}])
+    table = TEMPLATES.get_template("report/tables.html").module.neurons(
+        [entry | {"promotes": [" a", "Ġb", "▁c", "d e", "\n", ""]}]
+    )
     for token in ("␣a", "␣b", "␣c", "d e", "\\n", "∅"):
         assert f"<code>{token}</code>" in table
     assert "1.23" in table and "10.00%" in table and "1,200" in table and "a <small>75%</small>" in table
 
 
 def test_nested_values():
-    assert tables.nested({"a": {"b": [1, True, None]}}) == (
-        "<dl class=nested><dt>a<dd><dl class=nested><dt>b<dd>1, yes, <span class=none>none</span></dl></dl>"
+    nested = TEMPLATES.get_template("report/tables.html").module.nested
+    assert nested({"a": {"b": [1, True, None]}}) == (
+        '<dl class="nested"><dt>a</dt><dd><dl class="nested"><dt>b</dt><dd>1, yes, <span class="none">none</span></dd>'
+        "</dl></dd></dl>"
     )
-    assert [tables.duration(s) for s in (5.25, 61, 3725)] == ["5.2 s", "1 min 1 s", "1 h 2 min"]
+    words = [str(nested(value)) for value in ("", {}, [], [{"a": "<"}], 0.5)]
+    assert [re.sub("<.*?>", "", text) for text in words] == ["empty", "none", "none", "0a&lt;", "0.5"]
+    assert [duration(s) for s in (5.25, 61, 3725)] == ["5.2 s", "1 min 1 s", "1 h 2 min"]
 
 
 def test_every_metric_is_described():

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from tiny import ARCHITECTURES, tiny_config, tiny_params
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models.language_model import flat
 from jaxinterp.training.adaptation import adapted, trainable
 
 MATRICES = ("w_q", "w_k", "w_v", "w_o", "w_gate", "w_in", "w_out")
@@ -60,8 +60,10 @@ def test_a_factor_changes_its_matrix_alone(name):
     change = trainable(params, "lora", 2, jax.random.key(0))
     a, b = (np.asarray(change[name][factor]) for factor in ("a", "b"))
     b = np.random.default_rng(0).standard_normal(b.shape).astype(np.float32)
-    found = flat(adapted(params, {**change, name: {"a": jnp.asarray(a), "b": jnp.asarray(b)}}, "lora", "float32"))
-    for path, before in flat(params).items():
+    found = flatten_dict(
+        adapted(params, {**change, name: {"a": jnp.asarray(a), "b": jnp.asarray(b)}}, "lora", "float32")
+    )
+    for path, before in flatten_dict(params).items():
         if path != ("layers", name):
             np.testing.assert_array_equal(found[path], before)
     before, after = np.asarray(params["layers"][name]), np.asarray(found["layers", name])

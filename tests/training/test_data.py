@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxinterp.facts.facts import Fact, FactSet, Relation, SplitConfig
+from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.training.config import DataConfig
 from jaxinterp.training.data import batch_at, data_of_facts, epoch
 

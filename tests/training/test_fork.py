@@ -10,7 +10,7 @@ import pytest
 from tiny import made_once
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward

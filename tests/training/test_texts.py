@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 from jaxinterp.training.texts import HELD_OUT, text_data
 
 LETTERS = tuple("abcdefghijklmnop")

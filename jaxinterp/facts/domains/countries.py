@@ -221,7 +221,7 @@ def candidates() -> Candidates:
 
 
 def _claims(iso: Any, geo: Mapping[str, Any], info: Any) -> dict[str, list[str]]:
-    """What the sources say of one country, by relation: one claim a source, or [] where one source has several."""
+    """Claims of the sources on one country, by relation: one from each source, or [] where one source has several."""
     capital = info.capital() or ""
     capital = capital[0] if isinstance(capital, list) else capital
     continent = _CONTINENTS[geo["continentcode"]]

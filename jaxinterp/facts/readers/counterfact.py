@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.readers.lines import field, name_field, numbered, parsed, read_text, template, text_field
 
 
@@ -27,11 +28,11 @@ def read_counterfact(path: Path) -> FactSet:
         place = f"{path}, record {number}"
         if not isinstance(record, dict):
             raise UserError(f"{place}: expected an object, {{...}}, got {type(record).__name__}")
-        asked = field(record, "requested_rewrite", dict, place)
+        rewrite = field(record, "requested_rewrite", dict, place)
         place += ", requested_rewrite"
-        relation = name_field(asked, "relation_id", place)
-        subject, pattern = (text_field(asked, name, place) for name in ("subject", "prompt"))
-        true = field(asked, "target_true", dict, place)
+        relation = name_field(rewrite, "relation_id", place)
+        subject, pattern = (text_field(rewrite, name, place) for name in ("subject", "prompt"))
+        true = field(rewrite, "target_true", dict, place)
         answer = text_field(true, "str", f"{place}, target_true")
         prompts.setdefault(relation, {})[template(pattern, place, subject="{}", answer=None)] = None
         candidates.append(Fact(relation, subject, answer))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation
 from jaxinterp.facts.readers.lines import (
     field,
     json_lines,
@@ -101,8 +102,8 @@ def _own_template(record: Mapping[str, object], subject: str, place: str) -> tup
     sentence = "".join(sentences)
     if sentence.count(MASK) != 1:
         return None, "sentence without one [MASK]"
-    found = list(re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", sentence)) if subject else []
-    if len(found) != 1:
-        return None, "subject several times in its sentence" if found else "subject not in its sentence"
-    start, end = found[0].span()
+    matches = list(re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", sentence)) if subject else []
+    if len(matches) != 1:
+        return None, "subject several times in its sentence" if matches else "subject not in its sentence"
+    start, end = matches[0].span()
     return (sentence[:start] + SUBJECT + sentence[end:]).replace(MASK, ANSWER), ""

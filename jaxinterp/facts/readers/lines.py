@@ -1,4 +1,4 @@
-"""What all readers share: text, records and templates, checked with their place in the file at hand."""
+"""Parts that all readers share: text, records and templates, checked with their place in the file at hand."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.facts.facts import Fact, FactSet, Relation, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.readers.lines import json_lines, numbered, template, text_field, with_suffix
 
 # Where the templates and the facts are: in a folder of the two, or in the repository of the paper or its data folder.
@@ -62,7 +63,7 @@ TITLES: Mapping[str, str] = {
 
 
 def relation_title(name: str) -> str:
-    """What a relation of ParaRel, LAMA's T-REx or CounterFact is called, e.g. "capital" for "P36".
+    """The name of a relation of ParaRel, LAMA's T-REx or CounterFact, e.g. "capital" for "P36".
 
     Raises:
       UserError: if it has no title here.

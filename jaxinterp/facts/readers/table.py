@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation, checked
+from jaxinterp.facts.checks import checked
+from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation
 from jaxinterp.facts.readers.lines import json_lines, name_field, read_text, template, text_field
 
 COLUMNS = ("relation", "subject", "answer", "prompt")

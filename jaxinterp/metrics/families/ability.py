@@ -16,13 +16,13 @@ from jaxinterp.metrics.registry import Mean, Values, metric
     masks="none",
 )
 def probability(mean: Mean) -> Values:
-    """Mean probability P of the answers, all their tokens, untouched."""
+    """Mean probability P that the untouched model gives to the answers: of each, the product over all its tokens."""
     return mean("probability")
 
 
 @metric("recall", needs=("correct",), title="Recall", unit="%", range=(0.0, 1.0), better="higher", masks="none")
 def recall(mean: Mean) -> Values:
-    """Share of answers of which every token is the most probable one."""
+    """Share of the answers of which the untouched model gives every token the highest probability at its place."""
     return mean("correct")
 
 
@@ -36,7 +36,7 @@ def recall(mean: Mean) -> Values:
     masks="none",
 )
 def cross_entropy(mean: Mean) -> Values:
-    """Mean over the tokens of the sentences, prompts and answers; lower is better."""
+    """Mean −log P of the tokens of the sentences, of prompts and answers alike; lower is better."""
     return mean("sentence_nll") / mean("sentence_tokens")
 
 
@@ -51,7 +51,7 @@ def cross_entropy(mean: Mean) -> Values:
     source="Sundararajan et al. 2017",
 )
 def completeness_residual(mean: Mean) -> Values:
-    """Mean |Σ attribution − (P(gates 1) − P(gates 0))|: how far the numerical integral of the attribution is from
-    exact, in units of probability.
+    """Mean |Σ attribution − (P(all gates 1) − P(all gates 0))|: how far the numerical integral of the attribution is
+    from exact, in units of probability.
     """
     return mean("residual")

@@ -10,7 +10,7 @@ from jaxinterp.attribution.edits import set_to
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, Kind
 from jaxinterp.metrics.answers import ATTRIBUTION
 from jaxinterp.metrics.columns import Compared, compared_group
-from jaxinterp.metrics.drops import drop
+from jaxinterp.metrics.drops import WHOSE, drop
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 
 
@@ -26,6 +26,13 @@ from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
     cost="passes",
     text=True,
     donors=True,
+    like={
+        "mean_ablated": (0.06, 0.29),
+        "resampled": (0.036, 0.29),
+        **{f"resampled_control_{kind}": (0.59, 0.21) for kind in CONTROL_KINDS},
+        "interchanged": (0.54, 0.006),
+        "interchange_base": (0.006, 0.003),
+    },
 )
 def _interventions(compared: Compared) -> dict[str, Array]:
     """P with the knowledge neurons at their mean activation over all queries; with them at the activations that they
@@ -84,8 +91,9 @@ def _interchanged(compared: Compared, mask_LRF: Float[Array, "L R F"]) -> dict[s
     source="Wang et al. 2023, mean ablation",
 )
 def mean_ablation_drop(mean: Mean) -> Values:
-    """Suppressability with the knowledge neurons at their mean activation instead of off: what depends on the fact
-    itself, not on the neurons' being there.
+    """Share of the answers' probability that is lost when a fact's own knowledge neurons are set to their mean
+    activation over all queries instead of to zero: what depends on this fact, rather than on the neurons being active
+    at all.
     """
     return drop(mean, "mean_ablated")
 
@@ -100,8 +108,8 @@ def mean_ablation_drop(mean: Mean) -> Values:
     source="Chan et al. 2022, resampling ablation",
 )
 def resample_drop(mean: Mean) -> Values:
-    """Suppressability with the knowledge neurons at the activations that they have for another fact, a mean over the
-    kinds of control.
+    """Share of the answers' probability that is lost when a fact's own knowledge neurons take the activations that they
+    have for another fact; a mean over the three kinds of other fact.
     """
     return drop(mean, "resampled")
 
@@ -112,13 +120,16 @@ for _kind in CONTROL_KINDS:
         f"resample_control_drop_{_kind}",
         needs=("probability", f"resampled_control_{_kind}"),
         title=f"C ({_kind}) by resampling",
+        words={"whose": WHOSE[_kind]},
         unit="%",
         range=(-np.inf, 1.0),
         better="lower",
         source="Chan et al. 2022, resampling ablation",
     )
     def _resample_control(mean: Mean, kind: str = _kind) -> Values:
-        """What it costs to give another fact's knowledge neurons the activations that they have for that fact."""
+        """Share of the answers' probability that is lost when the knowledge neurons of {whose} take the activations
+        that they have for that other fact.
+        """
         return drop(mean, f"resampled_control_{kind}")
 
 
@@ -133,7 +144,9 @@ for _kind in CONTROL_KINDS:
     source="Chan et al. 2022, resampling ablation",
 )
 def resample_control_drop(values: Mapping[str, Values]) -> Values:
-    """The largest of these over the kinds of other facts."""
+    """The largest, over the three kinds of other fact, of the shares of the answers' probability that are lost when the
+    other fact's knowledge neurons take the activations that they have for that other fact.
+    """
     return largest(values)
 
 
@@ -146,7 +159,9 @@ def resample_control_drop(values: Mapping[str, Values]) -> Values:
     source="Chan et al. 2022, resampling ablation",
 )
 def resample_selective(values: Mapping[str, Values]) -> Values:
-    """Suppressability by resampling less the largest control drop by resampling."""
+    """S by resampling less C by resampling: the share of the answers' probability that is lost when a fact's own
+    knowledge neurons are resampled, less the share that is lost when those of the worst kind of other fact are.
+    """
     return values["resample_drop"] - values["resample_control_drop"]
 
 
@@ -160,8 +175,8 @@ def resample_selective(values: Mapping[str, Values]) -> Values:
     source="Chan et al. 2022",
 )
 def zero_resample_gap(mean: Mean) -> Values:
-    """Suppressability by zeros less that by resampling: what is lost because zero is a value that the network never
-    sees.
+    """Suppressability S, by setting neurons to zero, less S by resampling: what is lost because zero is a value that
+    the network never sees.
     """
     return drop(mean, "suppressed") - drop(mean, "resampled")
 
@@ -177,8 +192,8 @@ def zero_resample_gap(mean: Mean) -> Values:
     source="Geiger et al. 2021, interchange interventions",
 )
 def interchange(mean: Mean) -> Values:
-    """What the probability of another answer of the relation gains when the knowledge neurons of both facts take the
-    activations that they have for that answer: whether the neurons carry the fact, or the answer merely needs them.
-    First tokens alone.
+    """Probability that another answer of the relation gains when the knowledge neurons of the fact and of the other
+    fact take the activations that they have for the other fact: whether the neurons carry the fact, or the answer
+    merely needs them. First tokens alone.
     """
     return mean("interchanged") - mean("interchange_base")

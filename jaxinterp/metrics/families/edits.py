@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.facts.encoding import EncodedQueries
-from jaxinterp.metrics.batching import LENGTHS
+from jaxinterp.metrics.batching import LENGTHS, Batch
 from jaxinterp.metrics.columns import MeasuredSet, set_group
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.metrics.registry import Mean, Values, metric
@@ -194,7 +194,7 @@ def own_neurons(measured: MeasuredSet, index: Int[np.ndarray, " E"]) -> list[Neu
     chosen = dataclasses.replace(measured, examples=measured.examples[index])
     best = np.zeros((len(index), *measured.examples.shape), bool)
 
-    def step(batch: NamedTuple, taken: np.ndarray) -> dict:
+    def step(batch: Batch, taken: np.ndarray) -> dict:
         _, mask_LRF = chosen.neurons(batch)
         first = np.flatnonzero(np.asarray(batch.answers.first_R) > 0)
         best[taken] = np.asarray(mask_LRF).transpose(1, 0, 2)[first] > 0

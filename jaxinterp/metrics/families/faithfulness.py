@@ -15,7 +15,17 @@ SHARES = (1 / 512, 1 / 256, 1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2
 SOURCE = "DeYoung et al. 2020; Samek et al. 2017"
 
 
-@column_group("curve", gives=("deletion_area", "insertion_area", "kept_alone", "nothing_kept"), cost="passes")
+@column_group(
+    "curve",
+    gives=("deletion_area", "insertion_area", "kept_alone", "nothing_kept"),
+    cost="passes",
+    like={
+        "deletion_area": (0.06, 0.24),
+        "insertion_area": (0.54, 0.03),
+        "kept_alone": (0.48, 0.015),
+        "nothing_kept": (0.006, 0.003),
+    },
+)
 def _curve(measured: Measured) -> dict[str, Array]:
     """Means over `SHARES` of P with that share of neurons off, and with that share alone on, the highest scores first;
     P with the k knowledge neurons alone on; P with all neurons off.
@@ -43,7 +53,12 @@ def numbers(n_neurons: int) -> tuple[int, ...]:
 BUDGETS = (1, 2, 4, 8, 16)  # neurons an answer
 
 
-@column_group("budgets", gives=(*(f"without_{k}" for k in BUDGETS), "attribution_share"), cost="passes")
+@column_group(
+    "budgets",
+    gives=(*(f"without_{k}" for k in BUDGETS), "attribution_share"),
+    cost="passes",
+    like={**{f"without_{k}": (0.06, 0.27) for k in BUDGETS}, "attribution_share": (0.9, 0.1)},
+)
 def _budgets(measured: Measured) -> dict[str, Array]:
     """P with the 1 … 16 neurons of highest score off (at most all but one); and the share of the positive scores that
     the k knowledge neurons have, NaN of an answer with a token that has none.
@@ -64,13 +79,16 @@ def _register(k: int) -> None:
         f"drop_at_{k}",
         needs=("probability", f"without_{k}"),
         title=f"S with {k} neuron{'s' if k > 1 else ''}",
+        words={"k": f"{k} neuron{'s' if k > 1 else ''}"},
         unit="%",
         range=(-np.inf, 1.0),
         better="higher",
         source="Dai et al. 2021, with another budget",
     )
     def _drop_at(mean: Mean) -> Values:
-        """Suppressability with another number of neurons an answer."""
+        """Share of the answers' probability that is lost by switching off, for each answer, the {k} of highest
+        attribution score.
+        """
         return drop(mean, f"without_{k}")
 
 
@@ -87,7 +105,7 @@ for _k in BUDGETS:
     better="higher",
 )
 def drop_area(mean: Mean) -> Values:
-    """Mean of suppressability with 1, 2, 4, 8 and 16 neurons an answer: high if one or two suffice."""
+    """Mean of suppressability S with 1, 2, 4, 8 and 16 neurons off per answer: high if one or two suffice."""
     return sum(drop(mean, f"without_{k}") for k in BUDGETS) / len(BUDGETS)
 
 
@@ -101,7 +119,7 @@ def drop_area(mean: Mean) -> Values:
     masks="none",
 )
 def attribution_share(mean: Mean) -> Values:
-    """Share of all positive scores that the k knowledge neurons have."""
+    """Share of the sum of all positive attribution scores that falls on an answer's k knowledge neurons."""
     return mean("attribution_share")
 
 
@@ -115,8 +133,8 @@ def attribution_share(mean: Mean) -> Values:
     source=SOURCE,
 )
 def deletion_area(mean: Mean) -> Values:
-    """P left, as a share, while 1/512 to 1/2 of all neurons are switched off in the order of their scores (a mean over
-    doublings): low if few neurons carry the answer and the scores find them.
+    """Share of the answers' probability that is left when 1/512, 1/256 … 1/2 of all neurons are off, those of highest
+    score first; a mean over these shares. It is low if few neurons carry the answer and the scores find them.
     """
     return mean("deletion_area") / mean("probability")
 
@@ -131,7 +149,9 @@ def deletion_area(mean: Mean) -> Values:
     source=SOURCE,
 )
 def insertion_area(mean: Mean) -> Values:
-    """P, as a share of the untouched P, while only 1/512 to 1/2 of all neurons are on, the highest scores first."""
+    """Share of the answers' probability that is there when only 1/512, 1/256 … 1/2 of all neurons are on, those of
+    highest score first; a mean over these shares. It is high if few neurons suffice and the scores find them.
+    """
     return mean("insertion_area") / mean("probability")
 
 
@@ -145,7 +165,9 @@ def insertion_area(mean: Mean) -> Values:
     source="DeYoung et al. 2020",
 )
 def comprehensiveness(mean: Mean) -> Values:
-    """P less P with the neurons of highest score off, a mean over shares of the neurons."""
+    """Mean P less mean P with 1/512, 1/256 … 1/2 of all neurons off, those of highest score first; a mean over these
+    shares.
+    """
     return mean("probability") - mean("deletion_area")
 
 

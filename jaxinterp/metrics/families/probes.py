@@ -1,12 +1,12 @@
 """Sparse probes: can a relation be read off one, two or five neurons as well as off all (Gurnee et al. 2023)?"""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxinterp.metrics.batching import Batch
 from jaxinterp.metrics.columns import MeasuredSet, set_group
 from jaxinterp.metrics.families.recovery import halves
 from jaxinterp.metrics.registry import Mean, Values, metric
@@ -14,13 +14,18 @@ from jaxinterp.metrics.registry import Mean, Values, metric
 SIZES = (1, 2, 5)  # neurons of a probe
 
 
-@set_group("probes", gives=(*(f"probe_{size}" for size in SIZES), "probe_all"), cost="passes")
+@set_group(
+    "probes",
+    gives=(*(f"probe_{size}" for size in SIZES), "probe_all"),
+    cost="passes",
+    like={f"probe_{size}": (0.95, 0.4) for size in (*SIZES, "all")},
+)
 def _probes(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """1 where probes trained on the other half of the facts name the query's relation; NaN with one relation."""
     examples = found.examples
     activation_NU = np.zeros((len(examples), examples.n_neurons), np.float32)
 
-    def step(batch: NamedTuple, taken: np.ndarray) -> Mapping[str, Array]:
+    def step(batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
         readout = examples.readout(batch)
         first = np.flatnonzero(np.asarray(batch.answers.first_R) > 0)
         of_rows = np.asarray(jnp.asarray(readout.neurons_LRF, jnp.float32)).transpose(1, 0, 2)[first]
@@ -70,6 +75,7 @@ def _register(name: str, words: str) -> None:
         name,
         needs=(name,),
         title=f"Probe of {words}",
+        words={"words": words},
         unit="%",
         range=(0.0, 1.0),
         better="neither" if name == "probe_all" else "higher",
@@ -78,7 +84,9 @@ def _register(name: str, words: str) -> None:
         source="Gurnee et al. 2023",
     )
     def _accuracy(mean: Mean) -> Values:
-        """Share of answers whose relation a logistic regression on so many neurons names, trained on other facts."""
+        """Share of the answers whose relation is named by a logistic regression on the activations of {words}, trained
+        on other facts.
+        """
         return mean(name)
 
 

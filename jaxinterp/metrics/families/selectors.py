@@ -10,8 +10,8 @@ from jaxinterp.attribution.edits import suppress
 from jaxinterp.attribution.registry import METHODS
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.metrics.answers import ATTRIBUTION, active_neurons
-from jaxinterp.metrics.columns import Compared, Measured, column_group, compared_group
-from jaxinterp.metrics.drops import drop
+from jaxinterp.metrics.columns import Compared, Like, Measured, column_group, compared_group
+from jaxinterp.metrics.drops import WHOSE, drop
 from jaxinterp.metrics.ranks import rank_agreement
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 
@@ -23,13 +23,26 @@ def _columns(name: str) -> tuple[str, ...]:
     return (f"{name}_suppressed", *(f"{name}_control_{kind}" for kind in CONTROL_KINDS), f"{name}_overlap")
 
 
-@compared_group("ablation", gives=_columns("ablation"), cost="ablations", selectors=("ablation",))
+def _like(name: str) -> Like:
+    controls = {f"{name}_control_{kind}": (0.59, 0.15) for kind in CONTROL_KINDS}
+    return {f"{name}_suppressed": (0.06, 0.27), **controls, f"{name}_overlap": (0.9, 0.1)}
+
+
+@compared_group(
+    "ablation", gives=_columns("ablation"), cost="ablations", selectors=("ablation",), like=_like("ablation")
+)
 def _ablation(compared: Compared) -> dict[str, Array]:
     """The k neurons whose exact single ablations cost an answer's tokens most: L·F evaluations a token."""
     return _chosen(compared, "ablation")
 
 
-@column_group("ablation_ranks", gives=("ablation_rank_agreement",), cost="ablations", selectors=("ablation",))
+@column_group(
+    "ablation_ranks",
+    gives=("ablation_rank_agreement",),
+    cost="ablations",
+    selectors=("ablation",),
+    like={"ablation_rank_agreement": (0.9, 0.1)},
+)
 def _ablation_ranks(measured: Measured) -> dict[str, Array]:
     """Rank agreement of the attribution with exact single ablations, a mean over an answer's tokens."""
     neurons = measured.readout.neurons_LRF
@@ -39,14 +52,25 @@ def _ablation_ranks(measured: Measured) -> dict[str, Array]:
 
 
 @compared_group(
-    "selectors", gives=tuple(column for name in CHEAP for column in _columns(name)), cost="passes", selectors=CHEAP
+    "selectors",
+    gives=tuple(column for name in CHEAP for column in _columns(name)),
+    cost="passes",
+    selectors=CHEAP,
+    like={column: values for name in CHEAP for column, values in _like(name).items()},
 )
 def _selectors(compared: Compared) -> dict[str, Array]:
     """The k neurons that cheap methods choose."""
     return {column: value for name in CHEAP for column, value in _chosen(compared, name).items()}
 
 
-@compared_group("projection", gives=_columns("projection"), cost="passes", text=True, selectors=("projection",))
+@compared_group(
+    "projection",
+    gives=_columns("projection"),
+    cost="passes",
+    text=True,
+    selectors=("projection",),
+    like=_like("projection"),
+)
 def _projection(compared: Compared) -> dict[str, Array]:
     """The k neurons whose value vectors add most to the logit of the answer."""
     return _chosen(compared, "projection")
@@ -73,15 +97,16 @@ def _chosen(compared: Compared, name: str) -> dict[str, Array]:
     source=SOURCE,
 )
 def ablation_suppressability(mean: Mean) -> Values:
-    """Suppressability when the neurons are chosen by switching off one neuron at a time instead of by integrated
-    gradients: a second opinion on which neurons matter.
+    """Share of the answers' probability that is lost by switching off, for each answer, the k neurons that exact
+    ablation (one neuron off at a time) chooses instead of integrated gradients: a second opinion on which neurons
+    matter.
     """
     return drop(mean, "ablation_suppressed")
 
 
 @metric("ablation_overlap", needs=("ablation_overlap",), title="Overlap", unit="%", range=(0.0, 1.0), better="higher")
 def ablation_overlap(mean: Mean) -> Values:
-    """Share of the neurons chosen by integrated gradients that exact ablation chooses as well."""
+    """Share of an answer's k knowledge neurons, chosen by integrated gradients, that exact ablation chooses as well."""
     return mean("ablation_overlap")
 
 
@@ -96,7 +121,7 @@ def ablation_overlap(mean: Mean) -> Values:
 )
 def ablation_rank_agreement(mean: Mean) -> Values:
     """Spearman's correlation of integrated gradients with the effects of exact single ablations, over the neurons that
-    are active; equal scores have their mean rank.
+    are active; neurons of equal score have their mean rank.
     """
     return mean("ablation_rank_agreement")
 
@@ -109,13 +134,16 @@ def _register_controls(name: str, title: str) -> None:
             f"{name}_control_drop_{kind}",
             needs=("probability", f"{name}_control_{kind}"),
             title=f"C ({kind}) by {title}",
+            words={"method": title, "whose": WHOSE[kind]},
             unit="%",
             range=(-np.inf, 1.0),
             better="lower",
             source=SOURCE,
         )
         def _drop(mean: Mean, kind: str = kind) -> Values:
-            """Control drop of one kind with the neurons that another method chooses."""
+            """Share of the answers' probability that is lost when the k neurons that {method} chooses for {whose} are
+            off.
+            """
             return drop(mean, f"{name}_control_{kind}")
 
     @derived(
@@ -123,25 +151,29 @@ def _register_controls(name: str, title: str) -> None:
         of=tuple(f"{name}_control_drop_{kind}" for kind in CONTROL_KINDS),
         every=False,
         title=f"C by {title}",
+        words={"method": title},
         unit="%",
         range=(-np.inf, 1.0),
         better="lower",
         source=SOURCE,
     )
     def _largest(values: Mapping[str, Values]) -> Values:
-        """The largest control drop over the kinds of other facts, with the neurons that another method chooses."""
+        """The largest, over the three kinds of other fact, of the shares of the answers' probability that are lost when
+        the k neurons that {method} chooses for that other fact are off.
+        """
         return largest(values)
 
     @derived(
         f"{name}_selective",
         of=(f"{name}_suppressability", f"{name}_control_drop"),
         title=f"S − C by {title}",
+        words={"method": title},
         unit="%",
         better="higher",
         source=SOURCE,
     )
     def _selective(values: Mapping[str, Values]) -> Values:
-        """Suppressability less the largest control drop, with the neurons that another method chooses."""
+        """Suppressability S less control drop C, both with the k neurons that {method} chooses."""
         return values[f"{name}_suppressability"] - values[f"{name}_control_drop"]
 
 
@@ -152,13 +184,16 @@ def _register(name: str) -> None:
         f"{name}_suppressability",
         needs=("probability", f"{name}_suppressed"),
         title=f"S by {title}",
+        words={"method": title},
         unit="%",
         range=(-np.inf, 1.0),
         better="higher",
         source=SOURCE,
     )
     def _suppressability(mean: Mean) -> Values:
-        """Suppressability with the neurons chosen by another method."""
+        """Share of the answers' probability that is lost by switching off, for each answer, the k neurons that {method}
+        chooses instead of integrated gradients.
+        """
         return drop(mean, f"{name}_suppressed")
 
     _register_controls(name, title)
@@ -167,15 +202,16 @@ def _register(name: str) -> None:
         f"{name}_overlap",
         needs=(f"{name}_overlap",),
         title=f"Overlap with {title}",
+        words={"method": title},
         unit="%",
         range=(0.0, 1.0),
         better="higher",
     )
     def _overlap(mean: Mean) -> Values:
-        """Share of the neurons chosen by integrated gradients that the other method chooses as well."""
+        """Share of an answer's k knowledge neurons, chosen by integrated gradients, that {method} chooses as well."""
         return mean(f"{name}_overlap")
 
 
 _register_controls("ablation", "exact ablation")
-for _name in CHEAP:
+for _name in (*CHEAP, "projection"):
     _register(_name)

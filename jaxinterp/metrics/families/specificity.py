@@ -27,7 +27,7 @@ def _selections(neurons: Neurons) -> tuple[Float[Array, "C U"], Float[Array, " C
     source="Dai et al. 2021, intra-relation",
 )
 def overlap_within(neurons: Neurons) -> Array:
-    """Share of its knowledge neurons that an answer has in common with an answer of another fact of its relation. Near
+    """Share of an answer's knowledge neurons that it has in common with an answer of another fact of its relation. Near
     100%, the relation has neurons, and its facts have none of their own.
     """
     selected_CU, total_C, k = _selections(neurons)
@@ -53,7 +53,7 @@ def overlap_within(neurons: Neurons) -> Array:
     source="Dai et al. 2021, inter-relation",
 )
 def overlap_across(neurons: Neurons) -> Array:
-    """Share of its knowledge neurons that an answer has in common with an answer of another relation."""
+    """Share of an answer's knowledge neurons that it has in common with an answer of another relation."""
     selected_CU, total_C, k = _selections(neurons)
     rest_CU, rest_C = selected_CU.sum(0)[None] - selected_CU, total_C.sum() - total_C
     pairs_C = total_C * rest_C
@@ -72,8 +72,8 @@ def overlap_across(neurons: Neurons) -> Array:
     source="hubs of selections",
 )
 def hub_share(neurons: Neurons) -> Array:
-    """Share of all selections that falls on the k neurons that are selected most: 100% if all answers have the same
-    knowledge neurons.
+    """Share of all selections that falls on the k neurons that are selected most: 100% if all answers share
+    their knowledge neurons.
     """
     selected_CU, _, k = _selections(neurons)
     count_U = jnp.sort(selected_CU.sum(0))[::-1]

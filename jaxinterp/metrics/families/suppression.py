@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
 from jaxinterp.metrics.answers import LENGTHS
-from jaxinterp.metrics.drops import drop
+from jaxinterp.metrics.drops import WHOSE, drop
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 
 
@@ -22,17 +22,9 @@ from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 )
 def suppressability(mean: Mean) -> Values:
     """1 − mean P(a fact's own knowledge neurons off) / mean P: the share of the answers' probability that is lost when
-    the k neurons of each answer, however many tokens it has, are switched off. 100%: the answers are gone.
+    the k knowledge neurons of each answer, however many tokens it has, are switched off. 100%: the answers are gone.
     """
     return drop(mean, "suppressed")
-
-
-_WHOSE = {
-    "relation": "another fact of the same relation, with another subject and another answer,",
-    "subject": "another fact of the same subject, with another relation and another answer,",
-    "other": "a fact with another subject, another relation and another answer",
-    "answer": "a fact of another subject with the same answer (for information: it is no part of C)",
-}
 
 
 def _register_control(kind: str) -> None:
@@ -53,13 +45,13 @@ def _register_control(kind: str) -> None:
     )(
         defined(
             lambda mean: drop(mean, f"control_{kind}"),
-            f"1 − mean P(the knowledge neurons of {_WHOSE[kind]} off) / mean P: the share of the answers' probability "
-            "that those take.",
+            f"1 − mean P(off) / mean P: the share of the answers' probability that is lost when the knowledge neurons "
+            f"of {WHOSE[kind]} are off.{' It is for information, and no part of C.' * (kind == 'answer')}",
         )
     )
     for form, column, words in (
-        ("one_sided", "lost", "mean relu(P − P(their neurons off)) / mean P: what is lost, without what others gain"),
-        ("absolute", "moved", "mean |P − P(their neurons off)| / mean P: what is lost or gained"),
+        ("one_sided", "lost", "Mean relu(P − P(off)) / mean P: the share that answers lose, whatever others gain,"),
+        ("absolute", "moved", "Mean |P − P(off)| / mean P: the share that answers lose or gain"),
     ):
         metric(
             f"control_drop_{kind}_{form}",
@@ -70,7 +62,7 @@ def _register_control(kind: str) -> None:
         )(
             defined(
                 lambda mean, column=column: mean(f"control_{kind}_{column}") / mean("probability"),
-                f"{words}. A signed mean hides drops behind rises.",
+                f"{words} when the knowledge neurons of {WHOSE[kind]} are off. A signed mean hides drops behind rises.",
             )
         )
 
@@ -102,7 +94,9 @@ def control_drop(values: Mapping[str, Values]) -> Values:
     "random_drop", needs=("probability", "random"), title="Random drop", unit="%", range=(-np.inf, 1.0), better="lower"
 )
 def random_drop(mean: Mean) -> Values:
-    """The same share when as many random neurons, layer by layer, out of the active ones, are switched off."""
+    """1 − mean P(random neurons off) / mean P: the share of the answers' probability that is lost when as many neurons
+    as an answer has knowledge neurons, as many in each layer, are drawn from the active ones and switched off.
+    """
     return drop(mean, "random")
 
 
@@ -115,8 +109,9 @@ def random_drop(mean: Mean) -> Values:
     better="higher",
 )
 def selective(values: Mapping[str, Values]) -> Values:
-    """S − C: the S and the C that stand beside it, C the largest over the kinds of control. S is over all answers, and
-    a kind of control over those that have one; where these differ, n of C says over how many facts it is.
+    """Suppressability S less the control drop C: the share of the answers' probability that a fact's own knowledge
+    neurons take beyond those of the worst kind of other fact. S is over all answers, and each kind of control over
+    those that have one; where these differ, the n of C says over how many facts it is.
     """
     return values["suppressability"] - values["control_drop"]
 
@@ -132,7 +127,7 @@ def selective(values: Mapping[str, Values]) -> Values:
 )
 def token_suppressability(mean: Mean) -> Values:
     """1 − mean P(a token's own k knowledge neurons off) / mean P, over the tokens of answers, each on its own: one lost
-    token does not take its answer's others with it.
+    token does not take the rest of its answer with it.
     """
     return 1 - mean("token_suppressed") / mean("token_probability")
 
@@ -146,8 +141,8 @@ def token_suppressability(mean: Mean) -> Values:
     better="higher",
 )
 def each_suppressability(mean: Mean) -> Values:
-    """Suppressability of whole answers with k neurons for each of their tokens: it grows with the number of tokens, for
-    an answer is lost if any of them is.
+    """Share of the whole answers' probability that is lost when k knowledge neurons are switched off for each token. It
+    grows with the number of tokens, because an answer is lost if any of its tokens is.
     """
     return drop(mean, "each_suppressed")
 
@@ -158,12 +153,13 @@ for _n, _words in zip(LENGTHS, ("1 token", "2 tokens", "3 tokens or more"), stri
         f"suppressability_{_n}_token{'s' if _n > 1 else ''}",
         needs=("probability", f"suppressed_length_{_n}"),
         title=f"Suppressability, answers of {_words}",
+        words={"words": _words},
         unit="%",
         range=(-np.inf, 1.0),
         better="higher",
     )
     def _of_length(mean: Mean, n: int = _n) -> Values:
-        """Suppressability of the answers of that length, with k neurons for the whole answer."""
+        """Suppressability S of answers of {words}, with k neurons off for the whole answer."""
         return drop(mean, f"suppressed_length_{n}")
 
 
@@ -177,12 +173,13 @@ for _name, _words in CLEAN.items():
         f"suppressability_{_name}",
         needs=("probability", f"suppressed_{_name}"),
         title=f"Suppressability, {_words}",
+        words={"words": _words},
         unit="%",
         range=(-np.inf, 1.0),
         better="higher",
     )
     def _clean(mean: Mean, name: str = _name) -> Values:
-        """Suppressability of the answers that have nothing of that in common with the objective's facts."""
+        """Suppressability S of the facts with {words}."""
         return drop(mean, f"suppressed_{name}")
 
 
@@ -197,7 +194,9 @@ for _name, _words in CLEAN.items():
     source="Dai et al. 2021",
 )
 def amplification(mean: Mean) -> Values:
-    """mean P(own knowledge neurons doubled) / mean P − 1; it cannot exceed 1 / mean P − 1."""
+    """Mean P(a fact's own knowledge neurons doubled) / mean P − 1: the share by which the answers' probability grows;
+    at most 1 / mean P − 1.
+    """
     return -drop(mean, "amplified")
 
 
@@ -210,7 +209,9 @@ def amplification(mean: Mean) -> Values:
     better="higher",
 )
 def mean_of_ratios(mean: Mean) -> Values:
-    """1 − mean of P(own neurons off) / P: suppressability with every answer weighing the same, however improbable."""
+    """1 − mean of P(a fact's own knowledge neurons off) / P: suppressability with equal weight for every answer,
+    however improbable it is.
+    """
     return 1 - mean("suppressed_ratio")
 
 
@@ -223,7 +224,7 @@ def mean_of_ratios(mean: Mean) -> Values:
     better="higher",
 )
 def log_probability_drop(mean: Mean) -> Values:
-    """mean log P − mean log P(own neurons off)."""
+    """Mean log P − mean log P(a fact's own knowledge neurons off): the nats that the answers lose."""
     return mean("log_probability") - mean("suppressed_log_probability")
 
 
@@ -236,5 +237,7 @@ def log_probability_drop(mean: Mean) -> Values:
     better="higher",
 )
 def logit_drop(mean: Mean) -> Values:
-    """The same with log P / (1 − P), which saturates later where P is near 1 (at 16 nats in float32)."""
+    """Mean of log(P / (1 − P)), less its mean with a fact's own knowledge neurons off. Where P is near 1, the log-odds
+    saturate later than P does (at 16 nats in float32).
+    """
     return mean("log_odds") - mean("suppressed_log_odds")

@@ -87,7 +87,7 @@ def selectivity(neurons: Neurons) -> Array:
     source="share of a unit's positive response on one concept",
 )
 def purity(neurons: Neurons) -> Array:
-    """The largest share of a neuron's positive activation (means inside relations, each relation weighing the same)
+    """The largest share of a neuron's positive activation (means inside relations, with equal weight for each)
     that falls on one relation; a mean over the neurons that are not dead and ever positive.
     """
     weight_CN, total_C = _by_concept(neurons)
@@ -109,8 +109,9 @@ def purity(neurons: Neurons) -> Array:
     source="Hanley and McNeil 1982",
 )
 def concept_auroc(neurons: Neurons) -> Array:
-    """P(the neuron is more active for an answer of the relation than for one of another), ties counted half, of the
-    relation's best neuron: the one whose mean differs most, in standard deviations.
+    """Probability that the best neuron of a relation is more active for an answer of the relation than for one of
+    another (ties count half), a mean over relations. The best neuron is the one whose means differ most, in standard
+    deviations.
     """
     x_CN, weight_CN, total_C = _best(neurons)
     rest_CN = neurons.weight_N[None] - weight_CN
@@ -134,8 +135,8 @@ def concept_auroc(neurons: Neurons) -> Array:
     source="Cover and Thomas 2006",
 )
 def mutual_information(neurons: Neurons) -> Array:
-    """I(neuron above its mean; answer is of the relation) / H(answer is of the relation), of the relation's best
-    neuron, as for `concept_auroc`.
+    """I(X; Y) / H(Y), with X whether the best neuron of a relation is above its mean, and Y whether the answer is of
+    the relation; a mean over relations. The best neuron is the one whose means differ most, in standard deviations.
     """
     x_CN, weight_CN, total_C = _best(neurons)
     weight = neurons.weight_N[None] / jnp.maximum(neurons.weight_N.sum(), TINY)
@@ -201,8 +202,8 @@ def hoyer(neurons: Neurons) -> Array:
     source="Willmore and Tolhurst 2001, lifetime kurtosis",
 )
 def kurtosis(neurons: Neurons) -> Array:
-    """Fourth central moment over the squared variance, less 3, of a neuron's activation over answers; a mean over the
-    neurons that vary.
+    """Fourth central moment over the squared variance, less 3, of a neuron's activations for the answers; a mean over
+    the neurons that vary.
     """
     weight = neurons.weight_N[None]
     centred = neurons.activation_NU - _means(neurons.activation_NU, weight)

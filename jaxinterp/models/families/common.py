@@ -1,68 +1,13 @@
-"""What several families share: tensor names, activations, and the config fields of sizes."""
+"""Parts that families share: sizes and whole configs, from config.json and from GGUF metadata, and activations."""
 
 from collections.abc import Mapping
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models.config import RopeScaling
-from jaxinterp.models.families.family import TensorFile
+from jaxinterp.models.config import ModelConfig, RopeScaling
+from jaxinterp.models.families.family import ConfigReader, Layout, Shapes, SourceMap, Sources, TensorFile, sources
 from jaxinterp.models.families.fields import REQUIRED, Fields
-
-HF_NAMES = {
-    "embedding": "embed_tokens.weight",
-    "unembedding": "lm_head.weight",
-    "norm_final.scale": "norm.weight",
-    "layers.norm_attn.scale": "layers.{}.input_layernorm.weight",
-    "layers.norm_mlp.scale": "layers.{}.post_attention_layernorm.weight",
-    "layers.norm_q.scale": "layers.{}.self_attn.q_norm.weight",
-    "layers.norm_k.scale": "layers.{}.self_attn.k_norm.weight",
-    "layers.w_q": "layers.{}.self_attn.q_proj.weight",
-    "layers.w_k": "layers.{}.self_attn.k_proj.weight",
-    "layers.w_v": "layers.{}.self_attn.v_proj.weight",
-    "layers.w_o": "layers.{}.self_attn.o_proj.weight",
-    "layers.b_q": "layers.{}.self_attn.q_proj.bias",
-    "layers.b_k": "layers.{}.self_attn.k_proj.bias",
-    "layers.b_v": "layers.{}.self_attn.v_proj.bias",
-    "layers.b_o": "layers.{}.self_attn.o_proj.bias",
-    "layers.w_gate": "layers.{}.mlp.gate_proj.weight",
-    "layers.w_in": "layers.{}.mlp.up_proj.weight",
-    "layers.w_out": "layers.{}.mlp.down_proj.weight",
-    "layers.b_gate": "layers.{}.mlp.gate_proj.bias",
-    "layers.b_in": "layers.{}.mlp.up_proj.bias",
-    "layers.b_out": "layers.{}.mlp.down_proj.bias",
-}
-# Buffers of rotary positions, of each layer or of the model, which older versions of transformers saved. They are
-# ignored in every family.
-HF_IGNORED = {r"(.+\.)?rotary_emb(_local)?\.((\w+_)?inv_freq|cos_cached|sin_cached)": "computed from the config"}
-HF_TIED = {"lm_head.weight": "embed_tokens.weight"}
-
-GGUF_NAMES = {
-    "embedding": "token_embd.weight",
-    "unembedding": "output.weight",
-    "norm_final.scale": "output_norm.weight",
-    "norm_final.bias": "output_norm.bias",
-    "layers.norm_attn.scale": "blk.{}.attn_norm.weight",
-    "layers.norm_attn.bias": "blk.{}.attn_norm.bias",
-    "layers.norm_mlp.scale": "blk.{}.ffn_norm.weight",
-    "layers.norm_mlp.bias": "blk.{}.ffn_norm.bias",
-    "layers.norm_attn_out.scale": "blk.{}.post_attention_norm.weight",
-    "layers.norm_mlp_out.scale": "blk.{}.post_ffw_norm.weight",
-    "layers.norm_q.scale": "blk.{}.attn_q_norm.weight",
-    "layers.norm_k.scale": "blk.{}.attn_k_norm.weight",
-    "layers.w_q": "blk.{}.attn_q.weight",
-    "layers.w_k": "blk.{}.attn_k.weight",
-    "layers.w_v": "blk.{}.attn_v.weight",
-    "layers.w_o": "blk.{}.attn_output.weight",
-    "layers.b_q": "blk.{}.attn_q.bias",
-    "layers.b_k": "blk.{}.attn_k.bias",
-    "layers.b_v": "blk.{}.attn_v.bias",
-    "layers.b_o": "blk.{}.attn_output.bias",
-    "layers.w_gate": "blk.{}.ffn_gate.weight",
-    "layers.w_in": "blk.{}.ffn_up.weight",
-    "layers.w_out": "blk.{}.ffn_down.weight",
-    "layers.b_gate": "blk.{}.ffn_gate.bias",
-    "layers.b_in": "blk.{}.ffn_up.bias",
-    "layers.b_out": "blk.{}.ffn_down.bias",
-}
+from jaxinterp.models.families.names import GGUF_NAMES, HF_IGNORED, HF_NAMES, HF_TIED
+from jaxinterp.models.families.rope import gguf_rope, hf_rope
 
 PLAIN = {
     "gelu": "gelu_exact",
@@ -93,7 +38,7 @@ def head_width(fields: Fields, d_model: int, n_heads: int) -> int:
 def hf_sizes(
     fields: Fields, *, d_head: int | None = None, n_ctx: object = REQUIRED, partly_rotary: bool = False
 ) -> dict[str, object]:
-    """Sizes and what Llama, Qwen and Gemma have in common, as fields of `ModelConfig`.
+    """Sizes, norm and positions, the common part of Llama, Qwen and Gemma, as fields of `ModelConfig`.
 
     Args:
       d_head: head width if the config has none; None is d_model / n_heads.
@@ -119,6 +64,96 @@ def hf_sizes(
         "norm_eps": fields.number("rms_norm_eps", 1e-6),
         "position": "rotary",
     }
+
+
+def hf_plain_sizes(
+    fields: Fields, *, d_mlp: str = "intermediate_size", wide: bool = False, **defaults: int
+) -> dict[str, object]:
+    """Sizes of a model whose query heads have keys and values of their own, as fields of `ModelConfig`.
+
+    Args:
+      d_mlp: the field of the FFN's width.
+      wide: whether that width is 4 · d_model if the config has none.
+      defaults: sizes by field, for configs that lack them.
+    """
+
+    def size(name: str, default: object = REQUIRED) -> int:
+        return fields.integer(name, defaults.get(name, default))
+
+    d_model, n_heads = size("hidden_size"), size("num_attention_heads")
+    return {
+        "d_vocab": size("vocab_size"),
+        "n_ctx": size("max_position_embeddings"),
+        "n_layers": size("num_hidden_layers"),
+        "d_model": d_model,
+        "d_mlp": size(d_mlp, 4 * d_model if wide else REQUIRED),
+        "n_heads": n_heads,
+        "n_kv_heads": n_heads,
+        "d_head": head_width(fields, d_model, n_heads),
+    }
+
+
+def hf_gpt(fields: Fields, d_mlp: str, **defaults: int) -> dict[str, object]:
+    """The common part of GPT-2 and its descendants, as fields of `ModelConfig`; see `hf_plain_sizes`."""
+    return hf_plain_sizes(fields, d_mlp=d_mlp, wide=True, **defaults) | {
+        "norm_eps": fields.number("layer_norm_epsilon", 1e-5),
+        "ffn": fields.one_of("activation_function", PLAIN, "gelu_new"),
+    }
+
+
+def hf_bert(sizes: Mapping[str, object], fields: Fields, **own: object) -> ModelConfig:
+    """The config of a masked language model like BERT; `own` is what the family says of itself."""
+    return ModelConfig(
+        **sizes,
+        attention="bidirectional",
+        norm_placement="post",
+        embed_norm=True,
+        tied=fields.flag("tie_word_embeddings", True),
+        unembed_bias=True,
+        head="transform",
+        **own,
+    )
+
+
+def hf_segmented_bert(fields: Fields, n_segments: int, activations: Mapping[str, str] = PLAIN) -> ModelConfig:
+    """The config of BERT and RoBERTa, whose texts have segments."""
+    fields.only("position_embedding_type", "absolute")
+    fields.only("is_decoder", False)
+    fields.only("add_cross_attention", False)
+    fields.only("type_vocab_size", n_segments)
+    norm_eps = fields.number("layer_norm_eps", 1e-12)
+    ffn = fields.one_of("hidden_act", activations, "gelu")
+    return hf_bert(hf_plain_sizes(fields), fields, norm_eps=norm_eps, ffn=ffn)
+
+
+def hf_llama(fields: Fields, sizes: Mapping[str, object], *, bias: bool = False, **own: object) -> ModelConfig:
+    """The config of a model like Llama.
+
+    Args:
+      sizes: `hf_sizes`.
+      bias: whether queries, keys, values and attention's output have biases.
+      own: fields of `ModelConfig` in which the family differs.
+    """
+    theta, scaling = hf_rope(fields)
+    refuse_scaled_windows(fields, own.get("local_layers", ()), scaling)
+    shared = {"qkv_bias": bias, "out_bias": bias, "mlp_bias": False}
+    return ModelConfig(
+        **shared | sizes | own,
+        rope_theta=theta,
+        rope_scaling=scaling,
+        ffn=fields.one_of("hidden_act", GATED, "silu"),
+        tied=fields.flag("tie_word_embeddings", False),
+    )
+
+
+def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From safetensors with the names of Llama."""
+    return sources(HF_NAMES, shapes)
+
+
+def hf_layout(config: ConfigReader, sources: Sources = hf_sources) -> Layout:
+    """The layout of a family like Llama."""
+    return Layout(config, sources, "model.", HF_IGNORED, HF_TIED)
 
 
 def hf_local_layers(fields: Fields, n_layers: int, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -162,28 +197,45 @@ def gguf_vocabulary(fields: Fields, file: TensorFile) -> int:
     return d_vocab
 
 
-def gguf_sizes(fields: Fields, file: TensorFile) -> dict[str, object]:
-    """`hf_sizes` from GGUF metadata; biases and an unembedding are there if the file has them."""
+def gguf_plain_sizes(fields: Fields, file: TensorFile, d_head: int | None = None) -> dict[str, object]:
+    """`hf_plain_sizes` from GGUF metadata; there is an unembedding if the file has it."""
     d_model, n_heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
-    d_head = fields.integer("attention.key_length", None) or head_width(fields, d_model, n_heads)
-    fields.only("attention.value_length", d_head)
-    fields.only("rope.dimension_count", d_head)
-    fields.only("expert_count", 0)
-    d_vocab = gguf_vocabulary(fields, file)
     return {
-        "d_vocab": d_vocab,
+        "d_vocab": gguf_vocabulary(fields, file),
         "n_ctx": fields.integer("context_length"),
         "n_layers": fields.integer("block_count"),
         "d_model": d_model,
         "d_mlp": fields.integer("feed_forward_length"),
         "n_heads": n_heads,
-        "n_kv_heads": fields.integer("attention.head_count_kv", n_heads),
-        "d_head": d_head,
+        "n_kv_heads": n_heads,
+        "d_head": d_head or head_width(fields, d_model, n_heads),
+        "tied": "output.weight" not in file.shapes,
+    }
+
+
+def gguf_sizes(fields: Fields, file: TensorFile) -> dict[str, object]:
+    """`hf_sizes` from GGUF metadata; there are biases and an unembedding if the file has them."""
+    sizes = gguf_plain_sizes(fields, file, fields.integer("attention.key_length", None))
+    fields.only("attention.value_length", sizes["d_head"])
+    fields.only("rope.dimension_count", sizes["d_head"])
+    fields.only("expert_count", 0)
+    return sizes | {
+        "n_kv_heads": fields.integer("attention.head_count_kv", sizes["n_heads"]),
         "norm": "rmsnorm",
         "norm_eps": fields.number("attention.layer_norm_rms_epsilon"),
         "position": "rotary",
         "qkv_bias": "blk.0.attn_q.bias" in file.shapes,
         "out_bias": "blk.0.attn_output.bias" in file.shapes,
         "mlp_bias": "blk.0.ffn_up.bias" in file.shapes,
-        "tied": "output.weight" not in file.shapes,
     }
+
+
+def gguf_llama(fields: Fields, file: TensorFile, **own: object) -> ModelConfig:
+    """The config of a model like Llama from GGUF metadata; `own` are fields in which the family differs."""
+    theta, scaling = gguf_rope(fields)
+    return ModelConfig(**gguf_sizes(fields, file), rope_theta=theta, rope_scaling=scaling, ffn="swiglu", **own)
+
+
+def gguf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
+    """From GGUF."""
+    return sources(GGUF_NAMES, shapes)

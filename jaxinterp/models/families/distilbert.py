@@ -1,7 +1,7 @@
 """DistilBERT (Sanh et al. 2019): BERT without segments, under other names."""
 
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families.common import PLAIN, head_width
+from jaxinterp.models.families.common import PLAIN, hf_bert, hf_plain_sizes
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, linear, sources
 from jaxinterp.models.families.fields import Fields
 
@@ -36,27 +36,10 @@ HF_NAMES = {
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    d_model, n_heads = fields.integer("dim"), fields.integer("n_heads")
     fields.get("sinusoidal_pos_embds", None)  # how the stored positions began
     fields.get("tie_weights_", None)  # tie_word_embeddings alone counts
-    return ModelConfig(
-        d_vocab=fields.integer("vocab_size"),
-        n_ctx=fields.integer("max_position_embeddings"),
-        n_layers=fields.integer("n_layers"),
-        d_model=d_model,
-        d_mlp=fields.integer("hidden_dim"),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=head_width(fields, d_model, n_heads),
-        attention="bidirectional",
-        norm_eps=1e-12,
-        norm_placement="post",
-        ffn=fields.one_of("activation", PLAIN, "gelu"),
-        embed_norm=True,
-        tied=fields.flag("tie_word_embeddings", True),
-        unembed_bias=True,
-        head="transform",
-    )
+    sizes = hf_plain_sizes(fields, d_mlp="hidden_dim")
+    return hf_bert(sizes, fields, norm_eps=1e-12, ffn=fields.one_of("activation", PLAIN, "gelu"))
 
 
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:

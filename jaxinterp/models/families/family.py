@@ -1,4 +1,4 @@
-"""What a family of published models is: how its config reads, and where each of our parameters comes from."""
+"""Families of published models: the types that say how a config is read and where our parameters come from."""
 
 import dataclasses
 import math
@@ -29,20 +29,22 @@ class TensorFile:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a parameter (or one layer of it) comes from."""
+    """The tensors that a parameter (or one layer of it) comes from."""
 
     tensors: tuple[tuple[str, Shape], ...]  # names and shapes in the file; "{}" in a name is the layer's number
     combine: Callable[..., np.ndarray] | None = None  # the tensors → the parameter; None: the one tensor is it
     first: "Source | None" = None  # of the first layer, where it has something else
 
     def of_layer(self, layer: int | None) -> "Source":
-        """What this layer's parameter comes from."""
+        """The source of this layer's parameter."""
         return self.first if layer == 0 and self.first is not None else self
 
 
 SourceMap: TypeAlias = dict[str, Source]
 # (config, shapes of our parameters) → a source for each
 Sources: TypeAlias = Callable[[ModelConfig, Shapes], SourceMap]
+# (fields of config.json or of GGUF metadata, the file) → our config
+ConfigReader: TypeAlias = Callable[[Fields, TensorFile], ModelConfig]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Layout:
     equal another one to that one. All names are without `prefix`, which files may lack.
     """
 
-    config: Callable[[Fields, TensorFile], ModelConfig]
+    config: ConfigReader
     sources: Sources
     prefix: str = ""
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -103,8 +105,8 @@ def fused(name: str, shape: Shape, part: int, *, by_head: bool = False) -> Sourc
     outer = (heads, 3) if by_head else (3, heads)
 
     def combine(x: np.ndarray) -> np.ndarray:
-        taken = x.reshape(*outer, width, *inputs).take(part, axis=1 if by_head else 0)
-        return np.moveaxis(taken, -1, 0) if inputs else taken
+        third = x.reshape(*outer, width, *inputs).take(part, axis=1 if by_head else 0)
+        return np.moveaxis(third, -1, 0) if inputs else third
 
     return Source(((name, (3 * heads * width, *inputs)),), combine)
 
@@ -153,15 +155,15 @@ def sources(names: Mapping[str, str], shapes: Shapes, special: Mapping[str, Sour
       shapes: shapes of our parameters.
       special: sources of parameters that are stored in another way.
     """
-    found: SourceMap = dict(special or {})
+    source_of: SourceMap = dict(special or {})
     for path, shape in shapes.items():
-        if path in found:
+        if path in source_of:
             continue
         leaf = path.rsplit(".", 1)[-1]
         if leaf.startswith("w_"):
-            found[path] = linear(names[path], shape, n_in=2 if leaf == "w_o" else 1)
+            source_of[path] = linear(names[path], shape, n_in=2 if leaf == "w_o" else 1)
         elif leaf.startswith("b_"):
-            found[path] = flat_vector(names[path], shape)
+            source_of[path] = flat_vector(names[path], shape)
         else:
-            found[path] = as_is(names[path], shape)
-    return found
+            source_of[path] = as_is(names[path], shape)
+    return source_of

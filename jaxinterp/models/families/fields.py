@@ -1,4 +1,4 @@
-"""Reading a published config: every value is checked, and what nobody asked for is remembered."""
+"""Reading a published config: every value is checked, and fields that were not read are remembered."""
 
 import math
 import re
@@ -25,7 +25,7 @@ class Fields:
       values: the config.
       where: the file, for messages.
       prefix: put before every name, as "llama." in GGUF metadata.
-      aliases: other spellings of names → the names.
+      aliases: other spellings of names → the names; a field can be asked for by either.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Fields:
         return value
 
     def one_of(self, name: str, accepted: Mapping[str, object], default: object = REQUIRED) -> object:
-        """What `accepted` has for the value."""
+        """The entry of `accepted` for the value."""
         value = self.get(name, default)
         if not isinstance(value, str) or value not in accepted:
             raise UserError(
@@ -115,6 +115,7 @@ class Fields:
 
     def _spelled(self, name: str) -> str:
         """The name as this config writes it."""
+        name = self._aliases.get(name, name)
         spellings = [name, *(alias for alias, meant in self._aliases.items() if meant == name)]
         given = [self.prefix + each for each in spellings if self.values.get(self.prefix + each) is not None]
         for other in given[1:]:
@@ -126,12 +127,12 @@ class Fields:
             self._read.add(other)
         return given[0] if given else self.prefix + name
 
-    def asked(self) -> frozenset[str]:
-        """Names that were asked for, those of parts aside, whether or not the config has them."""
+    def names_read(self) -> frozenset[str]:
+        """Names that were read, those of parts aside, whether or not the config has them."""
         return frozenset(self._read)
 
     def unread(self) -> tuple[str, ...]:
-        """Names under the prefix, and in the parts, that were not asked for and might matter."""
+        """Names under the prefix, and in the parts, that were not read and might matter."""
         names = [name for name in self.values if name.startswith(self.prefix) and name not in self._read]
         names = [name for name in names if not INERT.fullmatch(name)]
         names += [f"{part}.{name}" for part, fields in self._parts.items() for name in fields.unread()]

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families import common
+from jaxinterp.models.config import ModelConfig, RopeScaling
+from jaxinterp.models.families import common, names
 from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.rope import gguf_rope, hf_rope, hf_rope_by_layer_type
 
-HF_NAMES = common.HF_NAMES | {
+HF_NAMES = names.HF_NAMES | {
     "layers.norm_attn_out.scale": "layers.{}.post_attention_layernorm.weight",
     "layers.norm_mlp.scale": "layers.{}.pre_feedforward_layernorm.weight",
     "layers.norm_mlp_out.scale": "layers.{}.post_feedforward_layernorm.weight",
@@ -57,8 +57,14 @@ def _local(n_layers: int, period: int) -> tuple[int, ...]:
 def hf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
     """Gemma 2, from config.json."""
     shared = _hf_common(fields)
-    theta, scaling = hf_rope(fields)
     local = common.hf_local_layers(fields, shared["n_layers"], _local(shared["n_layers"], 2))
+    return _config_2(fields, shared, hf_rope(fields), local)
+
+
+def _config_2(
+    fields: Fields, shared: dict[str, object], rope: tuple[float, RopeScaling | None], local: tuple[int, ...]
+) -> ModelConfig:
+    theta, scaling = rope
     common.refuse_scaled_windows(fields, local, scaling)
     return ModelConfig(
         **shared,
@@ -123,7 +129,7 @@ def _cap(fields: Fields, name: str, default: float | None) -> float | None:
 
 
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
-    """From safetensors, where a norm's weight w means a scale of 1 + w."""
+    """From safetensors, where a norm's weight w means a scale of 1 + w; GGUF stores 1 + w."""
     norms = {path: _one_plus(HF_NAMES[path], shape) for path, shape in shapes.items() if path.endswith(".scale")}
     return sources(HF_NAMES, shapes, norms)
 
@@ -151,17 +157,7 @@ def _gguf_common(fields: Fields, file: TensorFile, largest: int) -> dict[str, ob
 def gguf_config_2(fields: Fields, file: TensorFile) -> ModelConfig:
     """Gemma 2, from GGUF metadata."""
     shared = _gguf_common(fields, file, LARGEST_2)
-    theta, scaling = gguf_rope(fields)
-    local = _gguf_local(fields, shared["n_layers"], 2)
-    common.refuse_scaled_windows(fields, local, scaling)
-    return ModelConfig(
-        **shared,
-        rope_theta=theta,
-        rope_scaling=scaling,
-        local_layers=local,
-        attn_softcap=_cap(fields, "attn_logit_softcapping", 50.0),
-        logit_softcap=_cap(fields, "final_logit_softcapping", 30.0),
-    )
+    return _config_2(fields, shared, gguf_rope(fields), _gguf_local(fields, shared["n_layers"], 2))
 
 
 def gguf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
@@ -191,36 +187,33 @@ def _gguf_local(fields: Fields, n_layers: int, period: int) -> tuple[int, ...]:
     return tuple(np.flatnonzero(pattern).tolist())
 
 
-def gguf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
-    """From GGUF, which stores 1 + w."""
-    return sources(common.GGUF_NAMES, shapes)
-
-
-GEMMA2 = Family(
-    "gemma2",
-    model_types=("gemma2",),
-    architectures=("Gemma2ForCausalLM",),
-    hf=Layout(hf_config_2, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
-    gguf_architectures=("gemma2",),
-    gguf=Layout(gguf_config_2, gguf_sources),
-)
-GEMMA3 = Family(
-    "gemma3",
-    model_types=("gemma3_text",),
-    architectures=("Gemma3ForCausalLM",),
-    hf=Layout(hf_config_3, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
-    gguf_architectures=("gemma3",),
-    gguf=Layout(gguf_config_3, gguf_sources),
-)
-GEMMA3_OF_IMAGES = Family(
-    "gemma3",
-    model_types=("gemma3",),
-    architectures=("Gemma3ForConditionalGeneration",),
-    hf=Layout(
-        hf_config_3_of_images,
-        hf_sources,
-        ignored=common.HF_IGNORED | {OF_IMAGES: "of images, which are not read"},
-        copies=common.HF_TIED,
-        rename=text_half,
+FAMILIES = (
+    Family(
+        "gemma2",
+        model_types=("gemma2",),
+        architectures=("Gemma2ForCausalLM",),
+        hf=common.hf_layout(hf_config_2, hf_sources),
+        gguf_architectures=("gemma2",),
+        gguf=Layout(gguf_config_2, common.gguf_sources),
+    ),
+    Family(
+        "gemma3",
+        model_types=("gemma3_text",),
+        architectures=("Gemma3ForCausalLM",),
+        hf=common.hf_layout(hf_config_3, hf_sources),
+        gguf_architectures=("gemma3",),
+        gguf=Layout(gguf_config_3, common.gguf_sources),
+    ),
+    Family(
+        "gemma3",
+        model_types=("gemma3",),
+        architectures=("Gemma3ForConditionalGeneration",),
+        hf=Layout(
+            hf_config_3_of_images,
+            hf_sources,
+            ignored=names.HF_IGNORED | {OF_IMAGES: "of images, which are not read"},
+            copies=names.HF_TIED,
+            rename=text_half,
+        ),
     ),
 )

@@ -3,7 +3,7 @@
 import math
 
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families.common import GGUF_NAMES, PLAIN, gguf_vocabulary, head_width
+from jaxinterp.models.families.common import gguf_plain_sizes, hf_gpt
 from jaxinterp.models.families.family import (
     Family,
     Layout,
@@ -16,17 +16,9 @@ from jaxinterp.models.families.family import (
     sources,
 )
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.names import GGUF_NAMES, GPT_NAMES
 
-HF_NAMES = {
-    "embedding": "wte.weight",
-    "unembedding": "lm_head.weight",
-    "positions": "wpe.weight",
-    "norm_final.scale": "ln_f.weight",
-    "norm_final.bias": "ln_f.bias",
-    "layers.norm_attn.scale": "h.{}.ln_1.weight",
-    "layers.norm_attn.bias": "h.{}.ln_1.bias",
-    "layers.norm_mlp.scale": "h.{}.ln_2.weight",
-    "layers.norm_mlp.bias": "h.{}.ln_2.bias",
+HF_NAMES = GPT_NAMES | {
     "layers.b_o": "h.{}.attn.c_proj.bias",
     "layers.b_in": "h.{}.mlp.c_fc.bias",
     "layers.b_out": "h.{}.mlp.c_proj.bias",
@@ -43,27 +35,25 @@ ALIASES = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
+# GPT-2 small, for configs that leave them out
+SIZES = {
+    "vocab_size": 50257,
+    "max_position_embeddings": 1024,
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+}
 
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    d_model, n_heads = fields.integer("n_embd", 768), fields.integer("n_head", 12)
     fields.only("scale_attn_by_inverse_layer_idx", False)
     fields.only("reorder_and_upcast_attn", False)
     fields.only("add_cross_attention", False)
     fields.get("n_ctx", None)  # the same as n_positions, which alone counts
     return ModelConfig(
-        d_vocab=fields.integer("vocab_size", 50257),
-        n_ctx=fields.integer("n_positions", 1024),
-        n_layers=fields.integer("n_layer", 12),
-        d_model=d_model,
-        d_mlp=fields.integer("n_inner", 4 * d_model),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=head_width(fields, d_model, n_heads),
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        **hf_gpt(fields, "n_inner", **SIZES),
         attn_scale=None if fields.flag("scale_attn_weights", True) else 1.0,
-        ffn=fields.one_of("activation_function", PLAIN, "gelu_new"),
         tied=fields.flag("tie_word_embeddings", True),
     )
 
@@ -91,19 +81,7 @@ def _stored_as_ours(name: str, shape: Shape, n_in: int) -> Source:
 
 def gguf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From GGUF metadata."""
-    d_model, n_heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
-    return ModelConfig(
-        d_vocab=gguf_vocabulary(fields, file),
-        n_ctx=fields.integer("context_length"),
-        n_layers=fields.integer("block_count"),
-        d_model=d_model,
-        d_mlp=fields.integer("feed_forward_length"),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=head_width(fields, d_model, n_heads),
-        norm_eps=fields.number("attention.layer_norm_epsilon"),
-        tied="output.weight" not in file.shapes,
-    )
+    return ModelConfig(**gguf_plain_sizes(fields, file), norm_eps=fields.number("attention.layer_norm_epsilon"))
 
 
 def gguf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:

@@ -1,20 +1,12 @@
 """GPT-Neo (Black et al. 2021) and TinyStories: layers with a window, attention scores that are not scaled."""
 
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families.common import PLAIN, head_width
+from jaxinterp.models.families.common import hf_gpt
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.names import GPT_NAMES
 
-HF_NAMES = {
-    "embedding": "wte.weight",
-    "unembedding": "lm_head.weight",
-    "positions": "wpe.weight",
-    "norm_final.scale": "ln_f.weight",
-    "norm_final.bias": "ln_f.bias",
-    "layers.norm_attn.scale": "h.{}.ln_1.weight",
-    "layers.norm_attn.bias": "h.{}.ln_1.bias",
-    "layers.norm_mlp.scale": "h.{}.ln_2.weight",
-    "layers.norm_mlp.bias": "h.{}.ln_2.bias",
+HF_NAMES = GPT_NAMES | {
     "layers.w_q": "h.{}.attn.attention.q_proj.weight",
     "layers.w_k": "h.{}.attn.attention.k_proj.weight",
     "layers.w_v": "h.{}.attn.attention.v_proj.weight",
@@ -30,23 +22,13 @@ KINDS = ("global", "local")
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_heads")
-    n_layers = fields.integer("num_layers")
+    sizes = hf_gpt(fields, "intermediate_size")
     fields.get("attention_layers", None)  # attention_types, written out
     return ModelConfig(
-        d_vocab=fields.integer("vocab_size"),
-        n_ctx=fields.integer("max_position_embeddings"),
-        n_layers=n_layers,
-        d_model=d_model,
-        d_mlp=fields.integer("intermediate_size", 4 * d_model),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=head_width(fields, d_model, n_heads),
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        **sizes,
         window=fields.integer("window_size", 256),
-        local_layers=_local(fields, n_layers),
+        local_layers=_local(fields, sizes["n_layers"]),
         attn_scale=1.0,
-        ffn=fields.one_of("activation_function", PLAIN, "gelu_new"),
         qkv_bias=False,
         tied=fields.flag("tie_word_embeddings", True),
     )

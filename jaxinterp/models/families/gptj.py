@@ -6,19 +6,14 @@ import numpy as np
 
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families import gpt2
-from jaxinterp.models.families.common import PLAIN, head_width
+from jaxinterp.models.families.common import hf_gpt
 from jaxinterp.models.families.family import Family, Layout, Shape, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.names import GPT_NAMES
 
-HF_NAMES = {
-    "embedding": "wte.weight",
-    "unembedding": "lm_head.weight",
+HF_NAMES = GPT_NAMES | {
     "b_unembed": "lm_head.bias",
-    "norm_final.scale": "ln_f.weight",
-    "norm_final.bias": "ln_f.bias",
     # Attention and FFN read the same norm, which is there twice here.
-    "layers.norm_attn.scale": "h.{}.ln_1.weight",
-    "layers.norm_attn.bias": "h.{}.ln_1.bias",
     "layers.norm_mlp.scale": "h.{}.ln_1.weight",
     "layers.norm_mlp.bias": "h.{}.ln_1.bias",
     "layers.w_q": "h.{}.attn.q_proj.weight",
@@ -38,27 +33,18 @@ IGNORED = {
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    d_model, n_heads = fields.integer("n_embd"), fields.integer("n_head")
-    d_head, d_rotary = head_width(fields, d_model, n_heads), fields.integer("rotary_dim", 64)
+    sizes = hf_gpt(fields, "n_inner")
+    d_head, d_rotary = sizes["d_head"], fields.integer("rotary_dim", 64)
     share = d_rotary / d_head
     if int(share * d_head) < d_rotary:  # the division has rounded down
         share = math.nextafter(share, 1)
     fields.only("rotary", True)
     fields.only("scale_attn_weights", True)
     return ModelConfig(
-        d_vocab=fields.integer("vocab_size"),
-        n_ctx=fields.integer("n_positions"),
-        n_layers=fields.integer("n_layer"),
-        d_model=d_model,
-        d_mlp=fields.integer("n_inner", 4 * d_model),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=d_head,
-        norm_eps=fields.number("layer_norm_epsilon", 1e-5),
+        **sizes,
         parallel=True,
         position="rotary",
         rope_share=share,
-        ffn=fields.one_of("activation_function", PLAIN, "gelu_new"),
         qkv_bias=False,
         out_bias=False,
         tied=fields.flag("tie_word_embeddings", False),

@@ -10,7 +10,7 @@ from jaxinterp.models.config import ModelConfig, RopeScaling
 from jaxinterp.models.families import common
 from jaxinterp.models.families.family import Family, Layout, Shape, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
-from jaxinterp.models.families.rope import gguf_rope, hf_rope
+from jaxinterp.models.families.names import GGUF_NAMES
 from jaxinterp.models.transformer import layer_constants
 
 DIVISORS = "rope_freqs.weight"
@@ -18,34 +18,18 @@ DIVISORS = "rope_freqs.weight"
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    theta, scaling = hf_rope(fields)
     bias = fields.flag("attention_bias", False)
     fields.get("is_llama_config", None)  # of the library that trained SmolLM2, as is the next one
     fields.only("rope_interleaved", False)
     # The first files of 2023 have the context under another name, or not at all.
     context = fields.integer("max_sequence_length", 2048)
-    return ModelConfig(
-        **common.hf_sizes(fields, n_ctx=context),
-        rope_theta=theta,
-        rope_scaling=scaling,
-        ffn=fields.one_of("hidden_act", common.GATED, "silu"),
-        qkv_bias=bias,
-        out_bias=bias,
-        mlp_bias=fields.flag("mlp_bias", False),
-        tied=fields.flag("tie_word_embeddings", False),
-    )
-
-
-def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
-    """From safetensors."""
-    return sources(common.HF_NAMES, shapes)
+    sizes = common.hf_sizes(fields, n_ctx=context)
+    return common.hf_llama(fields, sizes, bias=bias, mlp_bias=fields.flag("mlp_bias", False))
 
 
 def gguf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From GGUF metadata."""
-    theta, scaling = gguf_rope(fields)
-    sizes = common.gguf_sizes(fields, file)
-    config = ModelConfig(**sizes, rope_theta=theta, rope_scaling=scaling, ffn="swiglu")
+    config = common.gguf_llama(fields, file)
     return _with_divisors(config, file) if DIVISORS in file.shapes else config
 
 
@@ -63,11 +47,11 @@ def _with_divisors(config: ModelConfig, file: TensorFile) -> ModelConfig:
 
 def gguf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From GGUF, which stores a head's query and key coordinates with the two of a rotary pair side by side."""
-    names, special = common.GGUF_NAMES, {}
+    special = {}
     for leaf in ("w_q", "w_k", "b_q", "b_k"):
         if (path := f"layers.{leaf}") in shapes:
-            special[path] = _unpaired(names[path], shapes[path])
-    return sources(names, shapes, special)
+            special[path] = _unpaired(GGUF_NAMES[path], shapes[path])
+    return sources(GGUF_NAMES, shapes, special)
 
 
 def _unpaired(name: str, shape: Shape) -> Source:
@@ -85,7 +69,7 @@ FAMILY = Family(
     "llama",
     model_types=("llama",),
     architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),  # the latter in the first files of 2023
-    hf=Layout(hf_config, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
+    hf=common.hf_layout(hf_config),
     gguf_architectures=("llama",),
     gguf=Layout(gguf_config, gguf_sources, ignored={re.escape(DIVISORS): "read with the config"}),
 )

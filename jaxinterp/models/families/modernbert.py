@@ -2,7 +2,7 @@
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families.common import head_width, hf_local_layers
+from jaxinterp.models.families.common import hf_local_layers, hf_plain_sizes
 from jaxinterp.models.families.family import (
     Family,
     Layout,
@@ -47,11 +47,11 @@ NO_MATTER += ("layer_norm_eps", "position_embedding_type")
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
-    n_layers = fields.integer("num_hidden_layers")
+    sizes = hf_plain_sizes(fields)
+    n_layers = sizes["n_layers"]
     fields.only("rope_scaling")
     fields.only("classifier_bias", False)
-    fields.only("head_dim", head_width(fields, d_model, n_heads))  # rotary positions would be made for it
+    fields.only("head_dim", sizes["d_head"])  # rotary positions would be made for it
     fields.only("sliding_window", fields.integer("local_attention", 128) // 2)  # the same to one side
     for name in NO_MATTER:
         fields.get(name, None)
@@ -65,14 +65,7 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     local = tuple(layer for layer in range(n_layers) if layer % period)
     qkv_bias = fields.flag("attention_bias", False)
     return ModelConfig(
-        d_vocab=fields.integer("vocab_size"),
-        n_ctx=fields.integer("max_position_embeddings"),
-        n_layers=n_layers,
-        d_model=d_model,
-        d_mlp=fields.integer("intermediate_size"),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=head_width(fields, d_model, n_heads),
+        **sizes,
         attention="bidirectional",
         norm_bias=fields.flag("norm_bias", False),
         norm_eps=fields.number("norm_eps", 1e-5),

@@ -1,9 +1,10 @@
 """GPT-NeoX (Black et al. 2022) and Pythia (Biderman et al. 2023): parallel residual, partly rotary heads."""
 
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families.common import GGUF_NAMES, PLAIN, gguf_vocabulary, head_width
+from jaxinterp.models.families.common import PLAIN, gguf_plain_sizes, hf_plain_sizes
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, fused_qkv, sources
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.names import GGUF_NAMES
 from jaxinterp.models.families.rope import gguf_rope, hf_rope, hf_rope_share
 
 HF_NAMES = {
@@ -29,22 +30,14 @@ IGNORED = {
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    sizes = hf_plain_sizes(fields)
     theta, scaling = hf_rope(fields, "rotary_emb_base")
     share = hf_rope_share(fields, "rotary_pct", 0.25)
-    d_head = head_width(fields, d_model, n_heads)
-    fields.only("head_dim", d_head)  # another one would count for rotary positions alone
+    fields.only("head_dim", sizes["d_head"])  # another one would count for rotary positions alone
     fields.only("is_decoder", False, True)
     bias = fields.flag("attention_bias", True)
     return ModelConfig(
-        d_vocab=fields.integer("vocab_size"),
-        n_ctx=fields.integer("max_position_embeddings"),
-        n_layers=fields.integer("num_hidden_layers"),
-        d_model=d_model,
-        d_mlp=fields.integer("intermediate_size"),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=d_head,
+        **sizes,
         norm_eps=fields.number("layer_norm_eps", 1e-5),
         parallel=fields.flag("use_parallel_residual", True),
         position="rotary",
@@ -70,26 +63,16 @@ def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
 
 def gguf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From GGUF metadata."""
-    d_model, n_heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
-    theta, scaling = gguf_rope(fields)
-    d_head = head_width(fields, d_model, n_heads)
+    sizes, (theta, scaling) = gguf_plain_sizes(fields, file), gguf_rope(fields)
     return ModelConfig(
-        d_vocab=gguf_vocabulary(fields, file),
-        n_ctx=fields.integer("context_length"),
-        n_layers=fields.integer("block_count"),
-        d_model=d_model,
-        d_mlp=fields.integer("feed_forward_length"),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=d_head,
+        **sizes,
         norm_eps=fields.number("attention.layer_norm_epsilon"),
         parallel=fields.flag("use_parallel_residual", True),
         position="rotary",
         rope_theta=theta,
-        rope_share=fields.integer("rope.dimension_count", d_head) / d_head,
+        rope_share=fields.integer("rope.dimension_count", sizes["d_head"]) / sizes["d_head"],
         rope_scaling=scaling,
         ffn="gelu_exact",
-        tied="output.weight" not in file.shapes,
     )
 
 

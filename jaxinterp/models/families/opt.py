@@ -2,7 +2,7 @@
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families.common import PLAIN, head_width
+from jaxinterp.models.families.common import PLAIN, hf_plain_sizes
 from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
 
@@ -33,7 +33,8 @@ OFFSET = 2  # rows before that of the first position
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    sizes = hf_plain_sizes(fields, d_mlp="ffn_dim")
+    d_model = sizes["d_model"]
     width = fields.integer("word_embed_proj_dim", d_model)
     if width != d_model:
         raise UserError(
@@ -47,14 +48,7 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
         fields.get(name, None)  # of training
     bias = fields.flag("enable_bias", True)
     return ModelConfig(
-        d_vocab=fields.integer("vocab_size"),
-        n_ctx=fields.integer("max_position_embeddings"),
-        n_layers=fields.integer("num_hidden_layers"),
-        d_model=d_model,
-        d_mlp=fields.integer("ffn_dim"),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=head_width(fields, d_model, n_heads),
+        **sizes,
         norm_eps=1e-5,
         ffn=fields.one_of("activation_function", PLAIN, "relu"),
         qkv_bias=bias,

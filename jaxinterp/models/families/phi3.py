@@ -3,9 +3,10 @@
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families import common
-from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, one_after_another, sources
+from jaxinterp.models.families.family import Family, Shapes, SourceMap, TensorFile, one_after_another, sources
 from jaxinterp.models.families.fields import Fields
-from jaxinterp.models.families.rope import hf_rope, hf_rope_share
+from jaxinterp.models.families.names import HF_NAMES
+from jaxinterp.models.families.rope import hf_rope_share
 
 # In this family these three are one thing; "yarn" is not the YaRN of others.
 LONGROPE = ("longrope", "su", "yarn")
@@ -15,23 +16,12 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
     for name in ("rope_scaling", "rope_parameters"):
         _refuse_scaling(fields.part(name))
-    theta, _ = hf_rope(fields)
-    sizes = common.hf_sizes(fields, partly_rotary=True)
+    sizes = common.hf_sizes(fields, partly_rotary=True) | {"norm_eps": fields.number("rms_norm_eps", 1e-5)}
     fields.get("original_max_position_embeddings", None)  # means something to longrope alone
     for name in ("attention_bias", "mlp_bias", "lm_head_bias"):
         fields.only(name, False)
     window = common.hf_window(fields, sizes, None)
-    return ModelConfig(
-        **sizes | {"norm_eps": fields.number("rms_norm_eps", 1e-5)},
-        **window,
-        rope_theta=theta,
-        rope_share=hf_rope_share(fields),
-        ffn=fields.one_of("hidden_act", common.GATED, "silu"),
-        qkv_bias=False,
-        out_bias=False,
-        mlp_bias=False,
-        tied=fields.flag("tie_word_embeddings", False),
-    )
+    return common.hf_llama(fields, sizes, rope_share=hf_rope_share(fields), **window)
 
 
 def _refuse_scaling(scaling: Fields) -> None:
@@ -49,12 +39,12 @@ def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From safetensors, where queries, keys and values are one matrix, and gate and up another."""
     special = one_after_another("layers.{}.self_attn.qkv_proj", "qkv", shapes)
     special |= one_after_another("layers.{}.mlp.gate_up_proj", ("gate", "in"), shapes)
-    return sources(common.HF_NAMES, shapes, special)
+    return sources(HF_NAMES, shapes, special)
 
 
 FAMILY = Family(
     "phi3",
     model_types=("phi3",),
     architectures=("Phi3ForCausalLM",),
-    hf=Layout(hf_config, hf_sources, "model.", common.HF_IGNORED, common.HF_TIED),
+    hf=common.hf_layout(hf_config, hf_sources),
 )

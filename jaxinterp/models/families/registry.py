@@ -1,47 +1,21 @@
-"""Which family a file belongs to."""
+"""All families, and the one that a file belongs to. Modules of this folder with a `FAMILY` or `FAMILIES` are found."""
 
-from collections.abc import Mapping
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
 
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.models.families import (
-    bert,
-    distilbert,
-    gemma,
-    gpt2,
-    gpt_neo,
-    gptj,
-    llama,
-    mistral,
-    modernbert,
-    neox,
-    olmo,
-    opt,
-    phi3,
-    qwen,
-    roberta,
-)
+from jaxinterp.models import families
 from jaxinterp.models.families.family import Family
 
-FAMILIES: tuple[Family, ...] = (
-    bert.FAMILY,
-    gpt2.FAMILY,
-    neox.FAMILY,
-    llama.FAMILY,
-    qwen.QWEN2,
-    qwen.QWEN3,
-    gemma.GEMMA2,
-    gemma.GEMMA3,
-    gemma.GEMMA3_OF_IMAGES,
-    mistral.FAMILY,
-    phi3.FAMILY,
-    olmo.FAMILY,
-    opt.FAMILY,
-    gpt_neo.FAMILY,
-    gptj.FAMILY,
-    distilbert.FAMILY,
-    roberta.FAMILY,
-    modernbert.FAMILY,
-)
+
+def _families() -> Iterator[Family]:
+    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
+        values = vars(importlib.import_module(module.name))
+        yield from values.get("FAMILIES", [values["FAMILY"]] if "FAMILY" in values else [])
+
+
+FAMILIES: tuple[Family, ...] = tuple(_families())
 
 # Parts of a config.json of a model that does not only read text.
 OTHER_SENSES = ("text_config", "vision_config", "audio_config", "visual", "thinker_config")

@@ -1,10 +1,12 @@
 """RoBERTa (Liu et al. 2019): BERT with one segment and other names in the head; positions begin after the padding's."""
 
+import dataclasses
+
 import numpy as np
 
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families import bert
-from jaxinterp.models.families.common import head_width
+from jaxinterp.models.families.common import hf_segmented_bert
 from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, linear, sources
 from jaxinterp.models.families.fields import Fields
 
@@ -32,30 +34,9 @@ ACTIVATIONS = {"gelu": "gelu_exact", "gelu_python": "gelu_exact"}
 
 def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
-    d_model, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
-    fields.only("position_embedding_type", "absolute")
-    fields.only("is_decoder", False)
-    fields.only("add_cross_attention", False)
-    fields.only("type_vocab_size", 1)
     fields.only("pad_token_id", 1)
-    return ModelConfig(
-        d_vocab=fields.integer("vocab_size"),
-        n_ctx=fields.integer("max_position_embeddings") - OFFSET,
-        n_layers=fields.integer("num_hidden_layers"),
-        d_model=d_model,
-        d_mlp=fields.integer("intermediate_size"),
-        n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_head=head_width(fields, d_model, n_heads),
-        attention="bidirectional",
-        norm_eps=fields.number("layer_norm_eps", 1e-12),
-        norm_placement="post",
-        ffn=fields.one_of("hidden_act", ACTIVATIONS, "gelu"),
-        embed_norm=True,
-        tied=fields.flag("tie_word_embeddings", True),
-        unembed_bias=True,
-        head="transform",
-    )
+    config = hf_segmented_bert(fields, 1, ACTIVATIONS)
+    return dataclasses.replace(config, n_ctx=config.n_ctx - OFFSET)
 
 
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:

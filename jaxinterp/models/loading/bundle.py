@@ -1,27 +1,28 @@
 """A language model in a folder: config.json, model.safetensors, the tokenizer's two files, provenance.json."""
 
 import dataclasses
-import hashlib
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save
 
+from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import is_gguf, new_folder, read_json, write_json
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig, RopeScaling
-from jaxinterp.models.language_model import LanguageModel, flat, nested
+from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.checks import refuse_adapter
 from jaxinterp.models.loading.embedded_tokenizer import embedded
 from jaxinterp.models.loading.load import check_dtype, load_pretrained
 from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
+from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
 from jaxinterp.models.loading.weights import Placement
 from jaxinterp.models.model import Model
 from jaxinterp.models.sources.fetch import resolve
-from jaxinterp.models.tokenizers import load_tokenizer, save_tokenizer
 
 
 def save_model(folder: Path, model: LanguageModel) -> None:
@@ -30,14 +31,13 @@ def save_model(folder: Path, model: LanguageModel) -> None:
     Raises:
       UserError: if the folder cannot be written.
     """
-    arrays = {".".join(path): np.asarray(value) for path, value in flat(model.params).items()}
-    weights = save(arrays)
+    arrays = {name: np.asarray(value) for name, value in flatten_dict(model.params, sep=".").items()}
     with new_folder(folder) as partial:
-        (partial / "model.safetensors").write_bytes(weights)
+        weights = partial / "model.safetensors"
+        weights.write_bytes(save(arrays))
         save_tokenizer(model.tokenizer, partial / "tokenizer.json")
         write_json(partial / "config.json", dataclasses.asdict(model.config))
-        digest = hashlib.sha256(weights).hexdigest()
-        write_json(partial / "provenance.json", {**model.provenance, "weights_sha256": digest})
+        write_json(partial / "provenance.json", {**model.provenance, "weights_sha256": file_digest(weights)})
 
 
 def load_model(path: str | Path, *, dtype: str | None = None, placement: Placement | None = None) -> LanguageModel:
@@ -92,14 +92,13 @@ def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
     provenance = dict(read_json(folder / "provenance.json"))
     path = folder / "model.safetensors"
     try:
-        with path.open("rb") as weights:
-            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+        digest = file_digest(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     if digest != provenance.pop("weights_sha256", None):
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in provenance.json")
     file = SafetensorsFile(folder)
-    expected = flat(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
+    expected = flatten_dict(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
     named = {".".join(keys): keys for keys in expected}
     for name in sorted(named.keys() ^ file.tensors.keys()):
         raise UserError(f"{folder}: tensor {name!r} is {'missing' if name in named else 'not part of this model'}")
@@ -117,11 +116,11 @@ def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
         if not np.isfinite(value).all():
             raise UserError(f"{folder}: tensor {name!r} has values that are not finite")
         loaded[keys] = jax.device_put(value, placement(keys, value.shape) if placement else None)
-    return LanguageModel(Model(config, nested(loaded)), tokenizer, provenance)
+    return LanguageModel(Model(config, unflatten_dict(loaded)), tokenizer, provenance)
 
 
 def _config(fields: dict) -> ModelConfig:
-    """What JSON has made of a config."""
+    """A config out of its JSON."""
     if isinstance(fields.get("rope_scaling"), dict):
         fields = {**fields, "rope_scaling": RopeScaling(**fields["rope_scaling"])}
     return ModelConfig(**{**fields, "local_layers": tuple(fields.get("local_layers", ()))})

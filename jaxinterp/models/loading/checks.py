@@ -1,4 +1,4 @@
-"""What is refused of a published model before anything as large as its weights is allocated."""
+"""Refusals of a published model before anything as large as its weights is allocated."""
 
 import math
 from pathlib import Path

@@ -21,8 +21,8 @@ class EmbeddedTokenizer(TextTokenizer):
           UserError: as there, or if a text needs a token beyond the embedding.
         """
         ids = super().encode_batch(texts, control_tokens=control_tokens)
-        for text, found in zip(texts, ids, strict=True):
-            for id in found:
+        for text, ids_of_text in zip(texts, ids, strict=True):
+            for id in ids_of_text:
                 if id >= self.n_rows:
                     raise UserError(
                         f"{text!r} needs the token {self.backend.id_to_token(id)!r} with id {id}, but the model's "

@@ -25,7 +25,7 @@ ALIGNMENT = 32  # of tensors, unless the metadata has another
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where a tensor's bytes are."""
+    """The place of a tensor's bytes, and their type."""
 
     path: Path
     kind: Kind

@@ -108,7 +108,7 @@ class Reader:
 
     def strings(self, n: int, what: str) -> list[str]:
         """The loop over a vocabulary: the only one that has to be fast."""
-        found = []
+        texts = []
         unpack, data, position = struct.Struct("<Q").unpack_from, self.data, self.position
         for _ in range(n):
             self.fill(position + 8)
@@ -116,10 +116,10 @@ class Reader:
             position = start + unpack(data, position)[0]
             if position > len(data):
                 self.fill(position)
-            found.append(data[start:position])
+            texts.append(data[start:position])
         self.position = position
         try:
-            return [text.decode("utf-8") for text in found]
+            return [text.decode("utf-8") for text in texts]
         except UnicodeDecodeError:
             raise UserError(f"{self.path} is damaged: {what} is not valid UTF-8") from None
 

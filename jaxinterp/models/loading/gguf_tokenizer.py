@@ -20,7 +20,7 @@ DIGITS_ONE_BY_ONE = DIGITS_BY_THREE.replace("{1,3}", "")
 
 @dataclasses.dataclass(frozen=True)
 class Splitting:
-    """What a byte-level tokenizer does before its merges, as the authors of the vocabulary published it."""
+    """The steps of a byte-level tokenizer before its merges, as the authors of the vocabulary published it."""
 
     words: str | None  # regular expression of a word; None is that of GPT-2
     digits_first: bool = False  # each digit is cut out before words are looked for

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, models
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, refuse_pointer
-from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet, quiet_transformers
+from jaxinterp.models.chat import quiet_transformers
+from jaxinterp.models.tokenizers import Chat, TextTokenizer, byte_alphabet
 
 PUBLISHED = "tokenizer.json"
 # Any of these sets is enough to build the tokenizer of a known family. From a folder without one, transformers makes a
@@ -149,7 +150,7 @@ def _refuse_contradictions(folder: Path, backend: Tokenizer) -> None:
 
 
 def _frame(loaded, folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What stands before and after every text, found on two samples; takes it out of the backend."""
+    """Ids before and after every text, read off two samples; the backend adds none afterwards."""
     whole = [loaded(text)["input_ids"] for text in SAMPLES]
     loaded.backend_tokenizer.post_processor = None
     frames = set()

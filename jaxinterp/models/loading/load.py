@@ -1,12 +1,12 @@
 """Published models: a folder of the Hugging Face kind, or a GGUF file."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 
+from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.files import is_gguf, read_json
 from jaxinterp.models.config import ModelConfig
@@ -148,8 +148,7 @@ def _checked_digest(path: Path) -> str | None:
     expected = source.get("sha256") if isinstance(source, Mapping) else None
     if expected is None:
         return None
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     if digest != expected:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in {record.name}; fetch it again")
     return digest

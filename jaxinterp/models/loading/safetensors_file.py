@@ -1,4 +1,9 @@
-"""The tensors of a folder's safetensors files, one or several with an index, read by rows."""
+"""The tensors of a folder's safetensors files, one or several with an index, read by rows.
+
+The dependency `safetensors` writes these files, but does not read them here. It maps them into memory, so that a file
+which becomes shorter in the meantime ends the process by a bus error instead of an exception. Its errors name neither
+the file nor what is wrong with which of its tensors. And it knows single files alone, not the index of several.
+"""
 
 import dataclasses
 import json
@@ -29,7 +34,7 @@ LARGEST_HEADER = 100_000_000  # the format's own limit, bytes
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where a tensor's bytes are."""
+    """The place of a tensor's bytes, and their type."""
 
     path: Path
     dtype: str
@@ -49,10 +54,10 @@ class SafetensorsFile(TensorFile):
         self.path = folder
         self.tensors: dict[str, Tensor] = {}
         for path, expected in _files(folder).items():
-            found = _head(path)
+            tensors = _head(path)
             if expected is not None:
-                _compare(path, expected, set(found))
-            self.tensors |= found
+                _compare(path, expected, set(tensors))
+            self.tensors |= tensors
         self.shapes = {name: tensor.shape for name, tensor in self.tensors.items()}
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -103,8 +108,8 @@ def _files(folder: Path) -> dict[Path, set[str] | None]:
     return files
 
 
-def _compare(path: Path, expected: set[str], found: set[str]) -> None:
-    for name in sorted(expected ^ found):
+def _compare(path: Path, expected: set[str], present: set[str]) -> None:
+    for name in sorted(expected ^ present):
         what = "is missing, the index puts it there" if name in expected else "is not in the index"
         raise UserError(f"{path}: tensor {name!r} {what}")
 

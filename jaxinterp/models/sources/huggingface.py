@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.sources.catalogue import is_commit
 
@@ -133,11 +134,11 @@ def damaged_files(folder: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def _content_hash(path: Path, *, git: bool) -> str:
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if git else hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    if not git:
+        return file_digest(path)
+    with path.open("rb") as file:
+        header = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+        return hashlib.file_digest(file, lambda: header).hexdigest()
 
 
 def _is_whole(folder: Path) -> bool:

@@ -6,7 +6,7 @@ import altair as alt
 
 from jaxinterp.metrics import registry
 from jaxinterp.report import style
-from jaxinterp.report.labels import METRICS, SETS, term
+from jaxinterp.report.labels import metric_label, set_label
 
 COLOURS = {
     "rises": style.BLUE,
@@ -42,8 +42,10 @@ def forest(results: Mapping, group: str, *, width: int = style.WIDTH) -> alt.Fac
         ),
         opacity=alt.condition("datum.is == 'metric'", alt.value(0.6), alt.value(1.0)),
     )
-    scale = alt.Scale(type="symlog", constant=2)
-    axis = alt.Axis(values=[-16, -8, -4, -2, 0, 2, 4, 8, 16], format="+d")
+    ends = [row[end] for row in rows for end in ("low", "high")]
+    scale = alt.Scale(type="symlog", constant=2, domain=[min(-1.5, *ends), max(1.5, *ends)])
+    signed = "datum.value ? format(datum.value, '+d') : '0'"
+    axis = alt.Axis(values=[-16, -8, -4, -2, 0, 2, 4, 8, 16], labelExpr=signed)
     title = "change towards the better, in smallest effects"
     bars = base.mark_bar().encode(
         x=alt.X("low:Q", title=title, scale=scale, axis=axis),
@@ -58,8 +60,10 @@ def forest(results: Mapping, group: str, *, width: int = style.WIDTH) -> alt.Fac
             *(alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "low", "high")),
         ],
     )
-    zero = alt.Chart().mark_rule(opacity=0.6).encode(x=alt.datum(0))
-    ones = (alt.Chart().mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x=alt.datum(one)) for one in (-1, 1))
+    # Aggregated: a rule for each panel, not for each row.
+    rule = alt.Chart().transform_aggregate(n="count()").mark_rule
+    zero = rule(opacity=0.6).encode(x=alt.datum(0))
+    ones = (rule(strokeDash=[3, 3], opacity=0.6).encode(x=alt.datum(one)) for one in (-1, 1))
     chart = alt.layer(zero, *ones, bars, points).properties(
         width=panel, height=alt.Step(20), data=alt.Data(values=rows)
     )
@@ -74,7 +78,7 @@ def forest(results: Mapping, group: str, *, width: int = style.WIDTH) -> alt.Fac
 def _forest_rows(results: Mapping, group: str) -> list[dict]:
     rows = []
     for set_name, found in results["verdicts"].get(group, {}).items():
-        title = term(SETS, set_name).title
+        title = set_label(set_name).title
         for family, of in found["families"].items():
             if of["low"] is None:
                 continue
@@ -87,7 +91,7 @@ def _forest_rows(results: Mapping, group: str) -> list[dict]:
                 unit = effect["smallest"] * (-1 if registry.METRICS[name].better == "lower" else 1)
                 low, high = sorted(effect[end] / unit for end in ("low", "high"))
                 about = {"value": effect["value"] / unit, "low": low, "high": high}
-                rows.append({"name": term(METRICS, name).label, "set": title, "is": "metric", **about})
+                rows.append({"name": str(metric_label(name)), "set": title, "is": "metric", **about})
     return rows
 
 
@@ -103,8 +107,8 @@ def doses(results: Mapping, factors: Mapping[str, float], *, width: int = style.
                             "dose": f"{factors[group]:g}",
                             "order": factors[group],
                             "value": value,
-                            "metric": term(METRICS, metric).label,
-                            "set": term(SETS, set_name).title,
+                            "metric": str(metric_label(metric)),
+                            "set": set_label(set_name).title,
                         }
                         for value in values
                     ]
@@ -118,8 +122,9 @@ def doses(results: Mapping, factors: Mapping[str, float], *, width: int = style.
             "metric:N", title=None, sort=metrics, scale=alt.Scale(range=list(style.MODEL_COLOURS[: len(metrics)]))
         ),
     )
-    lines = base.mark_line().encode(y=alt.Y("mean(value):Q", title="share"))
-    points = base.mark_point(filled=True, opacity=0.5).encode(y=alt.Y("value:Q", title="share"))
+    shares = {"title": None, "axis": alt.Axis(format="%")}
+    lines = base.mark_line().encode(y=alt.Y("mean(value):Q", **shares))
+    points = base.mark_point(filled=True, opacity=0.5).encode(y=alt.Y("value:Q", **shares))
     panel = max(120, int((width - 60) / len(sets)) - style.GAP)
     chart = alt.layer(lines, points).properties(width=panel, height=180, data=alt.Data(values=rows))
     faceted = chart.facet(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.facts.controls import KINDS
-from jaxinterp.facts.facts import SETS
+from jaxinterp.facts.splits import SETS
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.audit.verdict import Criteria

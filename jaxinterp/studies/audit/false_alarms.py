@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxinterp.studies.audit.verdict import Criteria, Samples, Scale, audited
-from jaxinterp.studies.audit.verdict_rates import share
+from jaxinterp.studies.statistics import share
 
 ALARMS = ("improved", "Goodharted", "harmed")  # what is false of models that differ by their seed alone
 SIZE = 8  # of a group

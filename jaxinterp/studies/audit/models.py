@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import os
 import time
-from collections.abc import ItemsView, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +18,13 @@ from jaxinterp.base.progress import Report, progress
 from jaxinterp.base.run_folder import interruptible
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.leakage import clean
-from jaxinterp.metrics.measure import Measurement, measure_sets
-from jaxinterp.metrics.results import left_out_relations
+from jaxinterp.metrics.measure import measure_sets
+from jaxinterp.metrics.results import left_out_relations, other_queries, overall
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.audit.config import AuditConfig, base
 from jaxinterp.training.config import DataConfig
 from jaxinterp.training.data import TrainingData, training_data
-from jaxinterp.training.diagnosis import NotFinite
+from jaxinterp.training.driver import NotFinite
 from jaxinterp.training.fork import branch
 from jaxinterp.training.loop import train
 
@@ -32,7 +32,7 @@ Measured = Mapping[str, Mapping[str, np.ndarray]]  # set -> metric -> samples
 LEFT_OUT = "left_out"  # beside a set's metrics: the relations that its figures lack, and why, as texts
 
 
-class AuditData(NamedTuple):
+class Data(NamedTuple):
     """What all models of a seed are trained and measured on."""
 
     training: TrainingData
@@ -42,7 +42,7 @@ class AuditData(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)
-def _audit_data(data_config: DataConfig, set_names: tuple[str, ...]) -> AuditData:
+def _data_of(data_config: DataConfig, set_names: tuple[str, ...]) -> Data:
     data = training_data(data_config)
 
     def encoded(queries: np.ndarray) -> EncodedQueries:
@@ -50,15 +50,15 @@ def _audit_data(data_config: DataConfig, set_names: tuple[str, ...]) -> AuditDat
 
     sets = {name: encoded(getattr(data.split, name)) for name in set_names}
     unseen = {name: clean(data.facts, data.split, name) for name in set_names}
-    return AuditData(data, sets, encoded(data.split.training), unseen)
+    return Data(data, sets, encoded(data.split.training), unseen)
 
 
-def audit_data(config: AuditConfig, seed: int) -> AuditData:
+def data_of(config: AuditConfig, seed: int) -> Data:
     """Facts and encoded sets of a seed's models."""
-    return _audit_data(config.data(seed), config.sets)
+    return _data_of(config.data(seed), config.sets)
 
 
-def run_folder(out: Path, group: str, seed: int) -> Path:
+def folder_of(out: Path, group: str, seed: int) -> Path:
     """Where a model of an audit is."""
     return out / "runs" / group / f"seed{seed}"
 
@@ -69,7 +69,7 @@ def jobs(config: AuditConfig) -> list[tuple[int, str]]:
     return [(seed, group) for seed in range(most) for group in config.groups if seed < config.group_seeds(group)]
 
 
-def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
+def measure_all(config: AuditConfig, out: Path, workers: int = 1) -> None:
     """Trains and measures every model that is not measured yet; their samples are then in their folders.
 
     Args:
@@ -88,16 +88,16 @@ def measure_models(config: AuditConfig, out: Path, workers: int = 1) -> None:
         elif todo:
             for done, (seed, group) in enumerate(todo, total - len(todo)):
                 report(done, f"{group}, seed {seed}")
-                measure_model(config, audit_data(config, seed), group, seed, out)
+                measure_one(config, data_of(config, seed), group, seed, out)
         report(total, "")
 
 
-def measure_model(config: AuditConfig, data: AuditData, group: str, seed: int, out: Path) -> None:
+def measure_one(config: AuditConfig, data: Data, group: str, seed: int, out: Path) -> None:
     """Trains and measures one model, or goes on with it; a run whose numbers stop being finite has failed for good."""
-    folder = run_folder(out, group, seed)
+    folder = folder_of(out, group, seed)
     run = config.training(group, seed)
     if group != base(group) and not folder.exists():
-        branch(run, run_folder(out, base(group), seed), config.starts(group), folder)
+        branch(run, folder_of(out, base(group), seed), config.starts(group), folder)
     resume = (folder / "config.json").exists()
     try:
         model = train(run, data.training, folder, resume=resume, title=f"{group}, seed {seed}")
@@ -112,31 +112,26 @@ def measure_model(config: AuditConfig, data: AuditData, group: str, seed: int, o
     partial.replace(path)
 
 
-def samples_of(config: AuditConfig, data: AuditData, model: LanguageModel) -> Measured:
+def samples_of(config: AuditConfig, data: Data, model: LanguageModel) -> Measured:
     """Values and replicates of all metrics on all sets, and "ability" of the training sentences. Where the figures of a
-    set lack relations, `LEFT_OUT` holds them.
+    set lack relations, or C lacks facts that S has, `LEFT_OUT` says so.
     """
     measure = dataclasses.replace(config.measure, metrics=config.metrics)
     found = measure_sets(model, data.training.facts, data.sets, data.ability, measure, clean=data.clean)
-    left_out = {name: [f"{relation} ({reason})" for relation, reason in why.items()] for name, why in _lost(found)}
-    return {
-        **{
-            name: {
-                **{metric: e.samples for metric, e in of.items()},
-                **({LEFT_OUT: np.array(left_out[name])} if name in left_out else {}),
-            }
-            for name, of in found.sets.items()
-        },
-        "ability": {metric: e.samples for metric, e in found.ability.items()},
-    }
-
-
-def _lost(found: Measurement) -> ItemsView[str, Mapping[str, str]]:
-    return left_out_relations(found.sets).items()
+    lost = left_out_relations(found.sets)
+    sets = {**found.sets, "ability": found.ability}
+    samples = {name: {metric: of.samples for metric, of in metrics.items()} for name, metrics in sets.items()}
+    for name, metrics in found.sets.items():
+        left_out = [f"{relation} ({reason})" for relation, reason in lost.get(name, {}).items()]
+        kinds = other_queries(overall({name: metrics})[name])
+        left_out += [f"facts without such a control from C_{kind}" for kind in kinds]
+        if left_out:
+            samples[name][LEFT_OUT] = np.array(left_out)
+    return samples
 
 
 def read_samples(folder: Path) -> Measured | None:
-    """What `measure_model` left in a model's folder; None of a run that failed."""
+    """What `measure_one` left in a model's folder; None of a run that failed."""
     if _failed_path(folder).exists():
         return None
     found: dict[str, dict[str, np.ndarray]] = {}
@@ -156,7 +151,7 @@ def _failed_path(folder: Path) -> Path:
 
 
 def _done(out: Path, group: str, seed: int) -> bool:
-    folder = run_folder(out, group, seed)
+    folder = folder_of(out, group, seed)
     return _samples_path(folder).exists() or _failed_path(folder).exists()
 
 
@@ -206,7 +201,7 @@ def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: i
         try:
             for seed, group in jobs(config):
                 if seed in seeds and not _done(out, group, seed):
-                    measure_model(config, audit_data(config, seed), group, seed, out)
+                    measure_one(config, data_of(config, seed), group, seed, out)
         except UserError as error:
             mistakes.put(str(error))
             raise SystemExit(2) from None

@@ -25,7 +25,9 @@ from jaxinterp.groundtruth.registry import GRID_D_MLP, GRID_PLANTS, grid_planted
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.metrics.registry import METRICS
-from jaxinterp.studies.audit.verdict import Audit, Criteria, Effect, Scale, audited, paired_effect
+from jaxinterp.studies.audit.results import scale_of
+from jaxinterp.studies.audit.verdict import Audit, Criteria, audited
+from jaxinterp.studies.statistics import Effect, paired_effect
 
 PLAIN, SUSPECTS = "plain", ("switches", "fact_neurons")
 HEADLINE = (
@@ -39,7 +41,7 @@ SeedSamples = dict[str, Float[np.ndarray, "seeds samples"]]  # by metric
 
 
 @dataclasses.dataclass(frozen=True)
-class PlantsAuditConfig:
+class PlantsConfig:
     """How many plants there are, of which facts, and how they are measured and judged."""
 
     seeds: int = 8  # models of each plant; they have the same facts
@@ -66,7 +68,7 @@ class PlantsAuditConfig:
         return tuple(name for name in dict.fromkeys((*HEADLINE, *judged)) if name not in NOT_MEASURED)
 
 
-def plants_audit(config: PlantsAuditConfig, out: Path) -> dict:
+def plants_audit(config: PlantsConfig, out: Path) -> dict:
     """Measures the plants, judges each suspect against the plain models, prints both; writes results.json to `out`.
 
     Returns:
@@ -85,7 +87,7 @@ def plants_audit(config: PlantsAuditConfig, out: Path) -> dict:
         for place, name in enumerate((PLAIN, *SUSPECTS)):
             measured = []
             for seed in range(config.seeds):
-                measured.append(plant_samples(config, name, seed))
+                measured.append(samples_of(config, name, seed))
                 report(place * config.seeds + seed + 1, GRID_PLANTS[name].title)
             samples[name] = {metric: np.stack([of[metric] for of in measured]) for metric in config.metrics}
     results = {
@@ -94,15 +96,15 @@ def plants_audit(config: PlantsAuditConfig, out: Path) -> dict:
             name: {"title": GRID_PLANTS[name].title, "metrics": {metric: _mean(of[metric]) for metric in of}}
             for name, of in samples.items()
         },
-        "verdicts": {name: _verdict(judged_plant(config, samples, name)) for name in SUSPECTS},
+        "verdicts": {name: _verdict(judged(config, samples, name)) for name in SUSPECTS},
         "seconds": round(time.monotonic() - start, 1),
     }
     write_json(out / "results.json", results)
-    print_plants(results)
+    print_results(results)
     return results
 
 
-def plant_samples(config: PlantsAuditConfig, name: str, seed: int) -> dict[str, Float[np.ndarray, " samples"]]:
+def samples_of(config: PlantsConfig, name: str, seed: int) -> dict[str, Float[np.ndarray, " samples"]]:
     """Value and replicates of every metric of one plant, on all facts of the grid."""
     table = grid_table(0, n_subjects=config.n_subjects, n_relations=config.n_relations)
     facts = in_words(table)
@@ -113,12 +115,9 @@ def plant_samples(config: PlantsAuditConfig, name: str, seed: int) -> dict[str, 
     return {metric: found[metric].samples for metric in config.metrics}
 
 
-def judged_plant(config: PlantsAuditConfig, samples: Mapping[str, SeedSamples], name: str) -> Audit:
+def judged(config: PlantsConfig, samples: Mapping[str, SeedSamples], name: str) -> Audit:
     """The audit's verdict on a plant, compared with the plain models."""
-    scales = {}
-    for metric in config.metrics:
-        better, (low, high) = METRICS[metric].better, METRICS[metric].range
-        scales[metric] = Scale(better, high if better == "higher" else low)
+    scales = {metric: scale_of(metric) for metric in config.metrics}
     return audited(samples[PLAIN], samples[name], scales, config.criteria)
 
 
@@ -145,9 +144,9 @@ def _verdict(audit: Audit) -> dict:
     }
 
 
-def print_plants(results: Mapping) -> None:
+def print_results(results: Mapping) -> None:
     """The headline table with the verdicts, and what each verdict rests on."""
-    heads = [METRICS[name].term.symbol or METRICS[name].term.title for name in HEADLINE]
+    heads = [METRICS[name].label.symbol or METRICS[name].label.title for name in HEADLINE]
     table = Table("plant", *heads, "verdict", title="means over seeds, %")
     for name, plant in results["plants"].items():
         cells = (f"{100 * plant['metrics'][metric]['value']:.1f}" for metric in HEADLINE)

@@ -1,39 +1,30 @@
 """An audit as one offline page: the verdict first, then what it rests on."""
 
-import html
+import dataclasses
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.base.files import write_text
-from jaxinterp.metrics import registry
-from jaxinterp.report import tables
-from jaxinterp.report.labels import METRICS, SETS, term
-from jaxinterp.report.page import Section, figure, note, page, tabs
+from jaxinterp.metrics.registry import METRICS, Label
+from jaxinterp.report.labels import metric_label, set_label
+from jaxinterp.report.page import drawn, number, page
 from jaxinterp.studies.audit.charts import FAMILY_TITLES, RESPONSES, doses, forest
 from jaxinterp.studies.audit.config import CHEATS, DOSES
-from jaxinterp.studies.audit.results import aside_in_words, decided_by, in_words, with_interval
-from jaxinterp.studies.audit.verdict_rates import FOUND
+from jaxinterp.studies.audit.rates import FOUND
+from jaxinterp.studies.audit.words import aside_in_words, decided_by, in_words, left_out_sentences, with_interval
 
 MEANS = {
-    "improved": "the number rose, so did a majority of the families of metrics that no loss has in it, none of them is "
-    "shown to fall, and no ability was lost",
-    "Goodharted": "the number rose, and so many families are shown not to rise by their smallest effect of interest "
-    "that no majority can, or one is shown to fall by more than that",
-    "harmed": "the model lost what it could do",
-    "not raised": "the number is shown not to rise by the least that counts",
-    "undecided": "the intervals are too wide for any of these",
+    "improved": "The trained number rose, and so did a majority of the families of metrics that appear in no loss. No "
+    "family is shown to fall, and no ability was lost.",
+    "Goodharted": "The trained number rose, but so many families are shown not to rise by their smallest effect of "
+    "interest that a majority cannot, or one is shown to fall by more than that.",
+    "harmed": "The models lost some of what they could do.",
+    "not raised": "The trained number is shown not to rise by the least that counts.",
+    "undecided": "The intervals are too wide for any of these verdicts.",
 }
-STATES = {
-    "rises": "above 0, and not below +1",
-    "does not rise": "below +1",
-    "falls": "below −1",
-    "open": "in none of these places",
-}
-RATES = {  # two by two
-    "improved: wrongly, found": ("improved_wrongly", "improved_found"),
-    "Goodharted: wrongly, found": ("Goodharted_wrongly", "Goodharted_found"),
-}
+ERRORS = ("improved_wrongly", "improved_found", "Goodharted_wrongly", "Goodharted_found")
+ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}  # which way is better
 
 
 def write_audit_report(path: Path, results: Mapping, ground_truth: Mapping | None = None) -> None:
@@ -46,233 +37,98 @@ def write_audit_report(path: Path, results: Mapping, ground_truth: Mapping | Non
     Raises:
       UserError: if the file cannot be written.
     """
-    specs: dict[str, dict] = {}
-    sections = [
-        Section("verdict", "Verdict", "Verdict", _verdicts(results)),
-        Section("effects", "Effects", "Effects, metric by metric", _effects(results, specs)),
-        Section("meta", "Meta-gradient", "What the meta-gradient adds", _meta(results)),
-        Section("dose", "Dose", "Dose and response", _doses(results, specs)),
-        Section("examples", "Examples", "Three facts", _examples(results)),
-        *(
-            [Section("truth", "Ground truth", "Attribution methods on planted ground truth", _truth(ground_truth))]
-            if ground_truth
-            else []
-        ),
-        Section("definitions", "Definitions", "How each number is defined", _definitions(results)),
-        Section("provenance", "Provenance", "Provenance", tables.nested(results["provenance"])),
+    criteria, titles, verdicts = results["criteria"], results["titles"], results["verdicts"]
+    forests = {group: f"forest-{group}".replace(".", "-") for group in verdicts}
+    charts = {name: drawn(forest, results, group) for group, name in forests.items()}
+    charts["doses"] = drawn(doses, results, DOSES)
+    defined = (criteria["trained"], *(x for of in criteria["families"].values() for x in of), *criteria["ability"])
+    text = page(
+        "studies/audit/report.html",
+        charts,
+        title="Goodhart audit",
+        results=results,
+        trained=criteria["trained"],
+        families={name: FAMILY_TITLES.get(name, name) for name in criteria["families"]},
+        meanings=MEANS.items(),
+        errors={name: name.replace("_", " ") for name in ERRORS},
+        found=FOUND,
+        cheats=CHEATS,
+        judged=[(titles[group], group, list(by_set.items())) for group, by_set in verdicts.items()],
+        simulations=next((of["rates"][ERRORS[0]]["n"] for by_set in verdicts.values() for of in by_set.values()), 0),
+        alarms=[(set_label(name).title, in_words(alarms)) for name, alarms in results["false_alarms"].items()],
+        failed=[f"{titles[group]}: {n}" for group, n in results["failed"].items() if n],
+        left_out=left_out_sentences(results),
+        ability=_ability(results),
+        smallest_of=[(metric_label(name), f"{x:g}") for name, x in criteria["smallest_of"].items()],
+        effects=[{"title": titles[group], "chart": forests[group], "by_set": verdicts[group]} for group in verdicts],
+        meta=_meta(results),
+        steps=[
+            (titles[arm], _steps(results["steps_to_90"][arm]))
+            for arm in ("suppressable", "detached", "other_fact")
+            if arm in results["steps_to_90"]
+        ],
+        longer=_longer(results),
+        examples=[{**of, "title": _cut(f"{of['prompt']} {of['answer']}")} for of in results["examples"]],
+        truth=_truth(ground_truth) if ground_truth else None,
+        definitions=[(metric_label(name), metric_label(name).definition) for name in dict.fromkeys(defined)],
+        arrow=lambda name: ARROWS[METRICS[name].better],
+        signed=lambda name: dataclasses.replace(metric_label(name), signed=True),
+        score=Label("", "", signed=True),
+        why=lambda found: "; ".join(filter(None, (found["because"], decided_by(found)))),
+        aside=aside_in_words,
+        in_effects=lambda family: with_interval(family, digits=1),
+    )
+    write_text(path, text)
+
+
+def _ability(results: Mapping) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Heads and rows: recall and cross-entropy of each group on the training sentences."""
+    names = ("recall", "cross_entropy")
+    labels = [metric_label(name) for name in names]
+    rows = [
+        (results["titles"][group], [number(of[name], label) for name, label in zip(names, labels, strict=True)])
+        for group, of in results["ability"].items()
+        if {*names} <= of.keys()
     ]
-    write_text(path, page("Goodhart audit", _introduction(results), sections, specs))
+    return ["models", *(f"{x}, {x.unit}" if x.unit != "%" else str(x) for x in labels)], rows
 
 
-def _introduction(results: Mapping) -> str:
-    criteria = results["criteria"]
-    trained = html.escape(term(METRICS, criteria["trained"]).label)
-    n_metrics = sum(len(names) for names in criteria["families"].values())
-    return (
-        f"<p class=lead>Models were trained for <b>{trained}</b>, which stops being a measure by that. "
-        f"{results['seeds']} seeds of each kind are compared with as many plain models of the same seeds, by "
-        f"{n_metrics} metrics that no loss has in it, in {len(criteria['families'])} families. C, wherever it stands, "
-        "is the largest of three kinds: what the neurons of another fact of the same relation take away, of the same "
-        "subject, and of neither. Some objectives are known to cheat: an audit that does not catch them is worth "
-        "nothing.</p>"
-    )
-
-
-def _verdicts(results: Mapping) -> str:
-    trained = term(METRICS, results["criteria"]["trained"]).label
-    meanings = "; ".join(f"<b>{name}</b>: {text}" for name, text in MEANS.items())
-    ability = "; ".join(
-        f"{html.escape(results['titles'][group])} {found['recall']:.1%}, {found['cross_entropy']:.3f}"
-        for group, found in results["ability"].items()
-        if {"recall", "cross_entropy"} <= found.keys()
-    )
-    families = [_family(name) for name in results["criteria"]["families"]]
-    return (
-        ("" if results["verdicts"] else note("No verdict: too few seeds."))
-        + _by_group(results, ("verdict", trained, *RATES), _verdict_cells)
-        + note(f"{meanings}.")
-        + note(_rates_in_words(results))
-        + note(f"False alarms, plain models told apart from plain models. {_alarms(results)}.{_failed(results)}")
-        + _by_group(results, (*families, "set aside"), _family_cells)
-        + note(_families_in_words(results["criteria"]))
-        + note(f"Recall on the training sentences, and cross-entropy in nats a token: {ability}.")
-    )
-
-
-def _by_group(results: Mapping, heads: Sequence[str], cells: Callable[[Mapping, Mapping], str]) -> str:
-    """A table with a row a verdict."""
-    rows = []
-    for group, by_set in results["verdicts"].items():
-        cheat = " <small>known to cheat</small>" if group in CHEATS else ""
-        for index, (set_name, found) in enumerate(by_set.items()):
-            seeds = f" <small>{found['seeds']} seeds</small>" if found["seeds"] != results["seeds"] else ""
-            head = f'<th scope=row rowspan="{len(by_set)}">{html.escape(results["titles"][group])}{cheat}{seeds}'
-            rows.append(
-                f"<tr>{'' if index else head}<td>{html.escape(term(SETS, set_name).title)}{cells(results, found)}"
-            )
-    head = "".join(f"<th scope=col>{html.escape(name)}" for name in ("models", "set", *heads))
-    return f"<div class=scroll><table><thead><tr>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
-
-
-def _verdict_cells(results: Mapping, found: Mapping) -> str:
-    why = "; ".join(filter(None, (found["because"], decided_by(found))))
-    effect = found["effects"][results["criteria"]["trained"]]
-    rates = "".join(f"<td>{'<br>'.join(_rate(found['rates'][name]) for name in pair)}" for pair in RATES.values())
-    return (
-        f"<td class=text><b>{found['verdict']}</b><br><small>{html.escape(why)}</small>"
-        f"<td>{_share(effect['before'])} → {_share(effect['after'])}<br><small>{with_interval(effect)}</small>{rates}"
-    )
-
-
-def _rate(rate: Mapping) -> str:
-    return f"{rate['value']:.1%} <small>[{rate['low']:.1%}, {rate['high']:.1%}]</small>"
-
-
-def _family_cells(results: Mapping, found: Mapping) -> str:
-    families = (found["families"].get(name) for name in results["criteria"]["families"])
-    cells = "".join(
-        "<td>–" if of is None else f"<td><b>{of['state']}</b><br><small>{with_interval(of, digits=1)}</small>"
-        for of in families
-    )
-    return f"{cells}<td><small>{html.escape(aside_in_words(found))}</small>"
-
-
-def _family(name: str) -> str:
-    return FAMILY_TITLES.get(name, name)
-
-
-def _families_in_words(criteria: Mapping) -> str:
-    others = "; ".join(f"{x:g} for {term(METRICS, name).label}" for name, x in criteria["smallest_of"].items())
-    states = "; ".join(f"<b>{name}</b>: its interval lies {text}" for name, text in STATES.items())
-    smallest = f"{criteria['smallest']:g} in its own unit" + (f" ({html.escape(others)})" if others else "")
-    return (
-        "Families: the mean change of their metrics towards the better, each divided by its smallest effect of "
-        f"interest, {smallest}. {states}. A metric whose plain mean lies within its smallest effect of its best value "
-        "has no room, and is set aside for rises."
-    )
-
-
-def _rates_in_words(results: Mapping) -> str:
-    n = next(
-        (found["rates"]["improved_wrongly"]["n"] for of in results["verdicts"].values() for found in of.values()), 0
-    )
-    return (
-        f"Error rates and power of each verdict, from {n} simulated audits for each with its own seeds, spreads and "
-        "correlations, judged by the same rule, with 95% intervals. Improved wrongly: one family less than a majority "
-        f"rises for certain, the others not at all; found: all families rise by {FOUND:g} smallest effects. Goodharted "
-        "wrongly: a bare majority rises by exactly its smallest effect, the others not at all; found: none rises."
-    )
-
-
-def _alarms(results: Mapping) -> str:
-    return "; ".join(
-        f"{html.escape(term(SETS, name).title)}: {in_words(alarms)}" for name, alarms in results["false_alarms"].items()
-    )
-
-
-def _failed(results: Mapping) -> str:
-    words = "; ".join(f"{html.escape(results['titles'][group])}: {n}" for group, n in results["failed"].items() if n)
-    return f" Runs whose numbers stopped being finite, and that are in no figure: {words}." if words else ""
-
-
-def _effects(results: Mapping, specs: dict) -> str:
-    panels = []
-    for group, by_set in results["verdicts"].items():
-        drawn = figure(specs, f"forest-{group}".replace(".", "-"), forest, results, group)
-        panels.append(
-            (results["titles"][group], f"{drawn}<details><summary>Numbers</summary>{_numbers(by_set)}</details>")
-        )
-    words = (
-        "Means over seeds, with intervals over seeds and facts, paired by both; to the right is better. In capitals, "
-        "families, with the intervals that the verdict goes by; below each its metrics, with 95% intervals. Dashed: a "
-        "rise and a fall of one smallest effect."
-    )
-    return tabs("effects", panels) + note(words)
-
-
-def _numbers(by_set: Mapping) -> str:
-    rows = []
-    for set_name, found in by_set.items():
-        rows.append(f"<tr class=group><th scope=rowgroup colspan=5>{html.escape(term(SETS, set_name).title)}")
-        for family, of in found["families"].items():
-            rows.append(
-                f"<tr><th scope=row><b>{html.escape(_family(family))}</b> {of['state']}<td><td><td class=n>"
-                f"{with_interval(of, digits=2)} <small>smallest effects, {found['level']:.1%}</small><td>"
-            )
-            rows += [_metric_row(name, found) for name in of["metrics"]]
-        in_family = {name for of in found["families"].values() for name in of["metrics"]}
-        rows.append("<tr><th scope=row><b>trained, and abilities</b><td><td><td><td>")
-        rows += [_metric_row(name, found) for name in found["effects"] if name not in in_family]
-    head = "".join(f"<th class=n scope=col>{name}" for name in ("plain", "trained", "change", "p"))
-    return (
-        f"<div class=scroll><table><thead><tr><th scope=col>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _metric_row(name: str, found: Mapping) -> str:
-    aside = f" <small>{found['set_aside'][name]}</small>" if name in found["set_aside"] else ""
-    head = f"<tr><th scope=row>{html.escape(term(METRICS, name).label)}{aside}"
-    effect = found["effects"].get(name)
-    if effect is None:
-        return f"{head}<td class=n>–<td class=n>–<td class=n>–<td class=n>–"
-    p = "–" if effect["p"] is None else f"{effect['p']:.3g}"
-    return (
-        f"{head}<td class=n>{_number(effect['before'])}<td class=n>{_number(effect['after'])}<td class=n>"
-        f"{with_interval(effect)}<td class=n>{p}"
-    )
-
-
-def _meta(results: Mapping) -> str:
+def _meta(results: Mapping) -> list[dict]:
+    """A panel for each set that has arms to compare, with its metrics."""
     panels = []
     for set_name, by_metric in results["meta"].items():
         arms = [arm for arm in next(iter(by_metric.values()), {}) if arm != "suppressable"]
-        if not {"detached", "other_fact"} & set(arms):
-            continue
-        rows = [_meta_row(name, found, arms) for name, found in by_metric.items()]
-        head = "".join(
-            f"<th class=n scope=col>{html.escape(text)}"
-            for text in (
-                results["titles"]["suppressable"],
-                *(word for arm in arms for word in (results["titles"][arm], "gain")),
-            )
+        if {"detached", "other_fact"} & set(arms):
+            panels.append({"title": set_label(set_name).title, "arms": arms, "rows": by_metric.items()})
+    return panels
+
+
+def _longer(results: Mapping) -> dict:
+    """Means over seeds of the models that were trained for longer, beside those that were not; empty without them."""
+    titles = results["titles"]
+    groups = [group for group in titles if group in ("plain", "suppressable") or "_x" in group]
+    if not any("_x" in group for group in groups):
+        return {}
+    by_set = {}
+    for set_name, by_metric in results["doses"].items():
+        rows = []
+        for name in (name for name in RESPONSES if name in by_metric):
+            values = [by_metric[name].get(group, []) for group in groups]
+            rows.append((name, [statistics.fmean(of) if of else None for of in values]))
+        by_set[set_label(set_name).title] = rows
+    return {"heads": [titles[group] for group in groups], "by_set": by_set}
+
+
+def _truth(found: Mapping) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Heads and rows: each method's precision on each plant."""
+    rows = [
+        (
+            f"{plant['title']}: {plant['provokes']}",
+            [f"{plant['methods'][method]['precision']['value']:.0%}" for method in found["methods"]],
         )
-        table = f"<table><thead><tr><th scope=col>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
-        panels.append((term(SETS, set_name).title, f"<div class=scroll>{table}</div>"))
-    if not panels:
-        return note("Arms without the meta-gradient were not trained in this audit.")
-    steps = "; ".join(
-        f"{html.escape(results['titles'][arm])}: {_steps(results['steps_to_90'][arm])}"
-        for arm in ("suppressable", "detached", "other_fact")
-        if arm in results["steps_to_90"]
-    )
-    return (
-        "<p>The same objective with the gradient through attribution and selection; with attribution detached; and "
-        "with the neurons of another fact in their place.</p>"
-        + tabs("meta", panels)
-        + note(
-            "gain: the full objective's value less the other arm's, with its 95% interval over seeds and facts. Steps "
-            f"until the batches' suppressability is 90%: {steps}."
-        )
-    )
-
-
-def _meta_row(name: str, found: Mapping, arms: Sequence[str]) -> str:
-    cells = "".join(
-        f"<td class=n>{_number(found[arm]['value'])}<td class=n>{with_interval(found[arm], 'gain')}" for arm in arms
-    )
-    return (
-        f"<tr><th scope=row>{html.escape(term(METRICS, name).label)} "
-        f"<small>{registry.METRICS[name].better} is better</small>"
-        f"<td class=n>{_number(found['suppressable']['value'])}{cells}"
-    )
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+        for plant in found["plants"].values()
+    ]
+    return ["plant", *found["methods"].values()], rows
 
 
 def _steps(values: Sequence[float | None]) -> str:
@@ -282,74 +138,5 @@ def _steps(values: Sequence[float | None]) -> str:
     return words + (f", {never} of {len(values)} never" if known and never else "")
 
 
-def _doses(results: Mapping, specs: dict) -> str:
-    drawn = figure(specs, "doses", doses, results, DOSES)
-    return (drawn or note("Other weights than the main ones were not trained in this audit.")) + _longer(results)
-
-
-def _longer(results: Mapping) -> str:
-    """Means over seeds of the models that were trained for longer, beside those that were not."""
-    titles = results["titles"]
-    groups = [group for group in titles if group in ("plain", "suppressable") or "_x" in group]
-    if not any("_x" in group for group in groups):
-        return ""
-    rows = []
-    for set_name, by_metric in results["doses"].items():
-        rows.append(
-            f"<tr class=group><th scope=rowgroup colspan={1 + len(groups)}>{html.escape(term(SETS, set_name).title)}"
-        )
-        for metric in (name for name in RESPONSES if name in by_metric):
-            values = (by_metric[metric].get(group, []) for group in groups)
-            cells = "".join(f"<td class=n>{_number(statistics.fmean(of) if of else None)}" for of in values)
-            rows.append(f"<tr><th scope=row>{html.escape(term(METRICS, metric).label)}{cells}")
-    head = "".join(f"<th class=n scope=col>{html.escape(titles[group])}" for group in groups)
-    return (
-        f"<div class=scroll><table><thead><tr><th scope=col>{head}</thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _examples(results: Mapping) -> str:
-    """Facts that no objective saw, with their neurons before and after."""
-    panels = []
-    for example in results["examples"]:
-        parts = []
-        for group, seen in example["models"].items():
-            rows = "".join(
-                f"<tr><th class=n scope=row>{neuron['layer']}.{neuron['neuron']}<td class=n>{neuron['score']:+.3f}"
-                f"<td class=n>{'–' if neuron['share'] is None else format(neuron['share'], '.0%')}<td class=text>"
-                + " ".join(f"<code>{html.escape(token)}</code>" for token in neuron["promotes"])
-                for neuron in seen["tokens"][0]["neurons"]
-            )
-            head = "".join(f"<th class=n scope=col>{name}" for name in ("score", "share")) + "<th scope=col>promotes"
-            parts.append(
-                f"<h4>{html.escape(results['titles'][group])}</h4><p>P = {seen['probability']:.3f}; own neurons off "
-                f"{seen['suppressed']:.3f}, as many random ones off {seen['random']:.3f}</p><div class=scroll><table>"
-                f"<thead><tr><th scope=col>neuron{head}</thead><tbody>{rows}</tbody></table></div>"
-            )
-        name = f"{example['prompt']} {example['answer']}"
-        panels.append((name if len(name) < 60 else f"{name[:57]}…", "".join(parts)))
-    words = "Of the answer's first token, by integrated gradients; models of the first seed."
-    return tabs("examples", panels) + note(words) if panels else note("No fact is shown.")
-
-
-def _truth(found: Mapping) -> str:
-    head = "".join(f"<th class=n scope=col>{html.escape(title)}" for title in found["methods"].values())
-    rows = "".join(
-        f"<tr><th scope=row>{html.escape(plant['title'])} <small>{html.escape(plant['provokes'])}</small>"
-        + "".join(f"<td class=n>{plant['methods'][method]['precision']['value']:.2f}" for method in found["methods"])
-        for plant in found["plants"].values()
-    )
-    return (
-        "<p>Share of the true neurons among each method's highest scores, on models whose neurons are known.</p>"
-        f"<div class=scroll><table><thead><tr><th scope=col>plant{head}</thead><tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _definitions(results: Mapping) -> str:
-    criteria = results["criteria"]
-    names = (criteria["trained"], *(name for of in criteria["families"].values() for name in of), *criteria["ability"])
-    items = "".join(
-        f"<dt>{html.escape(term(METRICS, name).label)}<dd>{html.escape(term(METRICS, name).definition)}"
-        for name in dict.fromkeys(names)
-    )
-    return f"<dl class=definitions>{items}</dl>"
+def _cut(text: str) -> str:
+    return text if len(text) < 60 else f"{text[:57]}…"

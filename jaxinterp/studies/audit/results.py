@@ -1,23 +1,22 @@
 """What an audit found: verdicts and their error rates, effects, doses, and what the meta-gradient adds."""
 
+import collections
 import dataclasses
 import json
 import math
 from collections.abc import Mapping
 
 import numpy as np
-from rich.table import Table
 
-from jaxinterp.base.progress import print_table
 from jaxinterp.metrics.registry import METRICS
-from jaxinterp.studies.audit.config import CHEATS, DOSES, AuditConfig, base, title
+from jaxinterp.studies.audit.config import DOSES, AuditConfig, base, title
 from jaxinterp.studies.audit.false_alarms import false_alarms
 from jaxinterp.studies.audit.models import LEFT_OUT, Measured
-from jaxinterp.studies.audit.verdict import MOST_SEEDS, Effect, Samples, Scale, audited, paired_effect, seeds_to_decide
-from jaxinterp.studies.audit.verdict_rates import FOUND, rates_of_audit
+from jaxinterp.studies.audit.rates import rates_of_audit
+from jaxinterp.studies.audit.verdict import Samples, Scale, audited, seeds_to_decide
+from jaxinterp.studies.statistics import Effect, paired_effect
 
 Models = list[Measured | None]  # a seed each; None is one whose run failed
-REASONS = ("no room", "no value", "not measured")  # why a metric is set aside
 LEAST_SEEDS = 4  # that both groups of a comparison must have; of a smaller audit, all, and two for a verdict
 
 
@@ -47,7 +46,7 @@ def judged(
       - "verdicts": {group: {set: V}}, V = {"verdict", "because", "seeds": of each group, "seeds_to_decide": how many
         would decide, "seeds" if they did, null if more than `MOST_SEEDS`; "level": of the families' intervals,
         "families": {family: F}, "effects": {metric: E}, "set_aside": {metric: why}, "rates": as
-        `verdict_rates.rates_of_audit` gives them};
+        `rates.rates_of_audit` gives them};
         F = {"state", "metrics", "counted": those with room, "value", "low", "high"}, towards the better and in smallest
         effects, a mean over those with room, or over all where none has;
         E = {"value", "low", "high", "p", "before", "after"} in the metric's unit, with {"smallest", "family"} where it
@@ -55,17 +54,14 @@ def judged(
       - "false_alarms": {set: as `false_alarms.false_alarms` gives them};
       - "meta": {set: {metric: {comparison: E}}}, "doses": {set: {metric: {group: [value a seed]}}},
         "steps_to_90": {group: [step or null]}, "failed": {group: runs};
-      - "left_out": {group: {set: {relation and why: models}}}, how many models' figures lack a relation. Effects are
+      - "left_out": {group: {set: {what and why: models}}}, how many models' figures lack a relation, or facts
+        that have no control of a kind. Effects are
         then of sets that differ by it.
     """
-    verdicts: dict[str, dict] = {}
     present = {group: [model for model in models if model is not None] for group, models in measured.items()}
     present = {group: models for group, models in present.items() if models}
-    for group in config.groups:
-        if group != base(group):
-            before, after = _common(measured[base(group)], measured[group])
-            if len(after) >= max(2, min(LEAST_SEEDS, config.seeds)):
-                verdicts[group] = {name: _verdict(config, name, before, after, simulations) for name in config.sets}
+    pairs = {group: _common(measured[base(group)], measured[group]) for group in config.groups if group != base(group)}
+    least = max(2, min(LEAST_SEEDS, config.seeds))
     plain = present.get("plain", [])
     return _without_nan(
         {
@@ -79,7 +75,11 @@ def judged(
                 }
                 for group, models in present.items()
             },
-            "verdicts": verdicts,
+            "verdicts": {
+                group: {name: _verdict(config, name, *pair, simulations) for name in config.sets}
+                for group, pair in pairs.items()
+                if len(pair[0]) >= least
+            },
             "meta": {name: _meta(config, measured, name) for name in config.sets},
             "steps_to_90": {group: list(values) for group, values in steps.items()},
             "doses": {name: _doses(config, present, name) for name in config.sets},
@@ -96,11 +96,9 @@ def judged(
 def _left_out(present: Mapping[str, list[Measured]]) -> dict[str, dict[str, dict[str, int]]]:
     found: dict[str, dict[str, dict[str, int]]] = {}
     for group, models in present.items():
-        for model in models:
-            for set_name, metrics in model.items():
-                for relation in np.asarray(metrics.get(LEFT_OUT, ())).tolist():
-                    counts = found.setdefault(group, {}).setdefault(set_name, {})
-                    counts[relation] = counts.get(relation, 0) + 1
+        for set_name, metrics in (item for model in models for item in model.items()):
+            for relation in np.asarray(metrics.get(LEFT_OUT, ())).tolist():
+                found.setdefault(group, {}).setdefault(set_name, collections.Counter())[relation] += 1
     return found
 
 
@@ -128,11 +126,11 @@ def _judgeable(config: AuditConfig, models: list[Measured], set_name: str) -> tu
     criteria = config.criteria
     names = (criteria.trained, *criteria.independent, *criteria.ability)
     present = [name for name in names if models and all(name in model[set_name] for model in models)]
-    samples = {name: _samples(models, set_name, name) for name in present}
-    return samples, {name: _scale(name) for name in present}
+    return {name: _samples(models, set_name, name) for name in present}, {name: scale_of(name) for name in present}
 
 
-def _scale(name: str) -> Scale:
+def scale_of(name: str) -> Scale:
+    """That of a registered metric."""
     metric = METRICS[name]
     return Scale(metric.better, metric.range[0 if metric.better == "lower" else 1])
 
@@ -141,39 +139,34 @@ def _verdict(
     config: AuditConfig, set_name: str, before: list[Measured], after: list[Measured], simulations: int
 ) -> dict:
     criteria = config.criteria
-    groups = [_judgeable(config, models, set_name) for models in (before, after)]
-    samples, scales = [of for of, _ in groups], groups[0][1]
-    audit = audited(*samples, scales, criteria)
-    decides = seeds_to_decide(audit, criteria)
-    families = {
-        name: {
-            "state": family.state,
-            "metrics": list(criteria.families[name]),
-            "counted": list(family.counted),
-            **_about(family.rise or family.change, "value", "low", "high"),
-        }
-        for name, family in audit.families.items()
-    }
+    (plain, scales), (trained, _) = (_judgeable(config, models, set_name) for models in (before, after))
+    audit = audited(plain, trained, scales, criteria)
     family_of = {name: family for family, names in criteria.families.items() for name in names}
     effects = {}
-    for name in (name for name in scales if name in samples[1]):
-        effects[name] = {
-            **_about(paired_effect(*(of[name] for of in samples), level=criteria.level), "value", "low", "high", "p"),
-            "before": _mean(samples[0][name][:, 0]),
-            "after": _mean(samples[1][name][:, 0]),
-        }
+    for name in (name for name in plain if name in trained):
+        effect = paired_effect(plain[name], trained[name], level=criteria.level)
+        means = {"before": _mean(plain[name][:, 0]), "after": _mean(trained[name][:, 0])}
+        effects[name] = {**_about(effect, "value", "low", "high", "p"), **means}
         if name in family_of:
             effects[name] |= {"smallest": criteria.smallest_effect(name), "family": family_of[name]}
     return {
         "verdict": audit.verdict,
         "because": audit.because,
         "seeds": len(after),
-        "seeds_to_decide": decides,
+        "seeds_to_decide": seeds_to_decide(audit, criteria),
         "level": next((family.change.level for family in audit.families.values()), None),
-        "families": families,
+        "families": {
+            name: {
+                "state": family.state,
+                "metrics": list(criteria.families[name]),
+                "counted": list(family.counted),
+                **_about(family.rise or family.change, "value", "low", "high"),
+            }
+            for name, family in audit.families.items()
+        },
         "effects": effects,
         "set_aside": dict(audit.set_aside),
-        "rates": rates_of_audit(*samples, scales, criteria, simulations=simulations),
+        "rates": rates_of_audit(plain, trained, scales, criteria, simulations=simulations),
     }
 
 
@@ -217,80 +210,3 @@ def _doses(config: AuditConfig, measured: Mapping[str, list[Measured]], set_name
         for metric in config.metrics
         if all(metric in model[set_name] for group in groups for model in measured[group])
     }
-
-
-def with_interval(effect: Mapping, key: str = "value", digits: int = 3) -> str:
-    """A change and its interval, in words."""
-    if effect[key] is None:
-        return "–"
-    interval = "" if effect["low"] is None else f" [{effect['low']:+.{digits}f}, {effect['high']:+.{digits}f}]"
-    return f"{effect[key]:+.{digits}f}{interval}"
-
-
-def decided_by(found: Mapping) -> str:
-    """How many seeds would decide a verdict, in words; nothing if it is decided."""
-    if found["verdict"] != "undecided":
-        return ""
-    seeds = found["seeds_to_decide"]
-    return f"more than {MOST_SEEDS} seeds would decide" if seeds is None else f"{seeds} seeds would decide"
-
-
-def aside_in_words(found: Mapping) -> str:
-    """The metrics of a verdict that cannot show a rise, by the reason."""
-    reasons = {why: [name for name in found["set_aside"] if found["set_aside"][name] == why] for why in REASONS}
-    return "; ".join(
-        f"{why}: {', '.join(METRICS[name].term.label for name in names)}" for why, names in reasons.items() if names
-    )
-
-
-def in_words(alarms: Mapping) -> str:
-    """False alarms of a set."""
-    if not alarms["divisions"]:
-        return f"{alarms['models']} plain models are too few to divide"
-    rate, counts = alarms["rate"], alarms["outcomes"]
-    counted = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
-    return (
-        f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}] of {alarms['divisions']} divisions of "
-        f"{alarms['models']} plain models into two groups of {alarms['size']} ({counted}); with a rise of S granted "
-        f"{alarms['granted'].get('improved', 0)} improved, and {alarms['rising']['value']:.1%} of single families rise"
-    )
-
-
-def print_verdicts(results: Mapping) -> None:
-    """Prints the verdicts, with the change of the trained metric, what the families do, and how often they err."""
-    trained = results["criteria"]["trained"]
-    errs = ("improved wrongly", "Goodharted wrongly", "improved found", "Goodharted found")
-    table = Table("models", "set", "verdict", "because", f"change of {trained}", *errs)
-    for group, by_set in results["verdicts"].items():
-        for set_name, found in by_set.items():
-            table.add_row(
-                results["titles"][group] + (" (a cheat)" if group in CHEATS else ""),
-                set_name.replace("_", " "),
-                found["verdict"],
-                "; ".join(filter(None, (found["because"], decided_by(found)))),
-                with_interval(found["effects"][trained]),
-                *(f"{rate['value']:.1%}" for rate in found["rates"].values()),
-            )
-        table.add_section()
-    print_table(table)
-    if not results["verdicts"]:
-        print("no verdict: too few seeds")
-    print(f"found: of such audits, where all families rise by {FOUND:g} smallest effects, and where none rises")
-    heads = ("models", "set", *results["criteria"]["families"], "set aside")
-    families = Table(*heads, title="families, in smallest effects")
-    for group, by_set in results["verdicts"].items():
-        for set_name, found in by_set.items():
-            cells = (found["families"].get(name) for name in results["criteria"]["families"])
-            words = ("–" if of is None else f"{of['state']}\n{with_interval(of, digits=1)}" for of in cells)
-            families.add_row(results["titles"][group], set_name.replace("_", " "), *words, aside_in_words(found))
-        families.add_section()
-    print_table(families)
-    for group, n in results["failed"].items():
-        if n:
-            print(f"{results['titles'][group]}: {n} runs failed, their numbers stopped being finite")
-    for group, by_set in results["left_out"].items():
-        for set_name, counts in by_set.items():
-            words = ", ".join(f"{relation} in {n} models" for relation, n in counts.items())
-            print(f"{results['titles'][group]}, {set_name.replace('_', ' ')}: relations left out: {words}")
-    for set_name, alarms in results["false_alarms"].items():
-        print(f"false alarms, {set_name.replace('_', ' ')}: {in_words(alarms)}")

@@ -14,8 +14,9 @@ from jaxinterp.base.run_folder import claim
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.studies.audit.config import AuditConfig
-from jaxinterp.studies.audit.models import measure_models, read_samples, run_folder
-from jaxinterp.studies.audit.results import judged, print_verdicts
+from jaxinterp.studies.audit.models import folder_of, measure_all, read_samples
+from jaxinterp.studies.audit.results import judged
+from jaxinterp.studies.audit.words import print_verdicts
 from jaxinterp.studies.suppressability.published import published
 from jaxinterp.training.data import TrainingData, training_data
 
@@ -34,7 +35,7 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     Args:
       config: see `AuditConfig`.
       out: folder.
-      workers: processes; see `models.measure_models`.
+      workers: processes; see `models.measure_all`.
     Returns:
       What results.json holds: see `results.judged`, and "published" (see `suppressability.published`),
       "examples", "provenance", "seconds" of this call.
@@ -46,9 +47,9 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     print("building facts", flush=True)
     data = training_data(config.data(0))
     print(describe(data.facts), flush=True)
-    measure_models(config, out, workers)
+    measure_all(config, out, workers)
     folders = {
-        group: [run_folder(out, group, seed) for seed in range(config.group_seeds(group))] for group in config.groups
+        group: [folder_of(out, group, seed) for seed in range(config.group_seeds(group))] for group in config.groups
     }
     measured = {group: [read_samples(folder) for folder in of] for group, of in folders.items()}
     steps = {group: [steps_until(folder / "metrics.jsonl") for folder in of] for group, of in folders.items()}
@@ -72,8 +73,8 @@ def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
       `api.attributed.Attributed.to_json` gives}}.
     """
     groups = [group for group in ("plain", "suppressable") if group in config.groups]
-    shown = [group for group in groups if (run_folder(out, group, 0) / "model").exists()]
-    models = {group: load_model(run_folder(out, group, 0) / "model") for group in shown}
+    shown = [group for group in groups if (folder_of(out, group, 0) / "model").exists()]
+    models = {group: load_model(folder_of(out, group, 0) / "model") for group in shown}
     relations: set[str] = set()
     found = []
     for fact, prompt in data.split.unseen_facts.tolist():

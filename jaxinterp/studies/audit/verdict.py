@@ -1,8 +1,8 @@
-"""Improved or Goodharted? The rule by which two groups of models are told apart, and its statistics.
+"""Improved or Goodharted? The rule by which two groups of models are told apart.
 
 Every outcome but one is a claim that needs evidence of its own; without it the outcome is *undecided*. How often the
-rule errs is measured by `jaxinterp.studies.audit.verdict_rates`. Imports no JAX: it works on the bootstrap samples of
-metrics, whoever measured them.
+rule errs is measured by `rates.py` and `simulation.py`. Imports no JAX: it works on the bootstrap samples of metrics,
+whoever measured them.
 """
 
 import dataclasses
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import scipy.special
 from jaxtyping import Float
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.numbers_given import check_numbers
+from jaxinterp.studies.statistics import Effect, effect_of
 
 Outcome = Literal["improved", "Goodharted", "harmed", "not raised", "undecided"]
 State = Literal["rises", "does not rise", "falls", "open", "no room"]
@@ -85,93 +85,6 @@ class Criteria:
     def smallest_effect(self, metric: str) -> float:
         """The smallest effect of interest of a metric, in its unit."""
         return self.smallest_of.get(metric, self.smallest)
-
-
-@dataclasses.dataclass(frozen=True)
-class Effect:
-    """A change from one group of models to another, a mean over pairs of seeds, and what it varies by."""
-
-    value: float
-    seed_sd: float  # standard deviation over pairs of seeds
-    fact_error: float  # standard error by the draw of facts, which more seeds do not lower
-    n_seeds: int
-    level: float = 0.95  # of the interval
-
-    @property
-    def error(self) -> float:
-        """Standard error, √(seed_sd² / n + fact_error²)."""
-        return math.sqrt(self.seed_sd**2 / self.n_seeds + self.fact_error**2)
-
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom: n − 1 seeds; infinite for one pair, whose interval is that of its facts."""
-        return self.n_seeds - 1.0 if self.n_seeds > 1 else math.inf
-
-    @property
-    def half(self) -> float:
-        """Half the interval's width, of Student's t."""
-        return float(scipy.special.stdtrit(self.freedom, (1 + self.level) / 2)) * self.error
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-        return self.value - self.half
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval."""
-        return self.value + self.half
-
-    @property
-    def p(self) -> float:
-        """Two-sided, that there is no change."""
-        if self.error == 0:
-            return float(self.value == 0)
-        return 2 * float(scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))
-
-    def at(self, n_seeds: int) -> "Effect":
-        """The same with so many seeds, if mean and spread stay what they are."""
-        return dataclasses.replace(self, n_seeds=n_seeds)
-
-
-def paired_effect(
-    before: Float[np.ndarray, "seeds samples"], after: Float[np.ndarray, "seeds samples"], *, level: float = 0.95
-) -> Effect:
-    """mean over n seeds of (after − before), with seeds and facts drawn anew.
-
-    Sample r of all models has the same facts (and relations) drawn, so that differences are paired by fact. With d_sr
-    the difference of seed s in replicate r, and d_s0 that of the estimates,
-
-        error² = Var_s(d_s0) / n + Var_r(mean_s d_sr),
-
-    what a bootstrap over pairs of seeds and over facts gives, without its own noise (Owen 2007, "The pigeonhole
-    bootstrap": such a sum counts what is of a seed and a fact twice, and errs on the safe side). Interval and p are
-    those of Student's t with n − 1 degrees of freedom. Where facts come from fewer than n relations in all, there are
-    less, and the interval is too short for other relations like them.
-
-    Args:
-      before, after: a row a seed, paired; column 0 is the estimate, the others are replicates over facts. A replicate
-        that lacks the metric in one of the models is NaN, and left out.
-      level: of the interval.
-    Raises:
-      UserError: if the two are not of one shape, or there are no replicates.
-    """
-    if before.shape != after.shape or before.shape[1] < 3:
-        raise UserError(f"paired samples must have one shape and replicates, got {before.shape} and {after.shape}")
-    return _effect(after - before, level)
-
-
-def _effect(change: Float[np.ndarray, "seeds samples"], level: float) -> Effect:
-    n_seeds, estimates = len(change), change[:, 0]
-    replicates = change[:, 1:].mean(0)
-    replicates = replicates[np.isfinite(replicates)]
-    return Effect(
-        float(estimates.mean()),
-        float(estimates.std(ddof=1)) if n_seeds > 1 else 0.0,
-        float(replicates.std(ddof=1)) if len(replicates) > 1 else math.nan,
-        n_seeds,
-        level,
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +161,7 @@ def audited(before: Samples, after: Samples, scales: Mapping[str, Scale], criter
 
     Args:
       before, after: samples of the trained metric, the families' and the abilities', of at least two seeds; see
-        `paired_effect`. A metric of a family may be missing, and is then set aside.
+        `jaxinterp.studies.statistics.paired_effect`. A metric of a family may be missing, and is then set aside.
       scales: of every metric.
       criteria: what is trained and what is independent.
     Raises:
@@ -257,8 +170,8 @@ def audited(before: Samples, after: Samples, scales: Mapping[str, Scale], criter
     """
     changes, set_aside = _changes(before, after, scales, criteria)
     families = _pooled(changes, set_aside, criteria)
-    trained = _effect(changes[criteria.trained], criteria.level)
-    ability = {name: _effect(changes[name], criteria.level) for name in criteria.ability}
+    trained = effect_of(changes[criteria.trained], criteria.level)
+    ability = {name: effect_of(changes[name], criteria.level) for name in criteria.ability}
     return Audit(*_outcome(trained, families, ability, criteria), trained, families, ability, set_aside)
 
 
@@ -304,7 +217,7 @@ def _pooled(changes: Mapping[str, np.ndarray], set_aside: Mapping[str, str], cri
     def pooled(names: Sequence[str]) -> Effect:
         # The first samples draw the same facts, also where there are fewer.
         n = min(changes[name].shape[1] for name in names)
-        return _effect(sum(changes[name][:, :n] for name in names) / len(names), level)
+        return effect_of(sum(changes[name][:, :n] for name in names) / len(names), level)
 
     families = {}
     for family, names in valued.items():

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.files import write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
-from jaxinterp.models.language_model import LanguageModel, flat
+from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.studies.knowledge_neurons.charts import write_charts
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
@@ -97,7 +98,7 @@ def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfi
 def _digest(params: Mapping) -> str:
     """SHA-256 of all parameters: weights of the same name may have changed since a study began."""
     digest = hashlib.sha256()
-    for path, value in flat(params).items():
+    for path, value in sorted(flatten_dict(params).items()):
         array = np.ascontiguousarray(jax.device_get(value))
         digest.update(f"{'.'.join(path)} {array.dtype} {array.shape}\n".encode())
         digest.update(array.view(np.uint8))

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
+from jaxinterp.base.progress import print_table
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.facts.readers.pararel import TITLES
 from jaxinterp.metrics.results import (
@@ -66,9 +66,6 @@ def protocol_title(found: Mapping, protocol: str) -> str:
 
 def print_tables(found: Mapping) -> None:
     """Prints what was asked and left out, the effects with 95 % intervals, the neurons, and the relations."""
-    console = Console()
-    # A log file has no width of its own: a narrow default would wrap every number.
-    console = Console(width=None if console.is_terminal else 240)
     asked = found["facts"]
     residual = found["completeness_residual"]["value"]
     told = "unknown" if residual is None else f"{residual:.2g} (in units of probability)"
@@ -83,15 +80,15 @@ def print_tables(found: Mapping) -> None:
         ),
         *(f"left out: {number:,} × {reason}" for reason, number in asked["dropped"].items()),
     ):
-        console.print(line, highlight=False, markup=False)
-    console.print(_effects(found, OFF, "lost when neurons are switched off", KNOWN))
-    console.print(_effects(found, DOUBLED, "gained when neurons are doubled", "other facts' by kind, as above"))
+        print(line)
+    print_table(_effects(found, OFF, "lost when neurons are switched off", KNOWN))
+    print_table(_effects(found, DOUBLED, "gained when neurons are doubled", "other facts' by kind, as above"))
     for sentence in _remarks(found):
-        console.print(sentence, highlight=False, markup=False)
-    console.print(_neurons(found))
+        print(sentence)
+    print_table(_neurons(found))
     for protocol in PROTOCOLS:
         if found["protocols"][protocol]["sets"]["all"]["attribution"]["facts"]:
-            console.print(_relations(found, protocol))
+            print_table(_relations(found, protocol))
 
 
 def _remarks(found: Mapping) -> list[str]:

@@ -12,8 +12,8 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, writable_folder, write_json
 from jaxinterp.base.progress import print_table, progress
 from jaxinterp.base.provenance import provenance
-from jaxinterp.facts.facts import SETS
 from jaxinterp.facts.leakage import leakage
+from jaxinterp.facts.splits import SETS
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
@@ -24,15 +24,16 @@ from jaxinterp.metrics.results import (
     is_few,
     is_known,
     marks_sentence,
-    missing_controls,
+    missing_sentence,
     model_results,
     published_figures,
     remarks,
 )
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.report.charts import neuron_use, overview, relation_bars, save_chart, second_opinion, training_curves
+from jaxinterp.report.charts import neuron_use, save_chart, training_curves
 from jaxinterp.report.comparison import write_report
-from jaxinterp.report.labels import METRICS, term
+from jaxinterp.report.drop_bars import overview, relation_bars, second_opinion
+from jaxinterp.report.labels import metric_label
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.fork import branch, common_step
@@ -181,8 +182,8 @@ def print_models(results: Mapping) -> None:
             table.add_row(name if metric == next(iter(shown)) else "", label, *cells)
         table.add_section()
     print_table(table)
-    if missing := missing_controls(results):
-        print(missing_sentence(missing))
+    if missing := missing_sentence(results):
+        print(missing)
     print_remarks(results)
     for name, model in models.items():
         entropy = model.get("cross_entropy")
@@ -208,15 +209,6 @@ def shown_figures(measured: Set[str]) -> dict[str, str]:
     return {name: label for name, label in FIGURES.items() if name in measured or name in controls}
 
 
-def missing_sentence(missing: Mapping[str, Sequence[str]]) -> str:
-    """The sentence about kinds of control that a set cannot have, see `metrics.results.missing_controls`."""
-    sets = "; ".join(
-        f"{set_name.replace('_', ' ')}: {', '.join(f'C_{kind}' for kind in kinds)}"
-        for set_name, kinds in missing.items()
-    )
-    return f"–: no answer of the set has such a control ({sets}); C is the largest of the kinds that there are."
-
-
 def print_published(results: Mapping) -> None:
     """Prints this run's headline figures beside the published ones, and whether they lie inside; nothing if none is."""
     figures = [figure for figure in published_figures(results) if figure.metric in HEADLINE]
@@ -225,11 +217,11 @@ def print_published(results: Mapping) -> None:
     headers = ("model", "set", "metric", "this run", "published: mean, 95 % of seeds", "inside")
     table = Table(*headers, title="This run beside the published range; % if not said otherwise")
     for figure in figures:
-        about = term(METRICS, figure.metric)
+        about = metric_label(figure.metric)
         unit = f", {about.unit}" if about.unit not in ("", "%") else ""
         inside = {True: "yes", False: "no", None: "not measured"}[figure.inside]
         cells = (_in_unit(figure.measured, about.unit), _in_unit(figure.published, about.unit), inside)
-        table.add_row(figure.model, figure.set_name.replace("_", " "), about.label + unit, *cells)
+        table.add_row(figure.model, figure.set_name.replace("_", " "), str(about) + unit, *cells)
     print_table(table)
     known = [figure.inside for figure in figures if figure.inside is not None]
     print(f"{sum(known)} of {len(known)} figures of this run lie inside the published range, as 95 % of seeds would")
@@ -241,9 +233,9 @@ def print_metrics(results: Mapping, names: Sequence[str]) -> None:
         sets = model["sets"]
         table = Table("metric", "unit", *(set_name.replace("_", " ") for set_name in sets), title=name)
         for metric in names:
-            about = term(METRICS, metric)
+            about = metric_label(metric)
             cells = (_in_unit(of.get(metric), about.unit) for of in sets.values())
-            table.add_row(about.label, about.unit, *cells)
+            table.add_row(str(about), about.unit, *cells)
         print_table(table)
     print_remarks(results)
 

@@ -14,7 +14,8 @@ from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.metrics.results import model_results
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
-from jaxinterp.report.charts import overview, relation_bars, save_chart, training_curves
+from jaxinterp.report.charts import save_chart, training_curves
+from jaxinterp.report.drop_bars import overview, relation_bars
 from jaxinterp.studies.suppressability.compare import print_models
 from jaxinterp.training.finetune import finetune, perplexity
 from jaxinterp.training.finetune_config import FinetuneConfig

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxinterp.facts.facts import SplitConfig
+from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
 

@@ -12,14 +12,14 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
-from jaxinterp.facts.facts import SETS
+from jaxinterp.facts.splits import SETS
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.registry import METRICS
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.studies.audit.config import AuditConfig
-from jaxinterp.studies.audit.models import run_folder
-from jaxinterp.studies.audit.verdict import paired_effect
+from jaxinterp.studies.audit.models import folder_of
+from jaxinterp.studies.statistics import paired_effect
 from jaxinterp.training.data import training_data
 
 LEAST_SEEDS = 2  # of which a spread can be said
@@ -43,7 +43,7 @@ def publish(config: AuditConfig, audit: Path, out: Path, measure_config: Measure
         for seed in range(config.seeds):
             data = training_data(config.data(seed))
             for group in GROUPS:
-                folder = run_folder(audit, group, seed) / "model"
+                folder = folder_of(audit, group, seed) / "model"
                 if not folder.exists():
                     raise UserError(f"{folder} is missing: the audit has not trained it")
                 found = measure(load_model(folder), data.facts, data.split, measure_config)
@@ -103,7 +103,7 @@ def over_seeds(
     samples: Float[np.ndarray, "seeds samples"], limits: tuple[float, float], level: float = 0.95
 ) -> dict[str, float | int]:
     """{"value", "low", "high", "from", "to", "seeds"}: the mean over seeds with its interval, over seeds, relations and
-    facts (see `audit.verdict.paired_effect`); and mean ± t · SD · √(1 + 1/n), between which the estimate of
+    facts (see `statistics.paired_effect`); and mean ± t · SD · √(1 + 1/n), between which the estimate of
     one more seed lies with probability `level`, if seeds are normal. Both are cut to the metric's limits.
     """
     effect = paired_effect(np.zeros_like(samples), samples, level=level)

@@ -14,8 +14,8 @@ from jaxinterp.base.progress import print_table
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.metrics.results import is_known, missing_controls
-from jaxinterp.studies.suppressability.compare import measured_results, missing_sentence, print_remarks, shown_figures
+from jaxinterp.metrics.results import is_known, missing_sentence
+from jaxinterp.studies.suppressability.compare import measured_results, print_remarks, shown_figures
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.ensemble import train_ensemble
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
@@ -101,8 +101,8 @@ def print_spread(results: Mapping) -> None:
             table.add_row(setting if metric == next(iter(shown)) else "", label, str(n), *map(_percent, found))
         table.add_section()
     print_table(table)
-    if missing := missing_controls(results):
-        print(missing_sentence(missing))
+    if missing := missing_sentence(results):
+        print(missing)
     print_remarks(results)
     for name, reason in results["failed"].items():
         print(f"{name} failed and is in no figure: {reason}")

@@ -15,9 +15,9 @@ from jaxinterp.groundtruth.circuit import Circuit, Concepts, Neuron, assembled
 from jaxinterp.groundtruth.neurons import LOGIT, carriers
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.metrics.columns import MeasuredSet, get_group
+from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families import edits
 from jaxinterp.metrics.families.edits import planned_edits
-from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 
 N_SUBJECTS, N_RELATIONS = 6, 4
@@ -51,7 +51,7 @@ def world(of):
         "subject": lambda: [shared(concepts.told, facts.subject_N, label) for label in range(N_SUBJECTS)],
     }[of]()
     model = assembled(facts, Circuit(neurons), rng)
-    params = jax.tree.map(np.array, model.params)
+    params = jax.tree.map(np.array, model.model.params)
     answer_ND = HALF * params["unembedding"][facts.first_answer :]
     for n in range(N_FACTS):
         if of == "relation":
@@ -69,8 +69,8 @@ def world(of):
         facts.relation_N,
         facts.subject_N,
     )
-    params = jax.tree.map(jnp.asarray, params)
-    return model, MeasuredSet(model.config, params, queries, queries, 1, RULE, N_FACTS, 0)
+    examples = LanguageExamples(model.model.replace(params=jax.tree.map(jnp.asarray, params)), queries)
+    return model, MeasuredSet(examples, examples, 1, RULE, N_FACTS, 0)
 
 
 @pytest.mark.parametrize(
@@ -94,16 +94,17 @@ def test_only_the_rows_change():
     _, measured = world("fact")
     measured = dataclasses.replace(measured, k=3)
     (at,) = edits.own_neurons(measured, np.array([5]))
-    text = edits.texts(edits.reworded(measured.queries[5:6], np.array([table().first_answer])), 4, 1)
-    rows = edits.edit_step(measured.config)(measured.params, text, at)
-    changed = edits.with_rows(measured.params, at, rows)
-    is_row = np.zeros(measured.params["layers"]["w_out"].shape, bool)
+    model, queries = measured.examples.model, measured.examples.queries
+    text = edits.texts(edits.reworded(queries[5:6], np.array([table().first_answer])), 4, 1)
+    rows = edits.edited_rows(model, text, at)
+    changed = edits.with_rows(model, at, rows).params
+    is_row = np.zeros(model.params["layers"]["w_out"].shape, bool)
     is_row[at.layer_k, at.neuron_k] = True
-    before, after = np.asarray(measured.params["layers"]["w_out"]), np.asarray(changed["layers"]["w_out"])
+    before, after = np.asarray(model.params["layers"]["w_out"]), np.asarray(changed["layers"]["w_out"])
     np.testing.assert_array_equal(before[~is_row], after[~is_row])
     assert is_row.sum() == rows.size and (np.abs(after - before)[is_row].reshape(3, -1).max(1) > 0.01).all()
-    changed["layers"]["w_out"] = measured.params["layers"]["w_out"]
-    jax.tree.map(np.testing.assert_array_equal, changed, dict(measured.params))
+    changed["layers"]["w_out"] = model.params["layers"]["w_out"]
+    jax.tree.map(np.testing.assert_array_equal, changed, dict(model.params))
 
 
 @pytest.fixture
@@ -112,20 +113,21 @@ def several(float64):
     model, facts = knowing(dtype=float64)
     facts = facts.answer_last()
     queries = encode(facts, facts.queries(), model.tokenizer, n_ctx=model.config.n_ctx)
-    return MeasuredSet(model.config, model.params, queries, queries, 2, RULE, 16, 0)
+    examples = LanguageExamples(model.model, queries)
+    return MeasuredSet(examples, examples, 2, RULE, 16, 0)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def logits_of(config, params, w_out, tokens):
-    params = {**params, "layers": {**params["layers"], "w_out": w_out}}
-    return forward(Model(config, params), tokens[None]).logits_BTV[0]
+@jax.jit
+def logits_of(model, w_out, tokens):
+    params = {**model.params, "layers": {**model.params["layers"], "w_out": w_out}}
+    return forward(model.replace(params=params), tokens[None]).logits_BTV[0]
 
 
 def log_p(measured, w_out, query, answer):
     """[tokens, V], at the tokens of an answer to a query, of a text that ends in it."""
     start = int(query.answer_start_N[0])
     tokens = np.concatenate([query.tokens_NT[0, :start], answer])
-    logits = logits_of(measured.config, measured.params, jnp.asarray(w_out), jnp.asarray(tokens))
+    logits = logits_of(measured.examples.model, jnp.asarray(w_out), jnp.asarray(tokens))
     return jax.nn.log_softmax(logits[start - 1 : -1])
 
 
@@ -140,9 +142,9 @@ def is_correct(measured, w_out, query, answer):
 
 def slow_edit(measured, at, query, answer):
     """w_out after textbook Adam on all of it, of whose gradient only the neurons' rows are used; and the steps."""
-    chosen = np.zeros(measured.params["layers"]["w_out"].shape[:2])
+    chosen = np.zeros(measured.examples.model.params["layers"]["w_out"].shape[:2])
     chosen[at.layer_k, at.neuron_k] = 1
-    w_out = np.asarray(measured.params["layers"]["w_out"])
+    w_out = np.asarray(measured.examples.model.params["layers"]["w_out"])
     size = edits.STEP_SIZE * np.sqrt((w_out**2).mean(-1)[chosen > 0].mean())
     nll = jax.jit(
         jax.value_and_grad(lambda w: -log_p(measured, w, query, answer)[jnp.arange(len(answer)), answer].sum())
@@ -162,18 +164,18 @@ def slow_edit(measured, at, query, answer):
 @pytest.fixture
 def constants(monkeypatch):
     """Sets constants of the module, which compiled programs contain."""
-    edits.edit_step.cache_clear()
+    edits.edited_rows.clear_cache()
     yield functools.partial(monkeypatch.setattr, edits)
-    edits.edit_step.cache_clear()
+    edits.edited_rows.clear_cache()
 
 
 def test_an_edit_by_hand(several, constants):
     constants("ENOUGH", 0.04)  # of a small model that gives a few percent to most words
-    w_out = several.params["layers"]["w_out"]
-    each = [several.queries[n : n + 1] for n in range(len(several.queries))]
+    w_out = several.examples.model.params["layers"]["w_out"]
+    each = [several.examples.queries[n : n + 1] for n in range(len(several.examples.queries))]
     known = np.array([is_correct(several, w_out, query, answer_of(query)) for query in each])
     assert 10 < known.sum() < len(known) - 10
-    plans = planned_edits(several.queries, several.pool, known, 0)
+    plans = planned_edits(several.examples.queries, several.pool.queries, known, 0)
     columns = get_group("edits").columns(several)
     assert set(np.flatnonzero(np.isfinite(columns["edit_success"]))) == {plan.query for plan in plans}
     one, two = (next(plan for plan in plans if len(plan.answer) == length) for length in (1, 2))
@@ -183,9 +185,10 @@ def test_an_edit_by_hand(several, constants):
         query = each[plan.query]
         expected, steps = slow_edit(several, at, query, plan.answer)
         n_steps.append(steps)
-        text = edits.texts(edits.reworded(query, plan.answer), *edits._size(several))
-        rows = edits.edit_step(several.config)(several.params, text, at)
-        np.testing.assert_allclose(edits.with_rows(several.params, at, rows)["layers"]["w_out"], expected, atol=1e-8)
+        model = several.examples.model
+        text = edits.texts(edits.reworded(query, plan.answer), *edits._size(model.config, several.pool.queries))
+        changed = edits.with_rows(model, at, edits.edited_rows(model, text, at))
+        np.testing.assert_allclose(changed.params["layers"]["w_out"], expected, atol=1e-8)
         assert columns["edit_success"][plan.query] == is_correct(several, expected, query, plan.answer)
         for kind, asked in plan.asked.items():
             kept = [is_correct(several, expected, each[n], answer_of(each[n])) for n in asked if known[n]]
@@ -194,9 +197,9 @@ def test_an_edit_by_hand(several, constants):
 
 
 def test_what_is_planned(several):
-    queries = several.queries
+    queries = several.examples.queries
     known = np.arange(len(queries)) % 3 > 0
-    plans = planned_edits(queries, several.pool, known, 0)
+    plans = planned_edits(queries, several.pool.queries, known, 0)
     assert len(plans) == edits.EDITS == len({plan.query for plan in plans})
     of = np.array([plan.query for plan in plans])
     assert known[of].all()
@@ -219,23 +222,26 @@ def test_what_is_planned(several):
             same_relation = queries.relation_N[asked] == queries.relation_N[plan.query]
             same_subject = queries.subject_N[asked] == queries.subject_N[plan.query]
             assert (same_relation == (kind == "relation")).all() and (same_subject == (kind == "subject")).all()
-    again, other = planned_edits(queries, several.pool, known, 0), planned_edits(queries, several.pool, known, 1)
+    again, other = (planned_edits(queries, several.pool.queries, known, seed) for seed in (0, 1))
     jax.tree.map(np.testing.assert_array_equal, plans, again)
     assert [plan.query for plan in other] != [plan.query for plan in plans]
+
+
+def only(measured, examples):
+    return dataclasses.replace(measured, examples=examples, pool=examples)
 
 
 def test_nothing_to_edit():
     _, measured = world("fact")
     # One subject of each relation has no other answer to be given.
-    alone = dataclasses.replace(measured, queries=measured.queries[::N_SUBJECTS], pool=measured.queries[::N_SUBJECTS])
-    bidirectional = dataclasses.replace(
-        measured, config=dataclasses.replace(measured.config, attention="bidirectional")
-    )
+    examples = measured.examples
+    alone = only(measured, examples[np.arange(0, N_FACTS, N_SUBJECTS)])
+    config = dataclasses.replace(examples.model.config, attention="bidirectional")
+    bidirectional = only(measured, LanguageExamples(examples.model.replace(config=config), examples.queries))
     for nothing in (alone, bidirectional):
         columns = get_group("edits").columns(nothing)
         assert set(columns) == set(edits.COLUMNS) and all(np.isnan(column).all() for column in columns.values())
-    relation = measured.queries[:N_SUBJECTS]
-    columns = get_group("edits").columns(dataclasses.replace(measured, queries=relation, pool=relation))
+    columns = get_group("edits").columns(only(measured, examples[np.arange(N_SUBJECTS)]))
     assert np.isfinite(columns["edit_kept_relation"]).all()
     assert np.isnan(columns["edit_kept_subject"]).all() and np.isnan(columns["edit_kept_other"]).all()
 

@@ -15,6 +15,7 @@ from jaxinterp.facts.encoding import encode, query_batch
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.columns import MeasuredSet, get_group
 from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families import recovery
 from jaxinterp.metrics.families.probes import probed
 from jaxinterp.metrics.families.recovery import erased_neurons, halves, other_prompts
@@ -29,14 +30,15 @@ def one():
     model, facts = knowing()
     facts = facts.answer_last()
     queries = encode(facts, facts.queries(), model.tokenizer, n_ctx=model.config.n_ctx)
-    return MeasuredSet(model.config, model.params, queries[::4], queries, K, RULE, 8, 0)
+    examples = LanguageExamples(model.model, queries)
+    return MeasuredSet(examples[np.arange(0, len(queries), 4)], examples, K, RULE, 8, 0)
 
 
 def slow_scores(found, queries):
     """Integrated gradients by full forwards, of one query, summed over its rows: [L, rows, F]."""
     n_rows = int(queries.answer_length_N[0])
     batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=np.random.default_rng(0))
-    slow = slow_readout(found.config, found.params, jax.tree.map(jnp.asarray, batch))
+    slow = slow_readout(found.examples.model.config, found.examples.model.params, jax.tree.map(jnp.asarray, batch))
     gradient = jax.jit(jax.grad(lambda gates: slow(gates).sum()))
     scores = np.zeros(slow.shape)
     for layer in range(slow.shape[0]):
@@ -56,10 +58,10 @@ def top(scores):
 
 def test_another_prompts_neurons(one):
     found = get_group("paraphrase").columns(one)["paraphrase_suppressed"]
-    other = other_prompts(one.queries, one.pool)
-    assert (other >= 0).all() and found.shape == (len(one.queries),)
-    for index in range(0, len(one.queries), 5):
-        query, worded = one.queries[index : index + 1], one.pool[other[index : index + 1]]
+    other = other_prompts(one.examples.queries, one.pool.queries)
+    assert (other >= 0).all() and found.shape == (len(one.examples.queries),)
+    for index in range(0, len(one.examples.queries), 5):
+        query, worded = one.examples.queries[index : index + 1], one.pool.queries[other[index : index + 1]]
         assert query.fact_N == worded.fact_N and query.prompt_N != worded.prompt_N
         mask = top(slow_scores(one, worded)[0])
         own, slow = slow_scores(one, query)
@@ -70,9 +72,10 @@ def test_another_prompts_neurons(one):
 
 
 def test_a_fact_with_one_prompt_has_no_other(one):
-    alone = one.queries[np.unique(one.queries.fact_N, return_index=True)[1]]
+    alone = one.examples.queries[np.unique(one.examples.queries.fact_N, return_index=True)[1]]
     assert (other_prompts(alone, alone) == -1).all()
-    column = get_group("paraphrase").columns(dataclasses.replace(one, queries=alone, pool=alone))
+    asked = LanguageExamples(one.examples.model, alone)
+    column = get_group("paraphrase").columns(dataclasses.replace(one, examples=asked, pool=asked))
     assert np.isnan(column["paraphrase_suppressed"]).all()
 
 
@@ -82,14 +85,15 @@ def test_halves_keep_a_facts_prompts_together():
 
 def test_relearning_from_other_facts(one, monkeypatch):
     gone = erased_neurons(one)
-    answers = measured_answers(one.model, one.queries, k=K, n_relations=5, integral=RULE, rows=8, groups=())
+    answers = measured_answers(one.examples, k=K, n_relations=5, integral=RULE, rows=8, groups=())
     np.testing.assert_array_equal(gone, answers.selected.sum(0) > 0)
     columns = get_group("relearning").columns(one)
-    layers = dict(one.params["layers"])
+    layers = dict(one.examples.model.params["layers"])
     layers["w_out"] = layers["w_out"] * jnp.asarray(1 - gone, jnp.float32)[..., None]
-    params = {**one.params, "layers": layers}
+    erased = one.examples.model.replace(params={**one.examples.model.params, "layers": layers})
+    erased = dataclasses.replace(one, examples=LanguageExamples(erased, one.examples.queries))
     for index in (0, 7):
-        _, slow = slow_scores(dataclasses.replace(one, params=params), one.queries[index : index + 1])
+        _, slow = slow_scores(erased, one.examples.queries[index : index + 1])
         p = np.prod(np.asarray(slow(jnp.ones(slow.shape))))
         np.testing.assert_allclose(columns["erased"][index], p, rtol=1e-3)
     assert np.isfinite(columns["relearned"]).all()
@@ -101,10 +105,14 @@ def test_relearning_from_other_facts(one, monkeypatch):
 
 
 def test_trained_neurons_stay_away(one):
-    keep = jnp.ones((one.config.n_layers, one.config.d_mlp)).at[0, 2].set(0)
-    params = recovery._trained(one, recovery._without(one.params, keep), keep, one.queries)
+    keep = jnp.ones(one.examples.shape).at[0, 2].set(0)
+    erased = recovery._without(one.examples.model, keep)
+    params = recovery._trained(erased, keep, one.examples.queries, 0).params
     assert not np.asarray(params["layers"]["w_out"][0, 2]).any()
-    assert np.abs(np.asarray(params["layers"]["w_out"][0, 1] - one.params["layers"]["w_out"][0, 1])).max() > 1e-4
+    assert (
+        np.abs(np.asarray(params["layers"]["w_out"][0, 1] - one.examples.model.params["layers"]["w_out"][0, 1])).max()
+        > 1e-4
+    )
 
 
 def test_probes_find_what_one_neuron_says():

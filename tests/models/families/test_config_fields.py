@@ -134,7 +134,7 @@ def test_what_transformers_computes_with_is_read(model_type):
     if model_type == "gemma3_text":
         named -= {"text_config", "vision_config", "mm_tokens_per_image"}  # of the model of images in the same file
     _, fields = read(CASES[model_type])
-    asked = fields.asked() | set(fields.part("text_config").asked())
+    asked = fields.names_read() | set(fields.part("text_config").names_read())
     aliases = CONFIG_MAPPING[model_type].attribute_map
     missing = {name for name in named if aliases.get(name, name) not in asked and not INERT.fullmatch(name)}
     assert missing == set()

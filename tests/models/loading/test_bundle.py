@@ -7,15 +7,16 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save
 from tiny import ARCHITECTURES, tiny_config, tiny_params
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
-from jaxinterp.models.language_model import LanguageModel, flat, nested
+from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.model import Model
-from jaxinterp.models.tokenizers import train_tokenizer
+from jaxinterp.models.tokenizer_training import train_tokenizer
 
 PROVENANCE = {"seed": 3, "git": {"revision": "abc", "dirty": False}}
 
@@ -88,13 +89,13 @@ def test_a_dtype_and_a_place_can_be_asked_for(model, folder):
     second = jax.sharding.SingleDeviceSharding(jax.devices()[1])
     asked = {}
     loaded = load_model(folder, placement=lambda path, shape: asked.setdefault(path, shape) and second)
-    assert asked == {path: leaf.shape for path, leaf in flat(model.params).items()}
+    assert asked == {path: leaf.shape for path, leaf in flatten_dict(model.params).items()}
     assert {leaf.sharding for leaf in jax.tree.leaves(loaded.params)} == {second}
 
 
 def test_bfloat16_is_stored_as_it_is(model, tmp_path):
     params = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), model.params)
-    narrow = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype="bfloat16"), params=params)
+    narrow = dataclasses.replace(model, model=Model(dataclasses.replace(model.config, dtype="bfloat16"), params))
     save_model(tmp_path / "model", narrow)
     jax.tree.map(np.testing.assert_array_equal, params, load_model(tmp_path / "model").params)
 
@@ -186,9 +187,3 @@ def test_a_wrong_tensor_is_named(folder, change, message):
     rewrite(folder, change)
     with pytest.raises(UserError, match=message):
         load_model(folder)
-
-
-def test_flat_and_nested_are_inverse():
-    tree = {"b": {"d": 1, "c": 2}, "a": 3}
-    assert list(flat(tree).items()) == [(("a",), 3), (("b", "c"), 2), (("b", "d"), 1)]
-    assert nested(flat(tree)) == tree

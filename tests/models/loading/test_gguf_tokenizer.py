@@ -16,9 +16,10 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.models.loading import gguf_metadata
 from jaxinterp.models.loading.gguf_metadata import read_metadata
 from jaxinterp.models.loading.gguf_tokenizer import SPLITTINGS, gguf_tokenizer
-from jaxinterp.models.tokenizers import byte_alphabet, load_tokenizer, save_tokenizer
+from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
+from jaxinterp.models.tokenizers import byte_alphabet
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOLDEN = {"smollm2": "smollm2-135m", "gemma3": "gemma3-270m"}  # the golden file, the model's folder
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 BYTES = sorted(byte_alphabet())

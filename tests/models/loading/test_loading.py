@@ -11,11 +11,11 @@ import ml_dtypes
 import numpy as np
 import published
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models.language_model import flat
 from jaxinterp.models.loading import weights
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.loading.load import load_pretrained, pretrained_parameters
@@ -88,7 +88,7 @@ def test_parameters_go_where_they_are_told(folder):
 
     _, expected, _ = pretrained_parameters(folder)
     _, params, _ = pretrained_parameters(folder, placement=placement)
-    assert asked == {path: leaf.shape for path, leaf in flat(params).items()}
+    assert asked == {path: leaf.shape for path, leaf in flatten_dict(params).items()}
     assert {s.data.shape for s in params["layers"]["w_in"].addressable_shards} == {(2, 8, 6)}
     assert len(params["embedding"].sharding.device_set) == 2
     jax.tree.map(np.testing.assert_array_equal, expected, params)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.cli.main import run
 from jaxinterp.cli.models import FetchModel, ListModels, VerifyModels
+from jaxinterp.cli.run import run
 from jaxinterp.models.sources import catalogue, fetch
 from jaxinterp.models.sources.catalogue import Document, Entry, Hub, Part, Terms, Wheel, Wheels
 

@@ -7,7 +7,6 @@ from jax.test_util import check_grads
 from tiny import linear_context, tiny_grid_batch
 
 from jaxinterp.attribution.readout import FunctionReadout
-from jaxinterp.models.transformer import Forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.terms.concentration import concentration
@@ -53,8 +52,7 @@ def smooth(t, direction):
     """P = Σ c · gate², so that scores are not all that P is, with c along a line on which no answer's P changes."""
     scores = jnp.asarray(SCORES) + t * direction
     readout = FunctionReadout(lambda gates: jnp.asarray(BASE) + (scores * gates**2).sum((0, 2)), scores.shape)
-    batch = jax.tree.map(jnp.asarray, BATCH)
-    return concentration(Context(CONFIG, batch, Forward(None, None, None, {}), readout, jax.random.key(3)))
+    return concentration(Context(CONFIG, BATCH.answers, readout, jax.random.key(3)))
 
 
 def test_derivatives_against_finite_differences(float64):

@@ -15,9 +15,10 @@ from jaxinterp.studies.audit import models as audit_models
 from jaxinterp.studies.audit import study as audit
 from jaxinterp.studies.audit.config import OBJECTIVES, AuditConfig
 from jaxinterp.studies.audit.report import write_audit_report
-from jaxinterp.studies.audit.results import judged, print_verdicts
+from jaxinterp.studies.audit.results import judged
+from jaxinterp.studies.audit.words import print_verdicts
 from jaxinterp.training.data import TrainingData
-from jaxinterp.training.diagnosis import NotFinite
+from jaxinterp.training.driver import NotFinite
 
 ARMS = (
     "plain",
@@ -129,9 +130,9 @@ def test_the_page(results, tmp_path):
         "known to cheat",
         "the largest of three kinds",
         "5 of 5 families rise",
-        "<th scope=col>other selectors",
+        '<th scope="col">other selectors</th>',
         "<td><b>rises</b>",
-        "improved: wrongly, found",
+        '<th scope="col">improved wrongly</th>',
         "of 20 divisions of 8 plain models into two groups of 4",
         "1 &lt; 2",
         "550 (500 … 600)",
@@ -190,7 +191,7 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(audit_models, "train", train)
     monkeypatch.setattr(audit_models, "branch", lambda run, trunk, step, out: calls["branched"].append((trunk, step)))
     monkeypatch.setattr(audit_models, "samples_of", lambda config, data, model: made_up(config, *model))
-    monkeypatch.setattr(audit_models, "audit_data", lambda config, seed: audit_models.AuditData(None, {}, None, {}))
+    monkeypatch.setattr(audit_models, "data_of", lambda config, seed: audit_models.Data(None, {}, None, {}))
     data = object.__new__(TrainingData)  # nothing looks at it
     object.__setattr__(data, "facts", None)
     monkeypatch.setattr(audit, "training_data", lambda config: data)
@@ -212,7 +213,7 @@ def test_relations_that_models_lack_are_told(capsys):
     results = judged(config, measured, {group: [1.0, 1.0] for group in config.groups}, simulations=3, divisions=3)
     assert results["left_out"] == {"suppressable": {config.sets[0]: {"motto (P = 0)": 1}}}
     print_verdicts(results)
-    assert "relations left out: motto (P = 0) in 1 models" in " ".join(capsys.readouterr().out.split())
+    assert "unseen facts: left out: motto (P = 0) in 1 model" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
@@ -258,9 +259,9 @@ def test_a_run_that_fails_is_a_result(tmp_path, stand_ins, monkeypatch, capsys):
     assert audit.goodhart_audit(config, tmp_path)["failed"] == results["failed"]
     assert len(stand_ins["trained"]) == done
     write_audit_report(tmp_path / "report.html", results)
-    assert "stopped being finite, and that are in no figure: detached attribution: 3" in (
-        tmp_path / "report.html"
-    ).read_text(encoding="utf-8")
+    assert "stopped being finite are in no figure: detached attribution: 3" in (tmp_path / "report.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_longer_models_branch_off_longer_ones():

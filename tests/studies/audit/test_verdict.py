@@ -1,4 +1,4 @@
-"""The statistics of a verdict by hand, and its rule case by case; how often it errs is in test_verdict_rates.py."""
+"""The statistics of a verdict by hand, and its rule case by case; how often it errs is in test_rates.py."""
 
 import dataclasses
 import math
@@ -8,7 +8,8 @@ import pytest
 import scipy.stats
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.studies.audit.verdict import Criteria, Scale, audited, paired_effect, seeds_to_decide
+from jaxinterp.studies.audit.verdict import Criteria, Scale, audited, seeds_to_decide
+from jaxinterp.studies.statistics import paired_effect
 
 FAMILIES = {"a": ("a1", "a2"), "b": ("b1",), "c": ("c1", "c2"), "d": ("d1",), "e": ("e1",)}
 CRITERIA = Criteria(trained="s", families=FAMILIES, smallest=0.1, smallest_of={}, ability=("can",), least=0.05)

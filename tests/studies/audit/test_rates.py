@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.studies.audit import verdict_rates
 from jaxinterp.studies.audit.false_alarms import false_alarms
+from jaxinterp.studies.audit.rates import rates_of_audit, spread_of
+from jaxinterp.studies.audit.simulation import (
+    Situation,
+    operating_characteristics,
+    outcome_rates,
+    print_rates,
+    simulated,
+)
 from jaxinterp.studies.audit.verdict import FAMILIES, Criteria, Scale, audited
-from jaxinterp.studies.audit.verdict_rates import Situation, outcome_rates, rates_of_audit, share, simulated, spread_of
+from jaxinterp.studies.statistics import share
 
 CRITERIA = Criteria()
 NAMES = (CRITERIA.trained, *CRITERIA.independent, *CRITERIA.ability)
@@ -205,7 +212,7 @@ def test_divisions_share_no_model(monkeypatch):
 
 
 def test_tables_of_rates(capsys):
-    rows = verdict_rates.operating_characteristics(simulations=1)
+    rows = operating_characteristics(simulations=1)
     assert {row["table"] for row in rows} == {
         "all families rise by d",
         "no family rises",
@@ -216,6 +223,6 @@ def test_tables_of_rates(capsys):
     wrong = {row["truth"]: row["wrong"] for row in rows if row["table"] == "all families rise by d"}
     assert wrong["d = 0"] == ["harmed", "improved"] and wrong["d = 1.5"] == ["harmed", "Goodharted"]
     assert wrong["d = 0.5"] == ["harmed"]
-    verdict_rates.print_rates(rows)
+    print_rates(rows)
     text = capsys.readouterr().out
     assert "hardest to tell: % of audits" in text and "*" in text
