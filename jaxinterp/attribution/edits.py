@@ -24,7 +24,7 @@ def amplify(mask_LRF: Float[Array, "L R F"]) -> Edit:
     return Edit(1 + mask_LRF)
 
 
-def set_value(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | float) -> Edit:
+def set_to(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | float) -> Edit:
     """The selected neurons' activations become `value` (a number, or an activation for each)."""
     return Edit(1 - mask_LRF, mask_LRF * value)
 

@@ -54,13 +54,19 @@ class LanguageModelReadout(TokenReadout):
         return self.neurons_LRF.shape
 
     def __call__(self, gates_LRF: Array, shift_LRF: Array | None = None) -> Array:
+        return _target_probability(self.logits(gates_LRF, shift_LRF), self.rows.target_R)
+
+    def logits(
+        self, gates_LRF: Float[Array, "L R F"], shift_LRF: Float[Array, "L R F"] | None = None
+    ) -> Float[Array, "R V"]:
+        """Logits at every row while its neurons are `gates · neurons + shift`."""
         first = self.neurons_LRF[:1] * gates_LRF[:1]
         if shift_LRF is not None:
             first = first + shift_LRF[:1]
         deeper = Edit(gates_LRF[1:], None if shift_LRF is None else shift_LRF[1:])
         mlp_out = ffn_output(self.model.config, jax.tree.map(lambda x: x[:1], self.layers), first)
         start = self.after(jnp.zeros((1, self.shape[1]), jnp.int32), mlp_out)[0]
-        return self.probability(run_layers(self.model, start, self.later, deeper, start=1))
+        return unembed(self.model, run_layers(self.model, start, self.later, deeper, start=1))
 
     def untouched(self) -> Array:
         return self.untouched_R
