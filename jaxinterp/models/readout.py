@@ -187,6 +187,7 @@ def lm_readout(
       rows: where to read.
       length_B: tokens of each sequence before padding; see `forward`.
     """
+    rows = jax.tree.map(jnp.asarray, rows)
     bidirectional = model.config.attention == "bidirectional"
     capture = ("resid_mid", "mlp_post", "mlp_out", *(("resid_post", "attn_q") if bidirectional else ()))
     result = forward(model, tokens_BT, length_B=length_B, capture=capture)
