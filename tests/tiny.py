@@ -9,7 +9,8 @@ from full_forward import FullForwardReadout
 
 from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.readout import FunctionReadout
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
+from jaxinterp.facts.batches import QueryBatch, query_batch
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model, parameter_shapes
 from jaxinterp.models.readout import LanguageModelReadout, lm_readout

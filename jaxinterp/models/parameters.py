@@ -5,6 +5,7 @@ would be another model for the same seed. Imports no JAX.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 from jaxinterp.models.config import ModelConfig
@@ -35,6 +36,11 @@ def transformer(config: ModelConfig) -> Table:
     if config.head == "transform":
         table |= _under("head", head(config) | _under("norm", norm(config)))
     return table
+
+
+def n_params(config: ModelConfig) -> int:
+    """How many numbers the parameters of a model are."""
+    return sum(math.prod(parameter.shape) for parameter in transformer(config).values())
 
 
 def embeddings(config: ModelConfig) -> Table:
