@@ -17,7 +17,6 @@ TOO_LONG = {
     "facts/encoding.py",
     "metrics/answers.py",
     "metrics/families/edits.py",
-    "models/transformer.py",
     "studies/knowledge_neurons/charts.py",
 }
 

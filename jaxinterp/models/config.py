@@ -1,7 +1,6 @@
 """What a transformer is made of, as data; imports no JAX, so that command lines start fast."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Literal, get_args, get_origin
 
@@ -147,13 +146,6 @@ class ModelConfig:
     def n_neurons(self) -> int:
         """FFN neurons in the whole model, L·F."""
         return self.n_layers * self.d_mlp
-
-    @property
-    def n_params(self) -> int:
-        """Parameters in the whole model."""
-        from jaxinterp.models import parameters
-
-        return sum(math.prod(parameter.shape) for parameter in parameters.transformer(self).values())
 
 
 def _gpt(n_layers: int, d_model: int, n_heads: int) -> dict:
