@@ -10,7 +10,8 @@ from jaxinterp.attribution.quadrature import integral, quadrature
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.facts.encoding import EncodedQueries, encode_texts, query_batch, tokens_read
+from jaxinterp.facts.batches import query_batch
+from jaxinterp.facts.encoding import EncodedQueries, encode_texts, tokens_read
 from jaxinterp.facts.facts import Text
 from jaxinterp.facts.spelling import runs_together
 from jaxinterp.models.chat import chat_prompt

@@ -11,10 +11,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rich.markup import escape
 from rich.table import Table
 
-from jaxinterp.attribution.edits import Edit, amplify, random_mask, suppress
+from jaxinterp.attribution.edits import Edit, active_neurons, amplify, random_mask, suppress
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import check_k
-from jaxinterp.metrics.answers import active_neurons
 from jaxinterp.metrics.results import promoted_tokens
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.readout import LanguageModelReadout

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int
 from jaxinterp.attribution.answers import Answers, whole_rows
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
+from jaxinterp.facts.batches import QueryBatch
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.batching import Batch, by_length, query_batches, readout_of
 from jaxinterp.metrics.recall import ability
 from jaxinterp.models.model import Model

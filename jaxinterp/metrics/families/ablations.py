@@ -8,8 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution.edits import set_to
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, Kind
-from jaxinterp.metrics.answers import ATTRIBUTION
-from jaxinterp.metrics.columns import Compared, compared_group
+from jaxinterp.metrics.columns import ATTRIBUTION, Compared, compared_group
 from jaxinterp.metrics.drops import WHOSE, drop
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 

@@ -12,7 +12,6 @@ from safetensors.numpy import save
 from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import is_gguf, new_folder, read_json, write_json
-from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig, RopeScaling
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.checks import refuse_adapter
@@ -21,7 +20,7 @@ from jaxinterp.models.loading.load import check_dtype, load_pretrained
 from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
 from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
 from jaxinterp.models.loading.weights import Placement
-from jaxinterp.models.model import Model
+from jaxinterp.models.model import Model, parameter_shapes
 from jaxinterp.models.sources.fetch import resolve
 
 
@@ -98,7 +97,7 @@ def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
     if digest != provenance.pop("weights_sha256", None):
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in provenance.json")
     file = SafetensorsFile(folder)
-    expected = flatten_dict(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
+    expected = flatten_dict(parameter_shapes(config))
     named = {".".join(keys): keys for keys in expected}
     for name in sorted(named.keys() ^ file.tensors.keys()):
         raise UserError(f"{folder}: tensor {name!r} is {'missing' if name in named else 'not part of this model'}")
