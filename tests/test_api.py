@@ -100,7 +100,7 @@ def test_the_neurons_of_an_answer_are_those_of_its_summed_scores(model, scores, 
 def test_top_tokens_are_those_of_the_slow_model(model, asked, readout):
     found = attribute(model, PROMPT, ANSWER, k=K, rule="midpoint", points=1)
     tokens_BT, rows = jax.tree.map(jnp.asarray, asked)
-    for gates_LRF in (np.ones((L, 2, F), np.float32), 1 - found.mask()):
+    for gates_LRF in (jnp.ones((L, 2, F)), 1 - found.mask()):
         expected = {}
         for token in range(model.config.d_vocab):
             aimed = rows._replace(target_R=jnp.full(2, token))
@@ -143,7 +143,7 @@ def test_it_shows_itself(model):
     assert "<bos>" in str(found) and "<bos>" not in found._repr_html_() and "&lt;bos&gt;" in found._repr_html_()
     bars, probabilities = found.chart(5).to_dict()["hconcat"]
     assert [row["score"] for row in bars["data"]["values"]] == [neuron.score for neuron in found.neurons(5)]
-    values = [row["P"] for row in probabilities["layer"][0]["data"]["values"]]
+    values = [row["P"] for row in probabilities["data"]["values"]]
     assert values == [found.probability, found.suppressed(5), found.amplified(5), found.random(5)]
 
 

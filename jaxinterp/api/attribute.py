@@ -61,8 +61,7 @@ def attribute(
     batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=rng, n_controls=0)
     readout, logits_RV = read(model.model, batch.tokens_BT, batch.rows, batch.length_B)
     attribution = _attribution(readout, rule, points, tolerance, path)
-    arrays = (logits_RV.argmax(-1), readout.untouched(), readout.neurons_LRF, readout.untouched().prod(), *attribution)
-    predicted, probability_R, activations, probability, scores, residual = jax.device_get(arrays)
+    predicted_R, probability = jax.device_get((logits_RV.argmax(-1), readout.untouched().prod()))
     place = tokens_read(queries, 0, model.tokenizer)
     return Attributed(
         prompt=prompt,
@@ -71,11 +70,11 @@ def attribute(
         answer_place=tuple(place["answer"]),
         notes=tuple(notes),
         probability=float(probability),
-        probability_R=probability_R,
-        predicted=tuple(model.tokenizer.token(int(token)) for token in predicted),
-        scores_LRF=scores,
-        activations_LRF=activations,
-        residual_PR=residual,
+        probability_R=readout.untouched(),
+        predicted=tuple(model.tokenizer.token(int(token)) for token in predicted_R),
+        scores_LRF=attribution.scores_LRF,
+        activations_LRF=readout.neurons_LRF,
+        residual_PR=attribution.residual_PR,
         k=k,
         seed=seed,
         readout=readout,

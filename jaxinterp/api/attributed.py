@@ -49,26 +49,27 @@ class Attributed(Shown):
     answer_place: tuple[int, int]  # the first of them that is the answer's, and the one after its last
     notes: tuple[str, ...]  # what may surprise in that, a sentence each
     probability: float  # of the answer, untouched
-    probability_R: Float[np.ndarray, " R"]  # of each of its tokens
+    probability_R: Float[Array, " R"]  # of each of its tokens
     predicted: tuple[str, ...]  # the most probable token in place of each
-    scores_LRF: Float[np.ndarray, "L R F"]  # in units of probability
-    activations_LRF: Float[np.ndarray, "L R F"]
+    scores_LRF: Float[Array, "L R F"]  # in units of probability
+    activations_LRF: Float[Array, "L R F"]
     # Completeness residuals: P rows, one for each layer on the per_layer path and one on the joint path
-    residual_PR: Float[np.ndarray, "P R"]
+    residual_PR: Float[Array, "P R"]
     k: int  # knowledge neurons where a method is not told otherwise, out of all layers
     seed: int  # of random neurons
     readout: LanguageModelReadout
     model: LanguageModel
 
-    def mask(self, k: int | None = None) -> Float[np.ndarray, "L R F"]:
+    def mask(self, k: int | None = None) -> Float[Array, "L R F"]:
         """1 for the k knowledge neurons of the answer, the same at each of its tokens, and 0 elsewhere.
 
         Raises:
           UserError: if k is not in [1, L·F).
         """
-        summed_LF, mask = self.scores_LRF.sum(1), np.zeros_like(self.scores_LRF[:, 0])
-        mask.ravel()[_best(summed_LF, self._k(k))] = 1
-        return np.repeat(mask[:, None], self.scores_LRF.shape[1], axis=1)
+        n_layers, n_rows, n_neurons = self.scores_LRF.shape
+        mask_LF = np.zeros((n_layers, n_neurons), self.scores_LRF.dtype)
+        mask_LF.ravel()[_best(self._scores(None), self._k(k))] = 1
+        return jnp.asarray(np.repeat(mask_LF[:, None], n_rows, axis=1))
 
     def suppressed(self, k: int | None = None) -> float:
         """The probability of the answer with its k knowledge neurons switched off."""
@@ -95,8 +96,7 @@ class Attributed(Shown):
         Raises:
           UserError: if k is not in [1, L·F).
         """
-        scores = self.scores_LRF.sum(1) if token is None else self.scores_LRF[:, token]
-        activations = self.activations_LRF[:, token or 0]
+        scores, activations = self._scores(token), np.asarray(self.activations_LRF)[:, token or 0]
         # Of a signed sum there is no share: scores that cancel make it any number.
         positive = scores.sum(where=scores > 0)
 
@@ -193,13 +193,18 @@ class Attributed(Shown):
     def _answer_tokens(self) -> tuple[str, ...]:
         return self.tokens[slice(*self.answer_place)]
 
+    def _scores(self, token: int | None) -> Float[np.ndarray, "L F"]:
+        """A token's scores, or the sums over the tokens."""
+        scores_LRF = np.asarray(self.scores_LRF)
+        return scores_LRF.sum(1) if token is None else scores_LRF[:, token]
+
     def _residual(self, row: int) -> float:
         """A token's largest completeness residual, in absolute value."""
-        return float(max(self.residual_PR[:, row], key=abs))
+        return float(max(np.asarray(self.residual_PR)[:, row], key=abs))
 
     def _edited(self, k: int | None) -> dict[str, float]:
         """P of the answer under each edit of k neurons."""
-        edited = _edited(self.readout, jnp.asarray(self.mask(k)), jax.random.key(self.seed))
+        edited = jax.device_get(_edited(self.readout, self.mask(k), jax.random.key(self.seed)))
         return {name: float(edited[name]) for name in ("suppressed", "amplified", "random")}
 
     def _k(self, k: int | None) -> int:
