@@ -12,7 +12,7 @@ from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
 from jaxinterp.objectives.registry import TERMS
 
-Metrics = Mapping[str, Float[Array, ""]]
+Metrics = Mapping[str, Array]  # scalars
 Weights = Mapping[str, Float[Array, ""]]  # of the terms, by name
 
 
@@ -37,7 +37,7 @@ def with_terms(
     base: Float[Array, ""],
     context: Callable[[], Context],
     weights: Weights,
-    active: Bool[Array, ""] | None = None,
+    active: Bool[Array, ""] | bool | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """base + Σ weight · term.
 
@@ -45,7 +45,8 @@ def with_terms(
       base: what is learned anyway, such as language modelling.
       context: makes the batch's context; called where the terms are computed.
       weights: the terms' weights at this step.
-      active: whether the terms are computed; if not, their metrics are NaN. None is whether any weight differs from 0.
+      active: whether the terms are computed; if not, their metrics are NaN. None is whether any weight differs from 0;
+        True always computes them, without a condition.
         Under `vmap` it has to be given, the same for all: a condition that differs computes both branches for all.
     Returns:
       The loss, and metrics: every term, and `batch_metrics`; none without weights.
@@ -57,10 +58,12 @@ def with_terms(
         made = context()
         return {name: TERMS[name](made) for name in weights} | batch_metrics(made)
 
-    shapes = jax.eval_shape(terms)
+    def nothing() -> Metrics:
+        return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(terms))
+
     if active is None:
         active = any_active(weights)
-    values = jax.lax.cond(active, terms, lambda: jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes))
+    values = terms() if active is True else jax.lax.cond(active, terms, nothing)
     # `where` on the weight as well: 0 · NaN is NaN.
     return base + sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items()), values
 

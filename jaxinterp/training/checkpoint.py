@@ -4,18 +4,20 @@ Orbax restores damaged arrays, and arrays of another dtype, without a word; so e
 shape and dtype of every array, and nothing that differs is restored.
 """
 
-import hashlib
 import logging
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxinterp.base.digests import array_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
-from jaxinterp.training.state import TrainState
 
+State = TypeVar("State")  # any pytree of arrays and keys
 _MARKER = "_CHECKPOINT_METADATA"  # in every checkpoint; a folder without it was made by something else than orbax
 
 
@@ -37,9 +39,13 @@ class Checkpoints:
         """Saved steps, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState) -> None:
-        """Saves the state under its step; a step that is there already is left alone."""
-        step = int(state.step)
+    def describe(self) -> str:
+        """Where the newest is, in words."""
+        steps = self.steps()
+        return f"the last good checkpoint is {self.folder / str(steps[-1])}" if steps else "there is no checkpoint"
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves the state after so many steps; a step that is there already is left alone."""
         if step in self._manager.all_steps():
             return
         tree = _as_arrays(state)
@@ -47,8 +53,8 @@ class Checkpoints:
         self._manager.save(step, args=items, force=True)
         self._manager.wait_until_finished()
 
-    def restore(self, like: TrainState) -> TrainState:
-        """The newest state.
+    def restore(self, like: State) -> tuple[int, State]:
+        """The newest state, and the steps done.
 
         Args:
           like: a state of the same structure, whose values are not used.
@@ -74,22 +80,25 @@ class Checkpoints:
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
                 raise UserError(f"array {name} of the checkpoint of step {step} is damaged; {earlier}")
-        tree = restored.state
-        return TrainState(tree["params"], tree["opt_state"], tree["step"], jax.random.wrap_key_data(tree["key"]))
+        found = type(like)(**restored.state) if hasattr(like, "_asdict") else restored.state
+        wrapped = jax.tree.map(lambda leaf, x: jax.random.wrap_key_data(x) if _is_key(leaf) else x, like, found)
+        return step, wrapped
 
     def close(self) -> None:
         """Releases orbax's threads."""
         self._manager.close()
 
 
-def _as_arrays(state: TrainState) -> dict:
-    return {**state._asdict(), "key": jax.random.key_data(state.key)}
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_arrays(state: Any) -> Any:
+    """Keys as their data; a named tuple as a dictionary, whose names files and messages then have."""
+    arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+    return arrays._asdict() if hasattr(arrays, "_asdict") else arrays
 
 
 def _digests(tree: dict) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): _digest(np.asarray(leaf)) for path, leaf in leaves}
-
-
-def _digest(array: np.ndarray) -> str:
-    return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    return {jax.tree_util.keystr(path): array_digest(np.asarray(leaf)) for path, leaf in leaves}

@@ -98,7 +98,3 @@ class TrainConfig:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
         if self.evaluate_every < 0:
             raise UserError(f"evaluate_every must be at least 0, got {self.evaluate_every}")
-
-    def evaluated(self, step: int) -> bool:
-        """Whether the model is evaluated after so many steps."""
-        return bool(self.evaluate_every) and (step == self.steps or step % self.evaluate_every == 0)

@@ -6,17 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxinterp.base.errors import UserError
-from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import ACTIVATIONS, forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.step import loss
-
-
-class NotFinite(UserError):
-    """A run's numbers stopped being finite."""
 
 
 def first_non_finite(

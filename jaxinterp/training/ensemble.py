@@ -6,42 +6,38 @@ product sums in another order (about 6e-8 of a value a step, which training then
 equal bit for bit, and an ensemble has to be resumed as an ensemble.
 """
 
-import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Wrapped
 from jaxtyping import Array, Int, Shaped
 
-from jaxinterp.base.errors import UserError
-from jaxinterp.base.progress import progress
-from jaxinterp.base.run_folder import claim, interruptible, truncate
-from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.model import Model
+from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import any_active, term_weights
-from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.data import TrainingData
 from jaxinterp.training.diagnosis import first_non_finite
+from jaxinterp.training.driver import Job, NotFinite, plain_line, run
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
 from jaxinterp.training.loop import (
     arithmetic,
     batch_of,
-    batches,
+    cadence,
     check_rows,
     evaluated,
     model_config,
-    plain_line,
     run_provenance,
 )
-from jaxinterp.training.state import TrainState, initial_state
-from jaxinterp.training.step import step_key, update
+from jaxinterp.training.state import TrainState, initial_state, step_key
+from jaxinterp.training.step import update
 
 EnsembleMetrics = Mapping[str, Shaped[Array, " E"]]
 
@@ -60,7 +56,7 @@ def ensemble_step(
     """The jitted step of all members, `(states, batch, number) -> (states, metrics)`; the states are donated.
 
     The arrays of states and metrics have a leading axis E, in the order of `config.members`; the batch is shared. A
-    member whose loss or gradient is not finite stays as it was from then on (see `jaxinterp.training.step.update`).
+    member whose loss or gradient is not finite stays as it was from then on (see `gradient_step`).
 
     Whether the terms are computed is one condition for all members, outside `vmap`: inside, it would compute both
     branches at every step. So a member whose weights are 0 has metrics of the terms too, while others' are not.
@@ -108,8 +104,7 @@ def train_ensemble(
 ) -> Trained:
     """Trains E models at once; what they leave behind stands in `out`.
 
-    `config.json`, `metrics.jsonl` (every `log_every` steps a line a member), `evaluations.jsonl`, `checkpoints/`, and
-    at the end `models/NAME/` for every member. Ctrl-C and SIGTERM save a checkpoint first.
+    What `jaxinterp.training.driver.run` leaves, with a line per member, and at the end `models/NAME/` for each.
 
     Args:
       config: the members.
@@ -120,148 +115,88 @@ def train_ensemble(
     Returns:
       The models. A member that stops being finite is reported, left out, and does not disturb the others.
     Raises:
-      UserError: as `jaxinterp.training.loop.train`; or if no member is finite.
+      UserError: as `jaxinterp.training.loop.train`.
+      NotFinite: if no member is finite.
     """
-    run, members = config.run, config.members
-    model = model_config(run, data)
-    check_rows(run, data)
-    step_fn = ensemble_step(arithmetic(model, run), config)
-    claim(dataclasses.asdict(config), out, resume)
-    states = stacked([initial_state(model, run.optimiser, run.steps, member.seed) for member in members])
-    checkpoints = Checkpoints(out / "checkpoints", run.keep_checkpoints)
-    try:
-        done = 0
-        if resume and checkpoints.steps():
-            done, states = _opened(checkpoints.restore(_packed(0, states)))
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
-            truncate(out / name, done)
-        failed = _failed(config, model, data, states, done)
-        with (
-            progress(title, run.steps, done=done) as report,
-            interruptible() as interrupted,
-            (out / "metrics.jsonl").open("a", encoding="utf-8") as log,
-            contextlib.closing(batches(run, data, done)) as inputs,
-        ):
-            for number, batch in enumerate(inputs, done):
-                states, metrics = step_fn(states, batch, number)
-                last, stop = number + 1 == run.steps, interrupted.is_set()
-                save = last or stop or (number + 1) % run.checkpoint_every == 0
-                evaluate = run.evaluated(number + 1)
-                if save or evaluate or (number + 1) % run.log_every == 0:
-                    failed |= _failed(config, model, data, states, number + 1, known=failed)
-                    lines = _lines(members, metrics, number + 1)
-                    log.writelines(json.dumps(line) + "\n" for line in lines)
-                    log.flush()
-                    report(number + 1, _words(lines, failed))
-                # Before the checkpoint, so that a run resumed from it has all evaluations up to it.
-                if evaluate:
-                    _evaluate(config, model, data, states, failed, out, number + 1)
-                if save:
-                    checkpoints.save(_packed(number + 1, states))
-                if stop:
-                    raise KeyboardInterrupt(f"stopped at step {number + 1}; continue with --resume and the same folder")
-        return Trained(_saved(config, model, data, states, failed, out), failed)
-    finally:
-        checkpoints.close()
-
-
-def _packed(number: int, states: TrainState) -> TrainState:
-    """As one state, for a checkpoint goes by its step; the members' own steps stand still where they fail."""
-    inner = {"params": states.params, "steps": states.step}
-    return TrainState(inner, states.opt_state, jnp.asarray(number, jnp.int32), states.key)
-
-
-def _opened(packed: TrainState) -> tuple[int, TrainState]:
-    states = TrainState(packed.params["params"], packed.opt_state, packed.params["steps"], packed.key)
-    return int(packed.step), states
-
-
-def _failed(
-    config: EnsembleConfig,
-    model: ModelConfig,
-    data: TrainingData,
-    states: TrainState,
-    done: int,
-    known: Mapping[Member, str] | None = None,
-) -> dict[Member, str]:
-    """The members that stand still, printed when they are new, and the first array that was not finite in each.
-
-    Raises:
-      UserError: if all do.
-    """
-    found = dict(known or {})
-    run, computed = config.run, arithmetic(model, config.run)
-    for index, step in enumerate(np.asarray(states.step).tolist()):
-        member = config.members[index]
-        if step == done or member in found:
-            continue
-        state = unstacked(states, index)
-        weights = {name: value[index] for name, value in member_weights(config, step).items()}
-        batch = batch_of(run, data, step)
-        name = first_non_finite(computed, run.objective, state.params, batch, weights, step_key(state))
-        found[member] = f"step {step + 1} is not finite; the first bad array is {name}"
-        print(f"{member.name} (seed {member.seed}) stands still: {found[member]}", flush=True)
-    if len(found) == len(config.members):
-        raise UserError(f"no member is finite: {next(iter(found.values()))}")
-    return found
-
-
-def _lines(members: Sequence[Member], metrics: EnsembleMetrics, step: int) -> list[dict]:
-    """Lines of the log; a member that stands still has finite = false."""
-    values = jax.device_get(metrics)
-    return [
-        {"step": step, "member": member.name, "finite": bool(values["finite"][index])}
-        | plain_line({name: value[index] for name, value in values.items()})
-        for index, member in enumerate(members)
-    ]
-
-
-def _words(lines: Sequence[Mapping], failed: Mapping[Member, str]) -> str:
-    names = {member.name for member in failed}
-    losses = [line["loss"] for line in lines if line["member"] not in names and line["loss"] is not None]
-    still = f"  {len(failed)} of {len(lines)} stand still" if failed else ""
-    return (f"loss {min(losses):.3f} … {max(losses):.3f}" if losses else "") + still
-
-
-def _bundle(
-    config: EnsembleConfig, model: ModelConfig, data: TrainingData, states: TrainState, index: int
-) -> LanguageModel:
-    params = jax.tree.map(lambda leaf: np.asarray(leaf[index]), states.params)
-    about = {"member": dataclasses.asdict(config.members[index]), "data_seed": config.run.seed}
-    return LanguageModel(Model(model, params), data.tokenizer, {**run_provenance(config.run, data), **about})
-
-
-def _evaluate(
-    config: EnsembleConfig,
-    model: ModelConfig,
-    data: TrainingData,
-    states: TrainState,
-    failed: Mapping[Member, str],
-    out: Path,
-    step: int,
-) -> None:
-    with (out / "evaluations.jsonl").open("a", encoding="utf-8") as log:
-        for index, member in enumerate(config.members):
-            if member not in failed:
-                found = evaluated(_bundle(config, model, data, states, index), data)
-                log.write(json.dumps({"step": step, "member": member.name, "sets": found}) + "\n")
-
-
-def _saved(
-    config: EnsembleConfig,
-    model: ModelConfig,
-    data: TrainingData,
-    states: TrainState,
-    failed: Mapping[Member, str],
-    out: Path,
-) -> dict[Member, LanguageModel]:
-    """The members that are finite, each in a folder of `out`/models; a folder that is there already is read."""
+    model = model_config(config.run, data)
+    check_rows(config.run, data)
+    members = _Members(config, model, data)
+    job = Job(
+        config=dataclasses.asdict(config),
+        start=members.start,
+        inputs=lambda step: batch_of(config.run, data, step),
+        step=members.step,
+        objective=config.run.objective,
+        cadence=cadence(config.run),
+        lines=members.lines,
+        evaluate=members.evaluate,
+    )
+    states = run(job, out, resume=resume, title=title)
+    members.note_failed(states, config.run.steps)
     models = {}
-    for index, member in enumerate(config.members):
-        if member in failed:
-            continue
+    for member, bundle in members.finite(states):
         folder = out / "models" / member.name
         if not (folder / "config.json").exists():
-            save_model(folder, _bundle(config, model, data, states, index))
+            save_model(folder, bundle)
         models[member] = load_model(folder)
-    return models
+    return Trained(models, members.failed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Members:
+    """What a job needs to know of an ensemble."""
+
+    config: EnsembleConfig
+    model: ModelConfig
+    data: TrainingData
+    failed: dict[Member, str] = dataclasses.field(default_factory=dict)  # those that stand still; grows
+
+    def start(self) -> TrainState:
+        run = self.config.run
+        seeds = [member.seed for member in self.config.members]
+        return stacked([initial_state(self.model, run.optimiser, run.steps, seed) for seed in seeds])
+
+    def step(self, objective: ObjectiveConfig) -> Wrapped:
+        run = dataclasses.replace(self.config.run, objective=objective)
+        return ensemble_step(arithmetic(self.model, run), dataclasses.replace(self.config, run=run))
+
+    def lines(self, states: TrainState, pending: Sequence[EnsembleMetrics], number: int) -> list[dict]:
+        """A line per member; one that stands still has finite = false."""
+        self.note_failed(states, number)
+        values = jax.device_get(pending[-1])
+        return [
+            {"step": number, "member": member.name, "finite": bool(values["finite"][index])}
+            | plain_line({name: value[index] for name, value in values.items()})
+            for index, member in enumerate(self.config.members)
+        ]
+
+    def evaluate(self, states: TrainState, number: int) -> list[dict]:
+        return [
+            {"step": number, "member": member.name, "sets": evaluated(bundle, self.data)}
+            for member, bundle in self.finite(states)
+        ]
+
+    def note_failed(self, states: TrainState, number: int) -> None:
+        """Adds the members that stand still, and the first array that was not finite in each, and prints them."""
+        run = self.config.run
+        for index, step in enumerate(np.asarray(states.step).tolist()):
+            member = self.config.members[index]
+            if step == number or member in self.failed:
+                continue
+            state = unstacked(states, index)
+            weights = {name: value[index] for name, value in member_weights(self.config, step).items()}
+            bad = state.params, batch_of(run, self.data, step), weights, step_key(state)
+            name = first_non_finite(arithmetic(self.model, run), run.objective, *bad)
+            self.failed[member] = f"step {step + 1} is not finite; the first bad array is {name}"
+            print(f"{member.name} (seed {member.seed}) stands still: {self.failed[member]}", flush=True)
+        if len(self.failed) == len(self.config.members):
+            raise NotFinite(f"no member is finite: {next(iter(self.failed.values()))}")
+
+    def finite(self, states: TrainState) -> Iterator[tuple[Member, LanguageModel]]:
+        """The models of the members that do not stand still, one after another."""
+        for index, member in enumerate(self.config.members):
+            if member not in self.failed:
+                model = Model(self.model, jax.device_get(unstacked(states, index).params))
+                about = {"member": dataclasses.asdict(member), "data_seed": self.config.run.seed}
+                made = run_provenance(self.config.run, self.data) | about
+                yield member, LanguageModel(model, self.data.tokenizer, made)

@@ -1,32 +1,29 @@
-"""Fine-tuning a pretrained model to be suppressable: everything around the step that touches files and clocks."""
+"""Fine-tuning a pretrained model to be suppressable: a job, and the model that comes of it."""
 
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
-from jaxinterp.base.run_folder import interruptible, truncate
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
-from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.loss import Metrics
 from jaxinterp.training.adaptation import adapted, trainable
-from jaxinterp.training.checkpoint import Checkpoints
+from jaxinterp.training.driver import Cadence, Job, NotFinite, plain_line, run
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.finetune_data import FinetuneData, finetune_batch
 from jaxinterp.training.finetune_step import finetune_step
-from jaxinterp.training.planner import planned_step
-from jaxinterp.training.state import TrainState, optimiser
+from jaxinterp.training.state import TrainState, first_state, optimiser
 from jaxinterp.training.texts import TextData
 
 
@@ -44,85 +41,66 @@ def finetune(
     Returns:
       The fine-tuned model, in float32.
     Raises:
-      UserError: if an answer has more tokens than there are rows, or a step is not finite.
+      UserError: if an answer has more tokens than there are rows, or as `jaxinterp.training.driver.run`.
+      NotFinite: if a step is not finite.
     """
     longest = int(data.sets["objective"].answer_length_N.max())
     if longest > config.rows:
         raise UserError(f"an answer has {longest} tokens, above rows = {config.rows}; raise rows")
 
-    def make(objective: ObjectiveConfig):
-        return finetune_step(original.config, dataclasses.replace(config, objective=objective))
+    # To the device once, and not with every step's inputs.
+    still = jax.device_put(original.params)
 
-    make(config.objective)  # its mistakes are told first
-    change_key, step_key = jax.random.split(jax.random.key(config.seed))
-    change = trainable(original.params, config.adapt, config.rank, change_key)
-    opt_state = optimiser(config.optimiser, config.steps).init(change)
-    state = TrainState(change, opt_state, jnp.zeros((), jnp.int32), step_key)
-    checkpoints = Checkpoints(out / "checkpoints", config.keep_checkpoints)
-    try:
-        if checkpoints.steps():
-            state = checkpoints.restore(state)
-        done = int(state.step)
-        truncate(out / "metrics.jsonl", done)
-        with (
-            progress("fine-tune", config.steps, done=done) as report,
-            interruptible() as interrupted,
-            (out / "metrics.jsonl").open("a", encoding="utf-8") as log,
-        ):
-            planned = None
-            for number in range(done, config.steps):
-                batch = finetune_batch(
-                    data,
-                    seed=config.seed,
-                    step=number,
-                    n_queries=config.queries,
-                    n_rows=config.rows,
-                    n_text=config.text_queries,
-                    n_controls=config.controls,
-                )
-                arguments = (state, original.params, batch, _windows(text, config, number))
-                if planned is None:
-                    planned = planned_step(make, config.objective, arguments)
-                    report(number, planned.describe())
-                state, metrics = planned.step(*arguments)
-                line = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                if not line.pop("finite"):
-                    bad = ", ".join(name for name, value in line.items() if not math.isfinite(value))
-                    raise UserError(
-                        f"step {number + 1} is not finite ({bad}); lower optimiser.learning_rate and start in another "
-                        "folder"
-                    )
-                # A batch without controls has no control drop, and NaN is no JSON.
-                known = {name: value if math.isfinite(value) else None for name, value in line.items()}
-                log.write(json.dumps({"step": number + 1, **known}) + "\n")
-                log.flush()
-                report(number + 1, _words(known))
-                last, stop = number + 1 == config.steps, interrupted.is_set()
-                if last or stop or (number + 1) % config.checkpoint_every == 0:
-                    checkpoints.save(state)
-                if stop:
-                    raise KeyboardInterrupt(f"stopped at step {number + 1}; start again with the same folder to go on")
-    finally:
-        checkpoints.close()
+    def start() -> TrainState:
+        change_key, key = jax.random.split(jax.random.key(config.seed))
+        change = trainable(still, config.adapt, config.rank, change_key)
+        return first_state(change, optimiser(config.optimiser, config.steps), key)
+
+    def inputs(step: int) -> tuple:
+        batch = finetune_batch(
+            data,
+            seed=config.seed,
+            step=step,
+            n_queries=config.queries,
+            n_rows=config.rows,
+            n_text=config.text_queries,
+            n_controls=config.controls,
+        )
+        return still, batch, _windows(text, config, step)
+
+    job = Job(
+        config=None,
+        start=start,
+        inputs=inputs,
+        step=lambda objective: finetune_step(original.config, dataclasses.replace(config, objective=objective)),
+        objective=config.objective,
+        cadence=Cadence(config.steps, checkpoint=config.checkpoint_every, keep=config.keep_checkpoints),
+        lines=_lines,
+    )
+    state = run(job, out, resume=True, title="fine-tune")
     params = jax.jit(lambda change: adapted(original.params, change, config.adapt, "float32"))(state.params)
-    history = {"original": dict(original.provenance), "config": json.loads(json.dumps(_plain(config), default=str))}
+    history = {
+        "original": dict(original.provenance),
+        "config": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+    }
     model = dataclasses.replace(original.config, dtype="float32")
     return LanguageModel(Model(model, jax.device_get(params)), original.tokenizer, {**history, **provenance()})
 
 
-def _plain(config: FinetuneConfig) -> dict:
-    return dataclasses.asdict(config)
+def _lines(state: TrainState, pending: Sequence[Metrics], number: int) -> list[dict]:
+    """The line of a step, each of which is logged."""
+    (metrics,) = jax.device_get(pending)
+    if not metrics["finite"]:
+        bad = ", ".join(name for name, value in metrics.items() if not np.isfinite(value))
+        raise NotFinite(
+            f"step {number} is not finite ({bad}); lower optimiser.learning_rate and start in another folder"
+        )
+    return [{"step": number, **plain_line(metrics)}]
 
 
 def _windows(text: TextData, config: FinetuneConfig, step: int) -> Int[np.ndarray, "B T"]:
     rng = np.random.default_rng([config.seed, step, 1])
     return text.training_NT[rng.integers(0, len(text.training_NT), config.text.windows)]
-
-
-def _words(line: dict) -> str:
-    shares = {"S": "suppressability", "C": "control_drop"}
-    said = [f"{short} {line[name]:.0%}" for short, name in shares.items() if line[name] is not None]
-    return "  ".join([f"loss {line['loss']:.3f}", f"text KL {line['text_kl']:.4f}", *said])
 
 
 def perplexity(model: LanguageModel, windows_NT: Int[np.ndarray, "N T"], *, rows: int = 8) -> float:

@@ -1,25 +1,25 @@
 """One step of fine-tuning a pretrained model: a pure function of state and batch."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.context import Context
-from jaxinterp.objectives.loss import Metrics, batch_metrics, check_objective, term_weights
-from jaxinterp.objectives.registry import TERMS
+from jaxinterp.objectives.loss import Metrics, check_objective, with_terms
 from jaxinterp.training.adaptation import adapted
 from jaxinterp.training.finetune_config import FinetuneConfig
-from jaxinterp.training.state import TrainState, learning_rate, optimiser
-from jaxinterp.training.step import step_key
+from jaxinterp.training.readout_step import Step, gradient_step, scheduled
+from jaxinterp.training.state import learning_rate, optimiser
 
 
 def divergence(
@@ -69,41 +69,23 @@ def finetune_loss(
     metrics["prompt_kl"] = divergence(
         forward(Model(model, still), batch.tokens_BT).logits_BTV, result.logits_BTV, next_weight
     )
-    context = Context(config.objective, batch.answers, readout, key)
-    terms = {name: TERMS[name](context) for name in weights}
-    total = config.text_kl * metrics["text_kl"] + config.prompt_kl * metrics["prompt_kl"]
-    total = total + sum(weight * terms[name] for name, weight in weights.items())
-    return total, {**metrics, **terms, **batch_metrics(context)}
+    base = config.text_kl * metrics["text_kl"] + config.prompt_kl * metrics["prompt_kl"]
+    total, terms = with_terms(base, lambda: Context(config.objective, batch.answers, readout, key), weights, True)
+    return total, {**metrics, **terms}
 
 
-def finetune_step(
-    model: ModelConfig, config: FinetuneConfig
-) -> Callable[[TrainState, Mapping, QueryBatch, Array], tuple[TrainState, Metrics]]:
-    """The jitted step `(state, original, batch, text) -> (state, metrics)`; the state passed in is donated.
-
-    A step whose loss or gradient is not finite leaves parameters and optimiser as they were; metric "finite" is then 0.
+def finetune_step(model: ModelConfig, config: FinetuneConfig) -> Step:
+    """The jitted step `(state, (original, batch, text), number) -> (state, metrics)`; the state passed in is donated.
 
     Raises:
       UserError: if a term is unknown, or k does not fit the model.
     """
     check_objective(config.objective, model.n_neurons)
     model = dataclasses.replace(model, dtype=config.dtype)
-    rate = learning_rate(config.optimiser, config.steps)
-    transform = optimiser(config.optimiser, config.steps)
 
-    def step(state: TrainState, original: Mapping, batch: QueryBatch, text_BT: Array) -> tuple[TrainState, Metrics]:
-        weights, key = term_weights(config.objective, state.step), step_key(state)
+    def loss(change: Mapping, inputs: tuple, *more: Any) -> tuple[Float[Array, ""], Metrics]:
+        original, batch, text_BT = inputs
+        return finetune_loss(model, config, original, change, batch, text_BT, *more)
 
-        def loss(change: Mapping) -> tuple[Array, Metrics]:
-            return finetune_loss(model, config, original, change, batch, text_BT, weights, key)
-
-        (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        norm = optax.tree.norm(grads)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm)
-        new = (optax.apply_updates(state.params, updates), opt_state)
-        params, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state[:2])
-        metrics = {"loss": total, **metrics, "gradient_norm": norm, "learning_rate": rate(state.step), "finite": finite}
-        return TrainState(params, opt_state, state.step + 1, state.key), metrics
-
-    return jax.jit(step, donate_argnums=0)
+    rate, transform = learning_rate(config.optimiser, config.steps), optimiser(config.optimiser, config.steps)
+    return scheduled(functools.partial(gradient_step, loss, transform, rate), config.objective)

@@ -1,6 +1,6 @@
 """The state of a run: everything that a step changes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxinterp.training.config import OptimiserConfig
 class TrainState(NamedTuple):
     """Parameters, optimiser, step (which fixes the position in the data) and key."""
 
-    params: dict
+    params: Any  # pytree of what is trained
     opt_state: optax.OptState
     step: Int[Array, ""]  # steps done
     key: PRNGKeyArray  # never consumed; each step folds its number into it
@@ -44,7 +44,16 @@ def learning_rate(config: OptimiserConfig, steps: int) -> optax.Schedule:
 
 
 def initial_state(model: ModelConfig, config: OptimiserConfig, steps: int, seed: int) -> TrainState:
-    """The state before the first step."""
-    init_key, step_key = jax.random.split(jax.random.key(seed))
-    params = transformer.init(model, init_key)
-    return TrainState(params, optimiser(config, steps).init(params), jnp.zeros((), jnp.int32), step_key)
+    """The state of a language model before the first step."""
+    init_key, key = jax.random.split(jax.random.key(seed))
+    return first_state(transformer.init(model, init_key), optimiser(config, steps), key)
+
+
+def first_state(params: Any, transform: optax.GradientTransformation, key: PRNGKeyArray) -> TrainState:
+    """The state before the first step, of parameters that are there."""
+    return TrainState(params, transform.init(params), jnp.zeros((), jnp.int32), key)
+
+
+def step_key(state: TrainState) -> PRNGKeyArray:
+    """The key of the step that comes next."""
+    return jax.random.fold_in(state.key, state.step)

@@ -1,13 +1,14 @@
 """One training step: a pure function of state and batch."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.model import Model
@@ -15,8 +16,9 @@ from jaxinterp.models.readout import lm_readout
 from jaxinterp.models.transformer import Forward, forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
-from jaxinterp.objectives.loss import Metrics, Weights, check_objective, term_weights, with_terms
+from jaxinterp.objectives.loss import Metrics, Weights, check_objective, with_terms
 from jaxinterp.training.config import OptimiserConfig
+from jaxinterp.training.readout_step import Step, gradient_step, scheduled
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
 
 
@@ -57,19 +59,10 @@ def loss(
     return total, {"lm": lm, **metrics}
 
 
-def step_key(state: TrainState) -> PRNGKeyArray:
-    """The key of the step that comes next."""
-    return jax.random.fold_in(state.key, state.step)
-
-
 def update(
     model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """One step as a pure function `(state, batch, number, weights, active) -> (state, metrics)`, for `jit` and `vmap`.
-
-    Its weights and `active` are those of `loss`. A step whose loss or gradient is not finite leaves the state as it
-    was, and so does every step whose number is not the state's next: the steps that were under way when the first bad
-    one is noticed. Metric "finite" is 0 for both.
+    """`gradient_step` of a model, `(state, batch, number, weights, active) -> (state, metrics)`, for `jit` and `vmap`.
 
     Args:
       model: whose dtype is that of the arithmetic; parameters and optimiser keep theirs.
@@ -79,49 +72,14 @@ def update(
       UserError: if a term is unknown, or k does not fit the model.
     """
     check_objective(objective, model.n_neurons)
+
+    def of_params(params: dict, batch: QueryBatch, *more: Any) -> tuple[Float[Array, ""], Metrics]:
+        return loss(Model(model, params), objective, batch, *more)
+
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
-
-    def step(
-        state: TrainState,
-        batch: QueryBatch,
-        number: Int[Array, ""],
-        weights: Mapping[str, Float[Array, ""]],
-        active: Bool[Array, ""] | None = None,
-    ) -> tuple[TrainState, Metrics]:
-        key = step_key(state)
-        value_and_grad = jax.value_and_grad(
-            lambda params: loss(Model(model, params), objective, batch, weights, key, active), has_aux=True
-        )
-        (total, metrics), grads = value_and_grad(state.params)
-        norm = optax.tree.norm(grads)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        new = TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1, state.key)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm) & (number == state.step)
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new[:3], state[:3])
-        metrics = {
-            "loss": total,
-            **metrics,
-            **{f"{name}_weight": weight for name, weight in weights.items()},
-            "gradient_norm": norm,
-            "learning_rate": jnp.asarray(rate(state.step), total.dtype),
-            "finite": finite,
-        }
-        return TrainState(*kept, state.key), metrics
-
-    return step
+    return functools.partial(gradient_step, of_params, transform, rate)
 
 
-def train_step(
-    model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
-) -> Callable[[TrainState, QueryBatch, int], tuple[TrainState, Metrics]]:
-    """`update` of one model, jitted: `(state, batch, number) -> (state, metrics)`; the state passed in is donated.
-
-    Raises:
-      UserError: if a term is unknown, or k does not fit the model.
-    """
-    step = update(model, objective, optimiser_config, steps)
-
-    def scheduled(state: TrainState, batch: QueryBatch, number: Int[Array, ""]) -> tuple[TrainState, Metrics]:
-        return step(state, batch, number, term_weights(objective, state.step))
-
-    return jax.jit(scheduled, donate_argnums=0)
+def train_step(model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int) -> Step:
+    """`update` of one model, jitted: `(state, batch, number) -> (state, metrics)`; the state passed in is donated."""
+    return scheduled(update(model, objective, optimiser_config, steps), objective)

@@ -31,7 +31,7 @@ def state(step=3, scale=1.0, dtype="float32"):
 def folder(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c", keep=2)
     for step in (1, 2, 3):
-        checkpoints.save(state(step, step))
+        checkpoints.save(step, state(step, step))
     assert checkpoints.steps() == [2, 3]
     checkpoints.close()
     return tmp_path / "c"
@@ -40,7 +40,7 @@ def folder(tmp_path):
 def restored(folder, like=None):
     checkpoints = Checkpoints(folder, keep=2)
     try:
-        return checkpoints.restore(like or state(0, 0.0))
+        return checkpoints.restore(like or state(0, 0.0))[1]
     finally:
         checkpoints.close()
 
@@ -50,6 +50,20 @@ def test_the_newest_state_comes_back_bit_for_bit(folder):
     assert int(found.step) == 3
     np.testing.assert_array_equal(found.params["w_in"], state(3, 3).params["w_in"])
     np.testing.assert_array_equal(jax.random.key_data(found.key), jax.random.key_data(jax.random.key(5)))
+
+
+def test_any_pytree_is_saved_under_the_step_that_is_given(tmp_path):
+    """Such as an ensemble's states, of which some stand still."""
+    mine = {"states": (jnp.arange(3), jax.random.split(jax.random.key(1), 2)), "other": jnp.ones(())}
+    checkpoints = Checkpoints(tmp_path / "c", keep=1)
+    assert checkpoints.describe() == "there is no checkpoint"
+    checkpoints.save(7, mine)
+    assert checkpoints.describe() == f"the last good checkpoint is {tmp_path / 'c' / '7'}"
+    step, found = checkpoints.restore(jax.tree.map(jnp.zeros_like, mine))
+    checkpoints.close()
+    assert step == 7
+    np.testing.assert_array_equal(found["states"][0], mine["states"][0])
+    np.testing.assert_array_equal(*(jax.random.key_data(x["states"][1]) for x in (found, mine)))
 
 
 def test_another_structure_or_dtype_is_refused(folder):
@@ -82,7 +96,7 @@ def test_every_flipped_bit_in_the_arrays_is_noticed(folder):
 
 
 def test_damaged_values_are_named(folder, monkeypatch):
-    monkeypatch.setattr("jaxinterp.training.checkpoint._digest", lambda array: "other")
+    monkeypatch.setattr("jaxinterp.training.checkpoint.array_digest", lambda array: "other")
     with pytest.raises(UserError, match=r"array \['key'\] of the checkpoint of step 3 is damaged"):
         restored(folder)
 

@@ -6,16 +6,17 @@ import json
 import jax
 import numpy as np
 import pytest
+from synthetic import SyntheticConfig, SyntheticFacts
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.splits import SplitConfig
-from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import any_active
 from jaxinterp.training import ensemble
+from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import DataConfig, TrainConfig
 from jaxinterp.training.data import data_of_facts
 from jaxinterp.training.ensemble import ensemble_step, member_weights, train_ensemble
@@ -174,16 +175,16 @@ def test_an_ensemble_without_a_finite_member(data, tmp_path, monkeypatch):
 
 
 def test_resuming_is_bit_exact(finished, data, tmp_path, monkeypatch):
-    save = ensemble.Checkpoints.save
+    save = Checkpoints.save
 
-    def save_and_stop(self, state):
-        save(self, state)
+    def save_and_stop(self, step, state):
+        save(self, step, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ensemble.Checkpoints, "save", save_and_stop)
+    monkeypatch.setattr(Checkpoints, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train_ensemble(CONFIG, data, tmp_path / "run")
-    monkeypatch.setattr(ensemble.Checkpoints, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["4"]
     resumed = train_ensemble(CONFIG, data, tmp_path / "run", resume=True)
     for member, model in finished[1].models.items():

@@ -17,6 +17,7 @@ from jaxinterp.studies.suppressability import finetuning
 from jaxinterp.studies.suppressability.finetuning import finetuning_study
 from jaxinterp.studies.suppressability.measurement import measured_model
 from jaxinterp.training import finetune as loop
+from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.finetune import finetune, perplexity
 from jaxinterp.training.finetune_config import FactsConfig, FinetuneConfig, TextConfig
@@ -109,18 +110,18 @@ def test_a_run_leaves_what_it_promises(finished, inputs):
 
 def test_interrupted_and_started_again_is_bit_identical(finished, inputs, tmp_path, monkeypatch):
     _, config, model, data, text = inputs
-    save, saved = loop.Checkpoints.save, []
+    save, saved = Checkpoints.save, []
 
-    def save_and_stop(self, state):
-        save(self, state)
-        saved.append(int(state.step))
+    def save_and_stop(self, step, state):
+        save(self, step, state)
+        saved.append(step)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Checkpoints, "save", save_and_stop)
+    monkeypatch.setattr(Checkpoints, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         finetune(config, model, data, text, tmp_path)
     assert saved == [2]
-    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     # What a killed run may leave: lines beyond the checkpoint, and half a line.
     with (tmp_path / "metrics.jsonl").open("a") as log:
         log.write('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
@@ -136,14 +137,15 @@ def test_a_signal_stops_between_two_steps(inputs, tmp_path, monkeypatch):
     import signal
 
     _, config, model, data, text = inputs
-    make_batch = loop.finetune_batch
+    plain_line, written = loop.plain_line, []
 
-    def signalled(data, *, step, **rest):
-        if step == 2:
+    def signalled(metrics):
+        written.append(plain_line(metrics))
+        if len(written) == 2:
             signal.raise_signal(signal.SIGTERM)
-        return make_batch(data, step=step, **rest)
+        return written[-1]
 
-    monkeypatch.setattr(loop, "finetune_batch", signalled)
+    monkeypatch.setattr(loop, "plain_line", signalled)
     with pytest.raises(KeyboardInterrupt, match="stopped at step 3; start again with the same folder"):
         finetune(config, model, data, text, tmp_path)
     assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
@@ -155,7 +157,7 @@ def test_a_step_that_is_not_finite_is_an_error(inputs, tmp_path):
     broken = {**model.params, "unembedding": model.params["unembedding"] * np.inf}
     message = r"step 1 is not finite \(.*loss.*\); lower optimiser.learning_rate and start in another folder"
     with pytest.raises(UserError, match=message):
-        finetune(config, dataclasses.replace(model, params=broken), data, text, tmp_path)
+        finetune(config, dataclasses.replace(model, model=model.model.replace(params=broken)), data, text, tmp_path)
     assert lines(tmp_path / "metrics.jsonl") == []
     with pytest.raises(UserError, match="an answer has 2 tokens, above rows = 1; raise rows"):
         finetune(dataclasses.replace(config, rows=1), model, data, text, tmp_path / "other")

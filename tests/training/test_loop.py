@@ -12,15 +12,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from synthetic import SyntheticConfig, SyntheticFacts
 from tiny import made_once
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.splits import SplitConfig
-from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
+from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
 from jaxinterp.training.data import data_of_facts
 from jaxinterp.training.loop import train
@@ -96,17 +97,17 @@ def test_a_run_leaves_what_it_promises(finished):
 
 def test_resuming_is_bit_exact(finished, data, tmp_path, monkeypatch):
     saved = []
-    save = loop.Checkpoints.save
+    save = Checkpoints.save
 
-    def save_and_stop(self, state):
-        save(self, state)
-        saved.append(int(state.step))
+    def save_and_stop(self, step, state):
+        save(self, step, state)
+        saved.append(step)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Checkpoints, "save", save_and_stop)
+    monkeypatch.setattr(Checkpoints, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, data, tmp_path / "run")
-    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     # What a killed run may leave: lines beyond the checkpoint, and half a line.
     with (tmp_path / "run" / "metrics.jsonl").open("a") as log:
         log.write('{"step": 6, "loss": 1.0}\n{"step": 8, "lo')

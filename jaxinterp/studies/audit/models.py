@@ -24,7 +24,7 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.audit.config import AuditConfig, base
 from jaxinterp.training.config import DataConfig
 from jaxinterp.training.data import TrainingData, training_data
-from jaxinterp.training.diagnosis import NotFinite
+from jaxinterp.training.driver import NotFinite
 from jaxinterp.training.fork import branch
 from jaxinterp.training.loop import train
 

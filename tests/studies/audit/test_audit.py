@@ -18,7 +18,7 @@ from jaxinterp.studies.audit.report import write_audit_report
 from jaxinterp.studies.audit.results import judged
 from jaxinterp.studies.audit.words import print_verdicts
 from jaxinterp.training.data import TrainingData
-from jaxinterp.training.diagnosis import NotFinite
+from jaxinterp.training.driver import NotFinite
 
 ARMS = (
     "plain",

@@ -1,0 +1,159 @@
+"""The one driver of training: everything around a step that touches files, clocks, signals and the terminal."""
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import jax
+from jax.stages import Wrapped
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.progress import progress
+from jaxinterp.base.run_folder import claim, interruptible, truncate
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.loss import Metrics
+from jaxinterp.training.checkpoint import Checkpoints
+from jaxinterp.training.planner import planned_step
+from jaxinterp.training.prefetch import prefetched
+
+METRICS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"  # in a run's folder
+SHOWN = {
+    "loss": ("loss", ".3f"),
+    "text_kl": ("text KL", ".4f"),
+    "suppressability": ("S", ".0%"),
+    "control_drop": ("C", ".0%"),
+}
+
+State, Inputs = TypeVar("State"), TypeVar("Inputs")
+
+
+class NotFinite(UserError):
+    """A run's numbers stopped being finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """How many steps a run has, and after how many of them something is done; 0 is never."""
+
+    steps: int
+    checkpoint: int  # the last step is always saved
+    log: int = 1  # a step that is saved or evaluated is logged, too
+    evaluate: int = 0  # if at all, then after the last step as well
+    keep: int = 1  # newest checkpoints kept
+
+    def due(self, every: int, done: int) -> bool:
+        """Whether what is done every so many steps is done after `done` steps."""
+        return every > 0 and (done % every == 0 or done == self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job(Generic[State, Inputs]):
+    """A run as data. The state is any pytree of arrays and keys.
+
+    Lines are dictionaries for JSON, with "step" (steps done); those of metrics are shown by `SHOWN`.
+    """
+
+    config: Mapping | None  # decides the run, and is claimed with its folder; None if the caller has claimed that
+    start: Callable[[], State]  # the state before the first step
+    inputs: Callable[[int], Inputs]  # of a step, from its number alone: so a resumed run sees what it would have seen
+    # The jitted step (state, inputs, number) -> (state, metrics), of the objective with its memory mode decided; it
+    # donates the state, and leaves it as it was where it is not finite or `number` is not the state's next
+    step: Callable[[ObjectiveConfig], Wrapped]
+    objective: ObjectiveConfig
+    cadence: Cadence
+    # (state, metrics of the steps since the last lines, steps done) -> lines of metrics.jsonl; raises NotFinite
+    lines: Callable[[State, Sequence[Metrics], int], list[dict]]
+    evaluate: Callable[[State, int], list[dict]] | None = None  # (state, steps done) -> lines of evaluations.jsonl
+
+
+def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "train") -> State:
+    """Runs a job to its end; what it leaves behind stands in `out`.
+
+    `config.json` (config and provenance), `metrics.jsonl`, `evaluations.jsonl` and `checkpoints/`. Ctrl-C and SIGTERM
+    save a checkpoint first.
+
+    Args:
+      job: the run.
+      out: the run's folder.
+      resume: continue from the newest checkpoint in `out`; the result is that of an uninterrupted run, bit for bit.
+      title: of the progress bar.
+    Returns:
+      The last state.
+    Raises:
+      UserError: if `out` cannot be written, holds a run already (without `resume`), or another run (with it), or if a
+        step does not fit into memory.
+      NotFinite: if the numbers stop being finite.
+      KeyboardInterrupt: after Ctrl-C or SIGTERM.
+    """
+    job.step(job.objective)  # its mistakes are told before the folder is claimed
+    if job.config is not None:
+        claim(job.config, out, resume)
+    cadence = job.cadence
+    with contextlib.closing(Checkpoints(out / "checkpoints", cadence.keep)) as checkpoints:
+        done, state = 0, job.start()
+        if resume and checkpoints.steps():
+            done, state = checkpoints.restore(state)
+        for name in (METRICS, EVALUATIONS) if job.evaluate else (METRICS,):
+            truncate(out / name, done)
+        steps = range(done, cadence.steps)
+        with (
+            progress(title, cadence.steps, done=done) as report,
+            interruptible() as interrupted,
+            contextlib.closing(prefetched(lambda number: jax.device_put(job.inputs(number)), steps)) as inputs,
+        ):
+            pending, planned = [], None
+            for number, batch in enumerate(inputs, done):
+                if planned is None:
+                    planned = planned_step(job.step, job.objective, (state, batch, number))
+                    report(number, planned.describe())
+                state, metrics = planned.step(state, batch, number)
+                pending.append(metrics)
+                done, stop = number + 1, interrupted.is_set()
+                save = stop or cadence.due(cadence.checkpoint, done)
+                evaluate = job.evaluate is not None and cadence.due(cadence.evaluate, done)
+                if save or evaluate or cadence.due(cadence.log, done):
+                    try:
+                        lines = job.lines(state, pending, done)
+                    except NotFinite as error:
+                        raise NotFinite(f"{error}; {checkpoints.describe()}") from None
+                    pending = []
+                    _append(out / METRICS, lines)
+                    report(done, _words(lines))
+                # Before the checkpoint, so that a run resumed from it has all evaluations up to it.
+                if evaluate:
+                    _append(out / EVALUATIONS, job.evaluate(state, done))
+                if save:
+                    checkpoints.save(done, state)
+                if stop:
+                    raise KeyboardInterrupt(
+                        f"stopped at step {done}; start again with the same folder to go on (jaxinterp train: with "
+                        "--resume)"
+                    )
+    return state
+
+
+def _append(path: Path, lines: Sequence[Mapping]) -> None:
+    with path.open("a", encoding="utf-8") as log:
+        log.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def plain_line(metrics: Mapping) -> dict[str, float | None]:
+    """A step's metrics for a line of JSON, which has no NaN; without "finite"."""
+    values = {name: float(value) for name, value in metrics.items() if name != "finite"}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _words(lines: Sequence[Mapping]) -> str:
+    """What lines of one step say in short: values, or their range; "finite" is false for what stands still."""
+    moving = [line for line in lines if line.get("finite", True)]
+    words = []
+    for name, (title, form) in SHOWN.items():
+        if values := [line[name] for line in moving if line.get(name) is not None]:
+            words.append(f"{title} " + " … ".join(dict.fromkeys(format(f(values), form) for f in (min, max))))
+    if len(moving) < len(lines):
+        words.append(f"{len(lines) - len(moving)} of {len(lines)} stand still")
+    return "  ".join(words)
