@@ -31,6 +31,7 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 FETCHED = ROOT / models_folder() / "smollm2-135m" / "model.gguf"
+EXAMPLE = "example"  # the module that examples stand in
 SMALL = MeasureConfig(queries=8, ability_queries=8, ablation_queries=0, rows=8, replicates=10)
 
 # Command -> its words, in the order of the pages.
@@ -111,11 +112,11 @@ def test_script(command):
 @pytest.fixture
 def registries():
     """What an example registers is gone after it."""
-    known = [(registry, dict(registry._things)) for registry in gc.get_objects() if isinstance(registry, Registry)]
     yield
-    for registry, things in known:
-        registry._things.clear()
-        registry._things.update(things)
+    for registry in gc.get_objects():
+        if isinstance(registry, Registry):
+            for name in [name for name, module in registry._module.items() if module == EXAMPLE]:
+                del registry.registered[name], registry._module[name]
 
 
 def run(code: str, names: dict) -> str:
@@ -146,7 +147,7 @@ def test_examples(page, tmp_path, monkeypatch, registries):
         pytest.skip("needs the package's own names")
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "example"}
+    names = {"__name__": EXAMPLE}
     for code, shown in EXAMPLES[page]:
         printed = run(code, names)
         if shown:

@@ -19,6 +19,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.columns import (
+    ATTRIBUTION,
     Compared,
     Measured,
     check_text,

@@ -65,12 +65,12 @@ def _kept_by_yarn(theta: float, d_rotary: int, scaling: RopeScaling) -> Float[np
 def declared(module: nn.Module, table: parameters.Table) -> Mapping[str, Array]:
     """A module's parameters by name, made as the table says if there are none yet."""
 
-    def made(name: str, parameter: parameters.Parameter) -> Array:
-        stddev, mean = parameter.stddev, parameter.mean
-        initialiser = nn.initializers.normal(stddev) if stddev else nn.initializers.constant(mean)
-        return module.param(name, initialiser, parameter.shape, jnp.dtype(module.config.dtype))
+    def initialiser(initial: parameters.Normal | float) -> nn.initializers.Initializer:
+        draws = isinstance(initial, parameters.Normal)
+        return nn.initializers.normal(initial.stddev) if draws else nn.initializers.constant(initial)
 
-    return {name: made(name, parameter) for name, parameter in table.items()}
+    dtype = jnp.dtype(module.config.dtype)
+    return {name: module.param(name, initialiser(p.initial), p.shape, dtype) for name, p in table.items()}
 
 
 def leading(vector: Array, ndim: int) -> Array:

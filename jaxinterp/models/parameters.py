@@ -4,20 +4,24 @@ Modules make their parameters from the table of their name. Random numbers follo
 would be another model for the same seed. Imports no JAX.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
 from jaxinterp.models.config import ModelConfig
 
 
+class Normal(NamedTuple):
+    """Numbers drawn from the normal distribution around zero."""
+
+    stddev: float
+
+
 class Parameter(NamedTuple):
-    """One array. It starts as draws of a normal distribution, or as a constant if `stddev` is 0."""
+    """One array."""
 
     axes: tuple[str, ...]  # logical names, for sharding rules
     shape: tuple[int, ...]
-    stddev: float
-    mean: float
+    initial: Normal | float  # draws, or a constant
 
 
 Table = dict[str, Parameter]
@@ -28,9 +32,8 @@ def transformer(config: ModelConfig) -> Table:
     table = embeddings(config)
     if config.embed_norm:
         table |= _under("norm_embed", norm(config))
-    for name, layer in block(config).items():
-        axes, shape = ("layers", *layer.axes), (config.n_layers, *layer.shape)
-        table[f"layers.{name}"] = layer._replace(axes=axes, shape=shape)
+    for name, (axes, shape, initial) in block(config).items():
+        table[f"layers.{name}"] = Parameter(("layers", *axes), (config.n_layers, *shape), initial)
     if config.norm_placement != "post":
         table |= _under("norm_final", norm(config))
     if config.head == "transform":
@@ -39,21 +42,19 @@ def transformer(config: ModelConfig) -> Table:
 
 
 def n_params(config: ModelConfig) -> int:
-    """How many numbers the parameters of a model are."""
+    """Numbers in all parameters."""
     return sum(math.prod(parameter.shape) for parameter in transformer(config).values())
 
 
 def embeddings(config: ModelConfig) -> Table:
     """Embedding and unembedding. The draws are small, so that a tied unembedding starts near uniform predictions."""
-    param = functools.partial(_parameter, config)
-    table = {"embedding": param("vocab embed", 0.02)}
-    if not config.tied:
-        table["unembedding"] = param("vocab embed", 0.02)
-    if config.unembed_bias:
-        table["b_unembed"] = param("vocab")
-    if config.position == "learned":
-        table["positions"] = param("position embed", 0.02)
-    return table
+    return _table(
+        config,
+        ("embedding", "vocab embed", Normal(0.02)),
+        ("unembedding", "vocab embed", Normal(0.02), not config.tied),
+        ("b_unembed", "vocab", 0.0, config.unembed_bias),
+        ("positions", "position embed", Normal(0.02), config.position == "learned"),
+    )
 
 
 def block(config: ModelConfig) -> Table:
@@ -66,32 +67,32 @@ def block(config: ModelConfig) -> Table:
 
 def attention(config: ModelConfig) -> Table:
     """Attention of one layer, without norms."""
-    param, (std, out_std) = functools.partial(_parameter, config), _stddevs(config)
-    table = {
-        "w_q": param("embed heads head", std),
-        "w_k": param("embed kv_heads head", std),
-        "w_v": param("embed kv_heads head", std),
-        "w_o": param("heads head embed", out_std),
-    }
-    if config.qkv_bias:
-        table |= {"b_q": param("heads head"), "b_k": param("kv_heads head"), "b_v": param("kv_heads head")}
-    if config.out_bias:
-        table["b_o"] = param("embed")
-    return table
+    inner, outer = _matrices(config)
+    return _table(
+        config,
+        ("w_q", "embed heads head", inner),
+        ("w_k", "embed kv_heads head", inner),
+        ("w_v", "embed kv_heads head", inner),
+        ("w_o", "heads head embed", outer),
+        ("b_q", "heads head", 0.0, config.qkv_bias),
+        ("b_k", "kv_heads head", 0.0, config.qkv_bias),
+        ("b_v", "kv_heads head", 0.0, config.qkv_bias),
+        ("b_o", "embed", 0.0, config.out_bias),
+    )
 
 
 def ffn(config: ModelConfig) -> Table:
     """The FFN of one layer."""
-    param, (std, out_std) = functools.partial(_parameter, config), _stddevs(config)
-    table = {}
-    for name in ("gate", "in") if config.gated else ("in",):
-        table[f"w_{name}"] = param("embed mlp", std)
-        if config.mlp_bias:
-            table[f"b_{name}"] = param("mlp")
-    table["w_out"] = param("mlp embed", out_std)
-    if config.mlp_bias:
-        table["b_out"] = param("embed")
-    return table
+    inner, outer = _matrices(config)
+    return _table(
+        config,
+        ("w_gate", "embed mlp", inner, config.gated),
+        ("b_gate", "mlp", 0.0, config.gated and config.mlp_bias),
+        ("w_in", "embed mlp", inner),
+        ("b_in", "mlp", 0.0, config.mlp_bias),
+        ("w_out", "mlp embed", outer),
+        ("b_out", "embed", 0.0, config.mlp_bias),
+    )
 
 
 def layer_norms(config: ModelConfig) -> dict[str, str]:
@@ -109,34 +110,26 @@ def layer_norms(config: ModelConfig) -> dict[str, str]:
 
 def norm(config: ModelConfig, axes: str = "embed") -> Table:
     """One norm."""
-    table = {"scale": _parameter(config, axes, mean=1.0)}
-    if config.norm == "layernorm" and config.norm_bias:
-        table["bias"] = _parameter(config, axes)
-    return table
+    return _table(config, ("scale", axes, 1.0), ("bias", axes, 0.0, config.norm == "layernorm" and config.norm_bias))
 
 
 def head(config: ModelConfig) -> Table:
     """BERT's transform before the unembedding, without its norm."""
-    return {
-        "w_head": _parameter(config, "embed embed_out", _stddevs(config)[0]),
-        "b_head": _parameter(config, "embed_out"),
-    }
+    return _table(config, ("w_head", "embed embed_out", _matrices(config)[0]), ("b_head", "embed_out", 0.0))
 
 
-def _stddevs(config: ModelConfig) -> tuple[float, float]:
-    """GPT-2's initialisation: of matrices, and of those into the residual stream, smaller the more layers there are.
-
-    Its 0.02 at D = 768 is scaled to the width.
-    """
-    std = 0.02 * (768 / config.d_model) ** 0.5
-    return std, std / (2 * config.n_layers) ** 0.5
+def _matrices(config: ModelConfig) -> tuple[Normal, Normal]:
+    """GPT-2's draws, with its 0.02 at D = 768 scaled to the width; smaller into the residual stream of many layers."""
+    stddev = 0.02 * (768 / config.d_model) ** 0.5
+    return Normal(stddev), Normal(stddev / (2 * config.n_layers) ** 0.5)
 
 
 def _under(prefix: str, table: Table) -> Table:
     return {f"{prefix}.{name}": parameter for name, parameter in table.items()}
 
 
-def _parameter(config: ModelConfig, axes: str, stddev: float = 0.0, mean: float = 0.0) -> Parameter:
+def _table(config: ModelConfig, *rows: tuple) -> Table:
+    """A table from rows of a name, the names of axes, what it starts from, and whether there is one."""
     sizes = {
         "vocab": config.d_vocab,
         "position": config.n_ctx,
@@ -147,5 +140,5 @@ def _parameter(config: ModelConfig, axes: str, stddev: float = 0.0, mean: float 
         "head": config.d_head,
         "mlp": config.d_mlp,
     }
-    names = tuple(axes.split())
-    return Parameter(names, tuple(sizes[name] for name in names), stddev, mean)
+    rows = [(name, tuple(axes.split()), initial) for name, axes, initial, *there in rows if all(there)]
+    return {name: Parameter(axes, tuple(sizes[axis] for axis in axes), initial) for name, axes, initial in rows}

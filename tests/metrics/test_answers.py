@@ -15,6 +15,7 @@ from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics import (
     batching,
 )
+from jaxinterp.metrics import examples as examples_module
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.columns import get_group
 from jaxinterp.metrics.examples import LanguageExamples
