@@ -1,6 +1,7 @@
 """A model, or anything else that can be read, measured on facts."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,7 @@ class Measurements(Shown):
 
     def to_json(self) -> dict:
         """The value as plain numbers and texts, as `jaxinterp measure --json` writes it."""
-        return dict(self.results)
+        return json.loads(json.dumps(self.results))
 
     def __repr__(self) -> str:
         sets = self.measurement.sets
