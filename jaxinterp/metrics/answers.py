@@ -72,8 +72,8 @@ def measured_answers(
       seed: of controls and random neurons.
       progress: called with the number of answers done in each batch.
     Raises:
-      UserError: if a group is unknown, is one of whole sets, or needs text that there is not; or k does not fit the
-        model.
+      UserError: if a group is unknown, is one of whole sets, or needs text that there is not; neurons are asked for
+        whose activations the readout does not know; or k does not fit the model.
     """
     of_batch, of_compared = _divided(groups, examples)
     n, n_neurons = len(examples), examples.n_neurons
@@ -88,6 +88,8 @@ def measured_answers(
 
     def measured(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
         readout = examples.readout(batch)
+        if neurons and readout.neurons_LRF is None:
+            raise UserError("metrics of neurons need activations; give the readout its neurons_LRF")
         attribution = per_layer_attribution(readout, integral)
         batch_key = jax.random.fold_in(key, number)
         scores = {name: _scores(name, readout, batch_key) for name in selectors}

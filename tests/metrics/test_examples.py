@@ -230,6 +230,12 @@ def test_lengths_that_differ_are_told(name):
         jaxtyping.config.update("jaxtyping_disable", False)
 
 
+def test_metrics_of_neurons_need_activations():
+    blind = dataclasses.replace(examples(), read=lambda number_R: read(number_R).replace(neurons_LRF=None))
+    with pytest.raises(UserError, match="metrics of neurons need activations; give the readout its neurons_LRF"):
+        values(("overlap_within",), blind)
+
+
 def test_some_examples_are_read_by_their_own_numbers(float64):
     index = np.array([7, 2, 9])
     probability = values(("probability",), examples()[index])["probability"].overall.value
