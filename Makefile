@@ -59,6 +59,8 @@ parity: .venv/parity
 docs: .venv/docs
 	rm -rf docs/api
 	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs
+	@! grep -rnoE '<(script|img|iframe|source) [^>]*src="(https?:)?//[^"]*|<link [^>]*href="(https?:)?//[^"]*' \
+		build/docs --include='*.html' || { echo "error: the site asks for these over the network"; exit 1; }
 	@echo "site: build/docs/index.html"
 
 lint: .venv/installed

@@ -8,20 +8,9 @@ from tiny import masked_tokenizer, tiny_grid, tiny_queries
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.facts.batches import batches_of_all, earlier, query_batch
 from jaxinterp.facts.controls import CONTROL_KINDS, allowed
-from jaxinterp.facts.encoding import (
-    SPELLED,
-    TOO_LONG,
-    UNCLEAR,
-    UNKNOWN,
-    batches_of_all,
-    earlier,
-    encode,
-    encode_texts,
-    query_batch,
-    sentence,
-    tokens_read,
-)
+from jaxinterp.facts.encoding import SPELLED, TOO_LONG, UNCLEAR, UNKNOWN, encode, encode_texts, sentence, tokens_read
 from jaxinterp.facts.facts import Fact, FactSet, Relation, Text
 from jaxinterp.models.tokenizer_training import BOS, PAD, train_tokenizer
 from jaxinterp.models.tokenizers import TextTokenizer, byte_alphabet
@@ -149,7 +138,7 @@ def check_batch(queries, batch, taken, n_rows, n_controls=1):
     """Everything that must hold of a batch of `queries`."""
     assert batch.tokens_BT.shape == batch.token_weight_BT.shape
     assert batch.length_B.shape == batch.tokens_BT.shape[:1]
-    assert {x.shape[-1] for x in batch[3:]} == {n_rows}
+    assert {x.shape[-1] for part in batch[3:] for x in part} == {n_rows}
     assert len(batch.answers.control_XR) == len(batch.answers.control_weight_XN) == len(CONTROL_KINDS) * n_controls
     row = 0
     for answer, query in enumerate(taken):

@@ -14,10 +14,10 @@ from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.metrics.results import model_results
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
-from jaxinterp.models.sources.fetch import resolve
 from jaxinterp.report.charts import save_chart, training_curves
 from jaxinterp.report.drop_bars import overview, relation_bars
-from jaxinterp.studies.suppressability.compare import print_models
+from jaxinterp.report.printed import models_shown
+from jaxinterp.report.shown import print_parts
 from jaxinterp.training.finetune import finetune, perplexity
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.finetune_data import FinetuneData, finetune_data
@@ -30,7 +30,7 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     Interrupted, it goes on where it was when it is started again with the same arguments.
 
     Args:
-      name: of the model; see `jaxinterp.models.sources.fetch.resolve`.
+      name: of the model; see `jaxinterp.models.loading.bundle.load_model`.
       config: of the fine-tuning.
       measure: how both models are measured, on `jaxinterp.training.finetune_data.SETS`.
       out: folder.
@@ -42,7 +42,7 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
         not finite.
     """
     whole = {"model": name, **dataclasses.asdict(config), "measure": dataclasses.asdict(measure)}
-    original = load_model(resolve(name))
+    original = load_model(name)
     text = text_data(config.text.folder, original.tokenizer, config.text.length)
     claim(whole, out, resume=(out / "config.json").exists())
     with progress("ask what the model knows", 100) as report:
@@ -60,7 +60,7 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     _measured("fine-tuned", tuned, data, text, config, measure, out, results)
     write_json(out / "results.json", results)
     _write_charts(results, out)
-    print_models(results)
+    print_parts(models_shown(results))
     before, after = results["perplexity"].values()
     print(f"perplexity on held-out text: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})")
     return results

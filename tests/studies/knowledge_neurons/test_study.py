@@ -14,8 +14,9 @@ from jaxinterp.attribution.integrated_gradients import activation, integrated_gr
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.attribution.refining import relation_neurons
 from jaxinterp.base.errors import UserError
+from jaxinterp.facts.batches import batches_of_all
 from jaxinterp.facts.controls import CONTROL_KINDS
-from jaxinterp.facts.encoding import batches_of_all, encode, sentence
+from jaxinterp.facts.encoding import encode, sentence
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.models.language_model import LanguageModel
