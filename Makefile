@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= checkpoints/quickstart
 
-.PHONY: help quickstart ablations test parity lint format lock clean
+.PHONY: help quickstart ablations test parity docs lint format lock clean
 
 help:
 	@echo "make quickstart  train and compare a plain and a suppressable model (minutes); OUT=folder"
 	@echo "make ablations   the same with one part of the objective changed at a time"
 	@echo "make test        lint and tests"
 	@echo "make parity      compare every model family with PyTorch, live (installs torch)"
+	@echo "make docs        build the documentation as an offline site, in build/docs"
 	@echo "make format      format the code"
 	@echo "make lock        resolve requirements.lock again"
 	@echo "make clean       remove the virtual environment and caches"
@@ -40,6 +41,18 @@ parity: .venv/parity
 	-$(BIN)/jaxinterp models fetch smollm2-135m  # without network its tests are skipped
 	JAXINTERP_PARITY=1 $(BIN)/python -m pytest tests/parity -rs
 
+# Not in the lock either: nothing else needs Sphinx.
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[docs]" --no-build-isolation
+	@touch $@
+
+docs: .venv/docs
+	rm -rf docs/api
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs
+	@! grep -rnoE '<(script|img|iframe|source) [^>]*src="(https?:)?//[^"]*|<link [^>]*href="(https?:)?//[^"]*' \
+		build/docs --include='*.html' || { echo "error: the site asks for these over the network"; exit 1; }
+	@echo "site: build/docs/index.html"
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +67,4 @@ lock:
 		--no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache jaxinterp.egg-info build
+	rm -rf .venv .pytest_cache .ruff_cache jaxinterp.egg-info build docs/api

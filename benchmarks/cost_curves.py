@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxinterp.cli.run import experiment
 from jaxinterp.models.model import Model
+from jaxinterp.models.parameters import n_params
 
 JOBS = ("attribution", "training step")
 BASE = {"facts": 16, "tokens": 32, "layers": 4, "width": 128, "points": 8, "vocabulary": 4096}
@@ -180,7 +181,7 @@ def predicted() -> Iterator[dict]:
                     "facts": facts,
                     "flops_a_fact": flops,
                     "seconds": facts * flops / (chips * device.flops * UTILISATION),
-                    "bytes_a_chip": 2.0 * model.n_params / chips,
+                    "bytes_a_chip": 2.0 * n_params(model) / chips,
                     "memory": device.memory,
                 }
         for device, chips, facts in ((H100, 1, 1000), (V5E, 64, 1_000_000)):

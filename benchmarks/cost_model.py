@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.parameters import n_params
 
 
 class Device(NamedTuple):
@@ -59,7 +60,7 @@ def training_flops(config: ModelConfig, n_positions: int, n_sequences: int, n_ro
 
 def training_bytes(config: ModelConfig) -> float:
     """What a training run holds whatever its batch: parameters, their gradients and Adam's two moments in 32 bits."""
-    return 16.0 * config.n_params
+    return 16.0 * n_params(config)
 
 
 def _token_flops(config: ModelConfig, n_positions: int) -> float:

@@ -23,7 +23,7 @@ def batch(vocabulary: int, n: int, length: int) -> Any:
     """
     import jax.numpy as jnp
 
-    from jaxinterp.facts.encoding import QueryBatch
+    from jaxinterp.facts.batches import QueryBatch
 
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, vocabulary, (n, length), dtype=np.int32)

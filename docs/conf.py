@@ -12,9 +12,9 @@ project = "jaxinterp"
 author = "The jaxinterp developers"
 version = release = jaxinterp.__version__
 
-extensions = ["myst_nb", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "_ipython"]
-suppress_warnings = ["toc.empty_glob"]  # of notebooks that a checkout leaves out
+suppress_warnings = ["toc.not_readable"]  # notebooks that are still to come
 
 html_theme = "furo"
 html_title = "jaxinterp"
@@ -35,7 +35,7 @@ apidoc_modules = [
     {
         "path": str(HERE.parent / "jaxinterp"),
         "destination": "api",
-        "separate_modules": True,
+        "separate_modules": False,
         "module_first": True,
         "automodule_options": {"members", "show-inheritance"},
     }

@@ -1,5 +1,8 @@
 """jaxinterp: the interpretability of a language model as a number to measure honestly and to train for.
 
+Use it as `import jaxinterp as ji`. A name of `__all__` is imported when it is first used, so that the import itself is
+fast and needs no JAX. Everything else is in the subpackages.
+
 Dimension letters, used in names (`gates_LRF`) and shapes everywhere:
 
     B  sequences of a batch          L  layers                    V  vocabulary
@@ -13,12 +16,79 @@ bfloat16 stay what they are. JAX_DEFAULT_MATMUL_PRECISION, or jax_default_matmul
 first.
 """
 
+import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
-PRECISION = "highest"  # of products, whose factors are then used as they are
+if TYPE_CHECKING:  # for editors and type checkers; everyone else opens names by `__getattr__`
+    from jaxinterp.api.attribute import attribute
+    from jaxinterp.api.measured import measure
+    from jaxinterp.api.running import generate, run
+    from jaxinterp.api.trained import train
+    from jaxinterp.attribution.edits import amplify, set_to, suppress
+    from jaxinterp.attribution.integrated_gradients import integrated_gradients
+    from jaxinterp.attribution.quadrature import quadrature
+    from jaxinterp.attribution.readout import FunctionReadout, Readout
+    from jaxinterp.attribution.selection import top_k
+    from jaxinterp.facts.source import load_facts
+    from jaxinterp.metrics.examples import ReadoutExamples
+    from jaxinterp.metrics.registry import metric
+    from jaxinterp.models.loading.bundle import load_model
+    from jaxinterp.objectives.registry import objective
 
 __version__ = "0.1.0"
+__all__ = [
+    "FunctionReadout",
+    "Readout",
+    "ReadoutExamples",
+    "amplify",
+    "attribute",
+    "generate",
+    "integrated_gradients",
+    "load_facts",
+    "load_model",
+    "measure",
+    "metric",
+    "objective",
+    "quadrature",
+    "run",
+    "set_to",
+    "suppress",
+    "top_k",
+    "train",
+]
+
+PRECISION = "highest"  # of products, whose factors are then used as they are
+_MODULES = {
+    "api.attribute": ("attribute",),
+    "api.measured": ("measure",),
+    "api.running": ("generate", "run"),
+    "api.trained": ("train",),
+    "attribution.edits": ("amplify", "set_to", "suppress"),
+    "attribution.integrated_gradients": ("integrated_gradients",),
+    "attribution.quadrature": ("quadrature",),
+    "attribution.readout": ("FunctionReadout", "Readout"),
+    "attribution.selection": ("top_k",),
+    "facts.source": ("load_facts",),
+    "metrics.examples": ("ReadoutExamples",),
+    "metrics.registry": ("metric",),
+    "models.loading.bundle": ("load_model",),
+    "objectives.registry": ("objective",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    thing = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = thing  # the next use finds it without this function
+    return thing
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _compute_as_stored() -> None:

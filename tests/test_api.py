@@ -11,8 +11,9 @@ from full_forward import FullForwardReadout
 from tiny import tiny_config, tiny_params
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from jaxinterp.api import inspect_answer
+from jaxinterp.api.attribute import attribute
 from jaxinterp.attribution.adaptive import per_layer_attribution
+from jaxinterp.attribution.edits import suppress
 from jaxinterp.attribution.quadrature import integral
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import encode_texts
@@ -75,19 +76,42 @@ def strongest(scores_LF, k):
 
 
 def test_the_neurons_of_an_answer_are_those_of_its_summed_scores(model, scores, probability):
-    found = inspect_answer(model, PROMPT, ANSWER, k=K, rule="midpoint")
+    found = attribute(model, PROMPT, ANSWER, k=K, rule="midpoint")
     own = strongest(scores.sum(1), K)
-    assert found["probability"] == pytest.approx(probability(np.ones((L, F))), rel=1e-4)
-    assert found["suppressed"] == pytest.approx(probability(1 - own), rel=1e-4)
-    assert found["amplified"] == pytest.approx(probability(1 + own), rel=1e-4)
-    # A token's entry has the token's own neurons, which are others.
-    for token, scores_LF in zip(found["tokens"], scores.transpose(1, 0, 2), strict=True):
+    np.testing.assert_array_equal(found.mask(), np.stack([own, own], axis=1))
+    np.testing.assert_allclose(found.scores_LRF, scores, rtol=1e-6)
+    assert found.probability == pytest.approx(probability(np.ones((L, F))), rel=1e-4)
+    assert found.suppressed() == pytest.approx(probability(1 - own), rel=1e-4)
+    assert found.amplified() == pytest.approx(probability(1 + own), rel=1e-4)
+    assert found.suppressed(K + 2) == pytest.approx(probability(1 - strongest(scores.sum(1), K + 2)), rel=1e-4)
+    assert {(neuron.layer, neuron.neuron) for neuron in found.neurons()} == set(zip(*np.nonzero(own), strict=True))
+    # A token has neurons of its own, which are others.
+    for token, scores_LF in enumerate(scores.transpose(1, 0, 2)):
         shown = np.zeros((L, F))
-        for neuron in token["neurons"]:
-            shown[neuron["layer"], neuron["neuron"]] = 1
+        for neuron in found.neurons(token=token):
+            shown[neuron.layer, neuron.neuron] = 1
         np.testing.assert_array_equal(shown, strongest(scores_LF, K))
         assert (shown != own).any()
-        assert abs(probability(1 - shown) / found["suppressed"] - 1) > 1e-2
+        assert abs(probability(1 - shown) / found.suppressed() - 1) > 1e-2
+    with pytest.raises(UserError, match="k must be at least 1"):
+        found.suppressed(0)
+
+
+def test_top_tokens_are_those_of_the_slow_model(model, asked, readout):
+    found = attribute(model, PROMPT, ANSWER, k=K, rule="midpoint", points=1)
+    tokens_BT, rows = jax.tree.map(jnp.asarray, asked)
+    for gates_LRF in (jnp.ones((L, 2, F)), 1 - found.mask()):
+        expected = {}
+        for token in range(model.config.d_vocab):
+            aimed = rows._replace(target_R=jnp.full(2, token))
+            expected[model.tokenizer.token(token)] = FullForwardReadout(model.model, tokens_BT, aimed)(gates_LRF)
+        edit = None if gates_LRF.all() else suppress(found.mask())
+        for row in range(2):
+            shown = found.top_tokens(len(expected), edit, token=row)
+            assert [p for _, p in shown] == sorted((p for _, p in shown), reverse=True)
+            assert sum(p for _, p in shown) == pytest.approx(1, rel=1e-5)
+            for token, p in shown:
+                assert p == pytest.approx(float(expected[token][row]), rel=1e-4)
 
 
 def test_random_neurons_are_active_ones_of_the_same_layers(model, readout, scores, probability):
@@ -103,30 +127,46 @@ def test_random_neurons_are_active_ones_of_the_same_layers(model, readout, score
         possible.append(probability(1 - mask))
     seen = set()
     for seed in range(6):
-        value = inspect_answer(model, PROMPT, ANSWER, k=K, rule="midpoint", seed=seed)["random"]
+        value = attribute(model, PROMPT, ANSWER, k=K, rule="midpoint", seed=seed).random()
         nearest = int(np.argmin(np.abs(np.array(possible) - value)))
         assert value == pytest.approx(possible[nearest], rel=1e-4)
         seen.add(nearest)
     assert len(seen) > 1
 
 
+def test_it_shows_itself(model):
+    found = attribute(model, PROMPT, ANSWER, k=K, rule="midpoint", points=1)
+    assert repr(found).count("\n") == 0 and f"P = {found.probability:.4f}" in repr(found)
+    best = found.neurons(token=1)[0]
+    for text in (str(found), found._repr_html_()):
+        assert f"own neurons off {found.suppressed():.4f}" in text and f"{best.score:.4f}" in text
+    assert "<bos>" in str(found) and "<bos>" not in found._repr_html_() and "&lt;bos&gt;" in found._repr_html_()
+    bars, probabilities = found.chart(5).to_dict()["hconcat"]
+    assert [row["score"] for row in bars["data"]["values"]] == [neuron.score for neuron in found.neurons(5)]
+    values = [row["P"] for row in probabilities["data"]["values"]]
+    assert values == [found.probability, found.suppressed(5), found.amplified(5), found.random(5)]
+
+
 def test_shares_are_of_positive_scores(model, scores):
-    found = inspect_answer(model, PROMPT, ANSWER, k=L * F - 1, rule="midpoint")
-    for token, scores_LF in zip(found["tokens"], scores.transpose(1, 0, 2), strict=True):
+    found = attribute(model, PROMPT, ANSWER, k=L * F - 1, rule="midpoint")
+    for token, scores_LF in enumerate(scores.transpose(1, 0, 2)):
         assert scores_LF.min() < 0 < scores_LF.max()
-        shares = [neuron["share"] for neuron in token["neurons"]]
-        for neuron in token["neurons"]:
-            assert (neuron["share"] is None) == (neuron["score"] <= 0)
+        shares = [neuron.share for neuron in found.neurons(token=token)]
+        for neuron in found.neurons(token=token):
+            assert (neuron.share is None) == (neuron.score <= 0)
         assert sum(share for share in shares if share is not None) == pytest.approx(1)
 
 
 def test_what_was_read_is_told(model):
-    found = inspect_answer(model, PROMPT, ANSWER, k=K, rule="midpoint", points=1)
-    assert found["read"] == {"tokens": ["<bos>", "a", "b", "c", "d", "e"], "answer": [4, 6]} and found["notes"] == []
+    found = attribute(model, PROMPT, ANSWER, k=K, rule="midpoint", points=1)
+    assert (
+        found.to_json()["read"] == {"tokens": ["<bos>", "a", "b", "c", "d", "e"], "answer": [4, 6]}
+        and found.notes == ()
+    )
     with pytest.raises(UserError, match="does not know 'cd' in 'a b cd e'"):
-        inspect_answer(model, "a b c", "d e", k=K)
+        attribute(model, "a b c", "d e", k=K)
     with pytest.raises(UserError, match="spells out '<bos>'"):
-        inspect_answer(model, "a <bos>", " d", k=K)
+        attribute(model, "a <bos>", " d", k=K)
 
 
 def test_notes_on_how_a_text_was_read():
@@ -143,8 +183,8 @@ def test_notes_on_how_a_text_was_read():
     silent = LanguageModel(Model(config, talking.params), dataclasses.replace(tokenizer, chat=None), {})
 
     def asked(model, *text, **more):
-        found = inspect_answer(model, *text, k=1, rule="midpoint", points=1, **more)
-        return found["read"]["tokens"], found["notes"]
+        found = attribute(model, *text, k=1, rule="midpoint", points=1, **more)
+        return list(found.tokens), list(found.notes)
 
     assert asked(silent, "x", " y") == (["x", " ", "y"], [])
     tokens, notes = asked(silent, "x", "y")

@@ -10,8 +10,8 @@ import pytest
 
 import jaxinterp
 from jaxinterp.models.config import preset
-from jaxinterp.models.model import Model
-from jaxinterp.models.transformer import forward, init
+from jaxinterp.models.model import Model, parameter_shapes
+from jaxinterp.models.transformer import forward
 
 PRINT = "import jax; print(jax.config.jax_default_matmul_precision)"
 
@@ -41,7 +41,7 @@ def test_every_product_of_a_forward_is_asked_for_in_float32():
     """What the compiler gets, which is where a GPU or TPU would otherwise round."""
     assert jax.config.jax_default_matmul_precision == jaxinterp.PRECISION
     config = preset("0.5m", d_vocab=16, n_ctx=8, n_layers=2)
-    params = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    params = parameter_shapes(config)
     tokens = jax.ShapeDtypeStruct((2, 8), jnp.int32)
     text = (
         jax.jit(lambda params, tokens: forward(Model(config, params), tokens).logits_BTV)

@@ -12,34 +12,8 @@ ORDER = ("base", "attribution", "models", "facts", "objectives", "metrics", "tra
 ORDER += ("api", "studies", "cli")
 MAX_LINES = 300
 
-# What does not hold yet. These lists may only shrink: an entry that has been mended must be taken off.
-BACK_ARROWS = {
-    ("attribution.edits", "models.transformer"),
-    ("attribution.readout", "models.config"),
-    ("attribution.readout", "models.lens"),
-    ("attribution.readout", "models.rerun"),
-    ("attribution.readout", "models.transformer"),
-    ("metrics.batching", "training.planner"),
-}
-CIRCLES = {("facts.controls", "facts.encoding")}  # one import of each circle, without which it is none
-TOO_LONG = {
-    "attribution/readout.py",
-    "facts/encoding.py",
-    "facts/facts.py",
-    "metrics/answers.py",
-    "metrics/check.py",
-    "metrics/columns.py",
-    "metrics/estimates.py",
-    "metrics/families/edits.py",
-    "models/tokenizers.py",
-    "models/transformer.py",
-    "report/charts.py",
-    "report/comparison.py",
-    "studies/audit/report.py",
-    "studies/audit/verdict.py",
-    "studies/audit/verdict_rates.py",
-    "studies/knowledge_neurons/charts.py",
-}
+# What is still too long. The list may only shrink: a file that has been mended must be taken off.
+TOO_LONG = {"studies/knowledge_neurons/charts.py"}
 
 
 def imports(root: Path) -> dict[str, set[str]]:
@@ -84,13 +58,11 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_imports_run_one_way():
-    assert back_arrows(imports(PACKAGE), ORDER) == BACK_ARROWS
+    assert not back_arrows(imports(PACKAGE), ORDER)
 
 
 def test_no_module_imports_itself_by_way_of_others():
-    graph = imports(PACKAGE)
-    assert not circle({name: {other for other in graph[name] if (name, other) not in CIRCLES} for name in graph})
-    assert all(other in graph[name] for name, other in CIRCLES)
+    assert not circle(imports(PACKAGE))
 
 
 def test_files_are_short():

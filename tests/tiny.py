@@ -9,13 +9,13 @@ from full_forward import FullForwardReadout
 
 from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.readout import FunctionReadout
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
+from jaxinterp.facts.batches import QueryBatch, query_batch
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.model import Model
+from jaxinterp.models.model import Model, parameter_shapes
 from jaxinterp.models.readout import LanguageModelReadout, lm_readout
 from jaxinterp.models.tokenizer_training import train_tokenizer
 from jaxinterp.models.tokenizers import TextTokenizer
-from jaxinterp.models.transformer import init
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
 
@@ -80,8 +80,7 @@ def tiny_config(**changes) -> ModelConfig:
 
 def tiny_params(config: ModelConfig, seed: int = 0) -> dict:
     """Parameters far from the uniform distribution, so that attributions are not all near zero."""
-    shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
-    rng = np.random.default_rng(seed)
+    shapes, rng = parameter_shapes(config), np.random.default_rng(seed)
     return jax.tree.map(lambda x: jax.numpy.asarray(0.5 * rng.standard_normal(x.shape), x.dtype), shapes)
 
 

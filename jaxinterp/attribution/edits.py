@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+DEAD = 1e-6  # of a row's largest activation: a neuron below it is not active
+
 
 class Edit(NamedTuple):
     """What is done to neurons: `neurons ← gates · neurons + shift`, with or without a leading layer axis."""
@@ -24,7 +26,7 @@ def amplify(mask_LRF: Float[Array, "L R F"]) -> Edit:
     return Edit(1 + mask_LRF)
 
 
-def set_value(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | float) -> Edit:
+def set_to(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | float) -> Edit:
     """The selected neurons' activations become `value` (a number, or an activation for each)."""
     return Edit(1 - mask_LRF, mask_LRF * value)
 
@@ -32,6 +34,12 @@ def set_value(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | fl
 def control_mask(mask_LRF: Float[Array, "L R F"], control_R: Int[Array, " R"]) -> Float[Array, "L R F"]:
     """Each row gets the mask of row `control_R[r]`: another fact's neurons."""
     return mask_LRF[:, control_R]
+
+
+def active_neurons(neurons_LRF: Float[Array, "L R F"]) -> Float[Array, "L R F"]:
+    """1 for the neurons whose activation is not (nearly) zero at a row."""
+    size = jnp.abs(neurons_LRF)
+    return (size > DEAD * size.max((0, 2), keepdims=True)).astype(neurons_LRF.dtype)
 
 
 def random_masks(

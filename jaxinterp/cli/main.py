@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,12 +78,12 @@ class Attribute:
 
     def __call__(self) -> None:
         """Runs the command."""
-        from jaxinterp.api import inspect_answer
+        from jaxinterp.api.attribute import attribute
+        from jaxinterp.base.progress import print_table
         from jaxinterp.models.loading.bundle import load_model
-        from jaxinterp.models.sources.fetch import resolve
 
-        attribution = inspect_answer(
-            load_model(resolve(self.model)),
+        attributed = attribute(
+            load_model(self.model),
             self.prompt,
             self.answer,
             k=self.k,
@@ -93,9 +93,9 @@ class Attribute:
             control_tokens=self.special_tokens,
         )
         if self.json:
-            print(json.dumps(attribution, indent=1, ensure_ascii=False))
+            print(json.dumps(attributed.to_json(), indent=1, ensure_ascii=False))
         else:
-            _print_attribution(attribution)
+            print_table(attributed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,44 +110,6 @@ class Facts:
         from jaxinterp.facts.worldfacts import describe
 
         print(describe(load_facts(self.facts)))
-
-
-def _print_attribution(attribution: Mapping) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    first, end = attribution["read"]["answer"]
-    parts = (attribution["read"]["tokens"][part] for part in (slice(first), slice(first, end), slice(end, None)))
-    read = " | ".join(" ".join(map(repr, part)) for part in parts if part)
-    console.print(f"{attribution['prompt']!r} → {attribution['answer']!r}", highlight=False, markup=False)
-    console.print(f"read as {read}", highlight=False, markup=False)
-    for note in attribution["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    names = ("probability", "suppressed", "amplified", "random")
-    plain, suppressed, amplified, at_random = (f"{attribution[name]:.4f}" for name in names)
-    console.print(
-        f"P = {plain}; own neurons off {suppressed}, doubled {amplified}; as many random neurons off {at_random}",
-        highlight=False,
-    )
-    for token in attribution["tokens"]:
-        read, predicted = (escape(repr(token[name])) for name in ("token", "predicted"))
-        title = (
-            f"{read}: P = {token['probability']:.4f}, most probable {predicted}, "
-            f"completeness residual {token['completeness_residual']:.1e}"
-        )
-        table = Table("layer", "neuron", "score", "share", "activation", "promotes", title=title, title_justify="left")
-        for neuron in token["neurons"]:
-            table.add_row(
-                str(neuron["layer"]),
-                str(neuron["neuron"]),
-                f"{neuron['score']:.4f}",
-                "-" if neuron["share"] is None else f"{neuron['share']:.1%}",
-                f"{neuron['activation']:.3f}",
-                escape(", ".join(neuron["promotes"])),
-            )
-        console.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

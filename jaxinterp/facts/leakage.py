@@ -1,14 +1,12 @@
 """Leakage: the share of a set's facts that the objective has seen already, under another relation."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool
-from rich.table import Table
 
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.base.progress import print_table
 from jaxinterp.facts.facts import Fact, FactSet
 from jaxinterp.facts.spelling import same_text, same_text_caseless
 from jaxinterp.facts.splits import SETS, Split
@@ -87,16 +85,6 @@ def clean(facts: FactSet, split: Split, set_name: str) -> dict[str, Bool[np.ndar
     own, seen = [facts.facts[index] for index in indices.tolist()], _facts_of(facts, split, "objective")
     is_clean = _clean(own, _folded(_subjects(seen)), _folded(_answers(seen)))
     return {kind: of_facts[place_N] for kind, of_facts in is_clean.items()}
-
-
-def print_leakage(leakages: Mapping[str, Leakage], title: str = "Seen in the objective, under any relation") -> None:
-    """Prints a row for each set, shares in percent."""
-    fields = [field.name for field in dataclasses.fields(Leakage) if field.name != "facts"]
-    table = Table("set", "facts", *(name.replace("_", " ") for name in fields), title=f"{title} (%)")
-    for name, row in leakages.items():
-        shares = (f"{100 * getattr(row, field):.1f}" for field in fields)
-        table.add_row(name.replace("_", " "), str(row.facts), *shares)
-    print_table(table)
 
 
 def _clean(own: list[Fact], seen_subjects: set[str], seen_answers: set[str]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What is measured for every answer: its probability untouched, suppressed, under controls, amplified; and more."""
+"""Every answer's neurons, and then each answer against its controls: all columns of a set of examples."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -11,27 +11,24 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.answers import Answers
-from jaxinterp.attribution.edits import amplify, random_masks, suppress
 from jaxinterp.attribution.quadrature import Integral
 from jaxinterp.attribution.readout import Readout
-from jaxinterp.attribution.selection import check_k, top_k
+from jaxinterp.attribution.registry import METHODS
+from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.columns import (
+    ATTRIBUTION,
     Compared,
     Measured,
     check_text,
-    column_group,
     columns_of_groups,
-    compared_group,
     get_group,
 )
 from jaxinterp.metrics.examples import Examples, LanguageExamples
 
 ABILITY = ("correct", "sentence_nll", "sentence_tokens")  # columns of every measurement
-ATTRIBUTION = "attribution"  # the selector that all metrics look at, if they name no other
-DEAD = 1e-6  # of a row's largest activation: a neuron below it is not active
 
 
 class MeasuredAnswers(NamedTuple):
@@ -42,130 +39,6 @@ class MeasuredAnswers(NamedTuple):
     selected: Float[np.ndarray, "relations L F"]
     activation_NU: Float[np.ndarray, "N U"] | None  # at the query of each answer's first token, if asked for
     selected_NU: Float[np.ndarray, "N U"] | None  # 1 for the neurons of an answer
-
-
-@column_group(
-    "answers",
-    gives=(
-        "probability",
-        "suppressed",
-        "random",
-        "amplified",
-        "log_probability",
-        "suppressed_log_probability",
-        "log_odds",
-        "suppressed_log_odds",
-        "suppressed_ratio",
-        "residual",
-    ),
-    cost="base",
-    like={
-        "probability": (0.6, 0.3),
-        "suppressed": (0.03, 0.28),
-        "random": (0.6, 0.2),
-        "amplified": (0.9, 0.24),
-        "log_probability": (-0.3, -0.3),
-        "suppressed_log_probability": (-4.0, -0.4),
-        "log_odds": (1.0, 1.0),
-        "suppressed_log_odds": (-4.0, 0.9),
-        "suppressed_ratio": (0.05, 0.95),
-        "residual": (1e-4, 0.2),
-    },
-)
-def _answers(measured: Measured) -> dict[str, Array]:
-    """Probabilities of whole answers, untouched and under the edits of `attribution.edits`. Logarithms in nats.
-    residual is the mean absolute completeness residual.
-    """
-    mask = measured.mask_LRF
-    log_p = measured.log_probability(measured.readout.untouched())
-    log_suppressed = measured.log_probability(measured.readout(*suppress(mask)))
-    return {
-        "probability": jnp.exp(log_p),
-        "suppressed": jnp.exp(log_suppressed),
-        "random": measured.probability(suppress(random_neurons(measured))),
-        "amplified": measured.probability(amplify(mask)),
-        "log_probability": log_p,
-        "suppressed_log_probability": log_suppressed,
-        "log_odds": log_odds(log_p),
-        "suppressed_log_odds": log_odds(log_suppressed),
-        "suppressed_ratio": jnp.exp(log_suppressed - log_p),
-        "residual": measured.answers.mean(jnp.abs(measured.attribution.residual_PR).mean(0)),
-    }
-
-
-def random_neurons(measured: Measured) -> Float[Array, "L R F"]:
-    """As many random neurons of each answer and layer, out of those active at its first row where they are known."""
-    mask, neurons = measured.mask_LRF, measured.readout.neurons_LRF
-    active = jnp.ones_like(mask) if neurons is None else active_neurons(neurons)
-    key_R = measured.key_N[jnp.asarray(measured.answers.answer_R)]
-    return random_masks(key_R, mask, active)[:, measured.answers.first_row_R]
-
-
-def active_neurons(neurons_LRF: Float[Array, "L R F"]) -> Float[Array, "L R F"]:
-    """1 for the neurons whose activation is not (nearly) zero at a row."""
-    size = jnp.abs(neurons_LRF)
-    return (size > DEAD * size.max((0, 2), keepdims=True)).astype(neurons_LRF.dtype)
-
-
-LONGEST = 3  # answers of so many tokens or more are taken together
-LENGTHS = tuple(range(1, LONGEST + 1))
-
-
-@column_group(
-    "tokens",
-    gives=("token_probability", "token_suppressed", "each_suppressed", *(f"suppressed_length_{n}" for n in LENGTHS)),
-    cost="base",
-    like={
-        "token_probability": (0.6, 0.3),
-        "token_suppressed": (0.06, 0.29),
-        "each_suppressed": (0.024, 0.28),
-        **{f"suppressed_length_{n}": (0.03, 0.28) for n in LENGTHS},
-    },
-)
-def _tokens(measured: Measured) -> dict[str, Array]:
-    """Answers of several tokens. token_*: means over an answer's tokens of their own P, untouched and with the token's
-    own k neurons off; each_suppressed: P of the whole answer with each token's own k neurons off, k for every token;
-    suppressed_length_n: P of the suppressed answer where it has n tokens (the last: or more).
-    """
-    own = top_k(measured.attribution.scores_LRF, measured.k)
-    p_R, suppressed_R = measured.readout.untouched(), measured.readout(*suppress(own))
-    suppressed = measured.probability(suppress(measured.mask_LRF))
-    length = jnp.minimum(measured.answers.length_N, LONGEST)
-    return {
-        "token_probability": measured.answers.mean(p_R),
-        "token_suppressed": measured.answers.mean(suppressed_R),
-        "each_suppressed": jnp.exp(measured.log_probability(suppressed_R)),
-        **{f"suppressed_length_{n}": jnp.where(length == n, suppressed, jnp.nan) for n in LENGTHS},
-    }
-
-
-def control_columns(prefix: str = "control") -> tuple[str, ...]:
-    """The columns of an answer's controls, by kind: mean P(control's neurons off), and of what is lost and moved."""
-    return tuple(f"{prefix}_{kind}{form}" for kind in KINDS for form in ("", "_lost", "_moved"))
-
-
-@compared_group(
-    "controls",
-    gives=control_columns(),
-    cost="base",
-    like={
-        **{f"control_{kind}": (0.59, 0.09) for kind in KINDS},
-        **{f"control_{kind}_lost": (0.012, 0.21) for kind in KINDS},
-        **{f"control_{kind}_moved": (0.018, 0.21) for kind in KINDS},
-    },
-)
-def _controls(compared: Compared) -> dict[str, Array]:
-    """P with the neurons of another fact off, by the kind of that fact, means over an answer's controls of the kind;
-    _lost: mean relu(P − that); _moved: mean |P − that|. NaN where an answer has no control of the kind.
-    """
-    p, controlled_XN = compared.untouched(), compared.controlled_XN(ATTRIBUTION)
-    change_XN = p[None] - controlled_XN
-    forms = {"": controlled_XN, "_lost": jax.nn.relu(change_XN), "_moved": jnp.abs(change_XN)}
-    return {
-        f"control_{kind}{form}": value
-        for form, values in forms.items()
-        for kind, value in compared.by_kind(values).items()
-    }
 
 
 def measured_answers(
@@ -347,8 +220,3 @@ def _comparison(
         )
 
     return compare
-
-
-def log_odds(log_p: Float[Array, " N"]) -> Float[Array, " N"]:
-    """log P/(1 − P), in nats, kept finite where P rounds to 1."""
-    return log_p - jnp.log(jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).eps))

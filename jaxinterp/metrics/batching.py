@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution.answers import Answers
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, batches_of_all
+from jaxinterp.facts.batches import QueryBatch, batches_of_all
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import LanguageModelReadout, read

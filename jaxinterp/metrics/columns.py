@@ -28,6 +28,8 @@ from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.examples import Examples, LanguageExamples
 from jaxinterp.metrics.registry import METRICS, Cost, Metric, base_metrics
 
+ATTRIBUTION = "attribution"  # the selector that all metrics look at, if they name no other
+
 
 class Rowed:
     """What is common to whatever looks at a batch: N answers, read at R rows of a readout."""

@@ -16,7 +16,9 @@ from jaxtyping import Array, Float, Int
 from jaxinterp.attribution.answers import Answers, whole_rows
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
+from jaxinterp.facts.batches import QueryBatch
+from jaxinterp.facts.controls import CONTROL_KINDS, draw_controls
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.batching import Batch, by_length, query_batches, readout_of
 from jaxinterp.metrics.recall import ability
 from jaxinterp.models.model import Model
@@ -159,6 +161,19 @@ class ReadoutExamples(Examples):
 
     def answer_parts(self) -> Float[np.ndarray, "N V"]:
         return (self.answer_N[:, None] == np.unique(self.answer_N)[None]).astype(np.float32)
+
+    def answers(self, rng: np.random.Generator, n_controls: int = 1) -> Answers:
+        """All of them as the answers of a batch, with controls drawn among themselves; for an objective.
+
+        Args:
+          rng: consumed.
+          n_controls: of each of `CONTROL_KINDS`; an answer has fewer if there are no more.
+        """
+        control_XN = draw_controls(self, CONTROL_KINDS, n_controls, rng).reshape(-1, len(self))
+        there_XN, own_N = control_XN >= 0, np.arange(len(self))
+        control_XR = np.where(there_XN, control_XN, own_N).astype(np.int32)
+        answers = whole_rows(len(self))
+        return answers._replace(control_XR=control_XR, control_weight_XN=there_XN.astype(np.float32))
 
     def batches(self, rows: int, seed: int) -> Iterator[tuple[RowBatch, Int[np.ndarray, " n"]]]:
         order = np.random.default_rng(seed).permutation(len(self))

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch
+from jaxinterp.facts.batches import QueryBatch
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.batching import by_length, columns_of, query_batches
 from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.model import Model

@@ -13,6 +13,7 @@ from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.metrics.estimates import Estimates
 from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.metrics.measure import Measurement
+from jaxinterp.metrics.samples import NOT_FINITE, NOTHING_LEFT
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.lens import as_unembedded, unembedding
 

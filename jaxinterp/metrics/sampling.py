@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Int
 
+from jaxinterp.facts.batches import earlier
 from jaxinterp.facts.controls import Comparable
-from jaxinterp.facts.encoding import earlier
 
 
 def sample(examples: Comparable, n: int, seed: int) -> Int[np.ndarray, " n"]:

@@ -147,21 +147,6 @@ class ModelConfig:
         """FFN neurons in the whole model, L·F."""
         return self.n_layers * self.d_mlp
 
-    @property
-    def n_params(self) -> int:
-        """Parameters in the whole model."""
-        d, k, heads = self.d_model, self.d_head, self.n_heads + 2 * self.n_kv_heads
-        attention = d * k * (heads + self.n_heads) + self.qkv_bias * k * heads + self.out_bias * d
-        attention += k * self.qk_norm * (2 if self.qk_norm_over == "head" else self.n_heads + self.n_kv_heads)
-        matrices = 3 if self.gated else 2
-        ffn = matrices * d * self.d_mlp + self.mlp_bias * ((matrices - 1) * self.d_mlp + d)
-        norm = d * (2 if self.norm == "layernorm" and self.norm_bias else 1)
-        norms = self.n_layers * (4 if self.norm_placement == "sandwich" else 2) * norm
-        norms += norm * ((self.norm_placement != "post") + self.embed_norm + (self.head == "transform"))
-        embedding = d * self.d_vocab * (1 if self.tied else 2) + (d * self.n_ctx if self.position == "learned" else 0)
-        head = (d * d + d) * (self.head == "transform") + self.d_vocab * self.unembed_bias
-        return self.n_layers * (attention + ffn) + norms + embedding + head
-
 
 def _gpt(n_layers: int, d_model: int, n_heads: int) -> dict:
     return {

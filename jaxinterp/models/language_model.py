@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
+from jaxinterp.models.parameters import n_params
 from jaxinterp.models.tokenizers import TextTokenizer
 
 
@@ -29,6 +30,6 @@ class LanguageModel:
     def __repr__(self) -> str:
         config = self.config
         return (
-            f"LanguageModel({config.attention}, {config.n_params / 1e6:.3g}M parameters, {config.n_layers} layers of "
+            f"LanguageModel({config.attention}, {n_params(config) / 1e6:.3g}M parameters, {config.n_layers} layers of "
             f"{config.d_mlp} neurons, {config.d_vocab} tokens, {config.dtype})"
         )

@@ -13,7 +13,7 @@ from jaxinterp.attribution.edits import Edit
 from jaxinterp.attribution.readout import EVALUATION_BYTES, Branches, TokenReadout
 from jaxinterp.models.lens import as_unembedded, unembedding
 from jaxinterp.models.model import Model
-from jaxinterp.models.rerun import Suffix, after_ffn, ffn_output, run_branches, run_layers
+from jaxinterp.models.rerun import Later, after_ffn, ffn_output, run_branches, run_layers
 from jaxinterp.models.transformer import Forward, forward, unembed
 
 
@@ -42,7 +42,7 @@ class LanguageModelReadout(TokenReadout):
 
     model: Model
     rows: Rows
-    suffix: Suffix
+    later: Later
     resid_mid_LRD: Float[Array, "L R D"]  # at the query
     mlp_out_LRD: Float[Array, "L R D"]
     neurons_LRF: Float[Array, "L R F"]
@@ -54,13 +54,19 @@ class LanguageModelReadout(TokenReadout):
         return self.neurons_LRF.shape
 
     def __call__(self, gates_LRF: Array, shift_LRF: Array | None = None) -> Array:
+        return _target_probability(self.logits(gates_LRF, shift_LRF), self.rows.target_R)
+
+    def logits(
+        self, gates_LRF: Float[Array, "L R F"], shift_LRF: Float[Array, "L R F"] | None = None
+    ) -> Float[Array, "R V"]:
+        """Logits at every row while its neurons are `gates · neurons + shift`."""
         first = self.neurons_LRF[:1] * gates_LRF[:1]
         if shift_LRF is not None:
             first = first + shift_LRF[:1]
         deeper = Edit(gates_LRF[1:], None if shift_LRF is None else shift_LRF[1:])
         mlp_out = ffn_output(self.model.config, jax.tree.map(lambda x: x[:1], self.layers), first)
         start = self.after(jnp.zeros((1, self.shape[1]), jnp.int32), mlp_out)[0]
-        return self.probability(run_layers(self.model, start, self.suffix, deeper, start=1))
+        return unembed(self.model, run_layers(self.model, start, self.later, deeper, start=1))
 
     def untouched(self) -> Array:
         return self.untouched_R
@@ -75,7 +81,7 @@ class LanguageModelReadout(TokenReadout):
         at each position that is run: the query's, or all of a bidirectional model's.
         """
         config = self.model.config
-        of_layers = config.n_layers * self.suffix.position_RS.shape[1] * (5 * config.d_mlp + 8 * config.d_model)
+        of_layers = config.n_layers * self.later.position_RS.shape[1] * (5 * config.d_mlp + 8 * config.d_model)
         return max(1, budget // (4 * (3 * config.d_vocab + of_layers)))
 
     def aimed_at(self, target_R: Array) -> "LanguageModelReadout":
@@ -103,7 +109,7 @@ class LanguageModelReadout(TokenReadout):
         query = after_ffn(self.model.config, self.layers, layer_NR, mid, mlp_out_NRD)[:, :, None]
         if self.resid_post_LRTD is None:
             return query
-        return jnp.where(self.suffix.query_RS[None, :, :, None], query, self.resid_post_LRTD[layer_NR, row])
+        return jnp.where(self.later.query_RS[None, :, :, None], query, self.resid_post_LRTD[layer_NR, row])
 
     def probability(self, resid: Float[Array, "*N R D"]) -> Float[Array, "*N R"]:
         """P of the targets, from the residual stream after the last layer at the query."""
@@ -133,7 +139,7 @@ class ResidualBranches(Branches):
         # b + α · (a W_out) + delta
         mlp_out = (1 - alpha) * bias + alpha * readout.mlp_out_LRD[layer_NR, row] + delta_NRC
         start = readout.after(layer_NR, mlp_out)
-        return readout.probability(run_branches(readout.model, start, readout.suffix, layer_NR))
+        return readout.probability(run_branches(readout.model, start, readout.later, layer_NR))
 
     def neuron_scores(self, slope_LRC: Array) -> Array:
         return self.readout.neurons_LRF * jnp.einsum("lrd,lfd->lrf", slope_LRC, self.readout.layers["w_out"])
@@ -147,16 +153,16 @@ class ResidualBranches(Branches):
         return self.readout.neurons_LRF[..., neuron_N].transpose(2, 0, 1)[..., None] * w_out_NLD[:, :, None]
 
     def take(self, row_J: Array) -> "ResidualBranches":
-        readout, suffix = self.readout, self.readout.suffix
-        per_row = (suffix.position_RS, suffix.visible_RT, suffix.query_RS, suffix.valid_RS)
+        readout, later = self.readout, self.readout.later
+        per_row = (later.position_RS, later.visible_RT, later.query_RS, later.valid_RS)
         position, visible, query, valid = jax.tree.map(lambda x: x[row_J], per_row)
         names = ("resid_mid_LRD", "mlp_out_LRD", "neurons_LRF", "resid_post_LRTD")
         cache, attn_q, of_rows = jax.tree.map(
-            lambda x: x[:, row_J], (suffix.cache, suffix.attn_q_LRSHK, {name: getattr(readout, name) for name in names})
+            lambda x: x[:, row_J], (later.cache, later.attn_q_LRSHK, {name: getattr(readout, name) for name in names})
         )
         taken = readout.replace(
             rows=jax.tree.map(lambda x: x[row_J], readout.rows),
-            suffix=Suffix(position, cache, visible, query, valid, attn_q),
+            later=Later(position, cache, visible, query, valid, attn_q),
             untouched_R=readout.untouched_R[row_J],
             **of_rows,
         )
@@ -181,6 +187,7 @@ def lm_readout(
       rows: where to read.
       length_B: tokens of each sequence before padding; see `forward`.
     """
+    rows = jax.tree.map(jnp.asarray, rows)
     bidirectional = model.config.attention == "bidirectional"
     capture = ("resid_mid", "mlp_post", "mlp_out", *(("resid_post", "attn_q") if bidirectional else ()))
     result = forward(model, tokens_BT, length_B=length_B, capture=capture)
@@ -192,13 +199,13 @@ def lm_readout(
         query = position_RT == rows.position_R[:, None]
         valid = None if length_B is None else position_RT < length_B[rows.sequence_R][:, None]
         attn_q = result.activations["attn_q"][:, rows.sequence_R]
-        suffix = Suffix(position_RT, cache, ~query if valid is None else valid & ~query, query, valid, attn_q)
+        later = Later(position_RT, cache, ~query if valid is None else valid & ~query, query, valid, attn_q)
     else:
-        suffix = Suffix(rows.position_R[:, None], cache, position_RT < rows.position_R[:, None])
+        later = Later(rows.position_R[:, None], cache, position_RT < rows.position_R[:, None])
     readout = LanguageModelReadout(
         model,
         rows,
-        suffix,
+        later,
         found["resid_mid"],
         found["mlp_out"],
         found["mlp_post"],

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.attribution.edits import Edit
+from jaxinterp.models.attention import KVCache, Past, Where
+from jaxinterp.models.block import Block
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.layers import LayerConstants, Norm, layer_constants, row
 from jaxinterp.models.model import Model
-from jaxinterp.models.transformer import Block, KVCache, LayerConstants, Norm, Past, layer_constants
 
 
-class Suffix(NamedTuple):
+class Later(NamedTuple):
     """Where later layers find what the edit did not change: R rows, each with its own query."""
 
     position_RS: Int[Array, "R S"]  # of the positions that are run: the query alone (S = 1) or the whole sequence
@@ -34,7 +36,7 @@ class Suffix(NamedTuple):
 def run_layers(
     model: Model,
     resid_RSD: Float[Array, "R S D"],
-    suffix: Suffix,
+    later: Later,
     edit: Edit | None,
     *,
     start: int,
@@ -44,32 +46,32 @@ def run_layers(
     Args:
       model: the model.
       resid_RSD: residual stream before layer `start`, as the untouched one is except at the query.
-      suffix: positions and cache.
+      later: positions and cache.
       edit: what is done to the neurons of layers start, ..., L−1 at the query, arrays [L − start, R, F]; None is
         nothing.
       start: the first layer to run, 0 … L; L runs none.
     """
     config = model.config
-    layers = jax.tree.map(lambda x: x[start:], _per_layer(model, suffix))
+    layers = jax.tree.map(lambda x: x[start:], _per_layer(model, later))
     n_layers = config.n_layers - start
 
     def scan(run, resid: Array, first: int, last: int) -> Array:
         xs = jax.tree.map(lambda x: x[first:last], (layers, edit))
-        return jax.lax.scan(lambda resid, x: (run(config, suffix, x[0], resid, x[1]), None), resid, xs)[0]
+        return jax.lax.scan(lambda resid, x: (run(config, later, x[0], resid, x[1]), None), resid, xs)[0]
 
-    if suffix.query_RS is None:
+    if later.query_RS is None:
         return scan(_decoded, resid_RSD, 0, n_layers)[:, 0]
     if n_layers <= 1:
-        return scan(_decoded, _query(suffix, resid_RSD), 0, n_layers)[:, 0]
+        return scan(_decoded, _query(later, resid_RSD), 0, n_layers)[:, 0]
     resid = scan(_changed, resid_RSD, 0, 1)
     resid = scan(_whole, resid, 1, n_layers - 1)
-    return _read(config, suffix, *jax.tree.map(lambda x: x[-1], (layers, resid[None], edit)))[:, 0]
+    return _read(config, later, *jax.tree.map(lambda x: x[-1], (layers, resid[None], edit)))[:, 0]
 
 
 def run_branches(
     model: Model,
     start_NRSD: Float[Array, "N R S D"],
-    suffix: Suffix,
+    later: Later,
     layer_NR: Int[Array, "N R"],
 ) -> Float[Array, "N R D"]:
     """The residual stream at the query after the last layer, for branches that start in different layers.
@@ -80,17 +82,17 @@ def run_branches(
     it has to if the branches' layers are near each other, and its compile time does not grow with L.
     """
     config = model.config
-    per_layer, number_L = _per_layer(model, suffix), jnp.arange(config.n_layers)
+    per_layer, number_L = _per_layer(model, later), jnp.arange(config.n_layers)
     first, last = layer_NR.min() + 1, layer_NR.max() + 1
 
     def together(run):
         """`run` for all N branches of a row, which share its cache."""
-        return lambda layer, resid_NRSD: jax.vmap(lambda resid: run(config, suffix, layer, resid, None))(resid_NRSD)
+        return lambda layer, resid_NRSD: jax.vmap(lambda resid: run(config, later, layer, resid, None))(resid_NRSD)
 
     def waiting(run, number: Array, layer: _Layer, resid: Array) -> Array:
         return jnp.where((layer_NR < number)[..., None, None], together(run)(layer, resid), resid)
 
-    if suffix.query_RS is None:
+    if later.query_RS is None:
 
         def step(resid: Array, x: tuple) -> tuple[Array, None]:
             number, layer = x
@@ -108,7 +110,7 @@ def run_branches(
 
     resid, _ = jax.lax.scan(step, start_NRSD, jax.tree.map(lambda x: x[:-1], (number_L, per_layer)))
     final = jax.tree.map(lambda x: x[-1], per_layer)
-    here = jax.vmap(lambda resid: _query(suffix, resid))(resid)
+    here = jax.vmap(lambda resid: _query(later, resid))(resid)
     read = jax.lax.cond(
         # If nothing but the query differs before the last layer, its keys and values are all that does in it.
         first >= config.n_layers - 1,
@@ -128,42 +130,44 @@ class _Layer(NamedTuple):
     attn_q: Array | None
 
 
-def _per_layer(model: Model, suffix: Suffix) -> _Layer:
-    return _Layer(model.params["layers"], layer_constants(model.config), suffix.cache, suffix.attn_q_LRSHK)
+def _per_layer(model: Model, later: Later) -> _Layer:
+    return _Layer(model.params["layers"], layer_constants(model.config), later.cache, later.attn_q_LRSHK)
 
 
-def _query(suffix: Suffix, resid_RSD: Array) -> Float[Array, "R 1 D"]:
-    if suffix.query_RS is None:
+def _query(later: Later, resid_RSD: Array) -> Float[Array, "R 1 D"]:
+    if later.query_RS is None:
         return resid_RSD
-    return jnp.take_along_axis(resid_RSD, suffix.query_RS.argmax(-1)[:, None, None], axis=1)
+    return row(resid_RSD, later.query_RS.argmax(-1))
 
 
-def _decoded(config: ModelConfig, suffix: Suffix, layer: _Layer, resid_R1D: Array, edit: Edit | None) -> Array:
+def _where(later: Later, layer: _Layer) -> Where:
+    return Where(layer.constants, later.position_RS, later.query_RS, later.valid_RS)
+
+
+def _decoded(config: ModelConfig, later: Later, layer: _Layer, resid_R1D: Array, edit: Edit | None) -> Array:
     """A layer for the query alone, against the cache."""
-    position = suffix.position_RS
-    if suffix.query_RS is not None:
-        position = jnp.take_along_axis(position, suffix.query_RS.argmax(-1)[:, None], axis=1)
-    past = Past(layer.cache, suffix.visible_RT)
-    where = (layer.constants, position, None, None, past)
-    return Block(config).apply({"params": layer.weights}, resid_R1D, edit, *where)[0]
+    where = _where(later, layer)
+    if later.query_RS is not None:
+        where = where.at(later.query_RS.argmax(-1))
+    past = Past(layer.cache, later.visible_RT)
+    return Block(config).apply({"params": layer.weights}, resid_R1D, edit, where, past=past)[0]
 
 
-def _changed(config: ModelConfig, suffix: Suffix, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
-    """The first layer of a bidirectional model's suffix: nothing but the query differs before it."""
-    where = (layer.constants, suffix.position_RS, suffix.query_RS, suffix.valid_RS, (layer.attn_q, layer.cache))
-    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, *where, method="after_change")
+def _changed(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
+    """The first layer that is run of a bidirectional model: nothing but the query differs before it."""
+    where, base = _where(later, layer), (layer.attn_q, layer.cache)
+    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, where, base, method="after_change")
 
 
-def _whole(config: ModelConfig, suffix: Suffix, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
+def _whole(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
     """A layer for whole sequences."""
-    where = (layer.constants, suffix.position_RS, suffix.query_RS, suffix.valid_RS, None)
-    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, *where)[0]
+    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, _where(later, layer))[0]
 
 
-def _read(config: ModelConfig, suffix: Suffix, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
+def _read(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
     """The last layer of a bidirectional model, where it is read."""
-    where = (layer.constants, suffix.position_RS, suffix.query_RS, suffix.valid_RS)
-    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, *where, method="at_query")
+    where = _where(later, layer)
+    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, where, method="at_query")
 
 
 def ffn_output(config: ModelConfig, layers: Mapping, mlp_post_LBF: Float[Array, "L *B F"]) -> Float[Array, "L *B D"]:

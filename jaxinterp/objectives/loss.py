@@ -12,7 +12,7 @@ from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context, mean
 from jaxinterp.objectives.registry import TERMS
 
-Metrics = Mapping[str, Float[Array, ""]]
+Metrics = Mapping[str, Array]  # scalars
 Weights = Mapping[str, Float[Array, ""]]  # of the terms, by name
 
 

@@ -51,13 +51,10 @@ def training_curves(histories: Mapping[str, Sequence[Mapping]], *, width: int = 
         return None
     columns = min(len(shown), 3 if width >= style.NARROW else 2)
     models = list(histories)
+    colours, dashes = (alt.Scale(domain=models, range=list(of)) for of in (style.MODEL_COLOURS, style.MODEL_DASHES))
     look = {
-        "color": alt.Color(
-            "model:N", title=None, scale=alt.Scale(domain=models, range=style.cycle(style.MODEL_COLOURS, models))
-        ),
-        "strokeDash": alt.StrokeDash(
-            "model:N", title=None, scale=alt.Scale(domain=models, range=style.cycle(style.MODEL_DASHES, models))
-        ),
+        "color": alt.Color("model:N", title=None, scale=colours),
+        "strokeDash": alt.StrokeDash("model:N", title=None, scale=dashes),
     }
     data = alt.Data(values=rows)
     steps = alt.X(

@@ -16,6 +16,7 @@ LIGHT_GREEN = "#80CDB8"
 # Of the kinds of control: one hue, three lightnesses. Five of Okabe and Ito's would not do: purple and grey are one
 # colour to a deuteranope.
 DARK_ORANGE, ORANGE, LIGHT_ORANGE = "#A63603", "#E6872E", "#F5C28A"
+# More models than these begin again, as Vega does by itself.
 MODEL_COLOURS = (AMBER, GREEN, PURPLE, LIGHT_BLUE, "#8C6D31", "#5F6FB8", "#7F7F7F")
 MODEL_DASHES = ([1, 0], [1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
 GAP = 36  # pixels between panels, so that 100% of one and 0% of the next do not touch
@@ -107,8 +108,3 @@ def legend_columns(labels: Sequence[str], room: int) -> int:
             # As many in each row.
             return math.ceil(len(labels) / math.ceil(len(labels) / columns))
     return 1
-
-
-def cycle(values: Sequence, names: Sequence[str]) -> list:
-    """A value for each name, from the beginning again where there are more names."""
-    return [values[index % len(values)] for index in range(len(names))]

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Int
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.provenance import DATA_PACKAGES
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, earlier, encode, query_batch, sentence
+from jaxinterp.facts.batches import QueryBatch, earlier, query_batch
+from jaxinterp.facts.encoding import EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.splits import Split, SplitConfig, split_facts
 from jaxinterp.facts.worldfacts import world_facts

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import ACTIVATIONS, forward

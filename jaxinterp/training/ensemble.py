@@ -16,7 +16,7 @@ import numpy as np
 from jax.stages import Wrapped
 from jaxtyping import Array, Int, Shaped
 
-from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model

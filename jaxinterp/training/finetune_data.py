@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.facts.batches import QueryBatch, query_batch
 from jaxinterp.facts.controls import Kind, allowed
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode, query_batch
+from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.metrics.recall import most_probable, recalled

@@ -8,7 +8,7 @@ import jax
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.provenance import provenance
-from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.results import overall

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxinterp.facts.encoding import QueryBatch
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.model import Model

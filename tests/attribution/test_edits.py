@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import fast_readout, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.attribution.edits import amplify, control_mask, random_mask, set_value, suppress
+from jaxinterp.attribution.edits import amplify, control_mask, random_mask, set_to, suppress
 
 MASK = jnp.array([[[1.0, 0.0], [0.0, 0.25]], [[0.0, 1.0], [0.0, 0.0]]])
 
@@ -16,11 +16,11 @@ def test_gates_by_hand():
     np.testing.assert_array_equal(amplify(MASK).gates, [[[2, 1], [1, 1.25]], [[1, 2], [1, 1]]])
     assert suppress(MASK).shift is None
     assert amplify(MASK).shift is None
-    edit = set_value(MASK, 3.0)
+    edit = set_to(MASK, 3.0)
     np.testing.assert_array_equal(edit.gates, suppress(MASK).gates)
     np.testing.assert_array_equal(edit.shift, 3 * MASK)
     values = jnp.arange(8.0).reshape(2, 2, 2)
-    np.testing.assert_array_equal(set_value(MASK, values).shift, [[[0, 0], [0, 0.75]], [[0, 5], [0, 0]]])
+    np.testing.assert_array_equal(set_to(MASK, values).shift, [[[0, 0], [0, 0.75]], [[0, 5], [0, 0]]])
 
 
 def test_control_mask_takes_another_rows_mask():

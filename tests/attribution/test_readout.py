@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, answers_of, arrays_of, fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.attribution.edits import set_value, suppress
+from jaxinterp.attribution.edits import set_to, suppress
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.attribution.readout import FunctionReadout, Readout
@@ -146,9 +146,9 @@ def test_set_value_sets_the_neuron(float64):
     config = tiny_config(dtype="float64")
     readout = fast_readout(config, tiny_params(config), tiny_batch())
     mask = jnp.zeros(readout.shape).at[1, :, 2].set(1.0)
-    unchanged = readout(*set_value(mask, readout.neurons_LRF))
+    unchanged = readout(*set_to(mask, readout.neurons_LRF))
     np.testing.assert_allclose(unchanged, readout.untouched(), atol=1e-12)
-    np.testing.assert_allclose(readout(*set_value(mask, 0.0)), readout(*suppress(mask)), atol=1e-12)
+    np.testing.assert_allclose(readout(*set_to(mask, 0.0)), readout(*suppress(mask)), atol=1e-12)
 
 
 def test_function_readout_has_no_values_to_set():

@@ -8,20 +8,9 @@ from tiny import masked_tokenizer, tiny_grid, tiny_queries
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.facts.batches import batches_of_all, earlier, query_batch
 from jaxinterp.facts.controls import CONTROL_KINDS, allowed
-from jaxinterp.facts.encoding import (
-    SPELLED,
-    TOO_LONG,
-    UNCLEAR,
-    UNKNOWN,
-    batches_of_all,
-    earlier,
-    encode,
-    encode_texts,
-    query_batch,
-    sentence,
-    tokens_read,
-)
+from jaxinterp.facts.encoding import SPELLED, TOO_LONG, UNCLEAR, UNKNOWN, encode, encode_texts, sentence, tokens_read
 from jaxinterp.facts.facts import Fact, FactSet, Relation, Text
 from jaxinterp.models.tokenizer_training import BOS, PAD, train_tokenizer
 from jaxinterp.models.tokenizers import TextTokenizer, byte_alphabet

@@ -5,11 +5,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from synthetic import TEMPLATES, SyntheticConfig, SyntheticFacts
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.checks import checked
 from jaxinterp.facts.splits import SplitConfig, split_facts
-from jaxinterp.facts.synthetic import TEMPLATES, SyntheticConfig, SyntheticFacts
 
 SMALL = SyntheticConfig(n_subjects=1000, n_relations=7, n_answers=11)
 

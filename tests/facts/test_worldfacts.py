@@ -205,7 +205,7 @@ def test_describe(countries: FactSet):
 
 def test_facts_need_no_jax():
     code = (
-        "import sys; from jaxinterp.facts.worldfacts import world_facts; import jaxinterp.facts.synthetic;"
+        "import sys; from jaxinterp.facts.worldfacts import world_facts;"
         "assert 'pycountry' not in sys.modules, 'a data package is imported too early';"
         "world_facts(['countries']); assert 'jax' not in sys.modules"
     )

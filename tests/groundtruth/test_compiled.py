@@ -40,7 +40,7 @@ def test_table():
     p_R, off_R = jax.jit(lambda model: (model.readout().untouched(), model.readout()(1 - model.mask_LRF)))(model)
     assert np.asarray(p_R).min() > 0.9
     # Nothing is known without the neuron.
-    np.testing.assert_allclose(off_R, 1 / model.config.d_vocab, rtol=1e-3)
+    np.testing.assert_allclose(off_R, 1 / model.model.config.d_vocab, rtol=1e-3)
     np.testing.assert_allclose(readout.neurons_LRF[model.mask_LRF > 0], 1, atol=1e-3)
 
 

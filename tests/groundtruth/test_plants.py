@@ -138,16 +138,16 @@ def test_a_slope_is_missing_where_the_logit_is_saturated():
 def test_norms_are_the_identity():
     one = model("one")
     result = jax.jit(lambda one: forward(one.model, one.tokens_RT, capture=("resid_mid", "mlp_pre")))(one)
-    layers = one.params["layers"]
-    for layer in range(one.config.n_layers):
+    layers = one.model.params["layers"]
+    for layer in range(one.model.config.n_layers):
         expected = result.activations["resid_mid"][layer] @ layers["w_in"][layer] + layers["b_in"][layer][None, None]
         np.testing.assert_allclose(result.activations["mlp_pre"][layer], expected, atol=1e-5)
 
 
 def test_details_change_with_the_seed():
     first, again, second = model("one"), planted("one", 0), planted("one", 1)
-    np.testing.assert_array_equal(first.params["embedding"], again.params["embedding"])
-    assert np.abs(first.params["embedding"] - second.params["embedding"]).max() > 0.1
+    np.testing.assert_array_equal(first.model.params["embedding"], again.model.params["embedding"])
+    assert np.abs(first.model.params["embedding"] - second.model.params["embedding"]).max() > 0.1
     assert (first.mask_LRF != second.mask_LRF).any()
     assert (first.rows.target_R != second.rows.target_R).any()
 

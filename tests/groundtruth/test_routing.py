@@ -40,7 +40,7 @@ def test_a_relation_goes_with_its_neurons():
 
 def test_the_truth_is_the_relations_neurons_that_are_on():
     table, model = trained()
-    place = np.arange(model.config.d_mlp) // RoutingConfig().neurons
+    place = np.arange(model.model.config.d_mlp) // RoutingConfig().neurons
     neurons = np.asarray(model.readout().neurons_LRF)
     expected = (place[None] == table.relation_N[:, None])[None] & (neurons > 0)
     np.testing.assert_array_equal(np.asarray(model.mask_LRF) > 0, expected)

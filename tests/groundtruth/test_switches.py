@@ -21,7 +21,6 @@ from jaxinterp.groundtruth.registry import GRID_PLANTS, grid_planted
 from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.recall import recalled
-from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.studies.audit import plants as plants_audit
 from jaxinterp.studies.audit.plants import HEADLINE, PlantsConfig, judged, samples_of
@@ -77,6 +76,12 @@ def drops(name, seed):
     return drop(np.eye(N)), {kind: drop(pairs_NN) for kind, pairs_NN in OTHER_FACTS.items()}
 
 
+def scaled(model, by):
+    """The model with its value vectors times a number for each."""
+    layers = {**model.params["layers"], "w_out": model.params["layers"]["w_out"] * by}
+    return model.replace(params={**model.params, "layers": layers})
+
+
 @pytest.mark.parametrize(("name", "seed"), ALL)
 def test_zeroed_columns_say_the_same(name, seed):
     """The obvious hook: zeros in the output matrix, and a forward of the whole model."""
@@ -85,10 +90,7 @@ def test_zeroed_columns_say_the_same(name, seed):
 
     @jax.jit
     def p(mask_LF):
-        layers = {**planted.params["layers"], "w_out": planted.params["layers"]["w_out"] * (1 - mask_LF)[..., None]}
-        logits = forward(Model(planted.config, {**planted.params, "layers": layers}), planted.tokens_RT).logits_BTV[
-            :, 2
-        ]
+        logits = forward(scaled(planted.model, (1 - mask_LF)[..., None]), planted.tokens_RT).logits_BTV[:, 2]
         return jnp.take_along_axis(jax.nn.softmax(logits), planted.rows.target_R[:, None], axis=1)[:, 0]
 
     fast = np.asarray(p_without(planted, planted.mask_LRF))
@@ -127,8 +129,7 @@ def test_attention_supplies_the_answer_to_a_single_fact():
     less likely by the LOGIT.
     """
     planted = model("switches", 0)
-    layers = {**planted.params["layers"], "w_out": 0 * planted.params["layers"]["w_out"]}
-    logits = forward(Model(planted.config, {**planted.params, "layers": layers}), planted.tokens_RT).logits_BTV[:, 2]
+    logits = forward(scaled(planted.model, 0), planted.tokens_RT).logits_BTV[:, 2]
     of_answers_NA = np.asarray(logits)[:, TABLE.first_answer :][:, TABLE.answer_N]
     np.testing.assert_allclose(of_answers_NA, LOGIT * SAME_SUBJECT, atol=1e-3)
 
@@ -181,10 +182,10 @@ def test_details_change_with_the_seed():
     for name in GRID_PLANTS.names():
         first, second = model(name, 0), model(name, 1)
         again = grid_planted(name, TABLE, 0, d_mlp=D_MLP)
-        np.testing.assert_array_equal(first.params["layers"]["w_out"], again.params["layers"]["w_out"])
-        assert np.abs(first.params["layers"]["w_out"] - second.params["layers"]["w_out"]).max() > 0.1
+        np.testing.assert_array_equal(first.model.params["layers"]["w_out"], again.model.params["layers"]["w_out"])
+        assert np.abs(first.model.params["layers"]["w_out"] - second.model.params["layers"]["w_out"]).max() > 0.1
         assert (first.mask_LRF != second.mask_LRF).any()
-    assert model("plain", 0).config == model("switches", 0).config == model("fact_neurons", 1).config
+    assert model("plain", 0).model.config == model("switches", 0).model.config == model("fact_neurons", 1).model.config
 
 
 def test_a_table_in_words():

@@ -9,14 +9,17 @@ import pytest
 from tiny import ARCHITECTURES, slow_readout, tiny_config, tiny_params, tiny_queries
 
 from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.facts.batches import query_batch
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
-from jaxinterp.facts.encoding import EncodedQueries, query_batch
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics import (
     batching,
 )
-from jaxinterp.metrics.answers import log_odds, measured_answers
+from jaxinterp.metrics import examples as examples_module
+from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.columns import get_group
 from jaxinterp.metrics.examples import LanguageExamples
+from jaxinterp.metrics.families.answers import log_odds
 from jaxinterp.metrics.recall import measured_ability, recalled
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
@@ -274,7 +277,7 @@ def test_short_sequences_of_a_bidirectional_model_are_not_padded_to_the_longest(
 
     found = measured()
     assert set(widths) == {8, 12}
-    monkeypatch.setattr(examples, "by_length", lambda config, queries: None)
+    monkeypatch.setattr(examples_module, "by_length", lambda config, queries: None)
     widths.clear()
     expected = measured()
     assert set(widths) == {12}

@@ -241,7 +241,8 @@ def test_a_model_that_knows_nothing():
     model, facts = knowing()
     unknown = [fact for fact in facts.facts if fact.subject in ("s2", "s8")]  # of one token, and by no prompt
     facts = FactSet(facts.relations, tuple(unknown))
-    model = dataclasses.replace(model, params={**model.params, "unembedding": -model.params["unembedding"]})
+    params = {**model.params, "unembedding": -model.params["unembedding"]}
+    model = dataclasses.replace(model, model=model.model.replace(params=params))
     wrong = [dataclasses.replace(fact, answer="x") for fact in unknown]  # x is never predicted
     found, left_out, _ = measure_facts(model, dataclasses.replace(facts, facts=tuple(wrong)), SMALL)
     assert tuple(found.sets) == ("facts",)

@@ -18,7 +18,7 @@ from tiny import fast_readout, tiny_batch, tiny_config, tiny_params
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.attribution.readout import GateBranches, TokenReadout
-from jaxinterp.metrics.columns import get_group
+from jaxinterp.metrics.columns import columns_of_groups, get_group
 
 found = loops.found  # the fixture
 TESTS = (

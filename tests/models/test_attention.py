@@ -10,9 +10,10 @@ from tiny import ARCHITECTURES, arrays_of, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
+from jaxinterp.models.layers import layer_constants, rotate
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout
-from jaxinterp.models.transformer import forward, layer_constants, rotate
+from jaxinterp.models.transformer import forward
 
 TOKENS = jnp.asarray([[3, 1, 4, 1, 5, 9, 2, 6]])
 

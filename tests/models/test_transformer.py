@@ -11,9 +11,10 @@ from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_para
 
 from jaxinterp.attribution.edits import Edit
 from jaxinterp.base.errors import UserError
+from jaxinterp.models.layers import rotate
 from jaxinterp.models.model import Model
-from jaxinterp.models.rerun import Suffix, after_ffn, ffn_output, run_branches, run_layers
-from jaxinterp.models.transformer import ACTIVATIONS, forward, rotate, unembed
+from jaxinterp.models.rerun import Later, after_ffn, ffn_output, run_branches, run_layers
+from jaxinterp.models.transformer import ACTIVATIONS, forward, unembed
 
 VARIANTS = {
     "gpt": ARCHITECTURES["gpt"],
@@ -191,12 +192,12 @@ def test_without_an_edit_and_with_one_everywhere(run):
     assert float(jnp.abs(edited - untouched.logits_BTV).max()) > 1e-2
 
 
-def one_token(result, replaced=100.0) -> Suffix:
+def one_token(result, replaced=100.0) -> Later:
     """The query alone against the cache; what must not matter in it, the query and all that follows, is replaced."""
     position = jnp.asarray(POSITION)
     past = jnp.arange(6)[None] < position[:, None]
     cache = jax.tree.map(lambda x: jnp.where(past[None, :, :, None, None], x, replaced), result.cache)
-    return Suffix(position[:, None], cache, past)
+    return Later(position[:, None], cache, past)
 
 
 def test_running_one_token_is_the_forward(run):
@@ -204,9 +205,9 @@ def test_running_one_token_is_the_forward(run):
     gates, shift = np.random.default_rng(1).uniform(0, 2, (2, 2, 2, 6))
 
     @functools.partial(jax.jit, static_argnums=4)
-    def decoded(params, resid, suffix, edit, start):
+    def decoded(params, resid, later, edit, start):
         return unembed(
-            Model(config, params), run_layers(Model(config, params), resid[:, None], suffix, edit, start=start)
+            Model(config, params), run_layers(Model(config, params), resid[:, None], later, edit, start=start)
         )
 
     rows = np.arange(2)
@@ -229,21 +230,21 @@ def test_branches_are_runs_of_their_own(name, layers, float64):
     rng = np.random.default_rng(0)
     batch = tiny_batch()
     readout = fast_readout(config, params, batch)
-    suffix, query = readout.suffix, rng.standard_normal((4, 10, 1, config.d_model))
+    later, query = readout.later, rng.standard_normal((4, 10, 1, config.d_model))
 
     def start(layer):
-        if suffix.query_RS is None:
+        if later.query_RS is None:
             return jnp.asarray(query[layer])
-        return jnp.where(suffix.query_RS[..., None], query[layer], readout.resid_post_LRTD[layer])
+        return jnp.where(later.query_RS[..., None], query[layer], readout.resid_post_LRTD[layer])
 
     @jax.jit
     def both(params):
-        alone = [run_layers(Model(config, params), start(layer), suffix, None, start=layer + 1) for layer in layers]
+        alone = [run_layers(Model(config, params), start(layer), later, None, start=layer + 1) for layer in layers]
         layer_NR = jnp.broadcast_to(jnp.array(layers)[:, None], (len(layers), 10))
-        together = run_branches(Model(config, params), jnp.stack([start(layer) for layer in layers]), suffix, layer_NR)
+        together = run_branches(Model(config, params), jnp.stack([start(layer) for layer in layers]), later, layer_NR)
         mixed = jnp.where(jnp.arange(10)[None] % 2 == 0, layer_NR, layer_NR[::-1])
         starts = jnp.stack([start(layer) for layer in range(4)])[mixed, jnp.arange(10)[None]]
-        return together, jnp.stack(alone), run_branches(Model(config, params), starts, suffix, mixed)
+        return together, jnp.stack(alone), run_branches(Model(config, params), starts, later, mixed)
 
     together, alone, mixed = both(params)
     np.testing.assert_allclose(together, alone, atol=1e-13)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from jaxinterp.api import inspect_answer
+from jaxinterp.api.attribute import attribute
 from jaxinterp.facts.encoding import encode, tokens_read
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.models.loading.bundle import load_model
@@ -111,9 +111,9 @@ def smollm2():
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_is_read_as_it_stands(smollm2, text):
-    found = inspect_answer(smollm2, *text, k=1, rule="midpoint", points=1)
+    found = attribute(smollm2, *text, k=1, rule="midpoint", points=1)
     value, tolerance = TEXTS[text]
-    assert found["probability"] == pytest.approx(value, abs=tolerance)
+    assert found.probability == pytest.approx(value, abs=tolerance)
 
 
 def test_answers_that_end_in_punctuation_are_kept(smollm2):
@@ -134,7 +134,7 @@ def test_answers_that_end_in_punctuation_are_kept(smollm2):
 
 
 def test_the_chat_template_of_a_real_model(smollm2):
-    found = inspect_answer(smollm2, "Say yes.", "Yes", k=1, rule="midpoint", points=1, chat=True)
-    tokens = found["read"]["tokens"]
+    found = attribute(smollm2, "Say yes.", "Yes", k=1, rule="midpoint", points=1, chat=True)
+    tokens = list(found.tokens)
     assert tokens[:2] == ["<|im_start|>", "system"] and tokens.count("<|im_end|>") == 2
     assert tokens[-6:] == ["<|im_end|>", "\n", "<|im_start|>", "ass", "istant", "\n", "Yes"][-6:]

@@ -12,7 +12,7 @@ import pytest
 from jaxinterp.base.errors import UserError
 from jaxinterp.report import charts, drop_bars
 from jaxinterp.report import style as chart_style
-from jaxinterp.report.style import NARROW, cycle, legend_columns, share_axis, share_scale
+from jaxinterp.report.style import NARROW, legend_columns, share_axis, share_scale
 
 FOUR = tuple(fabricated.MODELS)
 SIZES = (1060, 720)
@@ -227,7 +227,6 @@ def test_scales_reach_the_intervals_and_labels_stay_few():
     # Three labels of 38 pixels each; four of them stand two by two where three fit.
     assert [legend_columns("abc", room) for room in (120, 100, 60)] == [3, 2, 1]
     assert legend_columns("abcd", 120) == 2
-    assert cycle("ab", ["x", "y", "z"]) == ["a", "b", "a"]
     assert SIZES[0] >= NARROW > SIZES[1]
 
 

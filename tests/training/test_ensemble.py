@@ -6,10 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
+from synthetic import SyntheticConfig, SyntheticFacts
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.splits import SplitConfig
-from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -202,8 +203,7 @@ def test_batches_are_a_function_of_seed_and_step(data):
     def batch(step, seed=0):
         return finetune_batch(data, seed=seed, step=step, n_queries=6, n_rows=12)
 
-    for a, b in zip(batch(3), batch(3), strict=True):
-        np.testing.assert_array_equal(a, b)
+    jax.tree.map(np.testing.assert_array_equal, batch(3), batch(3))
     assert not np.array_equal(batch(3).tokens_BT, batch(4).tokens_BT)
     assert not np.array_equal(batch(3).tokens_BT, batch(3, seed=1).tokens_BT)
 

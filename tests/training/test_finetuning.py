@@ -157,7 +157,7 @@ def test_a_step_that_is_not_finite_is_an_error(inputs, tmp_path):
     broken = {**model.params, "unembedding": model.params["unembedding"] * np.inf}
     message = r"step 1 is not finite \(.*loss.*\); lower optimiser.learning_rate and start in another folder"
     with pytest.raises(UserError, match=message):
-        finetune(config, dataclasses.replace(model, params=broken), data, text, tmp_path)
+        finetune(config, dataclasses.replace(model, model=model.model.replace(params=broken)), data, text, tmp_path)
     assert lines(tmp_path / "metrics.jsonl") == []
     with pytest.raises(UserError, match="an answer has 2 tokens, above rows = 1; raise rows"):
         finetune(dataclasses.replace(config, rows=1), model, data, text, tmp_path / "other")

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from synthetic import SyntheticConfig, SyntheticFacts
 from tiny import made_once
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.splits import SplitConfig
-from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig

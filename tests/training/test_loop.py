@@ -12,11 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from synthetic import SyntheticConfig, SyntheticFacts
 from tiny import made_once
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.splits import SplitConfig
-from jaxinterp.facts.synthetic import SyntheticConfig, SyntheticFacts
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.objectives.config import ObjectiveConfig

@@ -1,7 +1,5 @@
 """The planner: XLA's figures for programs whose needs are known, and what it chooses by them."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,15 +67,6 @@ def test_nothing_fits():
     objective = ObjectiveConfig(weights={"suppression": "1"})
     with pytest.raises(UserError, match=r"needs 0\.00 GB in flat mode .* lower the batch's sequences or rows"):
         planner.planned_step(Recorded(), objective, (jnp.ones(()),), budget=10)
-
-
-def test_evaluations_by_hand():
-    config = tiny_config(n_layers=2, d_vocab=10, d_mlp=4, d_model=8)
-    # 4 bytes of 3 · 10 logits and 2 · (5 · 4 + 8 · 8) numbers of layers.
-    assert planner.evaluations_at_once(config, 16, 792 * 5) == 5
-    assert planner.evaluations_at_once(config, 16, 1) == 1
-    both = dataclasses.replace(config, attention="bidirectional")
-    assert planner.evaluations_at_once(both, 16, (120 + 16 * 672) * 3) == 3
 
 
 @pytest.mark.parametrize("path", ["joint", "per_layer"])

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.attribution.edits import set_value
+from jaxinterp.attribution.edits import set_to
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, Kind
-from jaxinterp.metrics.answers import ATTRIBUTION
-from jaxinterp.metrics.columns import Compared, compared_group
+from jaxinterp.metrics.columns import ATTRIBUTION, Compared, compared_group
 from jaxinterp.metrics.drops import WHOSE, drop
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 
@@ -44,12 +43,12 @@ def _interventions(compared: Compared) -> dict[str, Array]:
     for place, kind in enumerate(CONTROL_KINDS):
         there, donor_LRF = compared.has_kind(kind) > 0, compared.donor_KLRF[place]
         theirs = compared.mask(_first(compared, kind))
-        given = [compared.probability(set_value(chosen, donor_LRF)) for chosen in (mask, theirs)]
+        given = [compared.probability(set_to(chosen, donor_LRF)) for chosen in (mask, theirs)]
         own, of_control[kind] = (jnp.where(there, p, jnp.nan) for p in given)
         resampled.append(own)
     mean_LRF = jnp.broadcast_to(compared.mean_LF[:, None], mask.shape)
     return {
-        "mean_ablated": compared.probability(set_value(mask, mean_LRF)),
+        "mean_ablated": compared.probability(set_to(mask, mean_LRF)),
         "resampled": _mean_of_known(jnp.stack(resampled)),
         **{f"resampled_control_{kind}": value for kind, value in of_control.items()},
         **_interchanged(compared, mask),
@@ -72,7 +71,7 @@ def _interchanged(compared: Compared, mask_LRF: Float[Array, "L R F"]) -> dict[s
     place = CONTROL_KINDS.index("relation")
     readout = compared.readout.aimed_at(compared.donor_target_KR[place])
     both = jnp.maximum(mask_LRF, compared.mask(_first(compared, "relation")))
-    edit = set_value(both, compared.donor_KLRF[place])
+    edit = set_to(both, compared.donor_KLRF[place])
 
     def of_answers(p_R: Array) -> Array:
         p_N = compared.answers.sum(p_R * compared.answers.first_R)

@@ -12,7 +12,8 @@ from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.edits import Edit, suppress
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import top_k
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
+from jaxinterp.facts.batches import QueryBatch, query_batch
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.batching import Batch, columns_of, query_batches, readout_of
 from jaxinterp.metrics.columns import Measured, MeasuredSet, column_group, set_group
 from jaxinterp.metrics.drops import drop

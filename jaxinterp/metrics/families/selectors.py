@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxinterp.attribution.edits import suppress
+from jaxinterp.attribution.edits import active_neurons, suppress
 from jaxinterp.attribution.registry import METHODS
 from jaxinterp.facts.controls import CONTROL_KINDS
-from jaxinterp.metrics.answers import ATTRIBUTION, active_neurons
-from jaxinterp.metrics.columns import Compared, Like, Measured, column_group, compared_group
+from jaxinterp.metrics.columns import ATTRIBUTION, Compared, Like, Measured, column_group, compared_group
 from jaxinterp.metrics.drops import WHOSE, drop
 from jaxinterp.metrics.ranks import rank_agreement
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
@@ -213,5 +212,5 @@ def _register(name: str) -> None:
 
 
 _register_controls("ablation", "exact ablation")
-for _name in CHEAP:
+for _name in (*CHEAP, "projection"):
     _register(_name)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
-from jaxinterp.metrics.answers import LENGTHS
 from jaxinterp.metrics.drops import WHOSE, drop
+from jaxinterp.metrics.families.answers import LENGTHS
 from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 
 

@@ -11,7 +11,7 @@ from jaxinterp.models.families import common
 from jaxinterp.models.families.family import Family, Layout, Shape, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.names import GGUF_NAMES
-from jaxinterp.models.transformer import layer_constants
+from jaxinterp.models.layers import layer_constants
 
 DIVISORS = "rope_freqs.weight"
 

@@ -12,7 +12,6 @@ from safetensors.numpy import save
 from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import is_gguf, new_folder, read_json, write_json
-from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig, RopeScaling
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.checks import refuse_adapter
@@ -21,7 +20,8 @@ from jaxinterp.models.loading.load import check_dtype, load_pretrained
 from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
 from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
 from jaxinterp.models.loading.weights import Placement
-from jaxinterp.models.model import Model
+from jaxinterp.models.model import Model, parameter_shapes
+from jaxinterp.models.sources.fetch import resolve
 
 
 def save_model(folder: Path, model: LanguageModel) -> None:
@@ -39,17 +39,19 @@ def save_model(folder: Path, model: LanguageModel) -> None:
         write_json(partial / "provenance.json", {**model.provenance, "weights_sha256": file_digest(weights)})
 
 
-def load_model(path: Path, *, dtype: str | None = None, placement: Placement | None = None) -> LanguageModel:
-    """Reads a model, whatever wrote it.
+def load_model(path: str | Path, *, dtype: str | None = None, placement: Placement | None = None) -> LanguageModel:
+    """Opens a model, whatever wrote it.
 
     Args:
-      path: a folder that `save_model` wrote; or a published model, see `load_pretrained`.
+      path: a folder that `save_model` wrote; or a published model, see `load_pretrained`. A text may also be a name of
+        the catalogue or of the hub, see `jaxinterp.models.sources.fetch.resolve`.
       dtype: of parameters and arithmetic; None is that of our own folder, and float32 for a published model.
       placement: the sharding of each parameter, from its path and shape; None is JAX's default device.
     Raises:
       UserError: if a file is missing or damaged, a tensor is missing, unexpected, misshapen or not finite, or a
         published model is not supported.
     """
+    path = resolve(path) if isinstance(path, str) else path
     refuse_adapter(path)
     if is_gguf(path) or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
         return _told(load_pretrained(path, dtype=dtype or "float32", placement=placement), path)
@@ -95,7 +97,7 @@ def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
     if digest != provenance.pop("weights_sha256", None):
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in provenance.json")
     file = SafetensorsFile(folder)
-    expected = flatten_dict(jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))))
+    expected = flatten_dict(parameter_shapes(config))
     named = {".".join(keys): keys for keys in expected}
     for name in sorted(named.keys() ^ file.tensors.keys()):
         raise UserError(f"{folder}: tensor {name!r} is {'missing' if name in named else 'not part of this model'}")

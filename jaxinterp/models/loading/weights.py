@@ -10,7 +10,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models import transformer
+from jaxinterp.models import parameters
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.family import Layout, Shape, Source, TensorFile
 from jaxinterp.models.families.names import HF_IGNORED
@@ -46,7 +46,7 @@ def load_weights(
     Raises:
       UserError: if a tensor is missing, unknown, misshapen, or not finite; or a copy differs from its original.
     """
-    leaves = parameter_shapes(config)
+    leaves = _shapes(config)
     sources = layout.sources(config, leaves)
     wanted = _wanted(config, sources)
     names = _names(file, layout, wanted)
@@ -68,14 +68,10 @@ def load_weights(
     return unflatten_dict({path: loaded[path] for path in sorted(loaded)}), ignored
 
 
-def parameter_shapes(config: ModelConfig) -> dict[str, Shape]:
+def _shapes(config: ModelConfig) -> dict[str, Shape]:
     """Shapes of the parameters by dotted path, without the layer axis."""
-    expected = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
-    shapes = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
-        name = ".".join(key.key for key in path)
-        shapes[name] = leaf.shape[1:] if name.startswith("layers.") else leaf.shape
-    return shapes
+    table = sorted(parameters.transformer(config).items())
+    return {path: p.shape[1:] if path.startswith("layers.") else p.shape for path, p in table}
 
 
 def _stacked(path: str, shape: Shape, config: ModelConfig) -> Shape:

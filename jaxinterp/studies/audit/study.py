@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxinterp.api import inspect_answer
+from jaxinterp.api.attribute import attribute
 from jaxinterp.base.files import write_json
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.run_folder import claim
@@ -70,7 +70,7 @@ def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
 
     Returns:
       For each of `EXAMPLES` facts of as many relations {"prompt", "answer", "models": {group: what
-      `inspection.inspect_answer` gives}}.
+      `api.attributed.Attributed.to_json` gives}}.
     """
     groups = [group for group in ("plain", "suppressable") if group in config.groups]
     shown = [group for group in groups if (folder_of(out, group, 0) / "model").exists()]
@@ -84,7 +84,7 @@ def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
             continue
         relations.add(asked.relation)
         seen = {
-            group: inspect_answer(model, before, answer, k=config.measure.k, rule="midpoint")
+            group: attribute(model, before, answer, k=config.measure.k, rule="midpoint").to_json()
             for group, model in models.items()
         }
         found.append({"prompt": before, "answer": asked.answer, "models": seen})

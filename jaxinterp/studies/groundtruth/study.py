@@ -133,7 +133,7 @@ def _summary(found: list[tuple[Planted, Measured]]) -> dict:
     return {
         "n_facts": n_facts,
         "true_neurons": float(np.mean([model.mask_LRF.sum((0, 2)) for model, _ in found])),
-        "neurons": model.config.n_neurons,
+        "neurons": model.model.config.n_neurons,
         "p": float(np.mean([seen.p_R for _, seen in found])),
         "p_without": float(np.mean([seen.p_without_R for _, seen in found])),
         "p_without_all": float(np.mean([seen.p_without_all_R for _, seen in found])),

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
-from jaxinterp.attribution.edits import amplify, random_masks, suppress
+from jaxinterp.attribution.edits import active_neurons, amplify, random_masks, suppress
 from jaxinterp.base.progress import progress
+from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.facts.controls import KINDS
-from jaxinterp.facts.encoding import QueryBatch
-from jaxinterp.metrics.answers import active_neurons
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.progress import progress
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, encode
+from jaxinterp.facts.batches import QueryBatch
+from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel

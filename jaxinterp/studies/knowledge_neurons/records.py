@@ -12,7 +12,8 @@ import numpy as np
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, writable_folder, write_json
 from jaxinterp.base.provenance import provenance
-from jaxinterp.facts.encoding import EncodedQueries, QueryBatch, query_batch
+from jaxinterp.facts.batches import QueryBatch, query_batch
+from jaxinterp.facts.encoding import EncodedQueries
 
 SHORTEST = 8  # tokens of a batch, at least
 

@@ -66,7 +66,7 @@ def effects(
 
 
 def _columns(edited: Edited, protocol: str, method: str) -> dict[str, Float[np.ndarray, " N"]]:
-    """The columns of `METRICS`, as `jaxinterp.metrics.answers` names them."""
+    """The columns of `METRICS`, as `jaxinterp.metrics.families.answers` names them."""
     p_N = edited.probability_N
     off = {source: edited.suppressed[protocol, method, source] for source in SOURCES}
     columns = {"probability": p_N, "suppressed": off["own"], "random": off["random"]}

@@ -12,7 +12,8 @@ from jaxinterp.attribution.quadrature import integral
 from jaxinterp.attribution.refining import ACTIVATION_THRESHOLD
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.progress import progress
-from jaxinterp.facts.encoding import QueryBatch, sentence
+from jaxinterp.facts.batches import QueryBatch
+from jaxinterp.facts.encoding import sentence
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.readout import read
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig

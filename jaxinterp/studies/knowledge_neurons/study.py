@@ -21,7 +21,6 @@ from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
-from jaxinterp.models.sources.fetch import resolve
 from jaxinterp.studies.knowledge_neurons.charts import write_charts
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neurons.edits import PROTOCOLS, edit, select
@@ -47,7 +46,7 @@ def study(config: KnowledgeNeuronsConfig, out: Path) -> dict:
       UserError: if the model or the facts cannot be read, or the folder holds another study.
     """
     facts = load_facts(config.facts)
-    model = load_model(resolve(config.model))
+    model = load_model(config.model)
     return study_of(model, facts, config, out)
 
 

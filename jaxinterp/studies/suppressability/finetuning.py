@@ -14,7 +14,6 @@ from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.metrics.results import model_results
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
-from jaxinterp.models.sources.fetch import resolve
 from jaxinterp.report.charts import save_chart, training_curves
 from jaxinterp.report.drop_bars import overview, relation_bars
 from jaxinterp.studies.suppressability.compare import print_models
@@ -30,7 +29,7 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     Interrupted, it goes on where it was when it is started again with the same arguments.
 
     Args:
-      name: of the model; see `jaxinterp.models.sources.fetch.resolve`.
+      name: of the model; see `jaxinterp.models.loading.bundle.load_model`.
       config: of the fine-tuning.
       measure: how both models are measured, on `jaxinterp.training.finetune_data.SETS`.
       out: folder.
@@ -42,7 +41,7 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
         not finite.
     """
     whole = {"model": name, **dataclasses.asdict(config), "measure": dataclasses.asdict(measure)}
-    original = load_model(resolve(name))
+    original = load_model(name)
     text = text_data(config.text.folder, original.tokenizer, config.text.length)
     claim(whole, out, resume=(out / "config.json").exists())
     with progress("ask what the model knows", 100) as report:

@@ -11,7 +11,6 @@ from jaxinterp.metrics.measure import measure_facts, wanted
 from jaxinterp.metrics.results import model_results
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
-from jaxinterp.models.sources.fetch import resolve
 from jaxinterp.studies.suppressability.compare import measured_results, print_metrics, print_models
 from jaxinterp.training.data import data_from_provenance
 
@@ -20,13 +19,13 @@ def measured_model(name: str, facts: str | None, config: MeasureConfig) -> dict:
     """Measures a model, prints the table, and returns its entry in results.json with its provenance.
 
     Args:
-      name: of the model; see `jaxinterp.models.sources.fetch.resolve`.
+      name: of the model; see `jaxinterp.models.loading.bundle.load_model`.
       facts: what to measure it on, see `jaxinterp.facts.source.load_facts`; None are those it was trained with.
       config: how.
     Raises:
       UserError: if the model or the facts cannot be had, or nothing can be measured.
     """
-    model = load_model(resolve(name))
+    model = load_model(name)
     title = name.rstrip("/").rsplit("/", 1)[-1]
     if facts is not None:
         results = _on_facts(title, model, facts, config)

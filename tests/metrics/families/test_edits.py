@@ -51,7 +51,7 @@ def world(of):
         "subject": lambda: [shared(concepts.told, facts.subject_N, label) for label in range(N_SUBJECTS)],
     }[of]()
     model = assembled(facts, Circuit(neurons), rng)
-    params = jax.tree.map(np.array, model.params)
+    params = jax.tree.map(np.array, model.model.params)
     answer_ND = HALF * params["unembedding"][facts.first_answer :]
     for n in range(N_FACTS):
         if of == "relation":

@@ -11,7 +11,8 @@ from tiny import slow_readout
 
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.encoding import encode, query_batch
+from jaxinterp.facts.batches import query_batch
+from jaxinterp.facts.encoding import encode
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.columns import MeasuredSet, get_group
 from jaxinterp.metrics.config import MeasureConfig

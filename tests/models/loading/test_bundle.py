@@ -95,7 +95,7 @@ def test_a_dtype_and_a_place_can_be_asked_for(model, folder):
 
 def test_bfloat16_is_stored_as_it_is(model, tmp_path):
     params = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), model.params)
-    narrow = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype="bfloat16"), params=params)
+    narrow = dataclasses.replace(model, model=Model(dataclasses.replace(model.config, dtype="bfloat16"), params))
     save_model(tmp_path / "model", narrow)
     jax.tree.map(np.testing.assert_array_equal, params, load_model(tmp_path / "model").params)
 

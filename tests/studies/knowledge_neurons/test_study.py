@@ -14,8 +14,9 @@ from jaxinterp.attribution.integrated_gradients import activation, integrated_gr
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.attribution.refining import relation_neurons
 from jaxinterp.base.errors import UserError
+from jaxinterp.facts.batches import batches_of_all
 from jaxinterp.facts.controls import CONTROL_KINDS
-from jaxinterp.facts.encoding import batches_of_all, encode, sentence
+from jaxinterp.facts.encoding import encode, sentence
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.models.language_model import LanguageModel
@@ -275,7 +276,7 @@ def test_a_folder_of_another_study_is_refused(model, tmp_path):
         study_of(model, fewer, CONFIG, tmp_path)
     params = jax.tree.map(lambda leaf: leaf * 1.0001, model.params)
     with pytest.raises(UserError, match="another config: weights_sha256 is"):
-        study_of(dataclasses.replace(model, params=params), FACTS, CONFIG, tmp_path)
+        study_of(dataclasses.replace(model, model=Model(model.config, params)), FACTS, CONFIG, tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty and holds no study"):
@@ -357,7 +358,7 @@ def test_a_score_that_is_not_finite_names_its_sentence(model, tmp_path):
     asked = choose(model, FACTS, CONFIG, claimed(tmp_path))
     params = jax.tree.map(lambda leaf: leaf * jnp.nan, model.params)
     with pytest.raises(UserError, match=r"the scores of '.* s\d.*' are not finite"):
-        scores.score(dataclasses.replace(model, params=params), asked, CONFIG, tmp_path)
+        scores.score(dataclasses.replace(model, model=Model(model.config, params)), asked, CONFIG, tmp_path)
 
 
 def claimed(folder):

@@ -1,0 +1,139 @@
+"""One layer, written once for any number of new positions against an optional past.
+
+With no past it is the layer of a full forward, with one position and a past it is a decoding step.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxinterp.attribution.edits import Edit
+from jaxinterp.models.attention import Attention, KVCache, Past, Where
+from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.ffn import FFN
+from jaxinterp.models.layers import Norm, row
+
+
+class Block(nn.Module):
+    """Attention over past and new positions, then the FFN whose neurons an edit acts on, and the norms around both."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        # A norm that the architecture does not have is never called, and has no parameters.
+        self.norm_attn, self.norm_mlp = Norm(self.config), Norm(self.config)
+        self.norm_attn_out, self.norm_mlp_out = Norm(self.config), Norm(self.config)
+        self.attention, self.ffn = Attention(self.config), FFN(self.config)
+        # Parameters of both stand in the layer itself.
+        nn.share_scope(self, self.attention)
+        nn.share_scope(self, self.ffn)
+
+    def __call__(
+        self,
+        resid_pre_BSD: Float[Array, "B S D"],
+        edit: Edit | None,
+        where: Where,
+        capture: Sequence[str] = (),
+        past: Past | None = None,
+    ) -> tuple[Float[Array, "B S D"], tuple[KVCache, dict[str, Array]]]:
+        """Runs the layer on new positions.
+
+        Args:
+          resid_pre_BSD: residual stream.
+          edit: what is done to the neurons, arrays [B, F]; None is nothing.
+          where: the layer's constants and the new positions.
+          capture: names out of `jaxinterp.models.transformer.ACTIVATIONS`.
+          past: cached keys and values that the new positions may attend to as well.
+        Returns:
+          The residual stream after the layer, the new positions' keys and values, and what was captured.
+        """
+        q, new = self._qkv(resid_pre_BSD, where)
+        parts = [self._part(new, where, where)]
+        if past is not None:
+            position_1T = jnp.arange(past.visible_BT.shape[1])[None]
+            visible = self.attention.visible(where, position_1T, None) & past.visible_BT[:, None, :]
+            parts.insert(0, (past.cache, visible))
+        if self.config.attention_kernel == "cudnn" and past is None and "attn_pattern" not in capture:
+            attn_out, attn_pattern = self.attention.fused(q, new, where.valid_BS), None
+        else:
+            attn_out, attn_pattern = self.attention(q, parts)
+        resid_post, found = self._after_attention(resid_pre_BSD, attn_out, edit, where)
+        found |= {"attn_q": q, "attn_pattern": attn_pattern}
+        return resid_post, (new, {name: found[name] for name in capture})
+
+    def after_change(
+        self,
+        resid_pre_BSD: Float[Array, "B S D"],
+        edit: Edit | None,
+        where: Where,
+        base: tuple[Float[Array, "B S H K"], KVCache],
+    ) -> Float[Array, "B S D"]:
+        """The layer of a bidirectional model whose input differs from an untouched run's at one position per sequence.
+
+        Only that position's queries, keys and values are computed; the others are `base`, the untouched run's. The
+        result is that of `__call__`, whose arguments these are; `where.edited_BS` is the one position.
+        """
+        at = where.edited_BS.argmax(-1)
+        here = self._qkv(row(resid_pre_BSD, at), where.at(at))
+        changed = where.edited_BS[..., None, None]
+        q, kv = jax.tree.map(lambda one, rest: jnp.where(changed, one, rest), here, base)
+        attn_out, _ = self.attention(q, [self._part(kv, where, where)])
+        return self._after_attention(resid_pre_BSD, attn_out, edit, where)[0]
+
+    def at_query(self, resid_pre_BSD: Float[Array, "B S D"], edit: Edit | None, where: Where) -> Float[Array, "B 1 D"]:
+        """The last layer of a bidirectional model, at the one position that is read: the others need keys and values.
+
+        The result is that of `__call__`, whose arguments these are, at the position of `where.edited_BS`.
+        """
+        at = where.edited_BS.argmax(-1)
+        here, query = row(resid_pre_BSD, at), where.at(at)
+        q, _ = self._qkv(here, query)
+        _, kv = self._qkv(resid_pre_BSD, where)
+        attn_out, _ = self.attention(q, [self._part(kv, query, where)])
+        return self._after_attention(here, attn_out, edit, query)[0]
+
+    def ffn_output(self, mlp_post: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
+        """The FFN's output: linear in the neurons (with a bias)."""
+        return self.ffn.output(mlp_post)
+
+    def _qkv(self, resid_pre_BSD: Array, where: Where) -> tuple[Float[Array, "B S H K"], KVCache]:
+        """Queries, keys and values from the residual stream."""
+        x, attn_normed = resid_pre_BSD, where.constants.attn_normed
+        if self.config.norms_inputs:
+            x = self.norm_attn(x)
+        if attn_normed is not None:
+            x = jnp.where(attn_normed, x, resid_pre_BSD)
+        return self.attention.qkv(x, where)
+
+    def _part(self, kv: KVCache, queries: Where, keys: Where) -> tuple[KVCache, Array]:
+        """Keys and values of new positions, with what the queries may see of them."""
+        return kv, self.attention.visible(queries, keys.position_BS, keys.valid_BS)
+
+    def _after_attention(
+        self, resid_pre_BSD: Array, attn_out_BSD: Array, edit: Edit | None, where: Where
+    ) -> tuple[Float[Array, "B S D"], dict[str, Array]]:
+        """The residual stream after the layer, and what can be captured on the way."""
+        config = self.config
+        attn_out = self.norm_attn_out(attn_out_BSD) if config.norms_outputs else attn_out_BSD
+        resid_mid = resid_pre_BSD + attn_out
+        if config.norm_placement == "post":
+            resid_mid = self.norm_attn(resid_mid)
+        read = resid_pre_BSD if config.parallel else resid_mid
+        if config.norms_inputs:
+            read = self.norm_mlp(read)
+        mlp_pre, mlp_post, mlp_out = self.ffn(read, edit, where.edited_BS)
+        resid_post = resid_mid + (self.norm_mlp_out(mlp_out) if config.norms_outputs else mlp_out)
+        if config.norm_placement == "post":
+            resid_post = self.norm_mlp(resid_post)
+        return resid_post, {
+            "resid_pre": resid_pre_BSD,
+            "attn_out": attn_out,
+            "resid_mid": resid_mid,
+            "mlp_pre": mlp_pre,
+            "mlp_post": mlp_post,
+            "mlp_out": mlp_out,
+            "resid_post": resid_post,
+        }

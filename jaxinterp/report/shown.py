@@ -1,0 +1,49 @@
+"""Values that show themselves: as tables in a notebook, in a terminal, and where they are printed."""
+
+import abc
+import html
+import io
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Part = str | Table  # a line of plain text, or a table
+
+
+class Shown(abc.ABC):
+    """A value with a text form of lines and tables, from which all its displays are made."""
+
+    @abc.abstractmethod
+    def parts(self) -> Sequence[Part]:
+        """The lines and tables that show the value."""
+
+    def __rich_console__(self, *_: object) -> Iterable[Text | Table]:
+        for part in self.parts():
+            yield Text(part) if isinstance(part, str) else part
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        Console(file=text, width=160, color_system=None).print(self)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f"<div>{html.escape(part)}</div>" if isinstance(part, str) else _table(part) for part in self.parts()
+        )
+
+
+def _table(table: Table) -> str:
+    def row(tag: str, cells: Iterable[object]) -> str:
+        return "<tr>" + "".join(f"<{tag} style='text-align: left'>{_cell(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    head = row("th", (column.header for column in table.columns))
+    body = "".join(row("td", cells) for cells in zip(*(column.cells for column in table.columns), strict=True))
+    title = f"<caption style='text-align: left'>{_cell(table.title)}</caption>" if table.title else ""
+    return f"<table>{title}<thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _cell(cell: object) -> str:
+    """The text of a cell, in which rich may have put its own markup."""
+    return html.escape(Text.from_markup(cell).plain if isinstance(cell, str) else str(cell))

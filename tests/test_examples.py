@@ -1,0 +1,32 @@
+"""Every example runs from start to end, at the size that `--fast` gives it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SECONDS = 900  # an example that hangs fails
+
+
+def run(script: Path, folder: Path) -> subprocess.CompletedProcess:
+    """A script with `--fast`, run in a folder beside the reference models."""
+    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, str(script), "--fast"]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS)
+
+
+@pytest.mark.skipif(not (ROOT / "examples").exists(), reason="this checkout has no examples")
+def test_there_are_examples():
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_an_example_runs(script, tmp_path):
+    ran = run(script, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip(), "an example says what it found"
