@@ -4,16 +4,17 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console, ConsoleRenderable
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 Report = Callable[[int, str], None]  # (units done so far, a few words)
 SECONDS_BETWEEN_LINES = 10.0
 WIDTH = 240  # columns at most of a table that goes to a file or a pipe
 
 
-def print_table(table: ConsoleRenderable) -> None:
-    """Prints a table, or a value that shows itself as one, to a terminal or, wide enough for its numbers, to a file."""
+def print_table(table: Table) -> None:
+    """Prints a table; where there is no terminal, as in a log file, wide enough that its numbers are not wrapped."""
     Console(width=None if Console().is_terminal else WIDTH).print(table)
 
 

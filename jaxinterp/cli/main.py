@@ -47,16 +47,20 @@ class Measure:
 
     def __call__(self) -> None:
         """Runs the command."""
+        from jaxinterp.api.measured import measure
         from jaxinterp.base.files import writable_folder, write_json
-        from jaxinterp.studies.suppressability.measurement import measured_model
+        from jaxinterp.models.loading.bundle import load_model
+        from jaxinterp.report.shown import print_parts
 
         if self.json is not None:
             writable_folder(self.json.parent)
             if self.json.is_dir():
                 raise UserError(f"cannot write to {self.json}: it is a folder; give the name of a file")
-        results = measured_model(self.model, self.facts, self.config)
+        name = self.model.rstrip("/").rsplit("/", 1)[-1]
+        measured = measure(load_model(self.model), self.facts, self.config, name=name)
+        print_parts(measured.parts())
         if self.json is not None:
-            write_json(self.json, results)
+            write_json(self.json, measured.to_json())
             print(f"numbers: {self.json}")
 
 
@@ -79,8 +83,8 @@ class Attribute:
     def __call__(self) -> None:
         """Runs the command."""
         from jaxinterp.api.attribute import attribute
-        from jaxinterp.base.progress import print_table
         from jaxinterp.models.loading.bundle import load_model
+        from jaxinterp.report.shown import print_parts
 
         attributed = attribute(
             load_model(self.model),
@@ -95,7 +99,7 @@ class Attribute:
         if self.json:
             print(json.dumps(attributed.to_json(), indent=1, ensure_ascii=False))
         else:
-            print_table(attributed)
+            print_parts(attributed.parts())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,7 @@ class PublishedFigure(NamedTuple):
     inside: bool | None  # whether this run's value lies in the published range; None if it was not measured
 
 
-def model_results(measurement: Measurement, model: LanguageModel, relations: list[str]) -> dict:
+def model_results(measurement: Measurement, model: LanguageModel | None, relations: list[str]) -> dict:
     """The entry of one model in results.json.
 
     {"cross_entropy", "recall", "sets": {set: {metric: E}}, "by_relation": {set: {relation: {metric: E}}},
@@ -138,10 +138,11 @@ def published_figures(results: Mapping) -> list[PublishedFigure]:
     return figures
 
 
-def most_used_neurons(measurement: Measurement, model: LanguageModel, relations: list[str]) -> list[dict]:
+def most_used_neurons(measurement: Measurement, model: LanguageModel | None, relations: list[str]) -> list[dict]:
     """The neurons selected most often in the objective's set, with the relations they serve and what they promote.
 
-    "share" is of all selections, which are counted by answer: "selections".
+    "share" is of all selections, which are counted by answer: "selections". Without a language model they promote
+    nothing.
     """
     total = measurement.selected.sum(0)
     order = np.argsort(-total, axis=None, kind="stable")[:MOST_USED]
@@ -161,7 +162,7 @@ def most_used_neurons(measurement: Measurement, model: LanguageModel, relations:
                     for index in np.argsort(-by_relation, kind="stable")
                     if by_relation[index]
                 },
-                "promotes": promoted_tokens(model, int(layer), int(neuron)),
+                "promotes": [] if model is None else promoted_tokens(model, int(layer), int(neuron)),
             }
         )
     return neurons

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxinterp.base.progress import print_table
+
 Part = str | Table  # a line of plain text, or a table
 
 
@@ -32,6 +34,12 @@ class Shown(abc.ABC):
         return "".join(
             f"<div>{html.escape(part)}</div>" if isinstance(part, str) else _table(part) for part in self.parts()
         )
+
+
+def print_parts(parts: Iterable[Part]) -> None:
+    """Prints lines as they are, and tables wide enough."""
+    for part in parts:
+        print_table(part) if isinstance(part, Table) else print(part)
 
 
 def _table(table: Table) -> str:

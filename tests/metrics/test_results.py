@@ -18,7 +18,8 @@ from jaxinterp.metrics.results import (
     other_queries_in_words,
     plain,
 )
-from jaxinterp.studies.suppressability.compare import print_models
+from jaxinterp.report.printed import models_shown
+from jaxinterp.report.shown import print_parts
 from jaxinterp.studies.suppressability.published import published
 
 RELATION = [*"aaaaaabbbbbbccz"]
@@ -92,7 +93,7 @@ def test_selective_is_the_s_and_the_c_beside_it(seed):
 
 
 def test_what_is_missing_is_told(capsys):
-    print_models(as_results(measured()))
+    print_parts(models_shown(as_results(measured())))
     out = " ".join(capsys.readouterr().out.split())
     assert "facts: 1 relation left out: c (P = 0)" in out
     assert "facts: S is over 13 facts, C_relation over 12" in out
@@ -105,7 +106,7 @@ def test_what_is_missing_is_told(capsys):
     )
     assert plain(one["recall"].overall)["low"] is None
     model = {"recall": plain(one["recall"].overall), "sets": {"facts": {k: plain(v.overall) for k, v in one.items()}}}
-    print_models({"models": {"mine": model}})
+    print_parts(models_shown({"models": {"mine": model}}))
     out = capsys.readouterr().out
     assert "50.0 [–]" in out and "[–]: no interval, because there is one fact alone" in out
 

@@ -15,7 +15,8 @@ from jaxinterp.metrics.results import missing_controls, published_figures
 from jaxinterp.report.comparison import leakage, write_report
 from jaxinterp.report.labels import METRICS, Label
 from jaxinterp.report.page import TEMPLATES, duration, number
-from jaxinterp.studies.suppressability.compare import print_models, print_published
+from jaxinterp.report.printed import models_shown, published_shown
+from jaxinterp.report.shown import print_parts
 from jaxinterp.studies.suppressability.seeds import print_spread, seed_spread
 from jaxinterp.training.ensemble_config import Member
 
@@ -208,17 +209,17 @@ def test_this_run_stands_beside_the_published_range(tmp_path, capsys):
     # The headline stands first; the rest, of which one was measured and lies outside, can be opened.
     assert page.text.count("Hub share") + page.text.count("Share of the busiest neurons") == 1
     assert f"{100 * (s - 0.01):.1f}% [{100 * (s - 0.03):.1f}, {100 * (s + 0.001):.1f}] yes" in page.text
-    print_published(results)
+    print_parts(published_shown(results))
     printed = capsys.readouterr().out
     assert "7 of 8 figures of this run lie inside the published range" in printed and "busiest" not in printed
     assert printed.count("not measured") == 2 and printed.count(" no ") == 1
-    print_published(fabricated.results())
+    print_parts(published_shown(fabricated.results()))
     assert capsys.readouterr().out == ""
 
 
 def test_the_printed_table_has_every_kind_of_control(capsys):
     results = fabricated.without(fabricated.results(), "unseen_relations", "subject")
-    print_models(results)
+    print_parts(models_shown(results))
     printed = capsys.readouterr().out
     lines = [line for line in printed.splitlines() if "│" in line]
     labels = [line.split("│")[2].strip() for line in lines]
@@ -234,12 +235,12 @@ def test_the_printed_table_has_every_kind_of_control(capsys):
     # A kind that no set has is a row of dashes; without controls there is none.
     for set_name in fabricated.SETS:
         fabricated.without(results, set_name, "other")
-    print_models(results)
+    print_parts(models_shown(results))
     row = next(line for line in capsys.readouterr().out.splitlines() if "│ C_other" in line)
     assert [cell.strip() for cell in row.split("│")[3:7]] == ["–"] * 4
     for model in results["models"].values():
         model["sets"] = {name: {"suppressability": fabricated.estimate(0.5, 0.1, 3)} for name in model["sets"]}
-    print_models(results)
+    print_parts(models_shown(results))
     assert "C_relation" not in capsys.readouterr().out
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from knowing import knowing, table
 
+from jaxinterp.api.measured import measure
 from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.models.loading.bundle import load_model, save_model
@@ -15,7 +16,6 @@ from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.suppressability import finetuning
 from jaxinterp.studies.suppressability.finetuning import finetuning_study
-from jaxinterp.studies.suppressability.measurement import measured_model
 from jaxinterp.training import finetune as loop
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import OptimiserConfig
@@ -226,7 +226,7 @@ def test_the_whole_study(inputs, tmp_path, monkeypatch, capsys):
     assert tuned.config == model.config
     assert np.abs(tuned.params["layers"]["w_out"] - model.params["layers"]["w_out"]).max() > 1e-4
     with pytest.raises(UserError, match="is a pretrained model: say with --facts what to measure it on"):
-        measured_model(str(out / "model"), None, MEASURE)
+        measure(tuned, config=MEASURE)
     # Started once more, nothing is measured or trained again, and another run is refused.
     monkeypatch.setattr(finetuning, "measure_sets", None)
     again = finetuning_study(str(folder / "model"), config, MEASURE, out)

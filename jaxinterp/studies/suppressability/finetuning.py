@@ -16,7 +16,8 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.report.charts import save_chart, training_curves
 from jaxinterp.report.drop_bars import overview, relation_bars
-from jaxinterp.studies.suppressability.compare import print_models
+from jaxinterp.report.printed import models_shown
+from jaxinterp.report.shown import print_parts
 from jaxinterp.training.finetune import finetune, perplexity
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.finetune_data import FinetuneData, finetune_data
@@ -59,7 +60,7 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     _measured("fine-tuned", tuned, data, text, config, measure, out, results)
     write_json(out / "results.json", results)
     _write_charts(results, out)
-    print_models(results)
+    print_parts(models_shown(results))
     before, after = results["perplexity"].values()
     print(f"perplexity on held-out text: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})")
     return results

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from jaxinterp.api.measured import measured_results
 from jaxinterp.base.files import writable_folder, write_json
-from jaxinterp.base.progress import print_table
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.results import is_known, missing_sentence
-from jaxinterp.studies.suppressability.compare import measured_results, print_remarks, shown_figures
+from jaxinterp.report.printed import remarks_shown, shown_figures
+from jaxinterp.report.shown import print_parts
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.ensemble import train_ensemble
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
@@ -100,10 +101,8 @@ def print_spread(results: Mapping) -> None:
             n = max((value["n"] for value in found if value), default=0)
             table.add_row(setting if metric == next(iter(shown)) else "", label, str(n), *map(_percent, found))
         table.add_section()
-    print_table(table)
-    if missing := missing_sentence(results):
-        print(missing)
-    print_remarks(results)
+    missing = missing_sentence(results)
+    print_parts([table, *([missing] if missing else []), *remarks_shown(results)])
     for name, reason in results["failed"].items():
         print(f"{name} failed and is in no figure: {reason}")
 

@@ -1,0 +1,169 @@
+"""`import jaxinterp as ji`: every name opens, the import needs no JAX, and values are what the command line prints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from knowing import knowing, table
+from tiny import tiny_config, tiny_params
+
+import jaxinterp as ji
+from jaxinterp.attribution.edits import Edit
+from jaxinterp.base.errors import UserError
+from jaxinterp.cli.main import main
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.loading.bundle import save_model
+from jaxinterp.models.model import Model
+from jaxinterp.models.tokenizer_training import train_tokenizer
+from jaxinterp.models.transformer import forward
+
+ROOT = Path(__file__).parent.parent
+L, F, N_CTX = 2, 8, 8
+WORDS = "a b c d e f"
+
+
+@pytest.fixture(scope="module")
+def model():
+    tokenizer = train_tokenizer([WORDS])
+    config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=N_CTX)
+    return LanguageModel(Model(config, tiny_params(config, 3)), tokenizer, {})
+
+
+def test_the_import_needs_no_jax():
+    code = "import sys, jaxinterp; assert set(jaxinterp.__all__) <= set(dir(jaxinterp)); print('jax' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout == "False\n"
+
+
+def test_every_name_opens_and_is_documented():
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md")))
+    assert list(ji.__all__) == sorted(ji._MODULE_OF) and len(set(ji.__all__)) == len(ji.__all__)
+    for name in ji.__all__:
+        assert getattr(ji, name).__name__ == name
+        assert getattr(ji, name).__doc__.strip()
+        assert f"ji.{name}" in pages, name
+    with pytest.raises(AttributeError, match="has no attribute 'attribution_of'"):
+        ji.attribution_of  # noqa: B018
+
+
+def slow_next(model, tokens, edit):
+    """Logits after the last of the tokens, on a sequence of just these."""
+    last = jnp.array([len(tokens) - 1])
+    return np.asarray(forward(model.model, jnp.array([tokens]), edit=edit, query_B=last).logits_BTV)[0, -1]
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_text_is_generated_token_by_token(model, edited):
+    edit = Edit(jnp.full((L, 1, F), 0.3), jnp.full((L, 1, F), -0.5)) if edited else None
+    tokens = [*model.tokenizer.prefix, *model.tokenizer.encode("a b")]
+    expected = []
+    while (
+        len(tokens) < N_CTX and (token := int(slow_next(model, tokens, edit).argmax())) not in model.tokenizer.special
+    ):
+        tokens.append(token)
+        expected.append(model.tokenizer.token(token))
+    assert ji.generate(model, "a b", edit=edit).split() == expected
+    assert ji.generate(model, "a b", 2, edit).split() == expected[:2]
+    assert ji.generate(model, "a b", 0) == ""
+
+
+def test_text_is_drawn_from_the_distribution(model):
+    tokens = [*model.tokenizer.prefix, *model.tokenizer.encode("a b")]
+    logits = slow_next(model, tokens, None).astype(float) / 0.7
+    p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    drawn = [ji.generate(model, "a b", 1, temperature=0.7, seed=seed) for seed in range(300)]
+    assert drawn[:5] == [ji.generate(model, "a b", 1, temperature=0.7, seed=seed) for seed in range(5)]
+    for token in set(range(len(p))) - model.tokenizer.special:
+        share = np.mean([text.strip() == model.tokenizer.token(token) for text in drawn])
+        assert abs(share - p[token]) < 5 * np.sqrt(p[token] * (1 - p[token]) / 300) + 1e-3
+
+
+def test_what_cannot_be_generated(model):
+    with pytest.raises(UserError, match=r"have shape \[2, 2, 8\]; give one row: \[2, 1, 8\]"):
+        ji.generate(model, "a b", edit=ji.suppress(jnp.zeros((L, 2, F))))
+    with pytest.raises(UserError, match="does not know 'z'"):
+        ji.generate(model, "a z")
+    with pytest.raises(UserError, match="the prompt has 8 tokens; give 1 to 7"):
+        ji.generate(model, "a b c d e f a")
+    with pytest.raises(UserError, match="at least 0, got -1"):
+        ji.generate(model, "a b", -1)
+    with pytest.raises(UserError, match="spells out '<bos>'"):
+        ji.generate(model, "a <bos>")
+
+
+def test_a_run_has_what_single_texts_give(model):
+    found = ji.run(model, ["a b c", "d"], capture=("mlp_post", "resid_post"))
+    assert found.tokens == (("<bos>", "a", "b", "c"), ("<bos>", "d")) and found.length_B.tolist() == [4, 2]
+    assert "mlp_post [2, 2, 4, 8]" in repr(found) and "\n" not in repr(found)
+    for row, text in enumerate(("a b c", "d")):
+        n, alone = found.length_B[row], ji.run(model, text, capture=("mlp_post",))
+        np.testing.assert_allclose(found.logits_BTV[row, :n], alone.logits_BTV[0], atol=1e-5)
+        np.testing.assert_allclose(
+            found.activations["mlp_post"][:, row, :n], alone.activations["mlp_post"][:, 0], atol=1e-5
+        )
+    with pytest.raises(UserError, match="unknown activation 'neurons'"):
+        ji.run(model, "a", capture=("neurons",))
+    with pytest.raises(UserError, match="at least one"):
+        ji.run(model, [])
+
+
+def run_command(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 0, err
+    return out
+
+
+def test_json_is_that_of_the_command_line(capsys, tmp_path):
+    pretrained, facts = knowing()
+    save_model(tmp_path / "known", pretrained)
+    (tmp_path / "facts.csv").write_text(table(facts))
+    place, facts = str(tmp_path / "known"), str(tmp_path / "facts.csv")
+    opened = ji.load_model(place)
+    assert "\n" not in repr(opened)
+    before, answer, _ = ji.load_facts(facts).answer_last().text(0, 0)
+    words = ["--prompt", before, "--answer", answer]
+    out = run_command(["attribute", "--model", place, *words, "--k", "2", "--json"], capsys)
+    assert json.loads(out) == ji.attribute(opened, before, answer, k=2).to_json()
+    small = ["--k", "2", "--points", "1", "--queries", "8", "--ability-queries", "8", "--ablation-queries", "0"]
+    small += ["--replicates", "10", "--rows", "4"]
+    command = ["measure", "--model", place, "--facts", facts, *small, "--json", str(tmp_path / "m.json")]
+    out = run_command(command, capsys)
+    config = MeasureConfig(k=2, points=1, queries=8, ability_queries=8, ablation_queries=0, replicates=10, rows=4)
+    measured = ji.measure(opened, facts, config, name="known")
+    written, plain = json.loads((tmp_path / "m.json").read_text()), measured.to_json()
+    assert written["provenance"].pop("date") and plain["provenance"].pop("date")
+    assert written == plain
+    lines = str(measured).splitlines()
+    assert lines[0].startswith("left out: ") and all(line in out.splitlines() for line in lines if "│" in line)
+    assert measured["suppressability"].keys() == measured.measurement.sets.keys()
+    assert measured["suppressability"]["facts"].value == measured.to_json()["sets"]["facts"]["suppressability"]["value"]
+    assert "\n" not in repr(measured) and measured.table.columns and measured.chart().to_dict()
+    with pytest.raises(UserError, match="unknown measured metric 'gini'"):
+        measured["gini"]
+
+
+def test_examples_are_measured_without_a_language_model():
+    weight_LNF = np.random.default_rng(0).uniform(size=(L, 6, F)).astype(np.float32)
+
+    def read(number_R):
+        weight_LRF = jnp.asarray(weight_LNF[:, np.asarray(number_R)])
+        share = lambda gates, weight: (weight * gates).sum((0, 2)) / weight.sum((0, 2))  # noqa: E731
+        return ji.FunctionReadout(share, shape=weight_LRF.shape, inputs=(weight_LRF,))
+
+    examples = ji.ReadoutExamples(read, (L, F), np.arange(6) % 2)
+    measured = ji.measure(examples, k=2, points=2, ablation_queries=0, rows=6, replicates=10, name="<toy>")
+    lost = np.sort(weight_LNF.transpose(1, 0, 2).reshape(6, -1), 1)[:, -2:].sum(1) / weight_LNF.sum((0, 2))
+    assert measured["suppressability"]["examples"].value == pytest.approx(lost.mean(), rel=1e-5)
+    assert "&lt;toy&gt;" in measured._repr_html_() and "<toy>" not in measured._repr_html_()
+    assert "<toy>" in str(measured) and json.dumps(measured.to_json())
+    with pytest.raises(UserError, match="facts are for language models"):
+        ji.measure(examples, "world")
+    with pytest.raises(UserError, match="relations names 1 relations, but the examples have 2"):
+        ji.measure(ji.ReadoutExamples(read, (L, F), np.arange(6), relation_N=np.arange(6) % 2), relations=("one",))
