@@ -28,7 +28,11 @@ STEPS, ADAM = 10, optax.adam(1e-3)  # of relearning
 TEXTS = 64  # a step
 
 
-@column_group("other_neurons", gives=("restored",), cost="passes", like={"restored": (0.06, 0.27)})
+@column_group(
+    "other_neurons",
+    gives={"restored": (0.06, 0.27)},
+    cost="passes",
+)
 def _other_neurons(measured: Measured) -> dict[str, Array]:
     """P with an answer's neurons off and the k that then matter most, by gradient × activation, doubled."""
     mask, readout = measured.mask_LRF, measured.readout
@@ -40,10 +44,9 @@ def _other_neurons(measured: Measured) -> dict[str, Array]:
 
 @set_group(
     "paraphrase",
-    gives=("paraphrase_suppressed",),
+    gives={"paraphrase_suppressed": (0.06, 0.27)},
     cost="attributions",
     text=True,
-    like={"paraphrase_suppressed": (0.06, 0.27)},
 )
 def _paraphrase(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """P of an answer after its prompt with the neurons off that another prompt of the same fact chose; NaN where the
@@ -101,10 +104,9 @@ def _suppressed(readout: Readout, mask_LRF: Array, answers: Answers) -> Float[Ar
 
 @set_group(
     "relearning",
-    gives=("erased", "relearned"),
+    gives={"erased": (0.06, 0.03), "relearned": (0.072, 0.27)},
     cost="training",
     text=True,
-    like={"erased": (0.06, 0.03), "relearned": (0.072, 0.27)},
 )
 def _relearning(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """P with the knowledge neurons of all the set's answers taken out for good, before and after `STEPS` steps of Adam
