@@ -38,7 +38,7 @@ class Ours:
 
         from jaxinterp.models.readout import Rows
 
-        self.config, self.params, self.n = config, params, len(queries)
+        self.model, self.n = Model(config, params), len(queries)
         sequence, position, target = (
             jnp.asarray(column, jnp.int32)
             for column in (range(self.n), [q.position for q in queries], [q.target for q in queries])
@@ -46,24 +46,24 @@ class Ours:
         self.tokens, self.rows = jnp.stack([jnp.asarray(q.tokens) for q in queries]), Rows(sequence, position, target)
 
     def scores(self, rule: Quadrature) -> Callable:
-        """A function of (params, tokens, rows) that returns scores [L, R, F]; made anew at every call."""
+        """A function of (model, tokens, rows) that returns scores [L, R, F]; made anew at every call."""
         from jaxinterp.attribution.integrated_gradients import integrated_gradients
         from jaxinterp.models.readout import lm_readout
 
-        def attributed(params: dict, tokens: Any, rows: Any) -> Any:
-            _, readout = lm_readout(Model(self.config, params), tokens, rows)
+        def attributed(model: Any, tokens: Any, rows: Any) -> Any:
+            _, readout = lm_readout(model, tokens, rows)
             return integrated_gradients(readout, rule, path="per_layer").scores_LRF
 
         return attributed
 
     def arm(self, make: Callable[[], Callable], *, count: bool = True) -> tuple[Arm, np.ndarray]:
-        """The arm of a function of (params, tokens, rows), and what it returns.
+        """The arm of a function of (model, tokens, rows), and what it returns.
 
         Args:
           make: makes the function anew, because its FLOPs are counted in a trace of its own.
           count: its FLOPs, which takes as long as tracing every layer of every group of branches does.
         """
-        arguments = (self.params, self.tokens, self.rows)
+        arguments = (self.model, self.tokens, self.rows)
         program, seconds = compiled(make(), *arguments)
         flops = unrolled_flops(make(), *arguments) if count else None
         arm = Arm(

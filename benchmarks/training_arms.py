@@ -21,29 +21,27 @@ def batch(vocabulary: int, n: int, length: int) -> Any:
 
     The controls, one of each kind, are its neighbours.
     """
+    import jax
     import jax.numpy as jnp
 
+    from jaxinterp.attribution.answers import Answers
     from jaxinterp.facts.batches import QueryBatch
+    from jaxinterp.models.readout import Rows
 
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, vocabulary, (n, length), dtype=np.int32)
     position, rows = rng.integers(length // 2, length - 1, n, dtype=np.int32), np.arange(n, dtype=np.int32)
     weight = np.broadcast_to(np.arange(length) > 0, tokens.shape).astype(np.float32)
     ones = np.ones(n, np.float32)
+    control_XR = np.stack([np.roll(rows, 1 + kind) for kind in range(len(CONTROL_KINDS))])
     arrays = {
         "tokens_BT": tokens,
         "length_B": rows * 0 + length,
         "token_weight_BT": weight,
-        "sequence_R": rows,
-        "position_R": position,
-        "target_R": tokens[rows, position + 1],
-        "answer_R": rows,
-        "weight_R": ones,
-        "control_XR": np.stack([np.roll(rows, 1 + kind) for kind in range(len(CONTROL_KINDS))]),
-        "answer_weight_N": ones,
-        "control_weight_XN": np.ones((len(CONTROL_KINDS), n), np.float32),
+        "rows": Rows(rows, position, tokens[rows, position + 1]),
+        "answers": Answers(rows, ones, control_XR, ones, np.ones((len(CONTROL_KINDS), n), np.float32)),
     }
-    return QueryBatch(**{name: jnp.asarray(x) for name, x in arrays.items()})
+    return jax.tree.map(jnp.asarray, QueryBatch(**arrays))
 
 
 class OurTraining:
@@ -53,8 +51,8 @@ class OurTraining:
         import jax
         import jax.numpy as jnp
 
-        from jaxinterp.training.state import initial_state
-        from jaxinterp.training.step import step_key, train_step
+        from jaxinterp.training.state import initial_state, step_key
+        from jaxinterp.training.step import train_step
 
         self.state, self.data, self.number, self.values = initial_state(model, OPTIMISER, STEPS, 0), data, 0, {}
         arguments = (self.state, data, jnp.int32(0))

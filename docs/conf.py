@@ -73,6 +73,12 @@ def _escaped(line: str) -> str:
     return "".join(text for pair in zip(plain, [*code, ""], strict=True) for text in pair)
 
 
+def _without_fields(app: object, what: str, name: str, thing: object, skip: bool, options: object) -> bool | None:
+    """Fields of named tuples stand in the signature already; True leaves a member out."""
+    return True if type(thing).__name__ == "_tuplegetter" else None
+
+
 def setup(app: object) -> None:
     """Reads docstrings before napoleon does."""
+    app.connect("autodoc-skip-member", _without_fields)
     app.connect("autodoc-process-docstring", _plain_text, priority=100)

@@ -37,7 +37,7 @@ class Where(NamedTuple):
     valid_BS: Bool[Array, "B S"] | None = None  # what may be attended to, before causality; None is everything
 
     def at(self, at_B: Int[Array, " B"]) -> "Where":
-        """One position of every sequence alone, which an edit acts on and everything may attend to."""
+        """One position of every sequence alone; an edit acts on it."""
         return Where(self.constants, row(self.position_BS, at_B))
 
 

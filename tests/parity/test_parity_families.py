@@ -88,7 +88,7 @@ def ours(folder, config, dtype):
 
 def compare_logits(config, params, expected, dtype):
     tokens, length = jnp.asarray(published.tokens(config.d_vocab)), jnp.array(published.LENGTHS)
-    found = jax.jit(functools.partial(forward, config))(params, tokens, length_B=length).logits_BTV
+    found = jax.jit(forward)(Model(config, params), tokens, length_B=length).logits_BTV
     for row, length, row_expected in zip(np.asarray(found), published.LENGTHS, expected, strict=True):
         np.testing.assert_allclose(row[:length], row_expected[:length], rtol=0, atol=TOLERANCE[dtype])
 

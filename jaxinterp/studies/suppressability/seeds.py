@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from jaxinterp.api.measured import measured_results
 from jaxinterp.base.files import writable_folder, write_json
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.worldfacts import describe
