@@ -245,10 +245,16 @@ def get_group(name: str) -> Group:
     return _GROUPS[name]
 
 
-def check_text(group: str, examples: Examples) -> None:
-    """Raises UserError if a group needs a language model's text and these examples have none."""
-    if get_group(group).text and not isinstance(examples, LanguageExamples):
-        raise UserError(f"the columns {group!r} need a language model's text, which these examples do not have")
+def check_text(group: str, examples: Examples, metrics: Iterable[str] = ()) -> None:
+    """Raises UserError if a group needs a language model's text and these examples have none; it names one of the
+    metrics that need the group, if any is given.
+    """
+    found = _GROUPS[group]
+    if found.text and not isinstance(examples, LanguageExamples):
+        given = set(found.gives)
+        named = [name for name in metrics if any(given & {*METRICS[base].needs} for base in base_metrics(name))]
+        what = f"metric {named[0]!r} needs" if named else f"the columns {group!r} need"
+        raise UserError(f"{what} a language model's text, which these examples do not have")
 
 
 def group_names() -> tuple[str, ...]:

@@ -126,10 +126,12 @@ class ReadoutExamples(Examples):
     """Examples of any readout, an answer of one row each.
 
     For a classifier an example is an image: its answer is the class, its subject the image, and all images share one
-    relation, "which class is this?".
+    relation, "which class is this?". A number of a subject and an equal one of an answer are one thing, as France is in
+    "Paris is in France" and "the capital of France is Paris": what asks for a pair the other way round is no control.
     """
 
-    read: Callable[[Int[np.ndarray, " R"]], Readout]  # the readout of some examples, by number, a row for each
+    # The readout of some examples, by number, a row for each; None for examples that only give `answers`
+    read: Callable[[Int[np.ndarray, " R"]], Readout] | None
     shape: tuple[int, int]
     answer_N: Int[np.ndarray, " N"]
     relation_N: Int[np.ndarray, " N"] | None = None  # None: the same for all
@@ -143,8 +145,10 @@ class ReadoutExamples(Examples):
         for name, default in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
-            if len(getattr(self, name)) != n:
-                raise UserError(f"{name} has {len(getattr(self, name))} values for {n} answers; give one for each")
+        for name in (*defaults, "correct_N"):
+            given = getattr(self, name)
+            if given is not None and len(given) != n:
+                raise UserError(f"{name} has {len(given)} values for {n} answers; give one for each")
 
     @property
     def fact_N(self) -> Int[np.ndarray, " N"]:

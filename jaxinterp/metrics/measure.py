@@ -191,7 +191,7 @@ def _groups(config: MeasureConfig, examples: Examples) -> tuple[str, ...]:
     if not isinstance(examples, LanguageExamples) and config.metrics in ((), ("all",)):
         groups = tuple(name for name in groups if not get_group(name).text)
     for name in groups:
-        check_text(name, examples)
+        check_text(name, examples, wanted(config))
     return groups
 
 
