@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= checkpoints/quickstart
 
-.PHONY: help quickstart ablations test parity docs lint format lock clean
+.PHONY: help quickstart ablations check test parity docs lint types format lock clean
 
 help:
 	@echo "make quickstart  train and compare a plain and a suppressable model (minutes); OUT=folder"
 	@echo "make ablations   the same with one part of the objective changed at a time"
-	@echo "make test        lint and tests"
+	@echo "make check       lint, types and the tests that tell most, in two minutes: before every commit"
+	@echo "make test        lint, types and all tests"
 	@echo "make parity      compare every model family with PyTorch, live (installs torch)"
 	@echo "make docs        build the documentation as an offline site, in build/docs"
 	@echo "make format      format the code"
@@ -29,8 +30,17 @@ quickstart: .venv/installed
 ablations: .venv/installed
 	$(BIN)/python experiments/ablations.py
 
-test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# Tests of the one way that everything goes, one or more of every kind, that need little compiling.
+CORE := tests/test_tree.py tests/test_api.py tests/base tests/attribution tests/objectives tests/facts/test_encoding.py \
+	tests/metrics/test_measure.py tests/metrics/test_ranks.py tests/models/test_transformer.py tests/training/test_step.py
+# Compiled programs are kept in .pytest_cache/jax: the first run takes longer than those after it.
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal --durations=10
+
+check: lint types
+	$(PYTEST) $(CORE)
+
+test: lint types
+	$(PYTEST)
 
 # Not in the lock: torch's wheels differ from platform to platform, and nothing else needs it.
 .venv/parity: .venv/installed
@@ -57,6 +67,9 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: .venv/installed
+	$(BIN)/mypy
+
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -67,4 +80,4 @@ lock:
 		--no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache jaxinterp.egg-info build docs/api
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache jaxinterp.egg-info build docs/api

@@ -150,7 +150,7 @@ class _Path:
         left = sum(value for value, _ in by_size)
         if not left > most:
             return []
-        nodes = []
+        nodes: list[int] = []
         for value, (a, b) in by_size:
             # Half the tolerance stays for what is halved now. What cannot be halved would have the others halved in
             # vain.
@@ -204,7 +204,7 @@ def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]], at_
         # What fills up runs fewest layers.
         filled = np.array([queue + [(n_layers - 1, -1)] * (n * chunks - len(queue)) for queue in queues], np.int32)
         jobs_CNR3 = np.concatenate([filled, np.indices(filled.shape[:2])[0][..., None]], -1).transpose(1, 0, 2)
-        jobs = jobs_CNR3.reshape(chunks, n, n_rows, 3)
+        jobs: np.ndarray = jobs_CNR3.reshape(chunks, n, n_rows, 3)
         evaluate = lambda _, layer_NR, alpha_NR: _branches(readout, layer_NR, alpha_NR)  # noqa: E731
     else:
         queue = sorted((layer, node, row) for (layer, row), nodes in asked.items() for node in nodes)
@@ -218,7 +218,7 @@ def _evaluated(readout: Readout, asked: Mapping[tuple[int, int], list[int]], at_
         alpha = (np.maximum(node, 0) / ONE).astype(readout.untouched().dtype)
         p, along, slope = evaluate(row, layer, alpha)
         flat = (x.ravel() for x in (layer, row, node, np.asarray(p), np.asarray(along)))
-        found.append(_Chunk(*flat, slope.reshape(-1, slope.shape[-1])))
+        found.append(_Chunk._make([*flat, slope.reshape(-1, slope.shape[-1])]))
     return found
 
 
@@ -249,7 +249,7 @@ def _along(
 
 
 @jax.jit
-def _branches_of_rows(readout: Readout, row_J: Array, layer_J: Array, alpha_J: Array) -> tuple[Array, Array, Array]:
+def _branches_of_rows(readout: Readout, row_J: Array, layer_J: Array, alpha_J: Array) -> tuple[Array, ...]:
     return tuple(x[0] for x in _along(readout.branches().take(row_J), layer_J[None], alpha_J[None]))
 
 

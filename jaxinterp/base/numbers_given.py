@@ -4,11 +4,12 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Mapping
+from typing import Any
 
 from jaxinterp.base.errors import UserError
 
 
-def check_numbers(config: object, prefix: str = "") -> None:
+def check_numbers(config: Any, prefix: str = "") -> None:
     """Refuses a config dataclass that holds a number which is not finite, or −0, in a field or deeper.
 
     NaN passes every comparison that should refuse it (`nan <= 0` is false), JSON has none of these numbers, and −0 is 0
@@ -24,7 +25,7 @@ def check_numbers(config: object, prefix: str = "") -> None:
         _check(prefix + field.name, getattr(config, field.name))
 
 
-def check_number(name: str, value: numbers.Real) -> None:
+def check_number(name: str, value: numbers.Real | float) -> None:
     """The same of one number."""
     if isinstance(value, numbers.Integral):
         return  # however large: a float may not hold it

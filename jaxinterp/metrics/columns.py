@@ -137,6 +137,7 @@ class MeasuredSet:
 
 # What a column is like in a model whose facts sit in neurons of their own, and in one where nothing does.
 Like = Mapping[str, tuple[float, float]]
+Gives = tuple[str, ...] | Like
 Columns = Callable[[Measured], Mapping[str, Float[Array, " N"]]]
 ComparedColumns = Callable[[Compared], Mapping[str, Float[Array, " N"]]]
 SetColumns = Callable[[MeasuredSet], Mapping[str, Float[np.ndarray, " N"]]]
@@ -174,53 +175,48 @@ _GROUPS: Registry[Group] = Registry("group of columns", folder="jaxinterp.metric
 def column_group(
     name: str,
     *,
-    gives: tuple[str, ...],
+    gives: Gives,
     cost: Cost,
     text: bool = False,
     selectors: tuple[str, ...] = (),
-    like: Like | None = None,
 ) -> Callable[[Columns], Columns]:
     """Registers a group: a pure function of `Measured` that gives these columns, NaN where there is no value.
 
     Args:
       name: of the group.
-      gives: names of the columns.
+      gives: names of the columns; for `jaxinterp.metrics.check.check_metric` each with a value that it has in a good
+        model and one in a bad model.
       cost: base and ablations are measured if no metric is named; passes, attributions and training if one needs them.
       text: whether it needs a language model; other examples do without it.
       selectors: names of attribution methods whose scores it looks at.
-      like: for `jaxinterp.metrics.check.check_metric`, a value of each column in a good model and in a bad one.
     Raises:
       ValueError: if an argument cannot be, or the name or a column is taken.
     """
-    return _registered(name, gives, cost, like, "batch", text, selectors)
+    return _registered(name, gives, cost, "batch", text, selectors)
 
 
 def compared_group(
     name: str,
     *,
-    gives: tuple[str, ...],
+    gives: Gives,
     cost: Cost,
     text: bool = False,
     selectors: tuple[str, ...] = (),
     donors: bool = False,
-    like: Like | None = None,
 ) -> Callable[[ComparedColumns], ComparedColumns]:
     """The same for a function of `Compared`: once all answers' neurons are known, each is compared with others'."""
-    return _registered(name, gives, cost, like, "compared", text, selectors, donors)
+    return _registered(name, gives, cost, "compared", text, selectors, donors)
 
 
-def set_group(
-    name: str, *, gives: tuple[str, ...], cost: Cost, text: bool = False, like: Like | None = None
-) -> Callable[[SetColumns], SetColumns]:
+def set_group(name: str, *, gives: Gives, cost: Cost, text: bool = False) -> Callable[[SetColumns], SetColumns]:
     """The same for a function of `MeasuredSet`, which is not traced."""
-    return _registered(name, gives, cost, like, "set", text)
+    return _registered(name, gives, cost, "set", text)
 
 
 def _registered(
     name: str,
-    gives: tuple[str, ...],
+    gives: Gives,
     cost: Cost,
-    like: Like | None,
     looks: Looks,
     text: bool,
     selectors: tuple[str, ...] = (),
@@ -230,14 +226,14 @@ def _registered(
         raise ValueError(f"group {name!r}: gives must be a tuple of names, got {gives!r}")
     if cost not in COSTS:
         raise ValueError(f"group {name!r}: cost must be one of {', '.join(COSTS)}, got {cost!r}")
-    if other := set(like or {}) - set(gives):
-        raise ValueError(f"group {name!r}: like has {sorted(other)[0]!r}, which it does not give")
+
+    like = dict(gives) if isinstance(gives, Mapping) else {}
 
     def register(columns: Callable) -> Callable:
         for other in _GROUPS.registered.values():
             if taken := set(other.gives) & set(gives):
                 raise ValueError(f"column {sorted(taken)[0]!r} is given by {other.name!r} already")
-        group = Group(name, gives, cost, columns, looks, text, selectors, donors, dict(like or {}))
+        group = Group(name, tuple(gives), cost, columns, looks, text, selectors, donors, like)
         _GROUPS.add(name, group, columns.__module__)
         return columns
 

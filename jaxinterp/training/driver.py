@@ -28,7 +28,8 @@ SHOWN = {
     "control_drop": ("C", ".0%"),
 }
 
-State, Inputs = TypeVar("State"), TypeVar("Inputs")
+State = TypeVar("State")
+Inputs = TypeVar("Inputs")
 
 
 class NotFinite(UserError):

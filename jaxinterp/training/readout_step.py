@@ -89,8 +89,8 @@ def gradient_step(
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
     new = (optax.apply_updates(state.params, updates), opt_state, state.step + 1)
     finite = jnp.isfinite(total) & jnp.isfinite(norm) & (number == state.step)
-    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state[:3])
+    params, opt_state, done = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state[:3])
     metrics = {"loss": total, **metrics, **{f"{name}_weight": weight for name, weight in weights.items()}}
     if rate is not None:
         metrics["learning_rate"] = jnp.asarray(rate(state.step), total.dtype)
-    return TrainState(*kept, state.key), {**metrics, "gradient_norm": norm, "finite": finite}
+    return TrainState(params, opt_state, done, state.key), {**metrics, "gradient_norm": norm, "finite": finite}

@@ -21,7 +21,7 @@ sys.path.append(str(FOLDER))
 import harness
 from harness import Arm, Ratio, Runs, alternating
 
-PEERED = ("attribution_gpt2", "attribution_bert", "meta_step", "train_step")
+PEERED = ("attribution_peers", "meta_step", "train_step")
 SCRIPTS = (*PEERED, "startup", "one_program", "memory")
 PEERS = ("torch", "captum", "knowledge_neurons")
 
@@ -182,8 +182,8 @@ def test_missing_peers_are_told_in_one_line(name, run_script, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("attribution_gpt2", "--points", "15"), "points must be a multiple of 10, got 15"),
-        (("attribution_bert", "--padded", "8"), "padded must be at least tokens (12), got 8"),
+        (("attribution_peers", "--model", "gpt2", "--points", "15"), "points must be a multiple of 10, got 15"),
+        (("attribution_peers", "--padded", "8"), "padded must be at least tokens (12), got 8"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, message, run_script):

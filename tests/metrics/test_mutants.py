@@ -10,9 +10,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import loops
 import numpy as np
 import pytest
-import test_column_groups as loops
 from tiny import fast_readout, tiny_batch, tiny_config, tiny_params
 
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
@@ -20,20 +20,6 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.attribution.readout import GateBranches, TokenReadout
 from jaxinterp.metrics.columns import columns_of_groups, get_group
 
-found = loops.found  # the fixture
-TESTS = (
-    loops.test_answers_under_edits,
-    loops.test_random_neurons_are_those_of_the_answers_first_row,
-    loops.test_tokens_and_whole_answers,
-    loops.test_controls_of_every_kind,
-    loops.test_exact_ablation,
-    loops.test_mean_and_resampling_ablation,
-    loops.test_interchange_moves_both_facts_neurons,
-    loops.test_areas_delete_and_insert_in_the_order_of_the_scores,
-    loops.test_budgets,
-    loops.test_other_selectors,
-    loops.test_other_neurons_bring_back_what_they_can,
-)
 COLUMNS = tuple(column for names in loops.NAMES.values() for name in names for column in get_group(name).gives)
 OF_CONTROLS = tuple(column for column in COLUMNS if "control_" in column)
 OF_DONORS = ("resampled", "interchanged", *(column for column in COLUMNS if column.startswith("resampled_control")))
@@ -141,6 +127,12 @@ LAYERS = ("edits_a_layer_off", "neurons_a_layer_off")
 
 
 @pytest.fixture(scope="module")
+def found():
+    with loops.columns_and_loops() as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
 def mutants(found):
     """The columns of each broken copy, and which of the loops looks at which column."""
     columns, one = found
@@ -153,11 +145,11 @@ def mutants(found):
         values = {name: v for step, seen in zip(steps, copies, strict=True) for name, v in step(seen).items()}
         broken[mutation.__name__] = {name: np.asarray(v) for name, v in values.items()}
     looks: dict[str, list] = {}
-    for test in TESTS:
+    for check in loops.CHECKS:
         seen = Seen(columns)
-        test((seen, one))
+        check((seen, one))
         for column in seen.names:
-            looks.setdefault(column, []).append(test)
+            looks.setdefault(column, []).append(check)
     return broken, looks
 
 
@@ -186,8 +178,8 @@ def test_a_mutant_is_noticed(column, found, mutants):
         if not reached(broken[mutation], columns, column):
             continue  # see below
         with pytest.raises(AssertionError):
-            for test in looks[column]:
-                test(({**columns, column: broken[mutation][column]}, one))
+            for check in looks[column]:
+                check(({**columns, column: broken[mutation][column]}, one))
 
 
 @pytest.mark.parametrize("column", COLUMNS)

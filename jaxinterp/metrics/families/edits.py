@@ -47,15 +47,14 @@ class Neurons(NamedTuple):
 
 @set_group(
     "edits",
-    gives=COLUMNS,
-    cost="training",
-    text=True,
-    like={
+    gives={
         "edit_success": (0.98, 0.3),
         "edit_kept_relation": (0.95, 0.1),
         "edit_kept_subject": (0.95, 0.1),
         "edit_kept_other": (0.99, 0.4),
     },
+    cost="training",
+    text=True,
 )
 def _edits(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """For each of at most `EDITS` queries that are answered correctly: whether an edit of the fact's own neurons gives
@@ -211,51 +210,25 @@ def edit_success(mean: Mean) -> Values:
     return mean("edit_success")
 
 
-@metric(
-    "edit_kept_relation",
-    needs=("edit_kept_relation",),
-    title="Kept by edits, same relation",
-    unit="%",
-    range=(0.0, 1.0),
-    better="higher",
-    source="after Dai et al. 2021; Meng et al. 2022, specificity",
-)
-def edit_kept_relation(mean: Mean) -> Values:
-    """Share of known facts of the same relation and another subject that are still answered correctly after the value
-    rows of a fact's own knowledge neurons were changed until its prompt gives another answer of the relation. Low if
-    those neurons serve the relation and not the fact.
-    """
-    return mean("edit_kept_relation")
+def _register(kind: str, others: str, whose: str, low: str) -> None:
+    @metric(
+        f"edit_kept_{kind}",
+        needs=(f"edit_kept_{kind}",),
+        title=f"Kept by edits, {others}",
+        unit="%",
+        range=(0.0, 1.0),
+        better="higher",
+        source="after Dai et al. 2021; Meng et al. 2022, specificity",
+        words={"whose": whose, "low": low},
+    )
+    def _kept(mean: Mean) -> Values:
+        """Share of known facts of {whose} that are still answered correctly after the value rows of a fact's own
+        knowledge neurons were changed until its prompt gives another answer of the relation.{low}
+        """
+        return mean(f"edit_kept_{kind}")
 
 
-@metric(
-    "edit_kept_subject",
-    needs=("edit_kept_subject",),
-    title="Kept by edits, same subject",
-    unit="%",
-    range=(0.0, 1.0),
-    better="higher",
-    source="after Dai et al. 2021; Meng et al. 2022, specificity",
-)
-def edit_kept_subject(mean: Mean) -> Values:
-    """Share of known facts of the same subject and another relation that are still answered correctly after the value
-    rows of a fact's own knowledge neurons were changed until its prompt gives another answer of the relation. Low if
-    those neurons serve the subject and not the fact.
-    """
-    return mean("edit_kept_subject")
-
-
-@metric(
-    "edit_kept_other",
-    needs=("edit_kept_other",),
-    title="Kept by edits, others",
-    unit="%",
-    range=(0.0, 1.0),
-    better="higher",
-    source="after Dai et al. 2021; Meng et al. 2022, specificity",
-)
-def edit_kept_other(mean: Mean) -> Values:
-    """Share of known facts of another relation and another subject that are still answered correctly after the value
-    rows of a fact's own knowledge neurons were changed until its prompt gives another answer of the relation.
-    """
-    return mean("edit_kept_other")
+_LOW = " Low if those neurons serve the {0} and not the fact."
+_register("relation", "same relation", "the same relation and another subject", _LOW.format("relation"))
+_register("subject", "same subject", "the same subject and another relation", _LOW.format("subject"))
+_register("other", "others", "another relation and another subject", "")
