@@ -17,82 +17,82 @@ from flax.traverse_util import flatten_dict
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.files import write_json
 from jaxinterp.base.progress import progress
+from jaxinterp.base.records import claim_recorded, saying_how_to_go_on
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.studies.knowledge_neurons.charts import write_charts
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
-from jaxinterp.studies.knowledge_neurons.edits import PROTOCOLS, edit, select
-from jaxinterp.studies.knowledge_neurons.queries import choose
-from jaxinterp.studies.knowledge_neurons.records import claim, saying_how_to_go_on
-from jaxinterp.studies.knowledge_neurons.results import results
+from jaxinterp.studies.knowledge_neurons.edits import edited
+from jaxinterp.studies.knowledge_neurons.queries import Asked, choose
+from jaxinterp.studies.knowledge_neurons.results import Results, all_effects, all_neurons, asked_counts, residual
 from jaxinterp.studies.knowledge_neurons.scores import score
+from jaxinterp.studies.knowledge_neurons.sets import PROTOCOLS, Key, Selection, selections
 from jaxinterp.studies.knowledge_neurons.tables import print_tables
 from jaxinterp.studies.knowledge_neurons.usage import described_neurons, usage
 
 MOST_USED = 20  # neurons that results.json lists; neurons.json has all
 
 
-def study(config: KnowledgeNeuronsConfig, out: Path) -> dict:
+def study(config: KnowledgeNeuronsConfig, out: Path) -> Results:
     """Runs the protocol, or goes on with it; prints tables and writes results.json, neurons.json and charts.
 
     Args:
       config: of the study.
       out: its folder. What was done there is kept fact by fact; the same study started again goes on.
-    Returns:
-      What results.json holds.
     Raises:
       UserError: if the model or the facts cannot be read, or the folder holds another study.
     """
     facts = load_facts(config.facts)
-    model = load_model(config.model)
-    return study_of(model, facts, config, out)
+    return study_of(load_model(config.model), facts, config, out)
 
 
-def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig, out: Path) -> dict:
+def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig, out: Path) -> Results:
     """`study` of a model and facts in memory."""
-    check_k(config.k, model.config.n_neurons)
+    n_layers, d_mlp = model.config.n_layers, model.config.d_mlp
+    check_k(config.k, n_layers * d_mlp)
     identity = {"facts_sha256": facts.digest(), "weights_sha256": _digest(model.params)}
-    provenance = claim(out, {**dataclasses.asdict(config), **identity})
+    whole = {**dataclasses.asdict(config), **identity}
+    provenance = claim_recorded(whole, out)
     with saying_how_to_go_on(out):
         asked = choose(model, facts, config, out)
         record = score(model, asked, config, out)
-        selections = select(asked, record, config)
-        edited = edit(model, asked, selections, config)
-        facts_N = np.unique(asked.queries.fact_N).tolist()
-        residual_N = np.array([query["residual"] for fact in facts_N for query in record[fact]["queries"]])
-        found = {
-            "config": {**dataclasses.asdict(config), **identity},
-            "provenance": dict(provenance),
-            "model": {"name": config.model, "n_layers": model.config.n_layers, "d_mlp": model.config.d_mlp},
-            **results(
-                asked,
-                edited,
-                selections,
-                residual_N=residual_N,
-                d_mlp=model.config.d_mlp,
-                n_layers=model.config.n_layers,
-                replicates=config.replicates,
-                seed=config.seed,
-            ),
-        }
-        uses = {protocol: usage(asked, selections[protocol, "attribution"]) for protocol in PROTOCOLS}
-        neurons: dict[str, list] = {}
-        with progress("describe neurons", sum(len(use.neuron_I) for use in uses.values())) as report:
-            for protocol, use in uses.items():
-                before = sum(map(len, neurons.values()))
-                neurons[protocol] = described_neurons(use, asked, model, lambda n, b=before: report(b + n, "neurons"))
-        for protocol, described in neurons.items():
-            found["protocols"][protocol]["most_used"] = described[:MOST_USED]
-        write_json(out / "results.json", found)
+        chosen = selections(asked, record, config)
+        columns = edited(model, asked, chosen, config)
+        recorded = [record[fact]["queries"] for fact in np.unique(asked.queries.fact_N).tolist()]
+        residual_N = np.array([query["residual"] for queries in recorded for query in queries])
+        neurons = _described(model, asked, chosen)
+        results = Results(
+            config=whole,
+            provenance=provenance,
+            model={"name": config.model, "n_layers": n_layers, "d_mlp": d_mlp},
+            facts=asked_counts(asked),
+            completeness_residual=residual(asked, residual_N, config.replicates, config.seed),
+            effects=all_effects(asked, columns, config.replicates, config.seed),
+            neurons=all_neurons(asked, chosen, d_mlp, n_layers),
+            share={key: dict(selection.share) for key, selection in chosen.items()},
+            most_used={protocol: described[:MOST_USED] for protocol, described in neurons.items()},
+        )
+        write_json(out / "results.json", results.to_json())
         write_json(out / "neurons.json", neurons)
-        charts = write_charts(found, neurons, out / "charts")
-    print_tables(found)
+        charts = write_charts(results, neurons, out / "charts")
+    print_tables(results)
     print(
         f"numbers: {out / 'results.json'}   neurons: {out / 'neurons.json'}   charts: {out / 'charts'} ({len(charts)})"
     )
-    return found
+    return results
+
+
+def _described(model: LanguageModel, asked: Asked, chosen: Mapping[Key, Selection]) -> dict[str, list[dict]]:
+    """By protocol, every neuron that attribution gives some fact."""
+    uses = {protocol: usage(asked, chosen[protocol, "attribution"]) for protocol in PROTOCOLS}
+    neurons: dict[str, list] = {}
+    with progress("describe neurons", sum(len(use.neuron_I) for use in uses.values())) as report:
+        for protocol, use in uses.items():
+            before = sum(map(len, neurons.values()))
+            neurons[protocol] = described_neurons(use, asked, model, lambda n, b=before: report(b + n, "neurons"))
+    return neurons
 
 
 def _digest(params: Mapping) -> str:
