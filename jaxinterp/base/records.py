@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json
-from jaxinterp.base.run_folder import claim
+from jaxinterp.base.run_folder import claim, difference
 
 
 def claim_recorded(config: Mapping, out: Path) -> dict:
@@ -21,8 +21,9 @@ def claim_recorded(config: Mapping, out: Path) -> dict:
     """
     path = out / "config.json"
     if path.exists():
-        alike = read_json(path).get("config", {}).keys() == config.keys()
-        if alike and not any(file.stat().st_size for file in out.glob("*.jsonl")):
+        saved = read_json(path).get("config", {})
+        another = saved.keys() == config.keys() and difference(config, saved) is not None
+        if another and not any(file.stat().st_size for file in out.glob("*.jsonl")):
             path.unlink()
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty and holds no run that could be continued; choose another folder")

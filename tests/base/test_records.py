@@ -73,7 +73,7 @@ def test_a_folder_that_holds_anything_else_is_refused(tmp_path):
 
 def test_an_interruption_says_how_the_run_goes_on(tmp_path):
     with (
-        pytest.raises(KeyboardInterrupt, match="is kept in .*; the same command goes on"),
+        pytest.raises(KeyboardInterrupt, match=r"is kept in .*; the same command goes on"),
         saying_how_to_go_on(tmp_path),
     ):
         raise KeyboardInterrupt

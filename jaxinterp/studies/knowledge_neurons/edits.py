@@ -41,17 +41,15 @@ def edited(
     queries = asked.queries
     first_N = np.cumsum(queries.answer_length_N) - queries.answer_length_N
     n_tokens = int(queries.answer_length_N.sum())
+    covered = {protocol: own.covered_N for (protocol, _), own in selections.items()}
+    control = {protocol: controls(queries, covered_N, config.seed) for protocol, covered_N in covered.items()}
     width = max(own.neurons_AW.shape[1] for own in selections.values())  # one shape for all
     neurons_JXAW = np.full((len(selections), 1 + len(KINDS), n_tokens, width), NONE, np.int32)
-    known = {}
-    for neurons_XAW, (key, own) in zip(neurons_JXAW, selections.items(), strict=True):
-        control_KN = controls(queries, own.covered_N, config.seed)
-        sets = [own.neurons_AW, *(lent(queries, own.neurons_AW, control_N) for control_N in control_KN)]
-        neurons_XAW[..., : own.neurons_AW.shape[1]] = sets
-        known[key] = [own.covered_N, *(control_KN >= 0), own.covered_N]
+    for neurons_XAW, ((protocol, _), own) in zip(neurons_JXAW, selections.items(), strict=True):
+        others = [lent(queries, own.neurons_AW, control_N) for control_N in control[protocol]]
+        neurons_XAW[..., : own.neurons_AW.shape[1]] = [own.neurons_AW, *others]
     random_key = jax.random.key(config.seed)
     key_A = jax.vmap(lambda token: jax.random.fold_in(random_key, token))(jnp.arange(n_tokens))
-    places = [(j, s, e, key, name) for j, key in enumerate(selections) for s, e, name in _named()]
 
     def step(_: int, batch: QueryBatch, taken: np.ndarray) -> dict[str, Array]:
         answer_R = batch.answers.answer_R
@@ -59,7 +57,7 @@ def edited(
         token_R = np.minimum(first_N[taken[answer_R]] + step_R, n_tokens - 1)
         readout = readout_of(model.model, batch)
         p_N, p_JSEN = _edited(readout, batch.answers, neurons_JXAW[:, :, token_R], key_A[token_R])
-        return {"probability": p_N, **{f"{'/'.join(key)}/{name}": p_JSEN[j, s, e] for j, s, e, key, name in places}}
+        return {"untouched": p_N, **{str(i): edited_N for i, edited_N in enumerate(p_JSEN.reshape(-1, len(p_N)))}}
 
     n_done = 0
     batches = query_batches(queries, rows_of(queries, config.rows), 0, by_length(model.config, queries))
@@ -71,15 +69,14 @@ def edited(
             report(n_done, "queries")
 
         columns = columns_of(batches, len(queries), step, advance)
-    found = {key: {"probability": columns["probability"]} for key in selections}
-    for _, s, _, key, name in places:
-        found[key][name] = np.where(known[key][s], columns[f"{'/'.join(key)}/{name}"], np.nan)
+    names = [name for names in SOURCES.values() for name in names]
+    found = {}
+    for j, key in enumerate(selections):
+        known_SN = [covered[key[0]], *(control[key[0]] >= 0), covered[key[0]]]
+        found[key] = {"probability": columns["untouched"]}
+        for i, name in enumerate(names):
+            found[key][name] = np.where(known_SN[i // 2], columns[str(j * len(names) + i)], np.nan)
     return found
-
-
-def _named() -> list[tuple[int, int, str]]:
-    """The columns by the place of their source, and of the edit."""
-    return [(s, e, name) for s, names in enumerate(SOURCES.values()) for e, name in enumerate(names)]
 
 
 @jax.jit

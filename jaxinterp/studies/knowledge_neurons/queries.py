@@ -1,6 +1,7 @@
 """Which facts a study asks, and what the model knows of them: one forward per query, which is cheap."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,12 +9,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.progress import progress
 from jaxinterp.base.records import Record
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.studies.by_fact import of_facts, record_by_fact, short
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 
 ROWS = 32  # answer tokens at once, if the config does not say
@@ -53,26 +54,19 @@ def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig,
       UserError: if no fact is left.
     """
     facts = facts.answer_last() if model.config.attention == "causal" else facts
-    dropped = dict(facts.dropped)
-
-    def drop(reason: str, number: int) -> None:
-        if number:
-            dropped[reason] = dropped.get(reason, 0) + number
-
+    dropped, unencodable = Counter(facts.dropped), {}
     drawn, n_all = facts.queries(config.prompts, config.seed), len(facts.queries())
-    drop("query above the limit of prompts", n_all - len(drawn))
-    unencodable: dict[str, int] = {}
+    dropped["query above the limit of prompts"] += n_all - len(drawn)
     queries = encode(facts, drawn, model.tokenizer, n_ctx=model.config.n_ctx, dropped=unencodable)
-    for reason, number in unencodable.items():
-        drop(f"query: {reason}", number)
+    dropped.update({f"query: {reason}": number for reason, number in unencodable.items()})
     usable = set(queries.fact_N.tolist())
-    drop("fact without a prompt that can be encoded", len(facts) - len(usable))
+    dropped["fact without a prompt that can be encoded"] += len(facts) - len(usable)
     if config.one_token:
         several = set(queries.fact_N[queries.answer_length_N > 1].tolist())
-        drop("fact with an answer of several tokens", len(several))
+        dropped["fact with an answer of several tokens"] += len(several)
         usable -= several
     if not usable:
-        raise UserError(f"no fact of {config.facts} is left for {config.model}; left out: {dropped}")
+        raise UserError(f"no fact of {config.facts} is left for {config.model}; left out: {_counted(dropped)}")
     record = Record(folder / "abilities.jsonl")
 
     def answers(part: EncodedQueries) -> list[dict]:
@@ -83,41 +77,38 @@ def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig,
     def ask(chosen: set[int], title: str) -> set[int]:
         """Records what the model answers; the facts that it gets right with a prompt."""
         part = of_facts(queries, chosen)
-        by_fact(record, facts, part, ASKED * rows_of(part, None), answers, title)
+        record_by_fact(record, facts, part, ASKED * rows_of(part, None), answers, title)
         return {fact for fact in chosen if any(query["correct"] for query in record[fact]["queries"])}
 
     tried = None
-    if config.known_only and config.tried:
-        within = _drawn(facts, usable, config.tried, config.seed)
-        drop("fact above the limit of tries", len(usable) - len(within))
-        usable = within
     if config.known_only:
-        tried, known = _known(facts, usable, config, ask)
+        within = _drawn(facts, usable, config.tried, config.seed)
+        dropped["fact above the limit of tries"] += len(usable) - len(within)
+        tried, known = _known(facts, within, config, ask)
         if not known:
             raise UserError(
                 f"{config.model} gets none of {len(tried)} facts of {config.facts} right; do without known_only"
             )
         chosen = _drawn(facts, known, config.limit, config.seed)
-        drop("fact that the model does not know", len(tried) - len(known))
-        drop("fact above the limit, not tried", len(usable) - len(tried))
-        drop("fact above the limit, known", len(known) - len(chosen))
+        dropped["fact that the model does not know"] += len(tried) - len(known)
+        dropped["fact above the limit, not tried"] += len(within) - len(tried)
+        dropped["fact above the limit, known"] += len(known) - len(chosen)
     else:
         chosen = _drawn(facts, usable, config.limit, config.seed)
-        drop("fact above the limit", len(usable) - len(chosen))
+        dropped["fact above the limit"] += len(usable) - len(chosen)
         ask(chosen, "ask")
     queries = of_facts(queries, chosen)
     queries = dataclasses.replace(queries, tokens_NT=queries.tokens_NT[:, : int(queries.length_N.max())])
     correct = [answer["correct"] for fact in sorted(chosen) for answer in record[fact]["queries"]]
-    return Asked(facts, queries, np.array(correct), dropped, None if tried is None else len(tried))
+    return Asked(facts, queries, np.array(correct), _counted(dropped), None if tried is None else len(tried))
 
 
-def of_facts(queries: EncodedQueries, chosen: set[int]) -> EncodedQueries:
-    """The queries of some facts."""
-    return queries[np.flatnonzero(np.isin(queries.fact_N, list(chosen)))]
+def _counted(dropped: Counter) -> dict[str, int]:
+    return {reason: number for reason, number in dropped.items() if number}
 
 
 def _drawn(facts: FactSet, chosen: set[int], limit: int, seed: int) -> set[int]:
-    """At most `limit` of the chosen facts in each relation; a higher limit adds to a lower one's."""
+    """At most `limit` of the chosen facts in each relation, 0 for all; a higher limit adds to a lower one's."""
     ordered = sorted(chosen)
     index = {facts.facts[fact]: fact for fact in ordered}
     subset = FactSet(facts.relations, tuple(facts.facts[fact] for fact in ordered))
@@ -136,9 +127,7 @@ def _known(
     known: set[int] = set()
     limit, number = config.limit, 1
     while True:
-        counts = {relation.name: 0 for relation in facts.relations}
-        for fact in known:
-            counts[facts.facts[fact].relation] += 1
+        counts = Counter(facts.facts[fact].relation for fact in known)
         wanted = {fact for fact in usable if not config.limit or counts[facts.facts[fact].relation] < config.limit}
         new = (_drawn(facts, wanted, limit, config.seed) if wanted else set()) - tried
         if not new and wanted <= tried:
@@ -148,47 +137,3 @@ def _known(
             tried |= new
             number += 1
         limit *= 2
-
-
-def by_fact(
-    record: Record,
-    facts: FactSet,
-    queries: EncodedQueries,
-    rows: int,
-    values: Callable[[EncodedQueries], list[dict]],
-    title: str,
-) -> None:
-    """Records every fact's queries: {"fact", "relation", "subject", "answer", "queries": a value for each, in order}.
-
-    Args:
-      record: where to; what it has already is not computed again.
-      facts: what the queries are of.
-      queries: in the order of their facts.
-      rows: answer tokens that are computed and recorded together, of at least one fact.
-      values: queries -> a value for each.
-      title: of the progress.
-    """
-    parts: list[list[int]] = []
-    used, n_rows = rows, np.bincount(queries.fact_N, queries.answer_length_N).astype(int)
-    for fact in np.unique(queries.fact_N).tolist():
-        if used + n_rows[fact] > rows:
-            parts.append([])
-            used = 0
-        parts[-1].append(fact)
-        used += n_rows[fact]
-
-    def lines(part: list[int]) -> list[dict]:
-        chosen = of_facts(queries, set(part))
-        found: dict[int, list[dict]] = {fact: [] for fact in part}
-        for fact, value in zip(chosen.fact_N.tolist(), values(chosen), strict=True):
-            found[fact].append(value)
-        return [{"fact": fact, **dataclasses.asdict(facts.facts[fact]), "queries": found[fact]} for fact in part]
-
-    before = sum(fact in record for part in parts for fact in part)
-    with progress(title, sum(map(len, parts)), done=before) as report:
-        record.fill(parts, lines, lambda n: report(n, "facts"))
-
-
-def short(value: float | np.floating) -> float:
-    """The number with the nine digits that tell any two float32 apart, so that a line stays readable."""
-    return float(f"{value:.9g}")

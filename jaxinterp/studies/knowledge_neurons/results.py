@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.metrics.estimates import Estimates, estimate
@@ -13,8 +13,8 @@ from jaxinterp.metrics.registry import is_measured
 from jaxinterp.metrics.results import left_out_relations, plain
 from jaxinterp.studies.knowledge_neurons.edits import SOURCES, Columns
 from jaxinterp.studies.knowledge_neurons.queries import Asked
-from jaxinterp.studies.knowledge_neurons.sets import Key, Selection
-from jaxinterp.studies.knowledge_neurons.usage import Neurons, neuron_statistics, usage
+from jaxinterp.studies.knowledge_neurons.sets import Key
+from jaxinterp.studies.knowledge_neurons.usage import Neurons
 
 # Dai et al. 2021: the mean change of the answers' probability over 34 relations of ParaRel.
 PUBLISHED = {
@@ -27,7 +27,7 @@ PUBLISHED = {
 METRICS = (
     *("probability", "suppressability"),
     *(f"control_drop_{kind}{form}" for form in ("", "_one_sided", "_absolute") for kind in KINDS),
-    *("control_drop", "selective", "random_drop", "amplification"),
+    *("control_drop", "selective", "random_drop", "amplification", "completeness_residual"),
 )
 # Amplification with other neurons: the metric's column is that of another source.
 AMPLIFIED = {**{f"control_amplification_{kind}": kind for kind in KINDS}, "random_amplification": "random"}
@@ -53,7 +53,6 @@ class Results:
     provenance: Mapping
     model: Mapping  # name, n_layers, d_mlp
     facts: Mapping  # what was asked and left out
-    completeness_residual: Mapping  # in units of probability
     effects: Mapping[tuple[str, str, str], Effects]  # (protocol, "all" or "known" (answered right), method)
     neurons: Mapping[Key, Neurons]
     share: Mapping[Key, Mapping[str, float]]  # by relation, the share of prompts that the paper's tuning arrived at
@@ -114,12 +113,6 @@ def all_effects(
     }
 
 
-def all_neurons(asked: Asked, selections: Mapping[Key, Selection], d_mlp: int, n_layers: int) -> dict[Key, Neurons]:
-    """The numbers of every selection's neurons."""
-    uses = {key: usage(asked, selection) for key, selection in selections.items()}
-    return {key: neuron_statistics(use, asked.relations(use.fact_N), d_mlp, n_layers) for key, use in uses.items()}
-
-
 def asked_counts(asked: Asked) -> dict:
     """What was asked, in numbers."""
     fact_N = np.unique(asked.queries.fact_N)
@@ -133,10 +126,3 @@ def asked_counts(asked: Asked) -> dict:
         "tried_for_known": asked.tried,
         "dropped": dict(asked.dropped),
     }
-
-
-def residual(asked: Asked, residual_N: Float[np.ndarray, " N"], replicates: int, seed: int) -> dict:
-    """The mean absolute completeness residual."""
-    fact_N, name = asked.queries.fact_N, "completeness_residual"
-    columns, relation_N = {"residual": residual_N}, asked.relations(fact_N).tolist()
-    return plain(estimate([name], columns, fact_N, relation_N, replicates=replicates, seed=seed)[name].overall)

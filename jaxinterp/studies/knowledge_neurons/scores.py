@@ -17,8 +17,9 @@ from jaxinterp.base.records import Record
 from jaxinterp.facts.encoding import EncodedQueries, sentence
 from jaxinterp.metrics.batching import by_length, query_batches, readout_of
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.studies.by_fact import record_by_fact, short
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
-from jaxinterp.studies.knowledge_neurons.queries import Asked, by_fact, rows_of, short
+from jaxinterp.studies.knowledge_neurons.queries import Asked, rows_of
 
 THRESHOLDS = {"attribution": THRESHOLD, "activation": ACTIVATION_THRESHOLD}  # by method; see `attribution.refining`
 METHODS = tuple(THRESHOLDS)
@@ -57,7 +58,7 @@ def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, fo
         return found
 
     record = Record(folder / "attributions.jsonl")
-    by_fact(record, asked.facts, asked.queries, rows, values, "attribute")
+    record_by_fact(record, asked.facts, asked.queries, rows, values, "attribute")
     return record
 
 

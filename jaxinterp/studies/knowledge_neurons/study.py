@@ -6,15 +6,14 @@ neurons are switched off and doubled, as are those of other facts, of every kind
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxinterp.attribution.selection import check_k
+from jaxinterp.base.digests import arrays_digest
 from jaxinterp.base.files import write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.records import claim_recorded, saying_how_to_go_on
@@ -26,11 +25,11 @@ from jaxinterp.studies.knowledge_neurons.charts import write_charts
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neurons.edits import edited
 from jaxinterp.studies.knowledge_neurons.queries import Asked, choose
-from jaxinterp.studies.knowledge_neurons.results import Results, all_effects, all_neurons, asked_counts, residual
+from jaxinterp.studies.knowledge_neurons.results import Results, all_effects, asked_counts
 from jaxinterp.studies.knowledge_neurons.scores import score
-from jaxinterp.studies.knowledge_neurons.sets import PROTOCOLS, Key, Selection, selections
+from jaxinterp.studies.knowledge_neurons.sets import Key, selections
 from jaxinterp.studies.knowledge_neurons.tables import print_tables
-from jaxinterp.studies.knowledge_neurons.usage import described_neurons, usage
+from jaxinterp.studies.knowledge_neurons.usage import Usage, described_neurons, neuron_statistics, usage
 
 MOST_USED = 20  # neurons that results.json lists; neurons.json has all
 
@@ -51,8 +50,10 @@ def study(config: KnowledgeNeuronsConfig, out: Path) -> Results:
 def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig, out: Path) -> Results:
     """`study` of a model and facts in memory."""
     n_layers, d_mlp = model.config.n_layers, model.config.d_mlp
-    check_k(config.k, n_layers * d_mlp)
-    identity = {"facts_sha256": facts.digest(), "weights_sha256": _digest(model.params)}
+    check_k(config.k, model.config.n_neurons)
+    # Weights of the same name may have changed since a study began.
+    weights = ((".".join(path), np.asarray(value)) for path, value in sorted(flatten_dict(model.params).items()))
+    identity = {"facts_sha256": facts.digest(), "weights_sha256": arrays_digest(weights)}
     whole = {**dataclasses.asdict(config), **identity}
     provenance = claim_recorded(whole, out)
     with saying_how_to_go_on(out):
@@ -62,15 +63,16 @@ def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfi
         columns = edited(model, asked, chosen, config)
         recorded = [record[fact]["queries"] for fact in np.unique(asked.queries.fact_N).tolist()]
         residual_N = np.array([query["residual"] for queries in recorded for query in queries])
-        neurons = _described(model, asked, chosen)
+        columns = {key: {**of, "residual": residual_N} for key, of in columns.items()}
+        uses = {key: usage(asked, selection) for key, selection in chosen.items()}
+        neurons = _described(model, asked, uses)
         results = Results(
             config=whole,
             provenance=provenance,
             model={"name": config.model, "n_layers": n_layers, "d_mlp": d_mlp},
             facts=asked_counts(asked),
-            completeness_residual=residual(asked, residual_N, config.replicates, config.seed),
             effects=all_effects(asked, columns, config.replicates, config.seed),
-            neurons=all_neurons(asked, chosen, d_mlp, n_layers),
+            neurons={key: neuron_statistics(use, asked, model.config) for key, use in uses.items()},
             share={key: dict(selection.share) for key, selection in chosen.items()},
             most_used={protocol: described[:MOST_USED] for protocol, described in neurons.items()},
         )
@@ -84,22 +86,12 @@ def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfi
     return results
 
 
-def _described(model: LanguageModel, asked: Asked, chosen: Mapping[Key, Selection]) -> dict[str, list[dict]]:
+def _described(model: LanguageModel, asked: Asked, uses: Mapping[Key, Usage]) -> dict[str, list[dict]]:
     """By protocol, every neuron that attribution gives some fact."""
-    uses = {protocol: usage(asked, chosen[protocol, "attribution"]) for protocol in PROTOCOLS}
     neurons: dict[str, list] = {}
-    with progress("describe neurons", sum(len(use.neuron_I) for use in uses.values())) as report:
-        for protocol, use in uses.items():
+    of_attribution = {protocol: use for (protocol, method), use in uses.items() if method == "attribution"}
+    with progress("describe neurons", sum(len(use.neuron_I) for use in of_attribution.values())) as report:
+        for protocol, use in of_attribution.items():
             before = sum(map(len, neurons.values()))
             neurons[protocol] = described_neurons(use, asked, model, lambda n, b=before: report(b + n, "neurons"))
     return neurons
-
-
-def _digest(params: Mapping) -> str:
-    """SHA-256 of all parameters: weights of the same name may have changed since a study began."""
-    digest = hashlib.sha256()
-    for path, value in sorted(flatten_dict(params).items()):
-        array = np.ascontiguousarray(jax.device_get(value))
-        digest.update(f"{'.'.join(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.view(np.uint8))
-    return digest.hexdigest()

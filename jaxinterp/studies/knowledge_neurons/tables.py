@@ -63,8 +63,9 @@ def protocol_title(results: Results, protocol: str) -> str:
 
 def print_tables(results: Results) -> None:
     """Prints what was asked and left out, the effects with 95 % intervals, the neurons, and the relations."""
-    asked, residual = results.facts, results.completeness_residual["value"]
-    told = "unknown" if residual is None else f"{residual:.2g} (in units of probability)"
+    asked = results.facts
+    residual = results.effects["fixed_k", "all", "attribution"].overall["completeness_residual"]
+    told = f"{residual['value']:.2g} (in units of probability)" if is_known(residual) else "unknown"
     tried = asked["tried_for_known"]
     for line in (
         f"{results.model['name']}: {asked['facts']} facts of {len(asked['relations'])} relations, {asked['queries']} "

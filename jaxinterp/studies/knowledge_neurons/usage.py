@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxinterp.metrics.results import promoted_tokens
+from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.knowledge_neurons.queries import Asked
 from jaxinterp.studies.knowledge_neurons.sets import NONE, Selection
@@ -53,15 +54,9 @@ def usage(asked: Asked, selection: Selection) -> Usage:
     return Usage(weight_NI / np.bincount(place_A, minlength=len(facts))[:, None], used, facts)
 
 
-def neuron_statistics(use: Usage, relation_N: np.ndarray, d_mlp: int, n_layers: int) -> Neurons:
-    """Numbers of neurons, their layers, and how many two facts share.
-
-    Args:
-      use: of N facts.
-      relation_N: their relations' names.
-      d_mlp, n_layers: F and L.
-    """
-    count_N = use.weight_NI.sum(1)
+def neuron_statistics(use: Usage, asked: Asked, config: ModelConfig) -> Neurons:
+    """Numbers of neurons, their layers, and how many two facts share."""
+    count_N, relation_N = use.weight_NI.sum(1), asked.relations(use.fact_N)
     by_relation, inside, same_sum, same_pairs = {}, [], 0.0, 0
     for name in dict.fromkeys(relation_N.tolist()):
         own = relation_N == name
@@ -74,7 +69,7 @@ def neuron_statistics(use: Usage, relation_N: np.ndarray, d_mlp: int, n_layers: 
         same_pairs += n * n
     total = use.weight_NI.sum(0)
     n_across = len(count_N) ** 2 - same_pairs
-    per_layer = np.bincount(use.neuron_I // d_mlp, weights=total, minlength=n_layers)
+    per_layer = np.bincount(use.neuron_I // config.d_mlp, weights=total, minlength=config.n_layers)
     return Neurons(
         **_counts(count_N),
         distinct=len(use.neuron_I),

@@ -27,7 +27,7 @@ def effects(scale, doubled=0.4):
     relations = {name: {**metrics} for name in ("P36", "P1412", "mine")}
     relations["P36"]["amplification"] = estimated(doubled)
     relations["P1412"]["control_drop_relation"] = estimated(-4.0)
-    return Effects(21, 60, {**metrics}, relations, {})
+    return Effects(21, 60, {**metrics, "completeness_residual": estimated(0.01)}, relations, {})
 
 
 def statistics(mean):
@@ -56,7 +56,6 @@ def results():
             **{"relations": {"P36": 7, "P1412": 7, "mine": 7}, "facts": 23, "queries": 60, "known_facts": 0},
             **{"known_queries": 0, "tried_for_known": None, "dropped": {"fact above the limit": 1234}},
         },
-        completeness_residual=estimated(0.01),
         effects=effects_of,
         neurons=neurons,
         share={},
@@ -175,6 +174,7 @@ def test_tables_have_the_numbers_and_the_published_ones(capsys, tried):
     text = capsys.readouterr().out
     for words in (
         "1,234 × fact above the limit",
+        "residual of the attribution: 0.01 (in units of probability)",
         "80.0 [70.0, 90.0]",
         "29.03",
         "31.17",

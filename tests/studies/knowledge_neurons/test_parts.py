@@ -5,13 +5,15 @@ import json
 
 import numpy as np
 import pytest
+from tiny import tiny_config
 
 from jaxinterp.base.records import Record
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.facts.facts import Fact, FactSet, Relation
+from jaxinterp.studies.by_fact import record_by_fact
 from jaxinterp.studies.knowledge_neurons.edits import SOURCES
-from jaxinterp.studies.knowledge_neurons.queries import Asked, by_fact
+from jaxinterp.studies.knowledge_neurons.queries import Asked
 from jaxinterp.studies.knowledge_neurons.results import effects
 from jaxinterp.studies.knowledge_neurons.scores import strongest
 from jaxinterp.studies.knowledge_neurons.sets import (
@@ -95,7 +97,7 @@ def test_what_is_missing_is_computed_in_the_same_parts_and_written_in_whole_fact
             seen.append(queries.fact_N.tolist())
             return [{"prompt": prompt} for prompt in queries.prompt_N.tolist()]
 
-        by_fact(record, asked.facts, asked.queries, rows, values, "title")
+        record_by_fact(record, asked.facts, asked.queries, rows, values, "title")
 
     record = Record(path)
     run(record)
@@ -284,9 +286,8 @@ def test_a_relation_whose_answers_have_no_probability_is_left_out():
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
-def statistics(asked, selection, n_layers=2):
-    use = usage(asked, selection)
-    return neuron_statistics(use, asked.relations(use.fact_N), D_MLP, n_layers)
+def statistics(asked, selection):
+    return neuron_statistics(usage(asked, selection), asked, tiny_config(n_layers=2, d_mlp=D_MLP))
 
 
 def test_numbers_layers_and_overlap_of_sets_by_hand():

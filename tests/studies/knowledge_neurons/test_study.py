@@ -178,7 +178,7 @@ def test_queries_without_neurons_have_no_numbers_and_the_others_have(done):
 
 
 def test_results_and_neurons_are_plain_data_that_agree(model, done, tmp_path):
-    asked, _, chosen, edited = done
+    asked, record, chosen, edited = done
     found = study_of(model, FACTS, CONFIG, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(found.to_json()))
     assert found.facts["facts"] == 9 and found.facts["queries"] == 27
@@ -192,6 +192,10 @@ def test_results_and_neurons_are_plain_data_that_agree(model, done, tmp_path):
     assert effects.overall["suppressability"]["value"] == pytest.approx(np.mean(list(expected.values())))
     for relation, value in expected.items():
         assert effects.by_relation[relation]["suppressability"]["value"] == pytest.approx(value)
+    facts = np.unique(asked.queries.fact_N).tolist()
+    residual = np.array([query["residual"] for fact in facts for query in record[fact]["queries"]])
+    residuals = [residual[names == r].mean() for r in "uvw"]
+    assert effects.overall["completeness_residual"]["value"] == pytest.approx(np.mean(residuals)) and min(residuals) > 0
     doubled = edited["fixed_k", "activation"]["amplified_other"]
     assert not np.isnan(doubled).any()
     gained = np.mean([doubled[names == r].mean() / p_N[names == r].mean() - 1 for r in "uvw"])
