@@ -20,11 +20,11 @@ from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.columns import (
     ATTRIBUTION,
+    GROUPS,
     Compared,
     Measured,
     check_text,
     columns_of_groups,
-    get_group,
 )
 from jaxinterp.metrics.examples import Examples, LanguageExamples
 
@@ -78,12 +78,12 @@ def measured_answers(
     of_batch, of_compared = _divided(groups, examples)
     n, n_neurons = len(examples), examples.n_neurons
     check_k(k, n_neurons)
-    selectors = tuple(dict.fromkeys(name for group in groups for name in get_group(group).selectors))
+    selectors = tuple(dict.fromkeys(name for group in groups for name in GROUPS[group].selectors))
     key = jax.random.key(seed)
     # Of each answer, so that its random neurons do not depend on the batch that it is in.
     key_N = jax.vmap(lambda query: jax.random.fold_in(key, query))(jnp.arange(n))
     chosen = {name: np.zeros((n, k), np.int32) for name in (ATTRIBUTION, *selectors)}
-    donors = _Donors(examples) if any(get_group(name).donors for name in of_compared) else None
+    donors = _Donors(examples) if any(GROUPS[name].donors for name in of_compared) else None
     kept_NU = np.zeros((n, n_neurons), np.float32) if neurons else None
 
     def measured(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
@@ -133,10 +133,10 @@ def _padded(taken: Int[np.ndarray, " n"], answers: Answers) -> Int[np.ndarray, "
 def _divided(groups: tuple[str, ...], examples: Examples) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that look at a batch alone, and those that look at controls."""
     for name in groups:
-        if get_group(name).of_set:
+        if GROUPS[name].of_set:
             raise UserError(f"the columns {name!r} are those of a whole set; see `measure_sets`")
         check_text(name, examples)
-    return tuple(tuple(name for name in groups if get_group(name).looks == looks) for looks in ("batch", "compared"))
+    return tuple(tuple(name for name in groups if GROUPS[name].looks == looks) for looks in ("batch", "compared"))
 
 
 @functools.partial(jax.jit, static_argnums=0)
