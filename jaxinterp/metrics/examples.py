@@ -173,6 +173,8 @@ class ReadoutExamples(Examples):
             yield RowBatch(padded, whole_rows(len(index), rows)), index
 
     def readout(self, batch: RowBatch) -> Readout:
+        if self.read is None:
+            raise UserError("these examples cannot be read; give them the function `read`")
         return self.read(self.number_N[batch.index_R])
 
     def ability(self, batch: RowBatch) -> Mapping[str, Array]:

@@ -236,6 +236,11 @@ def test_metrics_of_neurons_need_activations():
         values(("overlap_within",), blind)
 
 
+def test_examples_that_only_give_answers_are_not_measured():
+    with pytest.raises(UserError, match="cannot be read; give them the function `read`"):
+        values(("probability",), dataclasses.replace(examples(), read=None))
+
+
 def test_some_examples_are_read_by_their_own_numbers(float64):
     index = np.array([7, 2, 9])
     probability = values(("probability",), examples()[index])["probability"].overall.value
