@@ -58,7 +58,7 @@ def write_charts(results: Results, neurons: Mapping[str, Sequence[Mapping]], fol
     return paths
 
 
-def effect_bars(results: Results, protocol: str, set_name: str, *, width: int = style.WIDTH) -> Chart | None:
+def effect_bars(results: Results, protocol: str, set_name: str) -> Chart | None:
     """The effects of switching off and doubling, relation by relation, of own neurons, the baseline's, other facts' of
     every kind, and random ones. Kinds that no fact has are left out; one that a relation lacks stands as a dash.
 
@@ -66,7 +66,6 @@ def effect_bars(results: Results, protocol: str, set_name: str, *, width: int = 
       results: the study's.
       protocol: "paper" or "fixed_k".
       set_name: "all" or "known".
-      width: of the whole chart, pixels, about.
     """
     rows = []
     for label, (method, *metrics, _) in BARS.items():
@@ -80,7 +79,7 @@ def effect_bars(results: Results, protocol: str, set_name: str, *, width: int = 
         return None
     order = list(dict.fromkeys(row["relation"] for row in rows))
     # The labels stand beside the first panel alone.
-    room = int((width - min(LABEL_LIMIT, 6.2 * max(map(len, order)))) / 2) - style.GAP
+    room = int((style.WIDTH - min(LABEL_LIMIT, 6.2 * max(map(len, order)))) / 2) - style.GAP
     panels = [_effect_panel([row for row in rows if row["panel"] == panel], order, panel, room) for panel in PANELS]
     effects = results.effects[protocol, set_name, "attribution"]
     return _titled(
@@ -138,7 +137,7 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
     return alt.layer(*layers).properties(width=width, height=alt.Step(7, **{"for": "offset"}))
 
 
-def layer_shares(results: Results, *, width: int = style.WIDTH) -> Chart | None:
+def layer_shares(results: Results) -> Chart | None:
     """How the neurons spread over layers, a panel for each protocol, by both methods."""
     most = max(share for one in results.neurons.values() for share in one.layers)
     y = alt.Y("share:Q", title="share of all selected neurons", scale=style.zero_to(most))
@@ -159,16 +158,14 @@ def layer_shares(results: Results, *, width: int = style.WIDTH) -> Chart | None:
             color=_colour("method", dict(zip(METHODS.values(), (style.BLUE, style.LIGHT_BLUE), strict=True))),
             tooltip=["method:N", "layer:O", alt.Tooltip("share:Q", format=".2%")],
         )
-        panels += [panel.properties(width=width // 2 - 80, height=200)] if rows else []
+        panels += [panel.properties(width=style.WIDTH // 2 - 80, height=200)] if rows else []
     if not panels:
         return None
     subtitle = f"{results.model['name']}, {results.facts['facts']:,} facts; layers are counted from 0"
     return _titled(alt.hconcat(*panels, spacing=24), "In which layers the neurons are", subtitle)
 
 
-def neuron_map(
-    results: Results, protocol: str, neurons: Sequence[Mapping], *, width: int = style.WIDTH
-) -> Chart | None:
+def neuron_map(results: Results, protocol: str, neurons: Sequence[Mapping]) -> Chart | None:
     """Every neuron that some fact uses, by layer and index; its area is the number of facts.
 
     The tooltip names the neuron, the facts that it serves and what its value vector promotes.
@@ -215,7 +212,7 @@ def neuron_map(
         for side, align, dx in ((left, "left", 13), (right, "right", -13))
         if side
     ]
-    chart = alt.layer(points, alt.layer(*names)).properties(width=width - 60, height=max(160, 15 * n_layers))
+    chart = alt.layer(points, alt.layer(*names)).properties(width=style.WIDTH - 60, height=max(160, 15 * n_layers))
     return _titled(
         chart,
         f"Knowledge neurons and how many facts each serves: {protocol_title(results, protocol)}",

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from tiny import tiny_config
 
+from jaxinterp.attribution.edits import random_masks
 from jaxinterp.base.records import Record
 from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.encoding import EncodedQueries
@@ -214,6 +216,33 @@ def test_controls_lend_the_sets_of_their_prompts_in_turn():
         *([1], [2], [2]),
         [],
     ]
+
+
+def test_random_neurons_are_as_many_active_ones_in_each_layer():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((3, 4, D_MLP), np.float32)
+    for layer, row, neurons in [(0, 0, [1, 2, 3]), (2, 0, [5]), (0, 1, [1, 2, 3]), (1, 2, range(6))]:
+        mask[layer, row, list(neurons)] = 1
+    active = np.zeros_like(mask)
+    for layer, row in np.ndindex(3, 4):
+        active[layer, row, rng.choice(D_MLP, 4, replace=False)] = 1
+
+    @jax.jit
+    def draw(seed_R, mask_LRF, active_LRF):
+        return random_masks(jax.vmap(jax.random.key)(seed_R), mask_LRF, active_LRF)
+
+    seeds = np.array([5, 6, 7, 8], np.uint32)
+    found = np.asarray(draw(seeds, mask, active))
+    assert set(found.ravel().tolist()) == {0, 1}
+    np.testing.assert_array_equal(found.sum(-1), mask.sum(-1))
+    assert (found[:, :2] <= active[:, :2]).all()
+    # A layer with four active neurons has no six of them: all, and two more.
+    assert (found[1, 2] >= active[1, 2]).all()
+    # A row's neurons are its own key's, whatever other rows there are.
+    order = [2, 1, 0, 2]
+    np.testing.assert_array_equal(draw(seeds[order], mask[:, order], active[:, order]), found[:, order])
+    others = [np.asarray(draw(np.full(4, seed, np.uint32), mask, np.ones_like(mask)))[0, 0] for seed in range(5)]
+    assert len({tuple(row.tolist()) for row in others}) > 1
 
 
 def columns_of(probability, off, doubled):
