@@ -14,6 +14,7 @@ from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.groundtruth.circuit import Circuit, Concepts, Neuron, assembled
 from jaxinterp.groundtruth.neurons import LOGIT, carriers
 from jaxinterp.groundtruth.table import FactTable
+from jaxinterp.metrics import edit_plans
 from jaxinterp.metrics.columns import GROUPS, MeasuredSet
 from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families import edits
@@ -200,7 +201,7 @@ def test_what_is_planned(several):
     queries = several.examples.queries
     known = np.arange(len(queries)) % 3 > 0
     plans = planned_edits(queries, several.pool.queries, known, 0)
-    assert len(plans) == edits.EDITS == len({plan.query for plan in plans})
+    assert len(plans) == edit_plans.EDITS == len({plan.query for plan in plans})
     of = np.array([plan.query for plan in plans])
     assert known[of].all()
     counts = np.bincount(queries.relation_N[of])
@@ -217,7 +218,7 @@ def test_what_is_planned(several):
         ]
         assert given
         for kind, asked in plan.asked.items():
-            assert 0 < len(asked) <= edits.ASKED and len(np.unique(queries.fact_N[asked])) == len(asked)
+            assert 0 < len(asked) <= edit_plans.ASKED and len(np.unique(queries.fact_N[asked])) == len(asked)
             assert (queries.fact_N[asked] != queries.fact_N[plan.query]).all()
             same_relation = queries.relation_N[asked] == queries.relation_N[plan.query]
             same_subject = queries.subject_N[asked] == queries.subject_N[plan.query]
