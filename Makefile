@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= checkpoints/quickstart
 
-.PHONY: help quickstart ablations test parity docs lint format lock clean
+.PHONY: help quickstart ablations check test parity docs lint types format lock clean
 
 help:
 	@echo "make quickstart  train and compare a plain and a suppressable model (minutes); OUT=folder"

@@ -27,7 +27,7 @@ myst_heading_anchors = 3
 
 # Every build runs the notebooks anew. Charts are SVG in the page (see _ipython), which needs no network.
 nb_execution_mode = "force"
-nb_execution_timeout = 300
+nb_execution_timeout = 600  # seconds for one cell, as in tests/test_notebooks.py
 nb_execution_raise_on_error = True
 os.environ["IPYTHONDIR"] = str(HERE / "_ipython")
 

@@ -65,27 +65,16 @@ def test_readme_is_short():
     assert len(PAGES["README.md"].split()) <= 900
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """Where runs go: a later command may resume an earlier one's."""
-    return tmp_path_factory.mktemp("out")
-
-
-@pytest.mark.parametrize("command", [command for command, words in PROGRAMS.items() if words[0] == "jaxinterp"])
-def test_command(command, out, monkeypatch, capsys):
-    from jaxinterp.training import loop
-
-    monkeypatch.setattr(loop, "EVALUATION", SMALL)
-    monkeypatch.chdir(ROOT)
+@pytest.mark.parametrize(
+    "command", [line for line, words in PROGRAMS.items() if words[0] == "jaxinterp" and words[1] != "train"]
+)
+def test_command(command, tmp_path, monkeypatch, capsys):
     words = PROGRAMS[command][1:]
     if words[:2] == ["models", "fetch"]:
         assert entry(words[2]).name == words[2]
         return
     if "smollm2-135m" in words and not FETCHED.exists():
         words += ["--help"]  # without its 90 MB the command line alone can be checked
-    if words[0] == "train":
-        words[words.index("--out") + 1] = str(out / "run")
-        words += ["--steps", "3"]
     if words[0] == "measure":
         for option in ("--queries", "--ability-queries"):
             if option in words:
@@ -93,7 +82,25 @@ def test_command(command, out, monkeypatch, capsys):
             else:
                 words += [option, "16"]
         if "--json" in words:
-            words[words.index("--json") + 1] = str(out / "numbers.json")
+            words[words.index("--json") + 1] = str(tmp_path / "numbers.json")
+    monkeypatch.chdir(ROOT)
+    assert_runs(words, capsys)
+
+
+def test_training_commands(tmp_path, monkeypatch, capsys):
+    """In the order of the pages, into one folder: a later command resumes what an earlier one did."""
+    from jaxinterp.training import loop
+
+    monkeypatch.setattr(loop, "EVALUATION", SMALL)
+    monkeypatch.chdir(ROOT)
+    commands = [words[1:] for words in PROGRAMS.values() if words[:2] == ["jaxinterp", "train"]]
+    assert any("--resume" in words for words in commands)
+    for words in commands:
+        words[words.index("--out") + 1] = str(tmp_path / "run")
+        assert_runs([*words, "--steps", "3"], capsys)
+
+
+def assert_runs(words: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 0, capsys.readouterr().err

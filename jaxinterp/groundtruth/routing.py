@@ -19,6 +19,7 @@ from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.table import FactTable
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.fit import fit
 from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import read
@@ -124,15 +125,11 @@ def _trained(
         loud_Q = (jnp.abs(neurons_LQNF) * own_QF[relation][None, None, None]).sum(-1).mean((0, 2))
         return nll_QN[relation].mean() + config.silence * (loud_Q.sum() - loud_Q[relation])
 
-    def step(state: tuple, _: None) -> tuple[tuple, None]:
-        neurons, opt_state = state
-        grads_Q = jax.vmap(jax.grad(loss), in_axes=(None, 0))(neurons, jnp.arange(n_relations))
-        updates, opt_state = optimiser.update(routed_gradient(grads_Q, own_QF), opt_state)
-        return (optax.apply_updates(neurons, updates), opt_state), None
+    def gradient(neurons: Neurons, _: Array) -> Neurons:
+        return routed_gradient(jax.vmap(jax.grad(loss), in_axes=(None, 0))(neurons, jnp.arange(n_relations)), own_QF)
 
     neurons = Neurons(layers["w_in"], layers["w_out"])
-    (neurons, _), _ = jax.lax.scan(step, (neurons, optimiser.init(neurons)), None, length=config.steps)
-    return with_neurons(neurons)
+    return with_neurons(fit(gradient, neurons, optimiser, jnp.arange(config.steps)))
 
 
 def routed_gradient(grads_Q: Neurons, own_QF: Float[Array, "Q F"]) -> Neurons:

@@ -137,6 +137,7 @@ class MeasuredSet:
 
 # What a column is like in a model whose facts sit in neurons of their own, and in one where nothing does.
 Like = Mapping[str, tuple[float, float]]
+Gives = tuple[str, ...] | Like
 Columns = Callable[[Measured], Mapping[str, Float[Array, " N"]]]
 ComparedColumns = Callable[[Compared], Mapping[str, Float[Array, " N"]]]
 SetColumns = Callable[[MeasuredSet], Mapping[str, Float[np.ndarray, " N"]]]
@@ -168,59 +169,54 @@ class Group:
         return self.looks == "set"
 
 
-_GROUPS: Registry[Group] = Registry("group of columns", folder="jaxinterp.metrics.families")
+GROUPS: Registry[Group] = Registry("group of columns", folder="jaxinterp.metrics.families")
 
 
 def column_group(
     name: str,
     *,
-    gives: tuple[str, ...],
+    gives: Gives,
     cost: Cost,
     text: bool = False,
     selectors: tuple[str, ...] = (),
-    like: Like | None = None,
 ) -> Callable[[Columns], Columns]:
     """Registers a group: a pure function of `Measured` that gives these columns, NaN where there is no value.
 
     Args:
       name: of the group.
-      gives: names of the columns.
+      gives: names of the columns; for `jaxinterp.metrics.check.check_metric` each with a value that it has in a good
+        model and one in a bad model.
       cost: base and ablations are measured if no metric is named; passes, attributions and training if one needs them.
       text: whether it needs a language model; other examples do without it.
       selectors: names of attribution methods whose scores it looks at.
-      like: for `jaxinterp.metrics.check.check_metric`, a value of each column in a good model and in a bad one.
     Raises:
       ValueError: if an argument cannot be, or the name or a column is taken.
     """
-    return _registered(name, gives, cost, like, "batch", text, selectors)
+    return _registered(name, gives, cost, "batch", text, selectors)
 
 
 def compared_group(
     name: str,
     *,
-    gives: tuple[str, ...],
+    gives: Gives,
     cost: Cost,
     text: bool = False,
     selectors: tuple[str, ...] = (),
     donors: bool = False,
-    like: Like | None = None,
 ) -> Callable[[ComparedColumns], ComparedColumns]:
     """The same for a function of `Compared`: once all answers' neurons are known, each is compared with others'."""
-    return _registered(name, gives, cost, like, "compared", text, selectors, donors)
+    return _registered(name, gives, cost, "compared", text, selectors, donors)
 
 
-def set_group(
-    name: str, *, gives: tuple[str, ...], cost: Cost, text: bool = False, like: Like | None = None
-) -> Callable[[SetColumns], SetColumns]:
+def set_group(name: str, *, gives: Gives, cost: Cost, text: bool = False) -> Callable[[SetColumns], SetColumns]:
     """The same for a function of `MeasuredSet`, which is not traced."""
-    return _registered(name, gives, cost, like, "set", text)
+    return _registered(name, gives, cost, "set", text)
 
 
 def _registered(
     name: str,
-    gives: tuple[str, ...],
+    gives: Gives,
     cost: Cost,
-    like: Like | None,
     looks: Looks,
     text: bool,
     selectors: tuple[str, ...] = (),
@@ -230,34 +226,30 @@ def _registered(
         raise ValueError(f"group {name!r}: gives must be a tuple of names, got {gives!r}")
     if cost not in COSTS:
         raise ValueError(f"group {name!r}: cost must be one of {', '.join(COSTS)}, got {cost!r}")
-    if other := set(like or {}) - set(gives):
-        raise ValueError(f"group {name!r}: like has {sorted(other)[0]!r}, which it does not give")
+
+    like = dict(gives) if isinstance(gives, Mapping) else {}
 
     def register(columns: Callable) -> Callable:
-        for other in _GROUPS.registered.values():
+        for other in GROUPS.registered.values():
             if taken := set(other.gives) & set(gives):
                 raise ValueError(f"column {sorted(taken)[0]!r} is given by {other.name!r} already")
-        group = Group(name, gives, cost, columns, looks, text, selectors, donors, dict(like or {}))
-        _GROUPS.add(name, group, columns.__module__)
+        group = Group(name, tuple(gives), cost, columns, looks, text, selectors, donors, like)
+        GROUPS.add(name, group, columns.__module__)
         return columns
 
     return register
 
 
-def get_group(name: str) -> Group:
-    """The group of that name; UserError if it is unknown."""
-    return _GROUPS[name]
-
-
-def check_text(group: str, examples: Examples) -> None:
-    """Raises UserError if a group needs a language model's text and these examples have none."""
-    if get_group(group).text and not isinstance(examples, LanguageExamples):
-        raise UserError(f"the columns {group!r} need a language model's text, which these examples do not have")
-
-
-def group_names() -> tuple[str, ...]:
-    """All names, in the order of registration."""
-    return _GROUPS.names()
+def check_text(group: str, examples: Examples, metrics: Iterable[str] = ()) -> None:
+    """Raises UserError if a group needs a language model's text and these examples have none; it names one of the
+    metrics that need the group, if any is given.
+    """
+    found = GROUPS[group]
+    if found.text and not isinstance(examples, LanguageExamples):
+        given = set(found.gives)
+        named = [name for name in metrics if any(given & {*METRICS[base].needs} for base in base_metrics(name))]
+        what = f"metric {named[0]!r} needs" if named else f"the columns {group!r} need"
+        raise UserError(f"{what} a language model's text, which these examples do not have")
 
 
 def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
@@ -267,11 +259,11 @@ def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
       UserError: if nothing gives one of them.
     """
     missing = set(columns)
-    found = tuple(name for name in _GROUPS.names() if set(_GROUPS[name].gives) & missing)
+    found = tuple(name for name in GROUPS.names() if set(GROUPS[name].gives) & missing)
     for name in found:
-        missing -= set(_GROUPS[name].gives)
+        missing -= set(GROUPS[name].gives)
     if missing:
-        known = [column for name in _GROUPS.names() for column in _GROUPS[name].gives]
+        known = [column for name in GROUPS.names() for column in GROUPS[name].gives]
         first = sorted(missing)[0]
         raise UserError(f"no group of columns gives {first!r}; {known_names(first, known)}")
     return found
@@ -279,7 +271,7 @@ def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
 
 def metric_cost(metric: Metric) -> Cost:
     """The cost of the dearest group that the metric needs; base for what every measurement has."""
-    given = {column: _GROUPS[name].cost for name in _GROUPS.names() for column in _GROUPS[name].gives}
+    given = {column: GROUPS[name].cost for name in GROUPS.names() for column in GROUPS[name].gives}
     needs = [need for name in base_metrics(metric.name) for need in METRICS[name].needs]
     return max((given.get(need, "base") for need in needs), key=COSTS.index)
 
@@ -287,4 +279,4 @@ def metric_cost(metric: Metric) -> Cost:
 @functools.partial(jax.jit, static_argnums=0)
 def columns_of_groups(groups: tuple[str, ...], seen: Measured | Compared) -> dict[str, Float[Array, " N"]]:
     """All columns of the groups, which look at the same, in one program."""
-    return {name: values for group in groups for name, values in _GROUPS[group].columns(seen).items()}
+    return {name: values for group in groups for name, values in GROUPS[group].columns(seen).items()}

@@ -75,25 +75,11 @@ class LanguageExamples(Examples):
     def shape(self) -> tuple[int, int]:
         return self.model.config.n_layers, self.model.config.d_mlp
 
-    @property
-    def fact_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.fact_N
-
-    @property
-    def relation_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.relation_N
-
-    @property
-    def subject_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.subject_N
-
-    @property
-    def answer_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.answer_N
-
-    @property
-    def answer_length_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.answer_length_N
+    fact_N = property(lambda self: self.queries.fact_N)
+    relation_N = property(lambda self: self.queries.relation_N)
+    subject_N = property(lambda self: self.queries.subject_N)
+    answer_N = property(lambda self: self.queries.answer_N)
+    answer_length_N = property(lambda self: self.queries.answer_length_N)
 
     def __getitem__(self, index: Int[np.ndarray, " n"]) -> "LanguageExamples":
         return LanguageExamples(self.model, self.queries[index])
@@ -126,10 +112,12 @@ class ReadoutExamples(Examples):
     """Examples of any readout, an answer of one row each.
 
     For a classifier an example is an image: its answer is the class, its subject the image, and all images share one
-    relation, "which class is this?".
+    relation, "which class is this?". A number of a subject and an equal one of an answer are one thing, as France is in
+    "Paris is in France" and "the capital of France is Paris": what asks for a pair the other way round is no control.
     """
 
-    read: Callable[[Int[np.ndarray, " R"]], Readout]  # the readout of some examples, by number, a row for each
+    # The readout of some examples, by number, a row for each; None for examples that only give `answers`
+    read: Callable[[Int[np.ndarray, " R"]], Readout] | None
     shape: tuple[int, int]
     answer_N: Int[np.ndarray, " N"]
     relation_N: Int[np.ndarray, " N"] | None = None  # None: the same for all
@@ -143,8 +131,10 @@ class ReadoutExamples(Examples):
         for name, default in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
-            if len(getattr(self, name)) != n:
-                raise UserError(f"{name} has {len(getattr(self, name))} values for {n} answers; give one for each")
+        for name in (*defaults, "correct_N"):
+            given = getattr(self, name)
+            if given is not None and len(given) != n:
+                raise UserError(f"{name} has {len(given)} values for {n} answers; give one for each")
 
     @property
     def fact_N(self) -> Int[np.ndarray, " N"]:
@@ -183,6 +173,8 @@ class ReadoutExamples(Examples):
             yield RowBatch(padded, whole_rows(len(index), rows)), index
 
     def readout(self, batch: RowBatch) -> Readout:
+        if self.read is None:
+            raise UserError("these examples cannot be read; give them the function `read`")
         return self.read(self.number_N[batch.index_R])
 
     def ability(self, batch: RowBatch) -> Mapping[str, Array]:

@@ -111,6 +111,6 @@ class Context:
         return {kind: mean(values_KN[i], weight_KN[i]) for i, kind in enumerate(kinds)}
 
 
-def mean(values_N: Float[Array, "*N"], weight_N: Float[Array, "*N"]) -> Float[Array, ""]:
+def mean(values_N: Float[Array, "*N"], weight_N: Float[Array, "*N"] | Float[np.ndarray, "*N"]) -> Float[Array, ""]:
     """Weighted mean; 0 if all weights are 0."""
     return (values_N * weight_N).sum() / jnp.maximum(weight_N.sum(), TINY)

@@ -56,7 +56,7 @@ def with_terms(
 
     def terms() -> Metrics:
         made = context()
-        return {name: TERMS[name](made) for name in weights} | batch_metrics(made)
+        return {name: TERMS[name](made) for name in weights} | dict(batch_metrics(made))
 
     def nothing() -> Metrics:
         return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(terms))

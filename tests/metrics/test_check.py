@@ -118,35 +118,35 @@ def test_columns_of_ones_own_need_values(broken, monkeypatch):
 @pytest.fixture
 def groups(monkeypatch):
     """Groups of columns that are forgotten after the test."""
-    forget(columns._GROUPS, monkeypatch)
+    forget(columns.GROUPS, monkeypatch)
     monkeypatch.setattr(check, "_check_group", check._check_group.__wrapped__)
 
 
 def test_a_column_of_ones_own_says_what_it_is_like_and_is_run(broken, groups):
-    def warm(name, gives, like, column):
-        column_group(name, gives=gives, cost="passes", like=like)(column)
-        metric(name, needs=gives, title="Warmth", better="higher")(documented)
+    def warm(name, gives, column):
+        column_group(name, gives=gives, cost="passes")(column)
+        metric(name, needs=tuple(gives), title="Warmth", better="higher")(documented)
 
     def documented(mean):
         """How warm it is."""
-        return mean(next(iter(columns.get_group(name).gives)))
+        return mean(next(iter(columns.GROUPS[name].gives)))
 
     def probability(measured):
         return {"warmth": measured.probability(suppress(measured.mask_LRF))}
 
     name = "without"
-    warm(name, ("no_likeness",), None, probability)
+    warm(name, ("no_likeness",), probability)
     with pytest.raises(UserError, match="does not know the column 'no_likeness': say in its group what it is like"):
         check_metric(name)
     name = "good"
-    warm(name, ("warmth",), {"warmth": (0.9, 0.1)}, probability)
+    warm(name, {"warmth": (0.9, 0.1)}, probability)
     check_metric(name)
     name = "other"
-    warm(name, ("cold",), {"cold": (0.9, 0.1)}, probability)
+    warm(name, {"cold": (0.9, 0.1)}, probability)
     with pytest.raises(AssertionError, match="the group other says that it gives cold, and gives warmth"):
         check_metric(name)
     name = "failing"
-    warm(name, ("hot",), {"hot": (0.9, 0.1)}, lambda measured: measured.no_such_thing)
+    warm(name, {"hot": (0.9, 0.1)}, lambda measured: measured.no_such_thing)
     with pytest.raises(AttributeError):
         check_metric(name)
 
@@ -162,8 +162,6 @@ def test_mistakes_in_the_decorators(broken, groups):
         column_group("mine", gives=("mine",), cost="cheap")
     with pytest.raises(mistake, match=r"gives must be a tuple of names, got 'mine'|parameter 'gives'"):
         column_group("mine", gives="mine", cost="passes")
-    with pytest.raises(ValueError, match="like has 'other', which it does not give"):
-        column_group("mine", gives=("mine",), cost="passes", like={"other": (1.0, 0.0)})
     metric("typo", needs=("supressed",), title="Typo")(suppressability)
     with pytest.raises(UserError, match="no group of columns gives 'supressed'; did you mean suppressed"):
         check_metric("typo")

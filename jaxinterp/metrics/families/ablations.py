@@ -15,23 +15,16 @@ from jaxinterp.metrics.registry import Mean, Values, derived, largest, metric
 
 @compared_group(
     "interventions",
-    gives=(
-        "mean_ablated",
-        "resampled",
-        *(f"resampled_control_{kind}" for kind in CONTROL_KINDS),
-        "interchanged",
-        "interchange_base",
-    ),
-    cost="passes",
-    text=True,
-    donors=True,
-    like={
+    gives={
         "mean_ablated": (0.06, 0.29),
         "resampled": (0.036, 0.29),
         **{f"resampled_control_{kind}": (0.59, 0.21) for kind in CONTROL_KINDS},
         "interchanged": (0.54, 0.006),
         "interchange_base": (0.006, 0.003),
     },
+    cost="passes",
+    text=True,
+    donors=True,
 )
 def _interventions(compared: Compared) -> dict[str, Array]:
     """P with the knowledge neurons at their mean activation over all queries; with them at the activations that they

@@ -12,20 +12,7 @@ from jaxinterp.metrics.columns import ATTRIBUTION, Compared, Measured, column_gr
 
 @column_group(
     "answers",
-    gives=(
-        "probability",
-        "suppressed",
-        "random",
-        "amplified",
-        "log_probability",
-        "suppressed_log_probability",
-        "log_odds",
-        "suppressed_log_odds",
-        "suppressed_ratio",
-        "residual",
-    ),
-    cost="base",
-    like={
+    gives={
         "probability": (0.6, 0.3),
         "suppressed": (0.03, 0.28),
         "random": (0.6, 0.2),
@@ -37,6 +24,7 @@ from jaxinterp.metrics.columns import ATTRIBUTION, Compared, Measured, column_gr
         "suppressed_ratio": (0.05, 0.95),
         "residual": (1e-4, 0.2),
     },
+    cost="base",
 )
 def _answers(measured: Measured) -> dict[str, Array]:
     """Probabilities of whole answers, untouched and under the edits of `attribution.edits`. Logarithms in nats.
@@ -73,14 +61,13 @@ LENGTHS = tuple(range(1, LONGEST + 1))
 
 @column_group(
     "tokens",
-    gives=("token_probability", "token_suppressed", "each_suppressed", *(f"suppressed_length_{n}" for n in LENGTHS)),
-    cost="base",
-    like={
+    gives={
         "token_probability": (0.6, 0.3),
         "token_suppressed": (0.06, 0.29),
         "each_suppressed": (0.024, 0.28),
         **{f"suppressed_length_{n}": (0.03, 0.28) for n in LENGTHS},
     },
+    cost="base",
 )
 def _tokens(measured: Measured) -> dict[str, Array]:
     """Answers of several tokens. token_*: means over an answer's tokens of their own P, untouched and with the token's
@@ -99,20 +86,14 @@ def _tokens(measured: Measured) -> dict[str, Array]:
     }
 
 
-def control_columns(prefix: str = "control") -> tuple[str, ...]:
-    """The columns of an answer's controls, by kind: mean P(control's neurons off), and of what is lost and moved."""
-    return tuple(f"{prefix}_{kind}{form}" for kind in KINDS for form in ("", "_lost", "_moved"))
-
-
 @compared_group(
     "controls",
-    gives=control_columns(),
-    cost="base",
-    like={
+    gives={
         **{f"control_{kind}": (0.59, 0.09) for kind in KINDS},
         **{f"control_{kind}_lost": (0.012, 0.21) for kind in KINDS},
         **{f"control_{kind}_moved": (0.018, 0.21) for kind in KINDS},
     },
+    cost="base",
 )
 def _controls(compared: Compared) -> dict[str, Array]:
     """P with the neurons of another fact off, by the kind of that fact, means over an answer's controls of the kind;

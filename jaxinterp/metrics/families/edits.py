@@ -47,15 +47,14 @@ class Neurons(NamedTuple):
 
 @set_group(
     "edits",
-    gives=COLUMNS,
-    cost="training",
-    text=True,
-    like={
+    gives={
         "edit_success": (0.98, 0.3),
         "edit_kept_relation": (0.95, 0.1),
         "edit_kept_subject": (0.95, 0.1),
         "edit_kept_other": (0.99, 0.4),
     },
+    cost="training",
+    text=True,
 )
 def _edits(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """For each of at most `EDITS` queries that are answered correctly: whether an edit of the fact's own neurons gives

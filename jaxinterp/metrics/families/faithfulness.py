@@ -17,14 +17,13 @@ SOURCE = "DeYoung et al. 2020; Samek et al. 2017"
 
 @column_group(
     "curve",
-    gives=("deletion_area", "insertion_area", "kept_alone", "nothing_kept"),
-    cost="passes",
-    like={
+    gives={
         "deletion_area": (0.06, 0.24),
         "insertion_area": (0.54, 0.03),
         "kept_alone": (0.48, 0.015),
         "nothing_kept": (0.006, 0.003),
     },
+    cost="passes",
 )
 def _curve(measured: Measured) -> dict[str, Array]:
     """Means over `SHARES` of P with that share of neurons off, and with that share alone on, the highest scores first;
@@ -55,9 +54,8 @@ BUDGETS = (1, 2, 4, 8, 16)  # neurons an answer
 
 @column_group(
     "budgets",
-    gives=(*(f"without_{k}" for k in BUDGETS), "attribution_share"),
+    gives={**{f"without_{k}": (0.06, 0.27) for k in BUDGETS}, "attribution_share": (0.9, 0.1)},
     cost="passes",
-    like={**{f"without_{k}": (0.06, 0.27) for k in BUDGETS}, "attribution_share": (0.9, 0.1)},
 )
 def _budgets(measured: Measured) -> dict[str, Array]:
     """P with the 1 … 16 neurons of highest score off (at most all but one); and the share of the positive scores that

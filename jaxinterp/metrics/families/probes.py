@@ -16,9 +16,8 @@ SIZES = (1, 2, 5)  # neurons of a probe
 
 @set_group(
     "probes",
-    gives=(*(f"probe_{size}" for size in SIZES), "probe_all"),
+    gives={f"probe_{size}": (0.95, 0.4) for size in (*SIZES, "all")},
     cost="passes",
-    like={f"probe_{size}": (0.95, 0.4) for size in (*SIZES, "all")},
 )
 def _probes(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """1 where probes trained on the other half of the facts name the query's relation; NaN with one relation."""

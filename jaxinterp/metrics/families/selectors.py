@@ -18,17 +18,16 @@ CHEAP = ("gradient_x_activation", "activation")  # methods of a pass each
 SOURCE = "Dai et al. 2021, with the selection exchanged"
 
 
-def _columns(name: str) -> tuple[str, ...]:
-    return (f"{name}_suppressed", *(f"{name}_control_{kind}" for kind in CONTROL_KINDS), f"{name}_overlap")
-
-
-def _like(name: str) -> Like:
+def _columns(name: str) -> Like:
     controls = {f"{name}_control_{kind}": (0.59, 0.15) for kind in CONTROL_KINDS}
     return {f"{name}_suppressed": (0.06, 0.27), **controls, f"{name}_overlap": (0.9, 0.1)}
 
 
 @compared_group(
-    "ablation", gives=_columns("ablation"), cost="ablations", selectors=("ablation",), like=_like("ablation")
+    "ablation",
+    gives=_columns("ablation"),
+    cost="ablations",
+    selectors=("ablation",),
 )
 def _ablation(compared: Compared) -> dict[str, Array]:
     """The k neurons whose exact single ablations cost an answer's tokens most: L·F evaluations a token."""
@@ -37,25 +36,23 @@ def _ablation(compared: Compared) -> dict[str, Array]:
 
 @column_group(
     "ablation_ranks",
-    gives=("ablation_rank_agreement",),
+    gives={"ablation_rank_agreement": (0.9, 0.1)},
     cost="ablations",
     selectors=("ablation",),
-    like={"ablation_rank_agreement": (0.9, 0.1)},
 )
 def _ablation_ranks(measured: Measured) -> dict[str, Array]:
     """Rank agreement of the attribution with exact single ablations, a mean over an answer's tokens."""
     neurons = measured.readout.neurons_LRF
-    active = jnp.ones_like(measured.mask_LRF) if neurons is None else active_neurons(neurons)
+    active = jnp.ones_columns(measured.mask_LRF) if neurons is None else active_neurons(neurons)
     agreement_R = rank_agreement(measured.scores["ablation"], measured.attribution.scores_LRF, active)
     return {"ablation_rank_agreement": measured.answers.mean(agreement_R)}
 
 
 @compared_group(
     "selectors",
-    gives=tuple(column for name in CHEAP for column in _columns(name)),
+    gives={column: values for name in CHEAP for column, values in _columns(name).items()},
     cost="passes",
     selectors=CHEAP,
-    like={column: values for name in CHEAP for column, values in _like(name).items()},
 )
 def _selectors(compared: Compared) -> dict[str, Array]:
     """The k neurons that cheap methods choose."""
@@ -68,7 +65,6 @@ def _selectors(compared: Compared) -> dict[str, Array]:
     cost="passes",
     text=True,
     selectors=("projection",),
-    like=_like("projection"),
 )
 def _projection(compared: Compared) -> dict[str, Array]:
     """The k neurons whose value vectors add most to the logit of the answer."""
