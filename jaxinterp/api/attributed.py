@@ -14,6 +14,7 @@ from rich.table import Table
 from jaxinterp.attribution.edits import Edit, active_neurons, amplify, random_mask, suppress
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import check_k
+from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.results import promoted_tokens
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.readout import LanguageModelReadout
@@ -117,6 +118,8 @@ class Attributed(Shown):
           edit: of neurons at the query positions, such as `suppress(attributed.mask(8))`; None is the untouched model.
           token: number of the answer's token; those before it are given.
         """
+        if edit is not None and not isinstance(edit, Edit):
+            raise UserError("edit must be an edit of neurons, such as ji.suppress(mask) or ji.amplify(mask)")
         gates, shift = edit if edit is not None else Edit(jnp.ones_like(self.readout.neurons_LRF))
         probability_V = np.asarray(_probabilities(self.readout, gates, shift)[token])
         best = np.argsort(-probability_V, kind="stable")[:n]

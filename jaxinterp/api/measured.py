@@ -111,7 +111,12 @@ def measure(
     Raises:
       UserError: if a field is out of range, the facts cannot be had, or nothing can be measured.
     """
+    known = {field.name for field in dataclasses.fields(MeasureConfig)}
+    if other := sorted(fields.keys() - known):
+        raise unknown("field of the measurement", other[0], known)
     config = dataclasses.replace(config or MeasureConfig(), **fields)
+    if not isinstance(model, LanguageModel | ReadoutExamples):
+        raise UserError(f"give a language model (ji.load_model) or ji.ReadoutExamples, not {type(model).__name__}")
     if isinstance(model, ReadoutExamples):
         if facts is not None:
             raise UserError("facts are for language models; examples bring what they are measured on")

@@ -14,9 +14,7 @@ Select = Literal["straight_through", "soft", "stop_gradient"]
 def check_k(k: int, n_neurons: int) -> None:
     """Raises UserError unless 1 ≤ k < n_neurons (the number of neurons in the model, L·F)."""
     if not 1 <= k < n_neurons:
-        raise UserError(
-            f"k must be at least 1 and below the model's number of neurons ({n_neurons}), got {k}; choose a smaller k"
-        )
+        raise UserError(f"k must be at least 1 and below the model's number of neurons ({n_neurons}), got {k}")
 
 
 def _by_row(scores_LRF: Float[Array, "L R F"]) -> Float[Array, "R N"]:

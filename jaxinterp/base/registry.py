@@ -24,9 +24,12 @@ class Registry(Generic[T]):
         self._module: dict[str, str] = {}
 
     def add(self, name: str, thing: T, module: str) -> None:
-        """Registers a thing that a module defines; ValueError if the name is taken."""
-        if name in self.registered:
-            raise ValueError(f"a {self._what} named {name!r} exists already")
+        """Registers a thing that a module defines; ValueError if the name is taken.
+
+        What a notebook or a script has defined (`__main__`) it may define again, as running a cell twice does.
+        """
+        if name in self.registered and not module == self._module[name] == "__main__":
+            raise ValueError(f"the {self._what} {name!r} exists already; choose another name")
         self.registered[name], self._module[name] = thing, module
 
     def __getitem__(self, name: str) -> T:

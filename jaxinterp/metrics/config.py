@@ -26,6 +26,8 @@ class MeasureConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "measure.")
+        if isinstance(self.metrics, str):
+            raise UserError(f"measure.metrics must be several names, such as ({self.metrics!r},)")
         if self.seed < 0:
             raise UserError(f"measure.seed must be at least 0, got {self.seed}")
         check_integral(self.rule, self.points, self.tolerance, "measure.")

@@ -175,7 +175,14 @@ class ReadoutExamples(Examples):
     def readout(self, batch: RowBatch) -> Readout:
         if self.read is None:
             raise UserError("these examples cannot be read; give them the function `read`")
-        return self.read(self.number_N[batch.index_R])
+        readout = self.read(self.number_N[batch.index_R])
+        n_layers, n_neurons = self.shape
+        if readout.shape != (n_layers, len(batch.index_R), n_neurons):
+            raise UserError(
+                f"the readout of {len(batch.index_R)} examples has the shape {readout.shape}; with shape={self.shape} "
+                f"(layers, neurons) it must be {(n_layers, len(batch.index_R), n_neurons)}"
+            )
+        return readout
 
     def ability(self, batch: RowBatch) -> Mapping[str, Array]:
         return {} if self.correct_N is None else {"correct": jnp.asarray(self.correct_N)[batch.index_R]}

@@ -36,7 +36,11 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "objective.")
-        for text in self.weights.values():
+        for name, text in self.weights.items():
+            if not isinstance(text, str):
+                raise UserError(
+                    f'objective.weights: the weight of {name} must be text, such as "1" or "0@300,1@500", got {text!r}'
+                )
             parse_schedule(text)
         if self.points < 1:
             raise UserError(f"objective.points must be at least 1, got {self.points}")

@@ -19,8 +19,10 @@ _DROPS: Drops = {
     "control_drop_relation": ("C_relation: another fact's, same relation", style.DARK_ORANGE),
     "control_drop_subject": ("C_subject: same subject", style.ORANGE),
     "control_drop_other": ("C_other: neither", style.LIGHT_ORANGE),
+    "control_drop": ("C: the largest of them", style.VERMILLION),
     "random_drop": ("random neurons", style.GREY),
 }
+_KINDS = {name for name in _DROPS if name.startswith("control_drop_")}
 _OPINIONS: Drops = {
     "suppressability": ("S, integrated gradients", style.BLUE),
     "ablation_suppressability": ("S, exact ablation", style.LIGHT_BLUE),
@@ -93,7 +95,10 @@ def _measured(results: Results, drops: Drops) -> Drops:
             *(of_relation for by_relation in model["by_relation"].values() for of_relation in by_relation.values()),
         )
     ]
-    return {name: about for name, about in drops.items() if any(is_known(metrics.get(name)) for metrics in places)}
+    known = {name: about for name, about in drops.items() if any(is_known(metrics.get(name)) for metrics in places)}
+    if drops is _DROPS and _KINDS & set(known):
+        known.pop("control_drop", None)  # it is drawn where its kinds are not there
+    return known
 
 
 def _rows(by_place: Mapping[tuple[tuple[str, str], ...], Mapping[str, Mapping]], drops: Drops) -> list[dict]:

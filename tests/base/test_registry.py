@@ -13,7 +13,7 @@ FILES = {
 from jaxinterp.metrics.columns import column_group
 from jaxinterp.metrics.registry import metric
 
-@column_group("ones", gives=("one",), cost="base", like={"one": (1.0, 1.0)})
+@column_group("ones", gives={"one": (1.0, 1.0)}, cost="base")
 def ones(measured):
     return {"one": measured.untouched() ** 0}
 
@@ -82,5 +82,14 @@ def test_names_are_known_and_taken_once():
     assert things["one"] == 1
     with pytest.raises(UserError, match="unknown thing 'two'; known: one"):
         things["two"]
-    with pytest.raises(ValueError, match="a thing named 'one' exists already"):
+    with pytest.raises(ValueError, match="the thing 'one' exists already"):
         things.add("one", 2, "there")
+
+
+def test_a_cell_may_be_run_twice():
+    things = Registry("thing")
+    things.add("one", 1, "__main__")
+    things.add("one", 2, "__main__")
+    assert things["one"] == 2
+    with pytest.raises(ValueError, match="the thing 'one' exists already"):
+        things.add("one", 3, "package.module")
