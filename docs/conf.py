@@ -14,7 +14,6 @@ version = release = jaxinterp.__version__
 
 extensions = ["myst_nb", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "_ipython"]
-suppress_warnings = ["toc.not_readable"]  # notebooks that are still to come
 
 html_theme = "furo"
 html_title = "jaxinterp"
