@@ -19,11 +19,10 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.attribution.registry import METHODS
 from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
 from jaxinterp.metrics.columns import (
+    GROUPS,
     Compared,
     Measured,
     columns_of_groups,
-    get_group,
-    group_names,
 )
 from jaxinterp.metrics.families.faithfulness import numbers
 from jaxinterp.metrics.families.selectors import CHEAP
@@ -32,7 +31,7 @@ K = 3
 N = 6  # answers of the batch, of 9 rows
 N_CONTROLS = 2  # of each kind
 SELECTORS = ("ablation", *CHEAP, "projection")
-NAMES = {looks: tuple(n for n in group_names() if get_group(n).looks == looks) for looks in ("batch", "compared")}
+NAMES = {looks: tuple(n for n in GROUPS.names() if GROUPS[n].looks == looks) for looks in ("batch", "compared")}
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ WORDS = "a b c d e f"
 def model():
     tokenizer = train_tokenizer([WORDS])
     config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=N_CTX)
-    return LanguageModel(Model(config, tiny_params(config, 3)), tokenizer, {})
+    return LanguageModel(Model(config, tiny_params(config, 18)), tokenizer, {})
 
 
 def test_the_import_needs_no_jax():
@@ -59,7 +59,9 @@ def slow_next(model, tokens, edit):
 
 @pytest.mark.parametrize("edited", [False, True])
 def test_text_is_generated_token_by_token(model, edited):
-    edit = Edit(jnp.full((L, 1, F), 0.3), jnp.full((L, 1, F), -0.5)) if edited else None
+    # With this edit at every position other tokens come.
+    shift = jnp.asarray(np.random.default_rng(18).normal(size=(L, 1, F)) * 2, jnp.float32)
+    edit = Edit(jnp.full((L, 1, F), 0.3), shift) if edited else None
     tokens = [*model.tokenizer.prefix, *model.tokenizer.encode("a b")]
     expected = []
     while (

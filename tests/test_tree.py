@@ -13,7 +13,7 @@ ORDER += ("api", "studies", "cli")
 MAX_LINES = 300
 
 # What is still too long. The list may only shrink: a file that has been mended must be taken off.
-TOO_LONG = {"studies/knowledge_neurons/charts.py"}
+TOO_LONG: set[str] = set()
 
 
 def imports(root: Path) -> dict[str, set[str]]:

@@ -1,6 +1,7 @@
 """SHA-256 of files and of arrays, by which contents are recognised."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,3 +16,8 @@ def file_digest(path: Path) -> str:
 def array_digest(array: np.ndarray) -> str:
     """The array's type, shape, and SHA-256 of its values in C order, as in "float32[2, 3] 9f86d0…"."""
     return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
+
+
+def arrays_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """SHA-256 of named arrays, in this order: their names, types, shapes and values."""
+    return hashlib.sha256("\n".join(f"{name} {array_digest(array)}" for name, array in arrays).encode()).hexdigest()

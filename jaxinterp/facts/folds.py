@@ -13,7 +13,7 @@ from jaxinterp.facts.spelling import same_text_caseless
 # that has at least 25 %. Other pairs have at most 20 % (continent and currency: "West African CFA Franc"), and
 # calling_code and iso_numeric at most 1 % with anything. Five folds of two or three relations come out.
 # "Beyond the subject" matters: "Afghan" contains "AFG" (37 % of demonyms do), but so does "Afghanistan".
-COUNTRY_GROUPS = (
+COUNTRYGROUPS = (
     ("internet_domain", "iso_alpha_2", "iso_alpha_3"),  # .dk, DK, DNK: 71, 36 and 36 %; with the subject's 99, 65, 65 %
     ("demonym", "currency", "official_language"),  # Danish, Danish Krone, Danish: 32 % and 28 %
     ("continent", "subregion"),  # Africa, Western Africa: 74 %
@@ -35,7 +35,7 @@ def relation_folds(
       seed: of the order.
       apart: groups of relations that stay together in a fold, because their answers spell each other out: no relation
         of a group is then in the objective while another one is unseen. Names that are not in `names` are left out, so
-        that a constant such as `COUNTRY_GROUPS` also serves a choice of its relations.
+        that a constant such as `COUNTRYGROUPS` also serves a choice of its relations.
     Returns:
       The folds, each sorted by name.
     Raises:

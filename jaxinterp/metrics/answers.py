@@ -20,11 +20,11 @@ from jaxinterp.facts.controls import CONTROL_KINDS, KINDS, draw_controls
 from jaxinterp.metrics.batching import Batch, columns_of
 from jaxinterp.metrics.columns import (
     ATTRIBUTION,
+    GROUPS,
     Compared,
     Measured,
     check_text,
     columns_of_groups,
-    get_group,
 )
 from jaxinterp.metrics.examples import Examples, LanguageExamples
 
@@ -72,22 +72,24 @@ def measured_answers(
       seed: of controls and random neurons.
       progress: called with the number of answers done in each batch.
     Raises:
-      UserError: if a group is unknown, is one of whole sets, or needs text that there is not; or k does not fit the
-        model.
+      UserError: if a group is unknown, is one of whole sets, or needs text that there is not; neurons are asked for
+        whose activations the readout does not know; or k does not fit the model.
     """
     of_batch, of_compared = _divided(groups, examples)
     n, n_neurons = len(examples), examples.n_neurons
     check_k(k, n_neurons)
-    selectors = tuple(dict.fromkeys(name for group in groups for name in get_group(group).selectors))
+    selectors = tuple(dict.fromkeys(name for group in groups for name in GROUPS[group].selectors))
     key = jax.random.key(seed)
     # Of each answer, so that its random neurons do not depend on the batch that it is in.
     key_N = jax.vmap(lambda query: jax.random.fold_in(key, query))(jnp.arange(n))
     chosen = {name: np.zeros((n, k), np.int32) for name in (ATTRIBUTION, *selectors)}
-    donors = _Donors(examples) if any(get_group(name).donors for name in of_compared) else None
+    donors = _Donors(examples) if any(GROUPS[name].donors for name in of_compared) else None
     kept_NU = np.zeros((n, n_neurons), np.float32) if neurons else None
 
     def measured(number: int, batch: Batch, taken: np.ndarray) -> Mapping[str, Array]:
         readout = examples.readout(batch)
+        if neurons and readout.neurons_LRF is None:
+            raise UserError("metrics of neurons need activations; give the readout its neurons_LRF")
         attribution = per_layer_attribution(readout, integral)
         batch_key = jax.random.fold_in(key, number)
         scores = {name: _scores(name, readout, batch_key) for name in selectors}
@@ -131,10 +133,10 @@ def _padded(taken: Int[np.ndarray, " n"], answers: Answers) -> Int[np.ndarray, "
 def _divided(groups: tuple[str, ...], examples: Examples) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that look at a batch alone, and those that look at controls."""
     for name in groups:
-        if get_group(name).of_set:
+        if GROUPS[name].of_set:
             raise UserError(f"the columns {name!r} are those of a whole set; see `measure_sets`")
         check_text(name, examples)
-    return tuple(tuple(name for name in groups if get_group(name).looks == looks) for looks in ("batch", "compared"))
+    return tuple(tuple(name for name in groups if GROUPS[name].looks == looks) for looks in ("batch", "compared"))
 
 
 @functools.partial(jax.jit, static_argnums=0)

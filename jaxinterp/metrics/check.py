@@ -19,7 +19,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.answers import measured_answers
 from jaxinterp.metrics.check_formula import TOLERANCE, check_means, check_values, equal
-from jaxinterp.metrics.columns import get_group, groups_giving
+from jaxinterp.metrics.columns import GROUPS, groups_giving
 from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.made_up import (
@@ -66,7 +66,7 @@ def check_metric(name: str, *, good: Mapping[str, float] | None = None, bad: Map
 @functools.cache
 def _check_group(name: str) -> None:
     """The columns that a group says it gives, of all answers; groups of whole sets need a language model's facts."""
-    group = get_group(name)
+    group = GROUPS[name]
     if group.of_set:
         return
     config = ModelConfig(d_vocab=9, n_ctx=6, n_layers=2, d_model=8, d_mlp=8, n_heads=2, n_kv_heads=2, d_head=4)

@@ -169,7 +169,7 @@ class Group:
         return self.looks == "set"
 
 
-_GROUPS: Registry[Group] = Registry("group of columns", folder="jaxinterp.metrics.families")
+GROUPS: Registry[Group] = Registry("group of columns", folder="jaxinterp.metrics.families")
 
 
 def column_group(
@@ -230,36 +230,26 @@ def _registered(
     like = dict(gives) if isinstance(gives, Mapping) else {}
 
     def register(columns: Callable) -> Callable:
-        for other in _GROUPS.registered.values():
+        for other in GROUPS.registered.values():
             if taken := set(other.gives) & set(gives):
                 raise ValueError(f"column {sorted(taken)[0]!r} is given by {other.name!r} already")
         group = Group(name, tuple(gives), cost, columns, looks, text, selectors, donors, like)
-        _GROUPS.add(name, group, columns.__module__)
+        GROUPS.add(name, group, columns.__module__)
         return columns
 
     return register
-
-
-def get_group(name: str) -> Group:
-    """The group of that name; UserError if it is unknown."""
-    return _GROUPS[name]
 
 
 def check_text(group: str, examples: Examples, metrics: Iterable[str] = ()) -> None:
     """Raises UserError if a group needs a language model's text and these examples have none; it names one of the
     metrics that need the group, if any is given.
     """
-    found = _GROUPS[group]
+    found = GROUPS[group]
     if found.text and not isinstance(examples, LanguageExamples):
         given = set(found.gives)
         named = [name for name in metrics if any(given & {*METRICS[base].needs} for base in base_metrics(name))]
         what = f"metric {named[0]!r} needs" if named else f"the columns {group!r} need"
         raise UserError(f"{what} a language model's text, which these examples do not have")
-
-
-def group_names() -> tuple[str, ...]:
-    """All names, in the order of registration."""
-    return _GROUPS.names()
 
 
 def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
@@ -269,11 +259,11 @@ def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
       UserError: if nothing gives one of them.
     """
     missing = set(columns)
-    found = tuple(name for name in _GROUPS.names() if set(_GROUPS[name].gives) & missing)
+    found = tuple(name for name in GROUPS.names() if set(GROUPS[name].gives) & missing)
     for name in found:
-        missing -= set(_GROUPS[name].gives)
+        missing -= set(GROUPS[name].gives)
     if missing:
-        known = [column for name in _GROUPS.names() for column in _GROUPS[name].gives]
+        known = [column for name in GROUPS.names() for column in GROUPS[name].gives]
         first = sorted(missing)[0]
         raise UserError(f"no group of columns gives {first!r}; {known_names(first, known)}")
     return found
@@ -281,7 +271,7 @@ def groups_giving(columns: Iterable[str]) -> tuple[str, ...]:
 
 def metric_cost(metric: Metric) -> Cost:
     """The cost of the dearest group that the metric needs; base for what every measurement has."""
-    given = {column: _GROUPS[name].cost for name in _GROUPS.names() for column in _GROUPS[name].gives}
+    given = {column: GROUPS[name].cost for name in GROUPS.names() for column in GROUPS[name].gives}
     needs = [need for name in base_metrics(metric.name) for need in METRICS[name].needs]
     return max((given.get(need, "base") for need in needs), key=COSTS.index)
 
@@ -289,4 +279,4 @@ def metric_cost(metric: Metric) -> Cost:
 @functools.partial(jax.jit, static_argnums=0)
 def columns_of_groups(groups: tuple[str, ...], seen: Measured | Compared) -> dict[str, Float[Array, " N"]]:
     """All columns of the groups, which look at the same, in one program."""
-    return {name: values for group in groups for name, values in _GROUPS[group].columns(seen).items()}
+    return {name: values for group in groups for name, values in GROUPS[group].columns(seen).items()}

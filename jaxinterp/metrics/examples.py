@@ -75,25 +75,11 @@ class LanguageExamples(Examples):
     def shape(self) -> tuple[int, int]:
         return self.model.config.n_layers, self.model.config.d_mlp
 
-    @property
-    def fact_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.fact_N
-
-    @property
-    def relation_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.relation_N
-
-    @property
-    def subject_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.subject_N
-
-    @property
-    def answer_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.answer_N
-
-    @property
-    def answer_length_N(self) -> Int[np.ndarray, " N"]:
-        return self.queries.answer_length_N
+    fact_N = property(lambda self: self.queries.fact_N)
+    relation_N = property(lambda self: self.queries.relation_N)
+    subject_N = property(lambda self: self.queries.subject_N)
+    answer_N = property(lambda self: self.queries.answer_N)
+    answer_length_N = property(lambda self: self.queries.answer_length_N)
 
     def __getitem__(self, index: Int[np.ndarray, " n"]) -> "LanguageExamples":
         return LanguageExamples(self.model, self.queries[index])
@@ -187,6 +173,8 @@ class ReadoutExamples(Examples):
             yield RowBatch(padded, whole_rows(len(index), rows)), index
 
     def readout(self, batch: RowBatch) -> Readout:
+        if self.read is None:
+            raise UserError("these examples cannot be read; give them the function `read`")
         return self.read(self.number_N[batch.index_R])
 
     def ability(self, batch: RowBatch) -> Mapping[str, Array]:

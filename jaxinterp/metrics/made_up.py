@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.metrics.columns import Like, get_group, group_names, groups_giving
+from jaxinterp.metrics.columns import GROUPS, Like, groups_giving
 from jaxinterp.metrics.families.suppression import CLEAN
 from jaxinterp.metrics.registry import Neurons
 
@@ -27,7 +27,7 @@ def made_up_columns(needs: set[str], world: int, given: Mapping[str, float]) -> 
     Raises:
       UserError: if there is no such column, or its group does not say.
     """
-    groups = [UNGROUPED, *(get_group(name).like for name in group_names())]
+    groups = [UNGROUPED, *(GROUPS[name].like for name in GROUPS.names())]
     like = {column: values[world] for group in groups for column, values in group.items()} | dict(given)
     if unknown := sorted(needs - set(like)):
         groups_giving(unknown[:1])  # says if there is no such column

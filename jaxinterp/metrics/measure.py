@@ -16,7 +16,7 @@ from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.leakage import clean
 from jaxinterp.facts.splits import SETS, Split
 from jaxinterp.metrics.answers import ABILITY, MeasuredAnswers, measured_answers
-from jaxinterp.metrics.columns import MeasuredSet, check_text, get_group, group_names, groups_giving
+from jaxinterp.metrics.columns import GROUPS, MeasuredSet, check_text, groups_giving
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.examples import Examples, LanguageExamples
@@ -181,15 +181,15 @@ def _groups(config: MeasureConfig, examples: Examples) -> tuple[str, ...]:
     """The groups of columns that the metrics need; without names, those that the examples have."""
     named = [METRICS[base] for name in wanted(config) for base in base_metrics(name)]
     if not named:
-        groups = tuple(name for name in group_names() if get_group(name).cost in BASE)
+        groups = tuple(name for name in GROUPS.names() if GROUPS[name].cost in BASE)
     else:
         needs = {need for metric in named for need in metric.needs} - {*ABILITY, *NEURONS}
         clean = {f"suppressed_{name}" for name in CLEAN}
         groups = groups_giving((needs - clean) | ({"suppressed"} if needs & clean else set()))
     if not config.ablation_queries:
-        groups = tuple(name for name in groups if get_group(name).cost != "ablations")
+        groups = tuple(name for name in groups if GROUPS[name].cost != "ablations")
     if not isinstance(examples, LanguageExamples) and config.metrics in ((), ("all",)):
-        groups = tuple(name for name in groups if not get_group(name).text)
+        groups = tuple(name for name in groups if not GROUPS[name].text)
     for name in groups:
         check_text(name, examples, wanted(config))
     return groups
@@ -229,8 +229,8 @@ def _columns(
     """All columns of the examples; those of exact ablation are NaN outside its sample."""
     groups = _groups(config, examples)
     neurons = any(METRICS[base].of_neurons for name in wanted(config) for base in base_metrics(name))
-    of_sets = tuple(name for name in groups if get_group(name).of_set)
-    dear = tuple(name for name in groups if get_group(name).cost == "ablations")
+    of_sets = tuple(name for name in groups if GROUPS[name].of_set)
+    dear = tuple(name for name in groups if GROUPS[name].cost == "ablations")
     of_batches = tuple(name for name in groups if name not in {*of_sets, *dear})
     second = sample(examples, config.ablation_queries, config.seed) if dear else np.zeros(0, int)
     done, total = 0, len(examples) * (1 + len(of_sets)) + len(second)
@@ -268,6 +268,6 @@ def _columns(
             columns[name][second] = few.columns[name]
     whole = MeasuredSet(examples, pool, config.k, rule, rows, config.seed)
     for name in of_sets:
-        columns |= get_group(name).columns(whole)
+        columns |= GROUPS[name].columns(whole)
         advance(len(examples))
     return answers._replace(columns=columns)

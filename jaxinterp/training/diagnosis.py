@@ -26,35 +26,26 @@ def first_non_finite(
 
     Parameters, then activations layer by layer, then logits, then the terms of the loss, then the gradients.
     """
-    for name, array in _arrays(model, objective, params, batch, weights, key):
-        if not bool(jnp.isfinite(array).all()):
-            return name
-    return "none: the step is finite when it is computed again"
 
+    def arrays() -> Iterator[tuple[str, Array]]:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            yield f"parameter {_dotted(path)}", leaf
+        on_device = jax.tree.map(jnp.asarray, batch)
+        cast = jax.tree.map(lambda x: x.astype(model.dtype), dict(params))
+        result = forward(Model(model, cast), on_device.tokens_BT, capture=ACTIVATIONS)
+        for layer in range(model.n_layers):
+            for name in ACTIVATIONS:
+                yield f"activation {name} of layer {layer}", result.activations[name][layer]
+        yield "logits", result.logits_BTV
+        of_params = lambda p: loss(Model(model, p), objective, on_device, weights, key)  # noqa: E731
+        (_, terms), grads = jax.value_and_grad(of_params, has_aux=True)(params)
+        for name in ("lm", *(name for name, weight in weights.items() if weight != 0)):
+            yield f"loss term {name}", terms[name]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+            yield f"gradient of {_dotted(path)}", leaf
 
-def _arrays(
-    model: ModelConfig,
-    objective: ObjectiveConfig,
-    params: Mapping,
-    batch: QueryBatch,
-    weights: Mapping[str, Float[Array, ""]],
-    key: PRNGKeyArray,
-) -> Iterator[tuple[str, Array]]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        yield f"parameter {_dotted(path)}", leaf
-    batch = jax.tree.map(jnp.asarray, batch)
-    cast = jax.tree.map(lambda x: x.astype(model.dtype), dict(params))
-    result = forward(Model(model, cast), batch.tokens_BT, capture=ACTIVATIONS)
-    for layer in range(model.n_layers):
-        for name in ACTIVATIONS:
-            yield f"activation {name} of layer {layer}", result.activations[name][layer]
-    yield "logits", result.logits_BTV
-    value_and_grad = jax.value_and_grad(lambda p: loss(Model(model, p), objective, batch, weights, key), has_aux=True)
-    (_, terms), grads = value_and_grad(params)
-    for name in ("lm", *(name for name, weight in weights.items() if weight != 0)):
-        yield f"loss term {name}", terms[name]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        yield f"gradient of {_dotted(path)}", leaf
+    bad = (name for name, array in arrays() if not bool(jnp.isfinite(array).all()))
+    return next(bad, "none: the step is finite when it is computed again")
 
 
 def _dotted(path: tuple) -> str:

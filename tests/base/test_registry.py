@@ -41,10 +41,10 @@ for folder in sys.argv[1:]:
     importlib.import_module(folder.partition("=")[0]).__path__.append(folder.partition("=")[2])
 from jaxinterp.attribution.registry import METHODS
 from jaxinterp.groundtruth.registry import GRID_PLANTS, PLANTS
-from jaxinterp.metrics.columns import get_group, metric_cost
+from jaxinterp.metrics.columns import GROUPS, metric_cost
 from jaxinterp.metrics.registry import METRICS
 from jaxinterp.objectives.registry import TERMS
-assert get_group("ones").gives == ("one",) and metric_cost(METRICS["mine"]) == "base"
+assert GROUPS["ones"].gives == ("one",) and metric_cost(METRICS["mine"]) == "base"
 for registry in (METHODS, GRID_PLANTS, PLANTS, METRICS, TERMS):
     assert registry["mine"] and len(registry.names()) > 3
 """

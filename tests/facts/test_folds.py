@@ -4,7 +4,7 @@ import pytest
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.facts.folds import COUNTRY_GROUPS, relation_folds, spelled_out
+from jaxinterp.facts.folds import COUNTRYGROUPS, relation_folds, spelled_out
 from jaxinterp.facts.worldfacts import world_facts
 
 TEN = tuple("abcdefghij")
@@ -75,11 +75,11 @@ def test_groups_of_countries_are_what_the_facts_say():
     names = [relation.name for relation in facts.relations]
     share = {frozenset((one, other)): spelled_out(facts, one, other) for one, other in itertools.combinations(names, 2)}
     together = {pair for pair, value in share.items() if value >= 0.25}
-    inside = {frozenset(pair) for group in COUNTRY_GROUPS for pair in itertools.combinations(group, 2)}
+    inside = {frozenset(pair) for group in COUNTRYGROUPS for pair in itertools.combinations(group, 2)}
     # Currency and language are in one group because both go with the demonym.
     assert together == inside - {frozenset(("currency", "official_language"))}
     assert max(value for pair, value in share.items() if pair not in together) < 0.21
     for seed in range(5):
-        folds = relation_folds(names, 5, seed, COUNTRY_GROUPS)
+        folds = relation_folds(names, 5, seed, COUNTRYGROUPS)
         assert sorted(map(len, folds)) == [2, 2, 2, 3, 3]
         assert sum(map(len, folds)) == 12

@@ -17,7 +17,7 @@ from jaxinterp.metrics import (
 )
 from jaxinterp.metrics import examples as examples_module
 from jaxinterp.metrics.answers import measured_answers
-from jaxinterp.metrics.columns import get_group
+from jaxinterp.metrics.columns import GROUPS
 from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families.answers import log_odds
 from jaxinterp.metrics.recall import measured_ability, recalled
@@ -27,7 +27,7 @@ from jaxinterp.models.transformer import forward
 K, ROWS, SEED, N_CONTROLS = 3, 7, 5, 2
 L, F, N = 2, 6, 8
 RULE = quadrature("midpoint", 20)
-GROUPS = ("answers", "controls", "ablation", "ablation_ranks", "interventions")
+MEASURED = ("answers", "controls", "ablation", "ablation_ranks", "interventions")
 
 
 def eight_queries():
@@ -114,7 +114,7 @@ def measured():
         common = {"k": K, "n_relations": 3, "integral": RULE, "rows": ROWS, "seed": SEED}
         fast = measured_answers(
             LanguageExamples(Model(config, params), queries),
-            groups=GROUPS,
+            groups=MEASURED,
             neurons=True,
             n_controls=N_CONTROLS,
             **common,
@@ -180,7 +180,7 @@ def test_every_column_is_the_slow_one(measured):
     fast, slow, *_ = measured
     for name in slow:
         # Activations of other batches are kept in 32 bits.
-        rtol = 1e-5 if name in get_group("interventions").gives else 1e-9
+        rtol = 1e-5 if name in GROUPS["interventions"].gives else 1e-9
         np.testing.assert_allclose(fast.columns[name], slow[name], rtol=rtol, atol=1e-12, err_msg=name)
     # Columns that the loops over one batch look at, in test_column_groups.
     others = {"random", "residual", "ablation_overlap", "ablation_rank_agreement", "suppressed_ratio"}

@@ -118,7 +118,7 @@ def test_columns_of_ones_own_need_values(broken, monkeypatch):
 @pytest.fixture
 def groups(monkeypatch):
     """Groups of columns that are forgotten after the test."""
-    forget(columns._GROUPS, monkeypatch)
+    forget(columns.GROUPS, monkeypatch)
     monkeypatch.setattr(check, "_check_group", check._check_group.__wrapped__)
 
 
@@ -129,7 +129,7 @@ def test_a_column_of_ones_own_says_what_it_is_like_and_is_run(broken, groups):
 
     def documented(mean):
         """How warm it is."""
-        return mean(next(iter(columns.get_group(name).gives)))
+        return mean(next(iter(columns.GROUPS[name].gives)))
 
     def probability(measured):
         return {"warmth": measured.probability(suppress(measured.mask_LRF))}

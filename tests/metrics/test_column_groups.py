@@ -4,7 +4,7 @@ import pytest
 from loops import CHECKS, columns_and_loops
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.metrics.columns import column_group, compared_group, get_group, group_names, groups_giving, set_group
+from jaxinterp.metrics.columns import GROUPS, column_group, compared_group, groups_giving, set_group
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,12 @@ def test_groups_are_found_by_their_columns():
     with pytest.raises(UserError, match="no group of columns gives 'charm'; known: "):
         groups_giving(["probability", "charm"])
     with pytest.raises(UserError, match="unknown group of columns"):
-        get_group("charm")
+        GROUPS["charm"]
 
 
 @pytest.mark.parametrize("register", [column_group, compared_group, set_group])
 def test_a_column_has_one_giver(register):
-    assert group_names()  # all of them are registered
+    assert GROUPS.names()  # all of them are registered
     with pytest.raises(ValueError, match="column 'restored' is given by 'other_neurons' already"):
         register("mine", gives=("restored",), cost="passes")(lambda measured: {})
     with pytest.raises(ValueError, match="'curve' exists already"):

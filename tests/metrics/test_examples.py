@@ -13,7 +13,7 @@ import pytest
 from jaxinterp.attribution.readout import FunctionReadout
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import KINDS
-from jaxinterp.metrics.columns import get_group, group_names
+from jaxinterp.metrics.columns import GROUPS
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.examples import ReadoutExamples
 from jaxinterp.metrics.measure import measure_examples
@@ -178,7 +178,7 @@ def test_every_figure_is_that_of_a_slow_loop(float64):
     assert set(found["suppressability"].by_relation) == set(RELATIONS)
 
 
-TEXT = {name for name in group_names() if get_group(name).text}
+TEXT = {name for name in GROUPS.names() if GROUPS[name].text}
 
 
 def test_a_metric_of_text_is_told_by_its_name():
@@ -191,7 +191,7 @@ def test_a_metric_of_text_is_told_by_its_name():
 @pytest.mark.parametrize("names", [(), ("all",)])
 def test_groups_of_text_are_left_out_unless_they_are_named(names):
     found = values(names)
-    of_text = {column for name in TEXT for column in get_group(name).gives}
+    of_text = {column for name in TEXT for column in GROUPS[name].gives}
     assert {"suppressability", "control_drop"} <= set(found)
     assert not any(of_text & set(METRICS[name].needs) for name in found)
     if names:  # what costs more than the defaults, and needs no text
@@ -228,6 +228,17 @@ def test_lengths_that_differ_are_told(name):
             ReadoutExamples(read, (L, F), ANSWER_N, **{name: values_N})
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_metrics_of_neurons_need_activations():
+    blind = dataclasses.replace(examples(), read=lambda number_R: read(number_R).replace(neurons_LRF=None))
+    with pytest.raises(UserError, match="metrics of neurons need activations; give the readout its neurons_LRF"):
+        values(("overlap_within",), blind)
+
+
+def test_examples_that_only_give_answers_are_not_measured():
+    with pytest.raises(UserError, match="cannot be read; give them the function `read`"):
+        values(("probability",), dataclasses.replace(examples(), read=None))
 
 
 def test_some_examples_are_read_by_their_own_numbers(float64):

@@ -18,9 +18,9 @@ from tiny import fast_readout, tiny_batch, tiny_config, tiny_params
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.attribution.readout import GateBranches, TokenReadout
-from jaxinterp.metrics.columns import columns_of_groups, get_group
+from jaxinterp.metrics.columns import GROUPS, columns_of_groups
 
-COLUMNS = tuple(column for names in loops.NAMES.values() for name in names for column in get_group(name).gives)
+COLUMNS = tuple(column for names in loops.NAMES.values() for name in names for column in GROUPS[name].gives)
 OF_CONTROLS = tuple(column for column in COLUMNS if "control_" in column)
 OF_DONORS = ("resampled", "interchanged", *(column for column in COLUMNS if column.startswith("resampled_control")))
 # What no edit and no choice of neurons goes into: a layer off changes nothing there.

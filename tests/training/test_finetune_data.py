@@ -122,7 +122,8 @@ def test_what_cannot_be_divided(model, path):
         finetune_data(model, config_of(path, unseen_relations=("r9",)))
     with pytest.raises(UserError, match="no known fact is left for 'objective'"):
         finetune_data(model, config_of(path, n_unseen_relations=5))
-    masked = dataclasses.replace(model, config=dataclasses.replace(model.config, attention="bidirectional"))
+    config = dataclasses.replace(model.config, attention="bidirectional")
+    masked = dataclasses.replace(model, model=model.model.replace(config=config))
     with pytest.raises(UserError, match="needs a causal language model"):
         finetune_data(masked, config_of(path))
 

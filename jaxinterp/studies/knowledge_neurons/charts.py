@@ -1,7 +1,4 @@
-"""The study's figures, as pure functions of its results; altair only.
-
-`found` is what results.json holds, see `knowledge_neurons.study`. A figure with nothing to show is None.
-"""
+"""The study's figures, as pure functions of its results; altair only. A figure with nothing to show is None."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +11,8 @@ from jaxinterp.base.files import write_text
 from jaxinterp.metrics.results import has_interval, is_known
 from jaxinterp.report import style
 from jaxinterp.report.charts import Chart, save_chart
-from jaxinterp.studies.knowledge_neurons.edits import PROTOCOLS
+from jaxinterp.studies.knowledge_neurons.results import Results
+from jaxinterp.studies.knowledge_neurons.sets import PROTOCOLS
 from jaxinterp.studies.knowledge_neurons.tables import SETS, protocol_title, relation_title
 
 MEAN = "mean over relations"
@@ -22,80 +20,73 @@ MEAN = "mean over relations"
 BARS = {
     "own neurons": ("attribution", "suppressability", "amplification", style.BLUE),
     "own, by activation (baseline)": ("activation", "suppressability", "amplification", style.LIGHT_BLUE),
-    "another fact's, same relation": (
-        *("attribution", "control_drop_relation", "control_amplification_relation"),
-        style.DARK_ORANGE,
-    ),
-    "same subject": ("attribution", "control_drop_subject", "control_amplification_subject", style.ORANGE),
-    "neither": ("attribution", "control_drop_other", "control_amplification_other", style.LIGHT_ORANGE),
+    **{
+        label: ("attribution", f"control_drop_{kind}", f"control_amplification_{kind}", colour)
+        for label, kind, colour in (
+            ("another fact's, same relation", "relation", style.DARK_ORANGE),
+            ("same subject", "subject", style.ORANGE),
+            ("neither", "other", style.LIGHT_ORANGE),
+        )
+    },
     "random neurons": ("attribution", "random_drop", "random_amplification", style.GREY),
 }
 PANELS = ("switched off: share of P lost", "doubled: share of P gained")
-METHODS = {
-    "attribution": ("integrated gradients", style.BLUE),
-    "activation": ("activation (baseline)", style.LIGHT_BLUE),
-}
-USES = {"one": ("facts of one relation", style.BLUE), "several": ("facts of several relations", style.VERMILLION)}
+METHODS = {"attribution": "integrated gradients", "activation": "activation (baseline)"}  # -> label
+USES = ("facts of one relation", "facts of several relations")
 NAMED = 5  # neurons that the map names
 LISTED = 8  # facts that a neuron's tooltip names
 LABEL_LIMIT = 260  # pixels; relations with their titles are longer than models' names
 
 
-def write_charts(found: Mapping, neurons: Mapping[str, Sequence[Mapping]], folder: Path) -> list[Path]:
+def write_charts(results: Results, neurons: Mapping[str, Sequence[Mapping]], folder: Path) -> list[Path]:
     """Writes every figure as .svg, .png and .html, which has the tooltips and needs no network.
 
     Args:
-      found: see the module.
+      results: the study's.
       neurons: of each protocol, as `described_neurons` gives them.
       folder: where to.
     """
-    charts: dict[str, Chart | None] = {"layers": layer_shares(found)}
+    charts: dict[str, Chart | None] = {"layers": layer_shares(results)}
     for protocol in PROTOCOLS:
-        for name in SETS:
-            charts[f"effects_{protocol}_{name}"] = effect_bars(found, protocol, name)
-        charts[f"neurons_{protocol}"] = neuron_map(found, protocol, neurons[protocol])
+        charts |= {f"effects_{protocol}_{name}": effect_bars(results, protocol, name) for name in SETS}
+        charts[f"neurons_{protocol}"] = neuron_map(results, protocol, neurons[protocol])
     paths = []
     for name, chart in charts.items():
         if chart is not None:
-            paths += save_chart(chart, folder, name)
-            page = vl_convert.vegalite_to_html(chart.to_dict(), bundle=True)
-            write_text(folder / f"{name}.html", page)
-            paths.append(folder / f"{name}.html")
+            paths += [*save_chart(chart, folder, name), folder / f"{name}.html"]
+            write_text(paths[-1], vl_convert.vegalite_to_html(chart.to_dict(), bundle=True))
     return paths
 
 
-def effect_bars(found: Mapping, protocol: str, set_name: str, *, width: int = style.WIDTH) -> Chart | None:
-    """What switching off and doubling do, relation by relation, to own neurons, the baseline's, other facts' of every
-    kind, and random ones. Kinds that no fact has are left out; one that a relation lacks stands as a dash.
+def effect_bars(results: Results, protocol: str, set_name: str) -> Chart | None:
+    """The effects of switching off and doubling, relation by relation, of own neurons, the baseline's, other facts' of
+    every kind, and random ones. Kinds that no fact has are left out; one that a relation lacks stands as a dash.
 
     Args:
-      found: see the module.
+      results: the study's.
       protocol: "paper" or "fixed_k".
       set_name: "all" or "known".
-      width: of the whole chart, pixels, about.
     """
-    part = found["protocols"][protocol]["sets"][set_name]
     rows = []
-    for label, (method, off, doubled, _) in BARS.items():
-        effects = part[method]
-        named = {MEAN: effects["overall"], **effects["by_relation"]}
-        for relation, metrics in named.items():
-            for panel, metric in zip(PANELS, (off, doubled), strict=True):
-                value = metrics.get(metric)
-                if is_known(value):
-                    title = relation if relation == MEAN else relation_title(relation)
-                    rows.append({"relation": title, "bar": label, "panel": panel, **value})
+    for label, (method, *metrics, _) in BARS.items():
+        effects = results.effects[protocol, set_name, method]
+        for relation, of_relation in {MEAN: effects.overall, **effects.by_relation}.items():
+            title = relation if relation == MEAN else relation_title(relation)
+            for panel, metric in zip(PANELS, metrics, strict=True):
+                if is_known(of_relation.get(metric)):
+                    rows.append({"relation": title, "bar": label, "panel": panel, **of_relation[metric]})
     if not rows:
         return None
     order = list(dict.fromkeys(row["relation"] for row in rows))
     # The labels stand beside the first panel alone.
-    room = int((width - min(LABEL_LIMIT, 6.2 * max(map(len, order)))) / 2) - style.GAP
+    room = int((style.WIDTH - min(LABEL_LIMIT, 6.2 * max(map(len, order)))) / 2) - style.GAP
     panels = [_effect_panel([row for row in rows if row["panel"] == panel], order, panel, room) for panel in PANELS]
-    counts = ", ".join(f"{part['attribution'][name]:,} {name}" for name in ("facts", "queries"))
+    effects = results.effects[protocol, set_name, "attribution"]
     return _titled(
         alt.hconcat(*panels, spacing=style.GAP),
-        f"What a fact's neurons do to its answer's probability: {protocol_title(found, protocol)}",
-        f"{found['model']['name']}, {SETS[set_name]}: {counts}, {len(order) - 1} relations",
+        f"What a fact's neurons do to its answer's probability: {protocol_title(results, protocol)}",
+        f"{results.model['name']}, {SETS[set_name]}: {effects.facts:,} facts, {effects.queries:,} queries, "
+        f"{len(order) - 1} relations",
         "lines are 95% intervals over relations (over facts inside one); C is the largest of the three bars of "
         "other facts; a bar with a number on it is longer than its panel",
     )
@@ -110,101 +101,71 @@ def _effect_panel(rows: list[dict], order: list[str], title: str, width: int) ->
     high = max(1.0 if first else 0.1, min(max(values), 2 * float(np.quantile(values, 0.9))))
     low = max(low, -max(1.0, high))
     for row in rows:
-        row["shown"] = min(max(row["value"], low), high)
-        if has_interval(row):
-            row["low_shown"], row["high_shown"] = (min(max(row[name], low), high) for name in ("low", "high"))
+        for name in ("value", "low", "high") if has_interval(row) else ("value",):
+            row[f"{name}_at"] = min(max(row[name], low), high)
         row["beyond"] = "" if low <= row["value"] <= high else f"{row['value']:,.0%}"
         row["ink"] = style.INK if BARS[row["bar"]][-1] in (style.LIGHT_BLUE, style.LIGHT_ORANGE) else "white"
     labels = [label for label in BARS if any(row["bar"] == label for row in rows)]
+    axis = alt.Axis(labelLimit=LABEL_LIMIT, tickSize=0, domain=False, labels=first)
+    paddings = alt.Scale(paddingInner=0.25, paddingOuter=0.1)
     places = {
-        "y": alt.Y(
-            "relation:N",
-            title=None,
-            sort=order,
-            axis=alt.Axis(labelLimit=LABEL_LIMIT, tickSize=0, domain=False, labels=first),
-            scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1),
-        ),
+        "y": alt.Y("relation:N", title=None, sort=order, axis=axis, scale=paddings),
         "yOffset": alt.YOffset("bar:N", sort=labels),
     }
     base = alt.Chart(alt.Data(values=rows)).encode(**places)
     scale = alt.Scale(domain=[low, high], nice=False, clamp=True)
-    x = alt.X(
-        "shown:Q", title=title, scale=scale, axis=alt.Axis(format="~%", domain=False, tickCount=5, labelFlush=False)
-    )
-    colours = alt.Scale(domain=labels, range=[BARS[label][-1] for label in labels])
+    axis = alt.Axis(format="~%", domain=False, tickCount=5, labelFlush=False)
     shares = [alt.Tooltip(f"{name}:Q", format=".2%") for name in ("value", "low", "high")]
     bars = base.mark_bar().encode(
-        x=x,
-        color=alt.Color("bar:N", title=None, sort=labels, scale=colours, legend=alt.Legend(symbolType="square")),
+        x=alt.X("value_at:Q", title=title, scale=scale, axis=axis),
+        color=_colour("bar", {label: BARS[label][-1] for label in labels}, symbolType="square"),
         tooltip=["relation:N", "bar:N", *shares, alt.Tooltip("n:Q", title="facts")],
     )
     with_ends = base.transform_filter("isValid(datum.low)")
-    intervals = with_ends.mark_rule(strokeWidth=1).encode(x=alt.X("low_shown:Q", title=title), x2="high_shown:Q")
+    intervals = with_ends.mark_rule(strokeWidth=1).encode(x=alt.X("low_at:Q", title=title), x2="high_at:Q")
     beyond = [
         base.mark_text(align=align, dx=dx, fontSize=8, fontWeight="bold")
         .transform_filter(inside)
-        .encode(x=alt.X("shown:Q", title=title), text="beyond:N", color=alt.Color("ink:N", scale=None))
+        .encode(x=alt.X("value_at:Q", title=title), text="beyond:N", color=alt.Color("ink:N", scale=None))
         for align, dx, inside in (("right", -2, alt.datum.value > 0), ("left", 2, alt.datum.value < 0))
     ]
     there = {(row["relation"], row["bar"]) for row in rows}
     missing = [{"relation": r, "bar": label} for r in order for label in labels if (r, label) not in there]
-    dashes = (
-        alt.Chart(alt.Data(values=missing))
-        .mark_text(align="left", dx=3, fontSize=8)
-        .encode(x=alt.XDatum(0), text=alt.value("–"), **places)
-    )
+    dashes = alt.Chart(alt.Data(values=missing)).mark_text(align="left", dx=3, fontSize=8)
+    dashes = dashes.encode(x=alt.XDatum(0), text=alt.value("–"), **places)
     layers = [bars, intervals, *beyond, *([dashes] if missing else [])]
     return alt.layer(*layers).properties(width=width, height=alt.Step(7, **{"for": "offset"}))
 
 
-def layer_shares(found: Mapping, *, width: int = style.WIDTH) -> Chart | None:
-    """How the neurons spread over layers, a panel a protocol, by both methods."""
+def layer_shares(results: Results) -> Chart | None:
+    """How the neurons spread over layers, a panel for each protocol, by both methods."""
+    most = max(share for one in results.neurons.values() for share in one.layers)
+    y = alt.Y("share:Q", title="share of all selected neurons", scale=style.zero_to(most))
     panels = []
-    most = max(
-        share
-        for protocol in PROTOCOLS
-        for m in METHODS
-        for share in found["protocols"][protocol]["neurons"][m]["layers"]
-    )
     for protocol in PROTOCOLS:
-        rows = []
-        for method, (label, _) in METHODS.items():
-            one = found["protocols"][protocol]["neurons"][method]
-            if one["distinct"]:
-                rows += [{"method": label, "layer": layer, "share": share} for layer, share in enumerate(one["layers"])]
-        if not rows:
-            continue
-        facts = found["protocols"][protocol]["neurons"]["attribution"]["facts"]
-        labels = [label for label, _ in METHODS.values()]
-        panels.append(
-            alt.Chart(alt.Data(values=rows), title=f"{protocol_title(found, protocol)}, {facts:,} facts")
-            .mark_bar()
-            .encode(
-                x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
-                xOffset=alt.XOffset("method:N", sort=labels),
-                y=alt.Y(
-                    "share:Q",
-                    title="share of all selected neurons",
-                    axis=alt.Axis(format="~%", tickCount=5),
-                    scale=style.zero_to(most),
-                ),
-                color=alt.Color(
-                    "method:N",
-                    title=None,
-                    sort=labels,
-                    scale=alt.Scale(domain=labels, range=[colour for _, colour in METHODS.values()]),
-                ),
-                tooltip=["method:N", "layer:O", alt.Tooltip("share:Q", format=".2%")],
-            )
-            .properties(width=width // 2 - 80, height=200)
+        rows = [
+            {"method": label, "layer": layer, "share": share}
+            for method, label in METHODS.items()
+            if results.neurons[protocol, method].distinct
+            for layer, share in enumerate(results.neurons[protocol, method].layers)
+        ]
+        facts = results.neurons[protocol, "attribution"].facts
+        panel = alt.Chart(alt.Data(values=rows), title=f"{protocol_title(results, protocol)}, {facts:,} facts")
+        panel = panel.mark_bar().encode(
+            x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            xOffset=alt.XOffset("method:N", sort=list(METHODS.values())),
+            y=y.axis(format="~%", tickCount=5),
+            color=_colour("method", dict(zip(METHODS.values(), (style.BLUE, style.LIGHT_BLUE), strict=True))),
+            tooltip=["method:N", "layer:O", alt.Tooltip("share:Q", format=".2%")],
         )
+        panels += [panel.properties(width=style.WIDTH // 2 - 80, height=200)] if rows else []
     if not panels:
         return None
-    subtitle = f"{found['model']['name']}, {found['facts']['facts']:,} facts; layers are counted from 0"
+    subtitle = f"{results.model['name']}, {results.facts['facts']:,} facts; layers are counted from 0"
     return _titled(alt.hconcat(*panels, spacing=24), "In which layers the neurons are", subtitle)
 
 
-def neuron_map(found: Mapping, protocol: str, neurons: Sequence[Mapping], *, width: int = style.WIDTH) -> Chart | None:
+def neuron_map(results: Results, protocol: str, neurons: Sequence[Mapping]) -> Chart | None:
     """Every neuron that some fact uses, by layer and index; its area is the number of facts.
 
     The tooltip names the neuron, the facts that it serves and what its value vector promotes.
@@ -217,72 +178,53 @@ def neuron_map(found: Mapping, protocol: str, neurons: Sequence[Mapping], *, wid
             "index": one["neuron"],
             "neuron": f"{one['layer']}.{one['neuron']}",
             "facts": one["facts"],
-            "uses": USES["one" if len(one["relations"]) == 1 else "several"][0],
+            "uses": USES[len(one["relations"]) > 1],
             "relations": _listed([f"{relation_title(name)} {n}" for name, n in one["relations"].items()], 4),
             "serves": _listed(one["serves"], LISTED),
             "promotes": ", ".join(map(repr, one["promotes"])),
         }
         for one in neurons
     ]
-    labels = [label for label, _ in USES.values()]
     most = max(row["facts"] for row in rows)
-    n_layers, d_mlp = found["model"]["n_layers"], found["model"]["d_mlp"]
-    x = alt.X(
-        "index:Q",
-        title="neuron of the layer",
-        axis=alt.Axis(format="d"),
-        scale=alt.Scale(domain=[0, d_mlp], nice=False),
-    )
-    y = alt.Y(
-        "layer:Q",
-        title="layer",
-        scale=alt.Scale(domain=[n_layers - 0.5, -0.5], nice=False),
-        axis=alt.Axis(values=list(range(0, n_layers, 1 if n_layers <= 12 else 2)), format="d", grid=True),
-    )
-    points = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_circle(opacity=0.6)
-        .encode(
-            x=x,
-            y=y,
-            size=alt.Size(
-                "facts:Q",
-                title="facts",
-                scale=alt.Scale(domain=[0, most], range=[0, 500]),
-                legend=alt.Legend(values=sorted({1, max(1, most // 4), most}), format="d"),
-            ),
-            color=alt.Color(
-                "uses:N",
-                title="serves",
-                sort=labels,
-                scale=alt.Scale(domain=labels, range=[colour for _, colour in USES.values()]),
-                legend=alt.Legend(symbolOpacity=1),
-            ),
-            tooltip=["neuron:N", "facts:Q", *(f"{name}:N" for name in ("relations", "serves", "promotes"))],
-        )
+    n_layers, d_mlp = results.model["n_layers"], results.model["d_mlp"]
+    x = alt.X("index:Q", title="neuron of the layer", scale=alt.Scale(domain=[0, d_mlp], nice=False))
+    y = alt.Y("layer:Q", title="layer", scale=alt.Scale(domain=[n_layers - 0.5, -0.5], nice=False))
+    legend = alt.Legend(values=sorted({1, max(1, most // 4), most}), format="d")
+    sizes = alt.Scale(domain=[0, most], range=[0, 500])
+    places = {
+        "x": x.axis(format="d"),
+        "y": y.axis(values=list(range(0, n_layers, 1 if n_layers <= 12 else 2)), format="d", grid=True),
+    }
+    points = alt.Chart(alt.Data(values=rows)).mark_circle(opacity=0.6)
+    points = points.encode(
+        **places,
+        size=alt.Size("facts:Q", title="facts", scale=sizes, legend=legend),
+        color=_colour("uses", dict(zip(USES, (style.BLUE, style.VERMILLION), strict=True)), "serves", symbolOpacity=1),
+        tooltip=["neuron:N", "facts:Q", *(f"{name}:N" for name in ("relations", "serves", "promotes"))],
     )
     # Names stand on the side where there is room.
-    names = alt.layer(
-        *(
-            alt.Chart(alt.Data(values=side))
-            .mark_text(align=align, dx=dx, fontWeight=600, **halo)
-            .encode(x=x, y=y, text="neuron:N")
-            for halo in ({"stroke": "white", "strokeWidth": 4, "strokeOpacity": 0.85}, {})
-            for side, align, dx in (
-                ([row for row in rows[:NAMED] if row["index"] < 0.9 * d_mlp], "left", 13),
-                ([row for row in rows[:NAMED] if row["index"] >= 0.9 * d_mlp], "right", -13),
-            )
-            if side
-        )
-    )
-    chart = alt.layer(points, names).properties(width=width - 60, height=max(160, 15 * n_layers))
-    facts = found["protocols"][protocol]["neurons"]["attribution"]["facts"]
+    left, right = ([row for row in rows[:NAMED] if (row["index"] < 0.9 * d_mlp) == room] for room in (True, False))
+    names = [
+        alt.Chart(alt.Data(values=side))
+        .mark_text(align=align, dx=dx, fontWeight=600, **halo)
+        .encode(**places, text="neuron:N")
+        for halo in ({"stroke": "white", "strokeWidth": 4, "strokeOpacity": 0.85}, {})
+        for side, align, dx in ((left, "left", 13), (right, "right", -13))
+        if side
+    ]
+    chart = alt.layer(points, alt.layer(*names)).properties(width=style.WIDTH - 60, height=max(160, 15 * n_layers))
     return _titled(
         chart,
-        f"Knowledge neurons and how many facts each serves: {protocol_title(found, protocol)}",
-        f"{found['model']['name']}, {facts:,} facts; {len(rows):,} of {n_layers * d_mlp:,} neurons are used, the "
-        f"{min(NAMED, len(rows))} of most facts are named layer.neuron",
+        f"Knowledge neurons and how many facts each serves: {protocol_title(results, protocol)}",
+        f"{results.model['name']}, {results.neurons[protocol, 'attribution'].facts:,} facts; {len(rows):,} of "
+        f"{n_layers * d_mlp:,} neurons are used, the {min(NAMED, len(rows))} of most facts are named layer.neuron",
     )
+
+
+def _colour(field: str, colours: Mapping[str, str], title: str | None = None, **legend: object) -> alt.Color:
+    """Colours by label, in this order."""
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return alt.Color(f"{field}:N", title=title, sort=list(colours), scale=scale, legend=alt.Legend(**legend))
 
 
 def _listed(names: Sequence[str], most: int) -> str:
@@ -291,13 +233,5 @@ def _listed(names: Sequence[str], most: int) -> str:
 
 
 def _titled(chart: Chart, title: str, *lines: str) -> Chart:
-    words = alt.TitleParams(
-        title,
-        subtitle=list(lines),
-        fontSize=15,
-        subtitleFontSize=12,
-        subtitleColor=style.INK,
-        anchor="start",
-        offset=14,
-    )
-    return chart.properties(title=words, config=style.chart_config())
+    sizes = {"fontSize": 15, "subtitleFontSize": 12, "subtitleColor": style.INK, "anchor": "start", "offset": 14}
+    return chart.properties(title=alt.TitleParams(title, subtitle=list(lines), **sizes), config=style.chart_config())

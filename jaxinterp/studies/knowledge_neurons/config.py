@@ -1,38 +1,32 @@
 """How the protocol of "Knowledge Neurons in Pretrained Transformers" is run; imports no JAX."""
 
 import dataclasses
-from typing import Literal
 
+from jaxinterp.attribution.config import IntegralConfig, Rule
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.numbers_given import check_numbers
+
+LEAST = {"limit": 0, "tried": 0, "prompts": 0, "k": 1, "rows": 1, "replicates": 1, "seed": 0}
 
 
-@dataclasses.dataclass(frozen=True)
-class KnowledgeNeuronsConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KnowledgeNeuronsConfig(IntegralConfig):
     """A model, facts, and how they are attributed. The attribution's defaults are those of the paper's code."""
 
     facts: str  # "world", "world:countries,elements", or a folder or file of facts
     model: str = "smollm2-135m"  # a name of `jaxinterp models list`, a folder, a .gguf file, or organisation/name
     limit: int = 10  # facts of each relation, drawn by the seed; 0 is all
-    prompts: int = 5  # prompts a fact, drawn by the seed; 0 is all; the paper's rule needs at least 3
+    prompts: int = 5  # prompts per fact, drawn by the seed; 0 is all; the paper's rule needs at least 3
     known_only: bool = False  # keep, before the limit, the facts that the model gets right on one of its prompts
     tried: int = 0  # most facts of each relation that are tried for known_only, drawn by the seed; 0 is all
     one_token: bool = False  # keep, before the limit, the facts whose answers are one token, as the paper's rule does
-    k: int = 10  # neurons an answer token, of the protocol with a fixed number
-    rule: Literal["left", "right", "midpoint", "gauss_legendre", "adaptive"] = "left"  # left is the paper's code
-    points: int = 20  # of the rule; adaptive takes as many as each layer needs
-    tolerance: float = 0.01  # of adaptive: largest completeness residual of a layer, as a share of P on its path
+    k: int = 10  # neurons per answer token, of the protocol with a fixed number
+    rule: Rule = "left"  # of the integral; left is the paper's code
     rows: int | None = None  # answer tokens attributed at once; None is 32, or a longest answer's
     replicates: int = 1000  # bootstrap replicates
     seed: int = 0  # of facts, prompts, other facts, random neurons and the bootstrap
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        if self.tolerance <= 0:
-            raise UserError(f"tolerance must be above 0, got {self.tolerance}")
-        least = {"limit": 0, "tried": 0, "prompts": 0, "k": 1, "points": 1, "replicates": 1, "seed": 0}
-        if self.rows is not None:
-            least["rows"] = 1
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise UserError(f"{name} must be at least {bound}, got {getattr(self, name)}")
+        super().__post_init__()
+        for name, bound in LEAST.items():
+            if (value := getattr(self, name)) is not None and value < bound:
+                raise UserError(f"{name} must be at least {bound}, got {value}")

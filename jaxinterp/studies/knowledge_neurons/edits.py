@@ -1,144 +1,114 @@
 """What edits do to the answers: every set of neurons switched off and doubled, for every query."""
 
-import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Float, Int
+from jaxtyping import Key as RandomKey
 
+from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.edits import active_neurons, amplify, random_masks, suppress
+from jaxinterp.attribution.readout import Readout
 from jaxinterp.base.progress import progress
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.facts.controls import KINDS
-from jaxinterp.models.config import ModelConfig
+from jaxinterp.metrics.batching import by_length, columns_of, query_batches, readout_of
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.model import Model
-from jaxinterp.models.readout import lm_readout
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
-from jaxinterp.studies.knowledge_neurons.queries import Asked
-from jaxinterp.studies.knowledge_neurons.records import Record, batch_of, planned
-from jaxinterp.studies.knowledge_neurons.scores import METHODS
-from jaxinterp.studies.knowledge_neurons.sets import (
-    Selection,
-    by_the_paper,
-    fixed_number,
-    of_partners,
-    partners,
-    random_seeds,
-)
+from jaxinterp.studies.knowledge_neurons.queries import Asked, rows_of
+from jaxinterp.studies.knowledge_neurons.sets import NONE, Key, Selection, controls, lent
 
-PROTOCOLS = ("paper", "fixed_k")
-SOURCES = ("own", *KINDS, "random")  # whose neurons: the fact's own, those of other facts by kind, random ones
-MEMORY = 1e9  # bytes, about, of the logits of a batch
-Key = tuple[str, str]  # (protocol, method)
+# Whose neurons are switched off and doubled -> the columns of P then: a fact's own, those of other facts, random ones.
+SOURCES = {
+    "own": ("suppressed", "amplified"),
+    **{kind: (f"control_{kind}", f"amplified_{kind}") for kind in KINDS},
+    "random": ("random", "amplified_random"),
+}
+Columns = Mapping[str, Float[np.ndarray, " N"]]  # "probability", untouched, and those of `SOURCES`
 
 
-@dataclasses.dataclass(frozen=True)
-class Edited:
-    """The answers' probabilities under every edit.
-
-    NaN where a protocol does not cover a query, or covers no other fact of the kind that it could be compared with.
-    """
-
-    probability_N: Float[np.ndarray, " N"]  # untouched
-    suppressed: Mapping[tuple[str, str, str], Float[np.ndarray, " N"]]  # (protocol, method, source): neurons × 0
-    amplified: Mapping[tuple[str, str, str], Float[np.ndarray, " N"]]  # neurons × 2
-
-
-def select(asked: Asked, record: Record, config: KnowledgeNeuronsConfig) -> dict[Key, Selection]:
-    """Each protocol's neurons by each method."""
-    return {
-        **{("paper", method): by_the_paper(asked, record, method) for method in METHODS},
-        **{("fixed_k", method): fixed_number(asked, record, method, config.k) for method in METHODS},
-    }
-
-
-def edit(
+def edited(
     model: LanguageModel, asked: Asked, selections: Mapping[Key, Selection], config: KnowledgeNeuronsConfig
-) -> Edited:
-    """Switches off and doubles the neurons of every selection, of other facts of every kind, and random ones.
+) -> dict[Key, Columns]:
+    """P of every answer with the neurons of each selection, of other facts of every kind, and random ones edited.
 
-    An answer of several tokens is read token by token, each with its own set; its probability is the product. Random
-    neurons are as many of each layer as every set has there, out of those active where the token is read.
+    An answer of several tokens is read token by token, each with its own set. Random neurons are as many of each layer
+    as every set has there, out of those active where the token is read. A column is NaN where a protocol does not cover
+    the query, or covers no other fact of the kind.
     """
     queries = asked.queries
-    partner, seeds = partners(asked, config.seed), random_seeds(asked, config.seed)
-    sets = {key: [own, *(of_partners(asked, own, partner[kind]) for kind in KINDS)] for key, own in selections.items()}
-    # The widest set gives all batches one shape.
-    width = max(1, *(len(neurons) for own in selections.values() for tokens in own.sets for neurons in tokens))
-    most, longest = int(queries.answer_length_N.max()), queries.tokens_NT.shape[1]
-    rows = max(most, int(np.clip(MEMORY / (4 * longest * model.config.d_vocab), 1, 64)))
-    step = _edit_step(model.config)
-    untouched_N = np.full(len(queries), np.nan)
-    edited_JXEN = np.full((len(sets), len(SOURCES), 2, len(queries)), np.nan)
+    first_N = np.cumsum(queries.answer_length_N) - queries.answer_length_N
+    n_tokens = int(queries.answer_length_N.sum())
+    covered = {protocol: own.covered_N for (protocol, _), own in selections.items()}
+    control = {protocol: controls(queries, covered_N, config.seed) for protocol, covered_N in covered.items()}
+    width = max(own.neurons_AW.shape[1] for own in selections.values())  # one shape for all
+    neurons_JXAW = np.full((len(selections), 1 + len(KINDS), n_tokens, width), NONE, np.int32)
+    for neurons_XAW, ((protocol, _), own) in zip(neurons_JXAW, selections.items(), strict=True):
+        others = [lent(queries, own.neurons_AW, control_N) for control_N in control[protocol]]
+        neurons_XAW[..., : own.neurons_AW.shape[1]] = [own.neurons_AW, *others]
+    random_key = jax.random.key(config.seed)
+    key_A = jax.vmap(lambda token: jax.random.fold_in(random_key, token))(jnp.arange(n_tokens))
+
+    def step(_: int, batch: QueryBatch, taken: np.ndarray) -> dict[str, Array]:
+        answer_R = batch.answers.answer_R
+        step_R = np.arange(len(answer_R)) - np.searchsorted(answer_R, answer_R)
+        token_R = np.minimum(first_N[taken[answer_R]] + step_R, n_tokens - 1)
+        readout = readout_of(model.model, batch)
+        p_N, p_JSEN = _edited(readout, batch.answers, neurons_JXAW[:, :, token_R], key_A[token_R])
+        return {"untouched": p_N, **{str(i): edited_N for i, edited_N in enumerate(p_JSEN.reshape(-1, len(p_N)))}}
+
+    n_done = 0
+    batches = query_batches(queries, rows_of(queries, config.rows), 0, by_length(model.config, queries))
     with progress("edit", len(queries)) as report:
-        for taken in planned(queries, rows):
-            batch = batch_of(queries, taken, rows)
-            neurons_JXRW = np.full((len(sets), 1 + len(KINDS), rows, width), model.config.n_neurons)
-            seed_R = np.zeros(rows, np.uint32)
-            seed_R[: int(queries.answer_length_N[taken].sum())] = np.concatenate([seeds[query] for query in taken])
-            for neurons_XRW, several in zip(neurons_JXRW, sets.values(), strict=True):
-                for neurons_RW, one in zip(neurons_XRW, several, strict=True):
-                    tokens = [neurons for query in taken for neurons in one.sets[query]]
-                    for row, neurons in enumerate(tokens):
-                        neurons_RW[row, : len(neurons)] = neurons
-            untouched_R, edited_JXER = jax.device_get(step(model.params, batch, neurons_JXRW, seed_R))
-            for answer, query in enumerate(taken):
-                own = np.flatnonzero((batch.answers.answer_R == answer) & (batch.answers.weight_R > 0))
-                untouched_N[query] = untouched_R[own].prod(dtype=np.float64)
-                edited_JXEN[..., query] = edited_JXER[..., own].prod(-1, dtype=np.float64)
-            report(int(taken[-1]) + 1, "queries")
-    suppressed, amplified = {}, {}
-    for key, edited_XEN in zip(sets, edited_JXEN, strict=True):
-        for source, one, (off_N, doubled_N) in zip(SOURCES, [*sets[key], selections[key]], edited_XEN, strict=True):
-            suppressed[*key, source] = np.where(one.covered_N, off_N, np.nan)
-            amplified[*key, source] = np.where(one.covered_N, doubled_N, np.nan)
-    return Edited(untouched_N, suppressed, amplified)
+
+        def advance(n: int) -> None:
+            nonlocal n_done
+            n_done += n
+            report(n_done, "queries")
+
+        columns = columns_of(batches, len(queries), step, advance)
+    names = [name for names in SOURCES.values() for name in names]
+    found = {}
+    for j, key in enumerate(selections):
+        known_SN = [covered[key[0]], *(control[key[0]] >= 0), covered[key[0]]]
+        found[key] = {"probability": columns["untouched"]}
+        for i, name in enumerate(names):
+            found[key][name] = np.where(known_SN[i // 2], columns[str(j * len(names) + i)], np.nan)
+    return found
 
 
-@functools.lru_cache(maxsize=8)
-def _edit_step(config: ModelConfig) -> Callable:
-    @jax.jit
-    def step(
-        params: Mapping, batch: QueryBatch, neurons_JXRW: Int[Array, "J X R W"], seed_R: UInt[Array, " R"]
-    ) -> tuple[Array, Array]:
-        """P at the rows: untouched, [R], and under both edits of every source's neurons, [J, X + 1, 2, R].
+@jax.jit
+def _edited(
+    readout: Readout, answers: Answers, neurons_JXRW: Int[Array, "J X R W"], key_R: RandomKey[Array, " R"]
+) -> tuple[Float[Array, " N"], Float[Array, "J S E N"]]:
+    """P of answers: untouched, and under both edits of every source's neurons.
 
-        Args:
-          params, batch: of the model, of the queries.
-          neurons_JXRW: of J selections at most W neurons a row: its own ones first, then those of other facts.
-          seed_R: of each row's random neurons.
-        """
-        rows = batch.rows
-        _, readout = lm_readout(Model(config, params), batch.tokens_BT, rows, batch.length_B)
-        active_LRF = active_neurons(readout.neurons_LRF)
-        n_rows = batch.rows.target_R.shape[0]
+    Args:
+      readout, answers: of a batch.
+      neurons_JXRW: of J selections at most W neurons per row: its own ones first, then those of other facts.
+      key_R: of each row's random neurons.
+    """
+    n_layers, n_rows, d_mlp = readout.shape
+    active_LRF = active_neurons(readout.neurons_LRF)
 
-        def mask(neurons_RW: Array) -> Array:
-            # Places beyond a set's end hold the number L·F, which is no neuron and is dropped.
-            mask = jnp.zeros((n_rows, config.n_neurons), readout.neurons_LRF.dtype)
-            mask = mask.at[jnp.arange(n_rows)[:, None], neurons_RW].set(1.0, mode="drop")
-            return mask.reshape(n_rows, config.n_layers, config.d_mlp).transpose(1, 0, 2)
+    def mask(neurons_RW: Array) -> Array:
+        mask = jnp.zeros((n_rows, n_layers * d_mlp), active_LRF.dtype)
+        mask = mask.at[jnp.arange(n_rows)[:, None], neurons_RW].set(1.0, mode="drop")  # `NONE` is no neuron
+        return mask.reshape(n_rows, n_layers, d_mlp).transpose(1, 0, 2)
 
-        def both(mask_LRF: Array) -> Array:
-            return jnp.stack([readout(*suppress(mask_LRF)), readout(*amplify(mask_LRF))])
+    def both(mask_LRF: Array) -> Array:
+        return jnp.stack([answers.probability(readout(*edit(mask_LRF))) for edit in (suppress, amplify)])
 
-        def of_selection(neurons_XRW: Array) -> Array:
-            mask_XLRF = jax.vmap(mask)(neurons_XRW)
-            at_random = random_neurons(seed_R, mask_XLRF[0], active_LRF)
-            return jax.lax.map(both, jnp.concatenate([mask_XLRF, at_random[None]]))
+    def of_selection(selection: tuple[Array, Array]) -> Array:
+        neurons_XRW, number = selection
+        mask_XLRF = jax.vmap(mask)(neurons_XRW)
+        own_key_R = jax.vmap(jax.random.fold_in, (0, None))(key_R, number)
+        at_random = random_masks(own_key_R, mask_XLRF[0], active_LRF)
+        return jax.lax.map(both, jnp.concatenate([mask_XLRF, at_random[None]]))
 
-        # One after the other: together they would hold many times the memory, and take no less time on a CPU.
-        return readout.untouched(), jax.lax.map(of_selection, neurons_JXRW)
-
-    return step
-
-
-def random_neurons(
-    seed_R: UInt[Array, " R"], mask_LRF: Float[Array, "L R F"], active_LRF: Float[Array, "L R F"]
-) -> Float[Array, "L R F"]:
-    """`suppression.random_masks` with a seed for each row."""
-    return random_masks(jax.vmap(jax.random.key)(seed_R), mask_LRF, active_LRF)
+    # One after the other: together they would hold many times the memory, and take no less time on a CPU.
+    return answers.probability(readout.untouched()), jax.lax.map(
+        of_selection, (neurons_JXRW, jnp.arange(len(neurons_JXRW)))
+    )

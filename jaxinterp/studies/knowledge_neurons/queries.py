@@ -1,29 +1,24 @@
-"""Which facts a study asks, and what the model knows of them: one forward a query, which is cheap."""
+"""Which facts a study asks, and what the model knows of them: one forward per query, which is cheap."""
 
 import dataclasses
-import functools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.progress import progress
-from jaxinterp.facts.batches import QueryBatch
+from jaxinterp.base.records import Record
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import FactSet
-from jaxinterp.models.config import ModelConfig
+from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.model import Model
-from jaxinterp.models.readout import row_logits
-from jaxinterp.models.transformer import forward
+from jaxinterp.studies.by_fact import of_facts, record_by_fact, short
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
-from jaxinterp.studies.knowledge_neurons.records import Record, fill, short
 
-LOGITS = 1e9  # bytes, about, of logits in a forward of many queries
+ROWS = 32  # answer tokens at once, if the config does not say
+ASKED = 16  # batches of queries that are asked and recorded together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +28,17 @@ class Asked:
     facts: FactSet  # `queries.fact_N` is an index into its facts
     queries: EncodedQueries
     correct_N: Bool[np.ndarray, " N"]  # whether every token of the answer is the most probable one
-    probability_N: Float[np.ndarray, " N"]  # of the whole answer
     dropped: Mapping[str, int]  # reason -> number, in the order of the steps
     tried: int | None  # facts that were tried to find those that the model knows; None if it was not asked for
+
+    def relations(self, fact_N: np.ndarray) -> np.ndarray:
+        """The names of facts' relations."""
+        return np.array([self.facts.facts[fact].relation for fact in fact_N.tolist()], dtype=str)
+
+
+def rows_of(queries: EncodedQueries, rows: int | None) -> int:
+    """Answer tokens of a batch: as given, or `ROWS` if no answer is longer."""
+    return rows or max(ROWS, int(queries.answer_length_N.max()))
 
 
 def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig, folder: Path) -> Asked:
@@ -44,82 +47,68 @@ def choose(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig,
     In the order of the steps: a causal model is asked only prompts that end in the answer; `config.prompts` prompts of
     each fact are drawn; queries that cannot be encoded go; with `one_token`, facts with an answer of several tokens go;
     with `known_only`, at most `config.tried` facts of each relation are tried and those that the model gets right with
-    none of their prompts go; of the rest, `config.limit` facts of each relation are drawn. What the model answers is
+    none of their prompts go; of the rest, `config.limit` facts of each relation are drawn. The model's answers are
     recorded in `folder`, fact by fact.
 
-    Args:
-      model: a language model.
-      facts: all of them.
-      config: the study's.
-      folder: of the study.
     Raises:
       UserError: if no fact is left.
     """
-    causal = model.config.attention == "causal"
-    facts = facts.answer_last() if causal else facts
-    dropped = dict(facts.dropped)
-
-    def drop(reason: str, number: int) -> None:
-        if number:
-            dropped[reason] = dropped.get(reason, 0) + number
-
+    facts = facts.answer_last() if model.config.attention == "causal" else facts
+    dropped, unencodable = Counter(facts.dropped), {}
     drawn, n_all = facts.queries(config.prompts, config.seed), len(facts.queries())
-    drop("query above the limit of prompts", n_all - len(drawn))
-    unencodable: dict[str, int] = {}
+    dropped["query above the limit of prompts"] += n_all - len(drawn)
     queries = encode(facts, drawn, model.tokenizer, n_ctx=model.config.n_ctx, dropped=unencodable)
-    for reason, number in unencodable.items():
-        drop(f"query: {reason}", number)
+    dropped.update({f"query: {reason}": number for reason, number in unencodable.items()})
     usable = set(queries.fact_N.tolist())
-    drop("fact without a prompt that can be encoded", len(facts) - len(usable))
+    dropped["fact without a prompt that can be encoded"] += len(facts) - len(usable)
     if config.one_token:
         several = set(queries.fact_N[queries.answer_length_N > 1].tolist())
-        drop("fact with an answer of several tokens", len(several))
+        dropped["fact with an answer of several tokens"] += len(several)
         usable -= several
     if not usable:
-        raise UserError(f"no fact of {config.facts} is left for {config.model}; left out: {dropped}")
+        raise UserError(f"no fact of {config.facts} is left for {config.model}; left out: {_counted(dropped)}")
     record = Record(folder / "abilities.jsonl")
 
-    def asked(chosen: set[int], title: str) -> dict[int, dict]:
-        """What the model answers; the record's line of each fact."""
-        mine = queries[np.flatnonzero(np.isin(queries.fact_N, list(chosen)))]
-        _ask(model, facts, mine, record, title)
-        return {fact: record[fact] for fact in chosen}
+    def answers(part: EncodedQueries) -> list[dict]:
+        columns = recalled(model.model, part, rows=rows_of(part, None))
+        pairs = zip(columns["probability"], columns["correct"] > 0, strict=True)
+        return [{"probability": short(probability), "correct": bool(correct)} for probability, correct in pairs]
+
+    def ask(chosen: set[int], title: str) -> set[int]:
+        """Records what the model answers; the facts that it gets right with a prompt."""
+        part = of_facts(queries, chosen)
+        record_by_fact(record, facts, part, ASKED * rows_of(part, None), answers, title)
+        return {fact for fact in chosen if any(query["correct"] for query in record[fact]["queries"])}
 
     tried = None
-    if config.known_only and config.tried:
-        within = _drawn(facts, usable, config.tried, config.seed)
-        drop("fact above the limit of tries", len(usable) - len(within))
-        usable = within
     if config.known_only:
-        tried, known = _known(facts, usable, config, asked)
+        within = _drawn(facts, usable, config.tried, config.seed)
+        dropped["fact above the limit of tries"] += len(usable) - len(within)
+        tried, known = _known(facts, within, config, ask)
         if not known:
             raise UserError(
                 f"{config.model} gets none of {len(tried)} facts of {config.facts} right; do without known_only"
             )
         chosen = _drawn(facts, known, config.limit, config.seed)
-        drop("fact that the model does not know", len(tried) - len(known))
-        drop("fact above the limit, not tried", len(usable) - len(tried))
-        drop("fact above the limit, known", len(known) - len(chosen))
+        dropped["fact that the model does not know"] += len(tried) - len(known)
+        dropped["fact above the limit, not tried"] += len(within) - len(tried)
+        dropped["fact above the limit, known"] += len(known) - len(chosen)
     else:
         chosen = _drawn(facts, usable, config.limit, config.seed)
-        drop("fact above the limit", len(usable) - len(chosen))
-        asked(chosen, "ask")
-    queries = queries[np.flatnonzero(np.isin(queries.fact_N, list(chosen)))]
-    width = int(queries.length_N.max())
-    queries = dataclasses.replace(queries, tokens_NT=queries.tokens_NT[:, :width])
-    answers = [answer for fact in sorted(chosen) for answer in record[fact]["queries"]]
-    return Asked(
-        facts,
-        queries,
-        np.array([answer["correct"] for answer in answers]),
-        np.array([answer["probability"] for answer in answers]),
-        dropped,
-        None if tried is None else len(tried),
-    )
+        dropped["fact above the limit"] += len(usable) - len(chosen)
+        ask(chosen, "ask")
+    queries = of_facts(queries, chosen)
+    queries = dataclasses.replace(queries, tokens_NT=queries.tokens_NT[:, : int(queries.length_N.max())])
+    correct = [answer["correct"] for fact in sorted(chosen) for answer in record[fact]["queries"]]
+    return Asked(facts, queries, np.array(correct), _counted(dropped), None if tried is None else len(tried))
+
+
+def _counted(dropped: Counter) -> dict[str, int]:
+    return {reason: number for reason, number in dropped.items() if number}
 
 
 def _drawn(facts: FactSet, chosen: set[int], limit: int, seed: int) -> set[int]:
-    """At most `limit` of the chosen facts in each relation; a higher limit adds to a lower one's."""
+    """At most `limit` of the chosen facts in each relation, 0 for all; a higher limit adds to a lower one's."""
     ordered = sorted(chosen)
     index = {facts.facts[fact]: fact for fact in ordered}
     subset = FactSet(facts.relations, tuple(facts.facts[fact] for fact in ordered))
@@ -127,10 +116,7 @@ def _drawn(facts: FactSet, chosen: set[int], limit: int, seed: int) -> set[int]:
 
 
 def _known(
-    facts: FactSet,
-    usable: set[int],
-    config: KnowledgeNeuronsConfig,
-    asked: Callable[[set[int], str], dict[int, dict]],
+    facts: FactSet, usable: set[int], config: KnowledgeNeuronsConfig, ask: Callable[[set[int], str], set[int]]
 ) -> tuple[set[int], set[int]]:
     """The facts that were tried and those of them that the model knows, at least `limit` of each relation if it can.
 
@@ -141,55 +127,13 @@ def _known(
     known: set[int] = set()
     limit, number = config.limit, 1
     while True:
-        counts = {relation.name: 0 for relation in facts.relations}
-        for fact in known:
-            counts[facts.facts[fact].relation] += 1
+        counts = Counter(facts.facts[fact].relation for fact in known)
         wanted = {fact for fact in usable if not config.limit or counts[facts.facts[fact].relation] < config.limit}
         new = (_drawn(facts, wanted, limit, config.seed) if wanted else set()) - tried
         if not new and wanted <= tried:
             return tried, known
         if new:
-            answers = asked(new, f"ask, round {number}")
-            known |= {fact for fact, line in answers.items() if any(query["correct"] for query in line["queries"])}
+            known |= ask(new, f"ask, round {number}")
             tried |= new
             number += 1
         limit *= 2
-
-
-def _ask(model: LanguageModel, facts: FactSet, queries: EncodedQueries, record: Record, title: str) -> None:
-    step = _answer_step(model.config)
-    longest, most = int(queries.length_N.max()), int(queries.answer_length_N.max())
-    rows = max(most, int(np.clip(LOGITS / (4 * longest * model.config.d_vocab), 1, 64)))
-
-    def answers(batch: QueryBatch, taken: np.ndarray) -> list[dict]:
-        probability_R, correct_R = jax.device_get(step(model.params, batch))
-        owners = [
-            np.flatnonzero((batch.answers.answer_R == answer) & (batch.answers.weight_R > 0))
-            for answer in range(len(taken))
-        ]
-        return [
-            {"probability": short(probability_R[rows].prod(dtype=np.float64)), "correct": bool(correct_R[rows].all())}
-            for rows in owners
-        ]
-
-    mine = np.unique(queries.fact_N).tolist()
-    before = sum(fact in record for fact in mine)
-    with progress(title, len(mine), done=before) as report:
-        fill(record, queries, rows, answers, lambda fact: description(facts, fact), lambda n: report(n, "facts"))
-
-
-def description(facts: FactSet, fact: int) -> dict:
-    """A fact for the reader of a record."""
-    return dataclasses.asdict(facts.facts[fact])
-
-
-@functools.lru_cache(maxsize=8)
-def _answer_step(config: ModelConfig) -> Callable:
-    @jax.jit
-    def step(params: Mapping, batch: QueryBatch) -> tuple[Array, Array]:
-        result = forward(Model(config, params), batch.tokens_BT, length_B=batch.length_B)
-        logits_RV = row_logits(Model(config, params), result, batch.rows)
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits_RV), batch.rows.target_R[:, None], axis=-1)[:, 0]
-        return jnp.exp(log_p), logits_RV.argmax(-1) == batch.rows.target_R
-
-    return step

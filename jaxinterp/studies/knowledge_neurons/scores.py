@@ -3,26 +3,26 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.integrated_gradients import activation
 from jaxinterp.attribution.quadrature import integral
-from jaxinterp.attribution.refining import ACTIVATION_THRESHOLD
+from jaxinterp.attribution.refining import ACTIVATION_THRESHOLD, THRESHOLD, strong_neurons
+from jaxinterp.attribution.selection import top_k
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.progress import progress
-from jaxinterp.facts.batches import QueryBatch
-from jaxinterp.facts.encoding import sentence
+from jaxinterp.base.records import Record
+from jaxinterp.facts.encoding import EncodedQueries, sentence
+from jaxinterp.metrics.batching import by_length, query_batches, readout_of
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.readout import read
+from jaxinterp.studies.by_fact import record_by_fact, short
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
-from jaxinterp.studies.knowledge_neurons.queries import Asked, description
-from jaxinterp.studies.knowledge_neurons.records import Record, fill, short
+from jaxinterp.studies.knowledge_neurons.queries import Asked, rows_of
 
-ROWS = 32  # answer tokens at once
-KEPT = {"attribution": 0.1, "activation": ACTIVATION_THRESHOLD}  # of a row's highest score: what is recorded, at least
-METHODS = tuple(KEPT)
+THRESHOLDS = {"attribution": THRESHOLD, "activation": ACTIVATION_THRESHOLD}  # by method; see `attribution.refining`
+METHODS = tuple(THRESHOLDS)
 
 
 def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, folder: Path) -> Record:
@@ -30,59 +30,48 @@ def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, fo
 
     The record's line of a fact has its queries in order, each with "residual" (mean absolute completeness residual over
     layers and answer tokens) and "tokens": for each answer token and method the neurons (layer · F + neuron), the
-    strongest first, and their scores. By attribution these are all from a tenth of the highest score on and 4 k at
-    least, by activation all from a half on and k at least.
+    strongest first, and their scores. These are all that are strong by the paper's rule, and the k strongest.
 
-    Args:
-      model: a language model.
-      asked: the queries.
-      config: the study's.
-      folder: of the study.
     Raises:
       UserError: if a score is not finite.
     """
-    queries, facts = asked.queries, asked.facts
-    most = int(queries.answer_length_N.max())
-    rows = config.rows or max(most, ROWS)
+    rows = rows_of(asked.queries, config.rows)
     rule = integral(config.rule, config.points, config.tolerance)
-    at_least = {"attribution": min(4 * config.k, model.config.n_neurons), "activation": config.k}
 
-    def values(batch: QueryBatch, taken: np.ndarray) -> list[dict]:
-        readout, _ = read(model.model, batch.tokens_BT, batch.rows, batch.length_B)
-        attribution = per_layer_attribution(readout, rule)
-        scores = jax.device_get({"attribution": attribution.scores_LRF, "activation": activation(readout)})
-        residual_R = np.abs(attribution.residual_PR).mean(0)
-        found = []
-        for answer, query in enumerate(taken):
-            own = np.flatnonzero((batch.answers.answer_R == answer) & (batch.answers.weight_R > 0))
-            if not all(np.isfinite(scores[method][:, own]).all() for method in METHODS):
-                text = sentence(facts, int(queries.fact_N[query]), int(queries.prompt_N[query]))
-                raise UserError(f"the scores of {text!r} are not finite; are the model's weights sound?")
-            tokens = [
-                {method: strongest(scores[method][:, row], KEPT[method], at_least[method]) for method in METHODS}
-                for row in own
-            ]
-            prompt = int(queries.prompt_N[query])
-            found.append({"prompt": prompt, "residual": short(residual_R[own].mean()), "tokens": tokens})
+    def values(queries: EncodedQueries) -> list[dict]:
+        found: list[dict] = [{} for _ in range(len(queries))]
+        width = max(by_length(model.config, queries))
+        for batch, taken in query_batches(queries, rows, 0, {width: np.arange(len(queries))}):
+            readout = readout_of(model.model, batch)
+            attribution = per_layer_attribution(readout, rule)
+            scores = jax.device_get({"attribution": attribution.scores_LRF, "activation": activation(readout)})
+            residual_N = np.asarray(batch.answers.mean(jnp.abs(attribution.residual_PR).mean(0)))
+            kept = {method: strongest(scores[method], THRESHOLDS[method], config.k) for method in METHODS}
+            for answer, query in enumerate(taken):
+                own = np.flatnonzero((batch.answers.answer_R == answer) & (batch.answers.weight_R > 0))
+                if not all(np.isfinite(scores[method][:, own]).all() for method in METHODS):
+                    text = sentence(asked.facts, int(queries.fact_N[query]), int(queries.prompt_N[query]))
+                    raise UserError(f"the scores of {text!r} are not finite; are the model's weights sound?")
+                tokens = [{method: kept[method][row] for method in METHODS} for row in own]
+                prompt, residual = int(queries.prompt_N[query]), short(residual_N[answer])
+                found[query] = {"prompt": prompt, "residual": residual, "tokens": tokens}
         return found
 
     record = Record(folder / "attributions.jsonl")
-    mine = np.unique(queries.fact_N).tolist()
-    before = sum(fact in record for fact in mine)
-    with progress("attribute", len(mine), done=before) as report:
-        fill(record, queries, rows, values, lambda fact: description(facts, fact), lambda n: report(n, "facts"))
+    record_by_fact(record, asked.facts, asked.queries, rows, values, "attribute")
     return record
 
 
-def strongest(scores_LF: Float[np.ndarray, "L F"], share: float, at_least: int) -> dict[str, list]:
-    """The neurons from `share` of the highest score on, and `at_least` in any case, the strongest first.
+def strongest(scores_LRF: Float[np.ndarray, "L R F"], share: float, k: int) -> list[dict[str, list]]:
+    """For each row the neurons from `share` of the highest score on, and the k strongest in any case.
 
-    Equal scores are in the order of layer and neuron, as in `selection.top_k`. If no score is positive there is no
-    share of it to reach.
+    The strongest stand first, equal ones in the order of layer and neuron.
     """
-    flat = scores_LF.ravel()
-    order = np.argsort(-flat, kind="stable")
-    highest = flat[order[0]]
-    strong = int((flat >= share * highest).sum()) if highest > 0 else 0
-    kept = order[: max(strong, at_least)]
-    return {"neurons": kept.tolist(), "scores": [short(value) for value in flat[kept]]}
+    kept_LRF = np.asarray(top_k(jnp.asarray(scores_LRF), k)) > 0
+    kept_LRF |= strong_neurons(scores_LRF.transpose(1, 0, 2).astype(float), share).transpose(1, 0, 2)
+    found = []
+    for row in range(scores_LRF.shape[1]):
+        scores, (kept,) = scores_LRF[:, row].ravel(), np.nonzero(kept_LRF[:, row].ravel())
+        kept = kept[np.argsort(-scores[kept], kind="stable")]
+        found.append({"neurons": kept.tolist(), "scores": [short(value) for value in scores[kept]]})
+    return found

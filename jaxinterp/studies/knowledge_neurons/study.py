@@ -6,100 +6,92 @@ neurons are switched off and doubled, as are those of other facts, of every kind
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxinterp.attribution.selection import check_k
+from jaxinterp.base.digests import arrays_digest
 from jaxinterp.base.files import write_json
 from jaxinterp.base.progress import progress
+from jaxinterp.base.records import claim_recorded, saying_how_to_go_on
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.studies.knowledge_neurons.charts import write_charts
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
-from jaxinterp.studies.knowledge_neurons.edits import PROTOCOLS, edit, select
-from jaxinterp.studies.knowledge_neurons.queries import choose
-from jaxinterp.studies.knowledge_neurons.records import claim, saying_how_to_go_on
-from jaxinterp.studies.knowledge_neurons.results import results
+from jaxinterp.studies.knowledge_neurons.edits import edited
+from jaxinterp.studies.knowledge_neurons.queries import Asked, choose
+from jaxinterp.studies.knowledge_neurons.results import Results, all_effects, asked_counts
 from jaxinterp.studies.knowledge_neurons.scores import score
+from jaxinterp.studies.knowledge_neurons.sets import Key, selections
 from jaxinterp.studies.knowledge_neurons.tables import print_tables
-from jaxinterp.studies.knowledge_neurons.usage import described_neurons, usage
+from jaxinterp.studies.knowledge_neurons.usage import Usage, described_neurons, neuron_statistics, usage
 
 MOST_USED = 20  # neurons that results.json lists; neurons.json has all
 
 
-def study(config: KnowledgeNeuronsConfig, out: Path) -> dict:
+def study(config: KnowledgeNeuronsConfig, out: Path) -> Results:
     """Runs the protocol, or goes on with it; prints tables and writes results.json, neurons.json and charts.
 
     Args:
       config: of the study.
       out: its folder. What was done there is kept fact by fact; the same study started again goes on.
-    Returns:
-      What results.json holds.
     Raises:
       UserError: if the model or the facts cannot be read, or the folder holds another study.
     """
     facts = load_facts(config.facts)
-    model = load_model(config.model)
-    return study_of(model, facts, config, out)
+    return study_of(load_model(config.model), facts, config, out)
 
 
-def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig, out: Path) -> dict:
+def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfig, out: Path) -> Results:
     """`study` of a model and facts in memory."""
+    n_layers, d_mlp = model.config.n_layers, model.config.d_mlp
     check_k(config.k, model.config.n_neurons)
-    identity = {"facts_sha256": facts.digest(), "weights_sha256": _digest(model.params)}
-    provenance = claim(out, {**dataclasses.asdict(config), **identity})
+    # Weights of the same name may have changed since a study began.
+    weights = ((".".join(path), np.asarray(value)) for path, value in sorted(flatten_dict(model.params).items()))
+    identity = {"facts_sha256": facts.digest(), "weights_sha256": arrays_digest(weights)}
+    whole = {**dataclasses.asdict(config), **identity}
+    provenance = claim_recorded(whole, out)
     with saying_how_to_go_on(out):
         asked = choose(model, facts, config, out)
         record = score(model, asked, config, out)
-        selections = select(asked, record, config)
-        edited = edit(model, asked, selections, config)
-        facts_N = np.unique(asked.queries.fact_N).tolist()
-        residual_N = np.array([query["residual"] for fact in facts_N for query in record[fact]["queries"]])
-        found = {
-            "config": {**dataclasses.asdict(config), **identity},
-            "provenance": dict(provenance),
-            "model": {"name": config.model, "n_layers": model.config.n_layers, "d_mlp": model.config.d_mlp},
-            **results(
-                asked,
-                edited,
-                selections,
-                residual_N=residual_N,
-                d_mlp=model.config.d_mlp,
-                n_layers=model.config.n_layers,
-                replicates=config.replicates,
-                seed=config.seed,
-            ),
-        }
-        uses = {protocol: usage(asked, selections[protocol, "attribution"]) for protocol in PROTOCOLS}
-        neurons: dict[str, list] = {}
-        with progress("describe neurons", sum(len(use.neuron_I) for use in uses.values())) as report:
-            for protocol, use in uses.items():
-                before = sum(map(len, neurons.values()))
-                neurons[protocol] = described_neurons(use, asked, model, lambda n, b=before: report(b + n, "neurons"))
-        for protocol, described in neurons.items():
-            found["protocols"][protocol]["most_used"] = described[:MOST_USED]
-        write_json(out / "results.json", found)
+        chosen = selections(asked, record, config)
+        columns = edited(model, asked, chosen, config)
+        recorded = [record[fact]["queries"] for fact in np.unique(asked.queries.fact_N).tolist()]
+        residual_N = np.array([query["residual"] for queries in recorded for query in queries])
+        columns = {key: {**of, "residual": residual_N} for key, of in columns.items()}
+        uses = {key: usage(asked, selection) for key, selection in chosen.items()}
+        neurons = _described(model, asked, uses)
+        results = Results(
+            config=whole,
+            provenance=provenance,
+            model={"name": config.model, "n_layers": n_layers, "d_mlp": d_mlp},
+            facts=asked_counts(asked),
+            effects=all_effects(asked, columns, config.replicates, config.seed),
+            neurons={key: neuron_statistics(use, asked, model.config) for key, use in uses.items()},
+            share={key: dict(selection.share) for key, selection in chosen.items()},
+            most_used={protocol: described[:MOST_USED] for protocol, described in neurons.items()},
+        )
+        write_json(out / "results.json", results.to_json())
         write_json(out / "neurons.json", neurons)
-        charts = write_charts(found, neurons, out / "charts")
-    print_tables(found)
+        charts = write_charts(results, neurons, out / "charts")
+    print_tables(results)
     print(
         f"numbers: {out / 'results.json'}   neurons: {out / 'neurons.json'}   charts: {out / 'charts'} ({len(charts)})"
     )
-    return found
+    return results
 
 
-def _digest(params: Mapping) -> str:
-    """SHA-256 of all parameters: weights of the same name may have changed since a study began."""
-    digest = hashlib.sha256()
-    for path, value in sorted(flatten_dict(params).items()):
-        array = np.ascontiguousarray(jax.device_get(value))
-        digest.update(f"{'.'.join(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.view(np.uint8))
-    return digest.hexdigest()
+def _described(model: LanguageModel, asked: Asked, uses: Mapping[Key, Usage]) -> dict[str, list[dict]]:
+    """By protocol, every neuron that attribution gives some fact."""
+    neurons: dict[str, list] = {}
+    of_attribution = {protocol: use for (protocol, method), use in uses.items() if method == "attribution"}
+    with progress("describe neurons", sum(len(use.neuron_I) for use in of_attribution.values())) as report:
+        for protocol, use in of_attribution.items():
+            before = sum(map(len, neurons.values()))
+            neurons[protocol] = described_neurons(use, asked, model, lambda n, b=before: report(b + n, "neurons"))
+    return neurons

@@ -14,7 +14,8 @@ from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.groundtruth.circuit import Circuit, Concepts, Neuron, assembled
 from jaxinterp.groundtruth.neurons import LOGIT, carriers
 from jaxinterp.groundtruth.table import FactTable
-from jaxinterp.metrics.columns import MeasuredSet, get_group
+from jaxinterp.metrics import edit_plans
+from jaxinterp.metrics.columns import GROUPS, MeasuredSet
 from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families import edits
 from jaxinterp.metrics.families.edits import planned_edits
@@ -83,7 +84,7 @@ def test_an_edit_destroys_what_shares_the_neuron(of, relation, subject):
     neurons = edits.own_neurons(measured, np.arange(N_FACTS))
     for n, at in enumerate(neurons):
         assert np.asarray(model.mask_LRF)[at.layer_k, n, at.neuron_k] == 1
-    columns = get_group("edits").columns(measured)
+    columns = GROUPS["edits"].columns(measured)
     assert np.isfinite(columns["edit_success"]).all()  # there are fewer facts than edits
     expected = {"success": 1.0, "kept_relation": relation, "kept_subject": subject, "kept_other": 1.0}
     for name, value in expected.items():
@@ -176,7 +177,7 @@ def test_an_edit_by_hand(several, constants):
     known = np.array([is_correct(several, w_out, query, answer_of(query)) for query in each])
     assert 10 < known.sum() < len(known) - 10
     plans = planned_edits(several.examples.queries, several.pool.queries, known, 0)
-    columns = get_group("edits").columns(several)
+    columns = GROUPS["edits"].columns(several)
     assert set(np.flatnonzero(np.isfinite(columns["edit_success"]))) == {plan.query for plan in plans}
     one, two = (next(plan for plan in plans if len(plan.answer) == length) for length in (1, 2))
     n_steps = []
@@ -200,7 +201,7 @@ def test_what_is_planned(several):
     queries = several.examples.queries
     known = np.arange(len(queries)) % 3 > 0
     plans = planned_edits(queries, several.pool.queries, known, 0)
-    assert len(plans) == edits.EDITS == len({plan.query for plan in plans})
+    assert len(plans) == edit_plans.EDITS == len({plan.query for plan in plans})
     of = np.array([plan.query for plan in plans])
     assert known[of].all()
     counts = np.bincount(queries.relation_N[of])
@@ -217,7 +218,7 @@ def test_what_is_planned(several):
         ]
         assert given
         for kind, asked in plan.asked.items():
-            assert 0 < len(asked) <= edits.ASKED and len(np.unique(queries.fact_N[asked])) == len(asked)
+            assert 0 < len(asked) <= edit_plans.ASKED and len(np.unique(queries.fact_N[asked])) == len(asked)
             assert (queries.fact_N[asked] != queries.fact_N[plan.query]).all()
             same_relation = queries.relation_N[asked] == queries.relation_N[plan.query]
             same_subject = queries.subject_N[asked] == queries.subject_N[plan.query]
@@ -239,16 +240,16 @@ def test_nothing_to_edit():
     config = dataclasses.replace(examples.model.config, attention="bidirectional")
     bidirectional = only(measured, LanguageExamples(examples.model.replace(config=config), examples.queries))
     for nothing in (alone, bidirectional):
-        columns = get_group("edits").columns(nothing)
+        columns = GROUPS["edits"].columns(nothing)
         assert set(columns) == set(edits.COLUMNS) and all(np.isnan(column).all() for column in columns.values())
-    columns = get_group("edits").columns(only(measured, examples[np.arange(N_SUBJECTS)]))
+    columns = GROUPS["edits"].columns(only(measured, examples[np.arange(N_SUBJECTS)]))
     assert np.isfinite(columns["edit_kept_relation"]).all()
     assert np.isnan(columns["edit_kept_subject"]).all() and np.isnan(columns["edit_kept_other"]).all()
 
 
 def test_without_steps_nothing_changes(constants):
     constants("STEPS", 0)
-    columns = get_group("edits").columns(world("relation")[1])
+    columns = GROUPS["edits"].columns(world("relation")[1])
     np.testing.assert_array_equal(columns["edit_success"], 0)
     for kind in edits.KINDS:
         np.testing.assert_array_equal(columns[f"edit_kept_{kind}"], 1)

@@ -14,7 +14,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.facts.batches import query_batch
 from jaxinterp.facts.encoding import encode
 from jaxinterp.metrics.answers import measured_answers
-from jaxinterp.metrics.columns import MeasuredSet, get_group
+from jaxinterp.metrics.columns import GROUPS, MeasuredSet
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families import recovery
@@ -58,7 +58,7 @@ def top(scores):
 
 
 def test_another_prompts_neurons(one):
-    found = get_group("paraphrase").columns(one)["paraphrase_suppressed"]
+    found = GROUPS["paraphrase"].columns(one)["paraphrase_suppressed"]
     other = other_prompts(one.examples.queries, one.pool.queries)
     assert (other >= 0).all() and found.shape == (len(one.examples.queries),)
     for index in range(0, len(one.examples.queries), 5):
@@ -76,7 +76,7 @@ def test_a_fact_with_one_prompt_has_no_other(one):
     alone = one.examples.queries[np.unique(one.examples.queries.fact_N, return_index=True)[1]]
     assert (other_prompts(alone, alone) == -1).all()
     asked = LanguageExamples(one.examples.model, alone)
-    column = get_group("paraphrase").columns(dataclasses.replace(one, examples=asked, pool=asked))
+    column = GROUPS["paraphrase"].columns(dataclasses.replace(one, examples=asked, pool=asked))
     assert np.isnan(column["paraphrase_suppressed"]).all()
 
 
@@ -88,7 +88,7 @@ def test_relearning_from_other_facts(one, monkeypatch):
     gone = erased_neurons(one)
     answers = measured_answers(one.examples, k=K, n_relations=5, integral=RULE, rows=8, groups=())
     np.testing.assert_array_equal(gone, answers.selected.sum(0) > 0)
-    columns = get_group("relearning").columns(one)
+    columns = GROUPS["relearning"].columns(one)
     layers = dict(one.examples.model.params["layers"])
     layers["w_out"] = layers["w_out"] * jnp.asarray(1 - gone, jnp.float32)[..., None]
     erased = one.examples.model.replace(params={**one.examples.model.params, "layers": layers})
@@ -101,7 +101,7 @@ def test_relearning_from_other_facts(one, monkeypatch):
     assert np.abs(columns["relearned"] - columns["erased"]).max() > 1e-5
     # Without steps nothing is learned.
     monkeypatch.setattr(recovery, "STEPS", 0)
-    columns = get_group("relearning").columns(one)
+    columns = GROUPS["relearning"].columns(one)
     np.testing.assert_allclose(columns["relearned"], columns["erased"], rtol=1e-5)
 
 

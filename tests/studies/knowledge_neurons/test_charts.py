@@ -1,12 +1,15 @@
 """Figures and tables of made-up results."""
 
-import copy
+import dataclasses
 
 import pytest
 import vl_convert
 
 from jaxinterp.studies.knowledge_neurons.charts import BARS, MEAN, effect_bars, layer_shares, neuron_map, write_charts
+from jaxinterp.studies.knowledge_neurons.results import Effects, Results
+from jaxinterp.studies.knowledge_neurons.sets import PROTOCOLS
 from jaxinterp.studies.knowledge_neurons.tables import print_tables, relation_title
+from jaxinterp.studies.knowledge_neurons.usage import Neurons
 
 NAMES = (
     *("probability", "suppressability", "control_drop_relation", "random_drop", "selective", "amplification"),
@@ -24,41 +27,40 @@ def effects(scale, doubled=0.4):
     relations = {name: {**metrics} for name in ("P36", "P1412", "mine")}
     relations["P36"]["amplification"] = estimated(doubled)
     relations["P1412"]["control_drop_relation"] = estimated(-4.0)
-    return {"facts": 21, "queries": 60, "overall": metrics, "by_relation": relations, "left_out": {}}
+    return Effects(21, 60, {**metrics, "completeness_residual": estimated(0.01)}, relations, {})
 
 
 def statistics(mean):
     of_relation = {"facts": 7, "mean": mean, "without": 1, "shared_inside": 1.2}
-    counts = {"facts": 21, "mean": mean, "without": 3, "distinct": 40, "layers": [0.1, 0.2, 0.7]}
-    shared = {"shared_inside": 1.2, "shared_across": None, "share": {}}
-    return {**counts, **shared, "by_relation": {name: of_relation for name in ("P36", "P1412", "mine")}}
+    return Neurons(
+        **{"facts": 21, "mean": mean, "without": 3, "distinct": 40, "layers": (0.1, 0.2, 0.7)},
+        **{"shared_inside": 1.2, "shared_across": None},
+        by_relation={name: of_relation for name in ("P36", "P1412", "mine")},
+    )
 
 
 def results():
-    nothing = {"facts": 0, "queries": 0, "overall": {}, "by_relation": {}, "left_out": {}}
-    part = {
-        "sets": {
-            "all": {"attribution": effects(1, doubled=31.5), "activation": effects(0.2)},
-            "known": {"attribution": nothing, "activation": nothing},
-        },
-        "neurons": {"attribution": statistics(4.1), "activation": statistics(2.9)},
-        "not_covered": 2,
-    }
-    return {
-        "config": {"k": 10},
-        "model": {"name": "some-model", "n_layers": 3, "d_mlp": 50},
-        "facts": {
-            **{"relations": {"P36": 7, "P1412": 7, "mine": 7}, "facts": 21, "queries": 60, "known_facts": 0},
+    effects_of, neurons = {}, {}
+    for protocol in PROTOCOLS:
+        effects_of[protocol, "all", "attribution"] = effects(1, doubled=31.5)
+        effects_of[protocol, "all", "activation"] = effects(0.2)
+        effects_of |= {
+            (protocol, "known", method): Effects(0, 0, {}, {}, {}) for method in ("attribution", "activation")
+        }
+        neurons |= {(protocol, "attribution"): statistics(4.1), (protocol, "activation"): statistics(2.9)}
+    return Results(
+        config={"k": 10},
+        provenance={},
+        model={"name": "some-model", "n_layers": 3, "d_mlp": 50},
+        facts={
+            **{"relations": {"P36": 7, "P1412": 7, "mine": 7}, "facts": 23, "queries": 60, "known_facts": 0},
             **{"known_queries": 0, "tried_for_known": None, "dropped": {"fact above the limit": 1234}},
         },
-        "completeness_residual": estimated(0.01),
-        "published": {
-            **{"model": "bert-base-cased", "facts": 27738, "source": "the paper"},
-            **{"suppressability": {"attribution": 0.2903, "activation": 0.0147}},
-            **{"amplification": {"attribution": 0.3117, "activation": -0.0127}},
-        },
-        "protocols": {"paper": part, "fixed_k": copy.deepcopy(part)},
-    }
+        effects=effects_of,
+        neurons=neurons,
+        share={},
+        most_used={},
+    )
 
 
 NEURONS = [
@@ -88,16 +90,16 @@ def test_bars_have_a_row_a_relation_and_say_what_is_cut():
         }
         low, high = panel["layer"][0]["encoding"]["x"]["scale"]["domain"]
         for row in rows:
-            assert low <= row["shown"] <= high
-            assert (row["beyond"] == "") == (row["shown"] == row["value"])
+            assert low <= row["value_at"] <= high
+            assert (row["beyond"] == "") == (row["value_at"] == row["value"])
         cut = {(row["relation"][:4], row["beyond"]) for row in rows if row["beyond"]}
         assert cut == ({("P141", "-400%")} if panel is off else {("P36 ", "3,150%")})
 
 
 def test_a_kind_that_no_fact_has_has_no_bar():
     found = results()
-    effects = found["protocols"]["paper"]["sets"]["all"]["attribution"]
-    for metrics in (effects["overall"], *effects["by_relation"].values()):
+    effects = found.effects["paper", "all", "attribution"]
+    for metrics in (effects.overall, *effects.by_relation.values()):
         del metrics["control_drop_subject"], metrics["control_amplification_subject"]
     spec = effect_bars(found, "paper", "all").to_dict()
     assert "same subject" in BARS
@@ -109,7 +111,7 @@ def test_a_kind_that_no_fact_has_has_no_bar():
 
 def test_a_kind_that_a_relation_lacks_is_a_dash():
     found = results()
-    del found["protocols"]["paper"]["sets"]["all"]["attribution"]["by_relation"]["mine"]["control_drop_subject"]
+    del found.effects["paper", "all", "attribution"].by_relation["mine"]["control_drop_subject"]
     off, doubled = effect_bars(found, "paper", "all").to_dict()["hconcat"]
     dashes = off["layer"][-1]
     assert dashes["encoding"]["text"] == {"value": "–"}
@@ -121,10 +123,8 @@ def test_nothing_to_show_is_none():
     found = results()
     assert effect_bars(found, "paper", "known") is None
     assert neuron_map(found, "paper", []) is None
-    for protocol in found["protocols"].values():
-        for one in protocol["neurons"].values():
-            one["distinct"] = 0
-    assert layer_shares(found) is None
+    nothing = {key: dataclasses.replace(one, distinct=0) for key, one in found.neurons.items()}
+    assert layer_shares(dataclasses.replace(found, neurons=nothing)) is None
 
 
 def test_layers_have_both_methods():
@@ -155,8 +155,8 @@ def test_the_map_names_neurons_facts_and_tokens():
 
 def test_charts_are_written_with_a_page_that_needs_no_network(tmp_path):
     found = results()
-    for protocol in found["protocols"].values():
-        protocol["sets"]["all"] = protocol["sets"]["known"]  # fewer charts
+    fewer = {key: Effects(0, 0, {}, {}, {}) for key in found.effects}
+    found = dataclasses.replace(found, effects=fewer)
     paths = write_charts(found, {"paper": NEURONS, "fixed_k": []}, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
     assert {path.name for path in paths} == {
@@ -169,11 +169,12 @@ def test_charts_are_written_with_a_page_that_needs_no_network(tmp_path):
 @pytest.mark.parametrize("tried", [None, 99])
 def test_tables_have_the_numbers_and_the_published_ones(capsys, tried):
     found = results()
-    found["facts"]["tried_for_known"] = tried
+    found.facts["tried_for_known"] = tried
     print_tables(found)
     text = capsys.readouterr().out
     for words in (
         "1,234 × fact above the limit",
+        "residual of the attribution: 0.01 (in units of probability)",
         "80.0 [70.0, 90.0]",
         "29.03",
         "31.17",
@@ -198,15 +199,15 @@ def test_relations_have_titles_where_wikidata_has_them():
 def test_what_is_missing_is_a_dash_and_told(capsys):
     found = results()
     nothing, one = {"value": None, "low": None, "high": None, "n": 2}, {"value": 0.5, "low": None, "high": None, "n": 1}
-    for part in found["protocols"].values():
-        for effect in part["sets"]["all"].values():
-            effect["left_out"] = {"P36": "P = 0"}
-            effect["by_relation"]["P36"] = dict.fromkeys(effect["by_relation"]["P36"], nothing)
-            effect["by_relation"]["mine"] = dict.fromkeys(effect["by_relation"]["mine"], one)
-            effect["overall"] = {**effect["overall"], "suppressability": one, "control_drop_subject": {**one, "n": 3}}
+    for (_, name, _), effect in found.effects.items():
+        if name == "all":
+            effect.left_out["P36"] = "P = 0"
+            effect.by_relation["P36"] = dict.fromkeys(effect.by_relation["P36"], nothing)
+            effect.by_relation["mine"] = dict.fromkeys(effect.by_relation["mine"], one)
+            effect.overall.update({"suppressability": one, "control_drop_subject": {**one, "n": 3}})
     print_tables(found)
     out = " ".join(capsys.readouterr().out.split())
     assert "1 relation left out: P36 (P = 0)" in out and "50.0 [–]" in out and "nan" not in out and "None" not in out
-    for protocol in found["protocols"]:
+    for protocol in PROTOCOLS:
         chart = effect_bars(found, protocol, "all")
         assert vl_convert.vegalite_to_svg(chart.to_dict())

@@ -1,6 +1,7 @@
 """The whole study on tiny models: against independent computations, interrupted, refused, causal and bidirectional."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -14,11 +15,14 @@ from jaxinterp.attribution.integrated_gradients import activation, integrated_gr
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.attribution.refining import relation_neurons
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.records import claim_recorded
 from jaxinterp.facts.batches import batches_of_all
-from jaxinterp.facts.controls import CONTROL_KINDS
+from jaxinterp.facts.controls import CONTROL_KINDS, KINDS
 from jaxinterp.facts.encoding import encode, sentence
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.metrics.answers import measured_answers
+from jaxinterp.metrics.batching import query_batches
+from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout
@@ -27,12 +31,12 @@ from jaxinterp.studies.knowledge_neurons import edits, scores
 from jaxinterp.studies.knowledge_neurons import study as knowledge_neurons
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neurons.queries import choose
-from jaxinterp.studies.knowledge_neurons.records import batch_of, claim
-from jaxinterp.studies.knowledge_neurons.sets import partners
+from jaxinterp.studies.knowledge_neurons.sets import controls, selections
 from jaxinterp.studies.knowledge_neurons.study import study_of
 
 L, F, K = 2, 6, 2
 RULE = quadrature("midpoint", 20)
+N_BATCHES = 12  # of attribution: a batch holds a fact with answers of one token, or a half of one with two
 FORMS = ("the {r} of {{subject}} is", "{{subject}} has as {r} the", "in {{subject}} the {r} is", "{{subject}} {r}")
 RELATIONS = tuple(Relation(r, tuple(form.format(r=r) for form in FORMS), "x") for r in "uvw")
 # Relation w has answers of two tokens for some facts; v has a prompt less that is usable (see `facts`).
@@ -69,32 +73,13 @@ def no_charts(monkeypatch):
 def parts(model, config, folder):
     asked = choose(model, FACTS, config, folder)
     record = scores.score(model, asked, config, folder)
-    selections = edits.select(asked, record, config)
-    return asked, record, selections, edits.edit(model, asked, selections, config)
+    chosen = selections(asked, record, config)
+    return asked, record, chosen, edits.edited(model, asked, chosen, config)
 
 
 @pytest.fixture(scope="module")
 def done(model, tmp_path_factory):
     return parts(model, CONFIG, tmp_path_factory.mktemp("study"))
-
-
-def test_a_fixed_number_of_neurons_gives_the_columns_of_the_measurement(model, done):
-    asked, record, _, edited = done
-    made = {"k": K, "n_relations": 3, "integral": RULE}
-    slow = measured_answers(model.model, asked.queries, rows=5, groups=("answers", "tokens"), **made)
-    slow = slow.columns
-    assert asked.queries.answer_length_N.max() == 2
-    close = {"rtol": 1e-4, "atol": 1e-9}
-    np.testing.assert_allclose(edited.probability_N, slow["probability"], **close)
-    np.testing.assert_allclose(asked.probability_N, slow["probability"], **close)
-    np.testing.assert_allclose(edited.suppressed["fixed_k", "attribution", "own"], slow["each_suppressed"], **close)
-    one = asked.queries.answer_length_N == 1  # the measurement doubles k neurons of an answer, however long it is
-    doubled = edited.amplified["fixed_k", "attribution", "own"]
-    np.testing.assert_allclose(doubled[one], slow["amplified"][one], **close)
-    np.testing.assert_array_equal(asked.correct_N, slow["correct"] > 0)
-    facts = np.unique(asked.queries.fact_N).tolist()
-    residual = [query["residual"] for fact in facts for query in record[fact]["queries"]]
-    np.testing.assert_allclose(residual, slow["residual"], rtol=1e-2, atol=1e-6)
 
 
 def dense_scores(model, queries):
@@ -114,110 +99,123 @@ def dense_scores(model, queries):
     return found
 
 
+def sets_of(selection, queries):
+    """By query, by answer token: the neurons."""
+    tokens = iter(selection.neurons_AW)
+    return [[neurons[neurons < L * F] for neurons in itertools.islice(tokens, n)] for n in queries.answer_length_N]
+
+
 def test_the_papers_sets_are_those_of_its_rule_on_all_scores(model, done):
-    asked, _, selections, _ = done
+    asked, _, chosen, _ = done
     one_token = asked.queries.answer_length_N == 1
-    covered = selections["paper", "attribution"].covered_N
-    np.testing.assert_array_equal(covered, one_token)  # all facts have three prompts
-    assert 0 < covered.sum() < len(covered)
-    chosen = np.flatnonzero(covered)
-    dense = dense_scores(model, asked.queries[chosen])
+    covered_N = chosen["paper", "attribution"].covered_N
+    np.testing.assert_array_equal(covered_N, one_token)  # all facts have three prompts
+    assert 0 < covered_N.sum() < len(covered_N)
+    covered = np.flatnonzero(covered_N)
+    dense = dense_scores(model, asked.queries[covered])
     thresholds = {"attribution": 0.2, "activation": 0.5}
     some = 0
     for method in scores.METHODS:
-        selection = selections["paper", method]
+        selection = chosen["paper", method]
+        sets = sets_of(selection, asked.queries)
         for relation in range(3):
-            own = asked.queries.relation_N[chosen] == relation
-            facts = np.unique(asked.queries.fact_N[chosen][own])
-            of_fact = [dense[method][own & (asked.queries.fact_N[chosen] == fact)] for fact in facts]
+            own = asked.queries.relation_N[covered] == relation
+            facts = np.unique(asked.queries.fact_N[covered][own])
+            of_fact = [dense[method][own & (asked.queries.fact_N[covered] == fact)] for fact in facts]
             rule = relation_neurons(of_fact, threshold=thresholds[method])
             assert selection.share["uvw"[relation]] == rule.share
             for fact, mask in zip(facts, rule.masks_NLF, strict=True):
                 for query in np.flatnonzero(asked.queries.fact_N == fact):
-                    assert selection.sets[query][0].tolist() == np.flatnonzero(mask).tolist()
+                    assert sets[query][0].tolist() == np.flatnonzero(mask).tolist()
                 some += mask.sum()
+        assert all(not len(neurons) for query in np.flatnonzero(~covered_N) for neurons in sets[query])
     assert some > 5
 
 
-def test_other_facts_neurons_are_those_of_the_partners(model, done):
-    asked, _, selections, edited = done
-    partner = partners(asked, CONFIG.seed)
-    queries, sets = asked.queries, selections["fixed_k", "attribution"].sets
-    seen = set()
+def test_own_and_other_facts_neurons_are_switched_off_and_doubled(model, done):
+    asked, _, chosen, edited = done
+    queries = asked.queries
+    sets = sets_of(chosen["fixed_k", "attribution"], queries)
+    control_KN = controls(queries, np.ones(len(queries), bool), CONFIG.seed)
 
     @jax.jit
     def slow(params, batch, gates_LRF):
         rows = batch.rows
         return FullForwardReadout(Model(model.config, params), batch.tokens_BT, rows, batch.length_B)(gates_LRF)
 
-    for kind, of_facts in partner.items():
-        fact, other = next(iter(of_facts.items()))
-        query, lender = (int(np.flatnonzero(queries.fact_N == one)[1]) for one in (fact, other))  # of the second prompt
-        batch = batch_of(queries, np.array([query]), 2)
-        lent = sets[lender]
-        mask = np.zeros((2, L * F), np.float32)
-        for row in range(queries.answer_length_N[query]):
-            mask[row, lent[row % len(lent)]] = 1
-        mask_LRF = mask.reshape(2, L, F).transpose(1, 0, 2)
-        for found, gates_LRF in ((edited.suppressed, 1 - mask_LRF), (edited.amplified, 1 + mask_LRF)):
-            expected = np.asarray(slow(model.params, batch, gates_LRF))[batch.answers.weight_R > 0].prod()
-            assert found["fixed_k", "attribution", kind][query] == pytest.approx(expected, rel=1e-4)
-        seen.add(kind)
-    assert {"relation", "subject", "other"} <= seen
+    names, seen = {"own": ("suppressed", "amplified")}, set()
+    names |= {kind: (f"control_{kind}", f"amplified_{kind}") for kind in KINDS}
+    for source, lender_N in zip(names, [np.arange(len(queries)), *control_KN], strict=True):
+        for query in np.flatnonzero(lender_N >= 0)[1::4]:
+            ((batch, _),) = query_batches(queries[np.array([query])], 2, 0)
+            lent = sets[lender_N[query]]
+            mask = np.zeros((2, L * F), np.float32)
+            for row in range(queries.answer_length_N[query]):
+                mask[row, lent[row % len(lent)]] = 1
+            mask_LRF = mask.reshape(2, L, F).transpose(1, 0, 2)
+            for name, gates_LRF in zip(names[source], (1 - mask_LRF, 1 + mask_LRF), strict=True):
+                expected = np.asarray(slow(model.params, batch, gates_LRF))[batch.answers.weight_R > 0].prod()
+                assert edited["fixed_k", "attribution"][name][query] == pytest.approx(expected, rel=1e-4)
+            seen.add((source, int(queries.answer_length_N[query])))
+    assert {("own", 1), ("own", 2), ("relation", 1), ("subject", 1), ("other", 1)} <= seen
 
 
 def test_queries_without_neurons_have_no_numbers_and_the_others_have(done):
-    asked, _, selections, edited = done
-    partner, fact_N = partners(asked, CONFIG.seed), asked.queries.fact_N
+    asked, _, chosen, edited = done
     without = 0
-    for (protocol, _method, source), column in (*edited.suppressed.items(), *edited.amplified.items()):
-        covered_N = selections[protocol, "attribution"].covered_N
-        covered = set(fact_N[covered_N].tolist())
-        if source not in ("own", "random"):
-            compared = {fact for fact in covered if partner[source].get(fact) in covered}
-            without += len(covered) - len(compared)
-            covered_N = np.isin(fact_N, list(compared))
-        assert np.isnan(column[~covered_N]).all()
-        assert np.isfinite(column[covered_N]).all(), (protocol, source)
+    for (protocol, method), columns in edited.items():
+        covered_N = chosen[protocol, method].covered_N
+        control_KN = controls(asked.queries, covered_N, CONFIG.seed)
+        assert (control_KN[:, ~covered_N] < 0).all() and covered_N[control_KN[control_KN >= 0]].all()
+        has_kind = dict(zip(KINDS, control_KN >= 0, strict=True))
+        for source, names in edits.SOURCES.items():
+            there_N = has_kind.get(source, covered_N)
+            without += int(covered_N.sum() - there_N.sum())
+            for name in names:
+                assert np.isnan(columns[name][~there_N]).all()
+                assert np.isfinite(columns[name][there_N]).all(), (protocol, source)
     assert without > 0
-    assert {source for *_, source in edited.suppressed} == set(edits.SOURCES)
 
 
 def test_results_and_neurons_are_plain_data_that_agree(model, done, tmp_path):
-    asked, _, selections, edited = done
+    asked, record, chosen, edited = done
     found = study_of(model, FACTS, CONFIG, tmp_path)
-    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(found))
-    assert found["facts"]["facts"] == 9 and found["facts"]["queries"] == 27
-    assert found["facts"]["dropped"] == {"query above the limit of prompts": 12, "fact above the limit": 3}
-    assert found["facts"]["relations"] == {"u": 3, "v": 3, "w": 3}
-    fixed, paper = found["protocols"]["fixed_k"], found["protocols"]["paper"]
-    own = edited.suppressed["fixed_k", "attribution", "own"]
-    names = np.array([asked.facts.facts[fact].relation for fact in asked.queries.fact_N])
-    expected = {r: 1 - own[names == r].mean() / edited.probability_N[names == r].mean() for r in "uvw"}
-    effects = fixed["sets"]["all"]["attribution"]
-    assert effects["overall"]["suppressability"]["value"] == pytest.approx(np.mean(list(expected.values())))
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(found.to_json()))
+    assert found.facts["facts"] == 9 and found.facts["queries"] == 27
+    assert found.facts["dropped"] == {"query above the limit of prompts": 12, "fact above the limit": 3}
+    assert found.facts["relations"] == {"u": 3, "v": 3, "w": 3}
+    fixed = edited["fixed_k", "attribution"]
+    own, p_N = fixed["suppressed"], fixed["probability"]
+    names = asked.relations(asked.queries.fact_N)
+    expected = {r: 1 - own[names == r].mean() / p_N[names == r].mean() for r in "uvw"}
+    effects = found.effects["fixed_k", "all", "attribution"]
+    assert effects.overall["suppressability"]["value"] == pytest.approx(np.mean(list(expected.values())))
     for relation, value in expected.items():
-        assert effects["by_relation"][relation]["suppressability"]["value"] == pytest.approx(value)
-    doubled = edited.amplified["fixed_k", "activation", "other"]
+        assert effects.by_relation[relation]["suppressability"]["value"] == pytest.approx(value)
+    facts = np.unique(asked.queries.fact_N).tolist()
+    residual = np.array([query["residual"] for fact in facts for query in record[fact]["queries"]])
+    residuals = [residual[names == r].mean() for r in "uvw"]
+    assert effects.overall["completeness_residual"]["value"] == pytest.approx(np.mean(residuals)) and min(residuals) > 0
+    doubled = edited["fixed_k", "activation"]["amplified_other"]
     assert not np.isnan(doubled).any()
-    gained = np.mean([doubled[names == r].mean() / edited.probability_N[names == r].mean() - 1 for r in "uvw"])
-    found_gain = fixed["sets"]["all"]["activation"]["overall"]["control_amplification_other"]["value"]
+    gained = np.mean([doubled[names == r].mean() / p_N[names == r].mean() - 1 for r in "uvw"])
+    found_gain = found.effects["fixed_k", "all", "activation"].overall["control_amplification_other"]["value"]
     assert found_gain == pytest.approx(gained)
-    drops = {kind: effects["overall"][f"control_drop_{kind}"]["value"] for kind in CONTROL_KINDS}
-    assert effects["overall"]["control_drop"]["value"] == max(drops.values())
-    selective = effects["overall"]["suppressability"]["value"] - max(drops.values())
-    assert effects["overall"]["selective"]["value"] == pytest.approx(selective)
-    assert fixed["neurons"]["attribution"]["mean"] == pytest.approx(K)
-    n_covered = len(np.unique(asked.queries.fact_N[selections["paper", "attribution"].covered_N]))
-    assert paper["not_covered"] == 9 - n_covered == found["facts"]["facts_with_answers_of_several_tokens"]
-    assert fixed["not_covered"] == 0
-    known = fixed["sets"]["known"]["attribution"]
-    assert known["queries"] == asked.correct_N.sum() == found["facts"]["known_queries"]
+    drops = {kind: effects.overall[f"control_drop_{kind}"]["value"] for kind in CONTROL_KINDS}
+    assert effects.overall["control_drop"]["value"] == max(drops.values())
+    selective = effects.overall["suppressability"]["value"] - max(drops.values())
+    assert effects.overall["selective"]["value"] == pytest.approx(selective)
+    assert found.neurons["fixed_k", "attribution"].mean == pytest.approx(K)
+    n_covered = len(np.unique(asked.queries.fact_N[chosen["paper", "attribution"].covered_N]))
+    assert found.not_covered("paper") == 9 - n_covered == found.facts["facts_with_answers_of_several_tokens"]
+    assert found.not_covered("fixed_k") == 0
+    known = found.effects["fixed_k", "known", "attribution"]
+    assert known.queries == asked.correct_N.sum() == found.facts["known_queries"]
     neurons = json.loads((tmp_path / "neurons.json").read_text())
-    for protocol, part in found["protocols"].items():
-        assert len(neurons[protocol]) == part["neurons"]["attribution"]["distinct"]
-        assert part["most_used"] == neurons[protocol][:20]
-        for one in neurons[protocol]:
+    for protocol, described in neurons.items():
+        assert len(described) == found.neurons[protocol, "attribution"].distinct
+        assert found.most_used[protocol] == described[:20]
+        for one in described:
             assert one["facts"] == len(one["serves"]) == sum(one["relations"].values())
             assert len(one["promotes"]) == 5
 
@@ -253,18 +251,11 @@ def test_an_interrupted_study_goes_on_to_the_same_results(model, tmp_path, monke
     with monkeypatch.context() as patched:
         patched.setattr(scores, "per_layer_attribution", lambda *a, **b: calls.append(0) or real(*a, **b))
         study_of(model, FACTS, CONFIG, tmp_path / "cut")
-    n_batches = len(scores_plan(model, tmp_path))
-    assert len(calls) <= n_batches - after + 1
+    assert len(calls) <= N_BATCHES - after + 1
     whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))
     whole.pop("provenance"), cut.pop("provenance")  # these have the time of the start
     assert whole == cut
     assert path.read_text() == (tmp_path / "whole" / "attributions.jsonl").read_text()
-
-
-def scores_plan(model, folder):
-    from jaxinterp.studies.knowledge_neurons.records import planned
-
-    return planned(choose(model, FACTS, CONFIG, folder / "whole").queries, CONFIG.rows)
 
 
 def test_a_folder_of_another_study_is_refused(model, tmp_path):
@@ -279,8 +270,8 @@ def test_a_folder_of_another_study_is_refused(model, tmp_path):
         study_of(dataclasses.replace(model, model=Model(model.config, params)), FACTS, CONFIG, tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="not empty and holds no study"):
-        claim(tmp_path / "other", {})
+    with pytest.raises(UserError, match="not empty and holds no run"):
+        claim_recorded({}, tmp_path / "other")
 
 
 @pytest.mark.parametrize(("seed", "relations"), [(1, ["v", "w"]), (5, ["u"])])
@@ -313,7 +304,7 @@ def test_known_facts_alone_are_those_with_a_prompt_answered_right(tmp_path, seed
 
 
 def test_one_token_answers_alone(model, tmp_path):
-    claim(tmp_path / "one", {})
+    claim_recorded({}, tmp_path / "one")
     asked = choose(model, FACTS, dataclasses.replace(CONFIG, one_token=True, limit=0), tmp_path / "one")
     assert (asked.queries.answer_length_N == 1).all()
     assert asked.dropped["fact with an answer of several tokens"] == 3
@@ -322,7 +313,7 @@ def test_one_token_answers_alone(model, tmp_path):
 
 def test_a_model_that_knows_nothing_of_the_facts(model, tmp_path):
     wrong = FactSet(RELATIONS, (Fact("u", "s0", "x"),))
-    claim(tmp_path / "s", {})
+    claim_recorded({}, tmp_path / "s")
     with pytest.raises(UserError, match="gets none of 1 facts of tiny right; do without known_only"):
         choose(model, wrong, dataclasses.replace(CONFIG, known_only=True), tmp_path / "s")
     with pytest.raises(UserError, match=r"none of the .* queries can be encoded"):
@@ -336,19 +327,18 @@ def test_a_bidirectional_model_uses_prompts_with_the_answer_inside(tmp_path):
     )
     facts = FactSet(inside, FACTS.facts)
     found = study_of(model, facts, dataclasses.replace(CONFIG, limit=2, prompts=0), tmp_path / "study")
-    assert found["facts"]["queries"] == 18
-    assert "prompt whose answer does not come last" not in found["facts"]["dropped"]
+    assert found.facts["queries"] == 18
+    assert "prompt whose answer does not come last" not in found.facts["dropped"]
     asked = choose(model, facts, dataclasses.replace(CONFIG, limit=2, prompts=0), tmp_path / "study")
-    made = {"k": K, "n_relations": 3, "integral": RULE}
-    slow = measured_answers(model.model, asked.queries, rows=4, groups=("tokens", "answers"), **made)
-    slow = slow.columns
-    effects = found["protocols"]["fixed_k"]["sets"]["all"]["attribution"]["by_relation"]
+    examples = LanguageExamples(model.model, asked.queries)
+    slow = measured_answers(examples, rows=4, groups=("tokens", "answers"), k=K, n_relations=3, integral=RULE).columns
+    effects = found.effects["fixed_k", "all", "attribution"].by_relation
     for relation, name in enumerate("uvw"):
         own = asked.queries.relation_N == relation
         expected = 1 - slow["each_suppressed"][own].mean() / slow["probability"][own].mean()
         assert effects[name]["suppressability"]["value"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     causal = made_model()
-    claim(tmp_path / "causal", {})
+    claim_recorded({}, tmp_path / "causal")
     asked = choose(causal, facts, dataclasses.replace(CONFIG, limit=2, prompts=0), tmp_path / "causal")
     assert asked.dropped["prompt whose answer does not come last"] == 3
     assert len(asked.queries) == 12
@@ -362,7 +352,7 @@ def test_a_score_that_is_not_finite_names_its_sentence(model, tmp_path):
 
 
 def claimed(folder):
-    claim(folder, {})
+    claim_recorded({}, folder)
     return folder
 
 
