@@ -62,10 +62,12 @@ def probed(
                 difference = x[taught][inside].mean(0) - x[taught][~inside].mean(0)
                 chosen = np.argsort(-np.abs(difference), kind="stable")[:size]
                 probe = LogisticRegression(class_weight="balanced", max_iter=1000)
-                probe.fit(x[taught][:, chosen], inside)
-                odds.append(probe.decision_function(x[asked][:, chosen]))
-            named = concepts[np.argmax(odds, axis=0)]
-            columns[name][asked] = named == concept_N[asked]
+                # Now and then OpenBLAS flags products of finite numbers as invalid; what is not finite is seen below.
+                with np.errstate(invalid="ignore"):
+                    probe.fit(x[taught][:, chosen], inside)
+                    odds.append(probe.decision_function(x[asked][:, chosen]))
+            right = concepts[np.argmax(odds, axis=0)] == concept_N[asked]
+            columns[name][asked] = np.where(np.isfinite(odds).all(0), right, np.nan)
     return columns
 
 
