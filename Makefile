@@ -31,8 +31,10 @@ ablations: .venv/installed
 	$(BIN)/python experiments/ablations.py
 
 # Tests of the one way that everything goes, one or more of every kind, that need little compiling.
-CORE := tests/test_tree.py tests/test_api.py tests/base tests/attribution tests/objectives tests/facts/test_encoding.py \
-	tests/metrics/test_measure.py tests/metrics/test_ranks.py tests/models/test_transformer.py tests/training/test_step.py
+CORE := tests/test_tree.py tests/test_figures.py tests/base tests/attribution/test_selection.py \
+	tests/attribution/test_quadrature.py tests/attribution/test_edits.py tests/attribution/test_refining.py \
+	tests/attribution/test_integrated_gradients.py tests/objectives/terms tests/facts/test_encoding.py \
+	tests/metrics/test_ranks.py tests/metrics/test_examples.py tests/models/test_config.py tests/models/test_readout.py
 # Compiled programs are kept in .pytest_cache/jax: the first run takes longer than those after it.
 PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal --durations=10
 
