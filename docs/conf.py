@@ -28,6 +28,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_timeout = 600  # seconds for one cell, as in tests/test_notebooks.py
 nb_execution_raise_on_error = True
+nb_merge_streams = True  # lines of progress are one block
 os.environ["IPYTHONDIR"] = str(HERE / "_ipython")
 
 apidoc_modules = [
