@@ -7,8 +7,9 @@ Dimension letters, used in names (`gates_LRF`) and shapes everywhere:
 
     B  sequences of a batch          L  layers                    V  vocabulary
     T  positions of a sequence       D  residual width (d_model)  M  quadrature points
-    S  new positions of a forward    F  neurons a layer (d_mlp)   N  facts or queries
+    S  new positions of a forward    F  neurons per layer, d_mlp  N  facts, queries or answers
     R  rows: (sequence, position)    H  heads   K  head width    X  controls of an answer
+    U  all neurons, L · F            C  coordinates in which a layer's neurons add up (`Branches`)
 
 float32 means float32: products of matrices are computed in it on accelerators too, which would otherwise round their
 factors to TF32 (GPUs, 10 bits of fraction) or bfloat16 (TPUs, 7), and change what is attributed to a neuron. Arrays of
