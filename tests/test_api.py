@@ -2,16 +2,20 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from full_forward import FullForwardReadout
+from jaxtyping import TypeCheckError
 from tiny import tiny_config, tiny_params
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from jaxinterp.api.attribute import attribute
+from jaxinterp.api.measured import measure
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.edits import suppress
 from jaxinterp.attribution.quadrature import integral
@@ -204,3 +208,27 @@ def test_notes_on_how_a_text_was_read():
     broken = dataclasses.replace(tokenizer, chat=Chat("{{ 1 / 0 }}", {}))
     with pytest.raises(UserError, match="chat template cannot be rendered: division by zero"):
         asked(dataclasses.replace(silent, tokenizer=broken), "x", "y", chat=True)
+
+
+def test_mistakes_are_told(model):
+    attributed = attribute(model, PROMPT, ANSWER, k=K)
+    with pytest.raises(UserError, match="unknown field of the measurement 'query'; known: ability_queries"):
+        measure(model, query=3)
+    with pytest.raises((UserError, TypeCheckError), match=r"edit must be an edit of neurons|parameter 'edit'"):
+        attributed.top_tokens(2, edit=attributed.mask(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("ji.measure('checkpoints/x')", "give a language model (ji.load_model) or ji.ReadoutExamples, not str"),
+        ("MeasureConfig(metrics='gini')", "measure.metrics must be several names, such as ('gini',)"),
+        ("ObjectiveConfig(weights={'l1': 0.1})", "the weight of l1 must be text"),
+    ],
+)
+def test_values_of_another_type_are_told(call, message):
+    """In a process of its own: here the check of types would come first."""
+    names = ("metrics.config import MeasureConfig", "objectives.config import ObjectiveConfig")
+    code = "import jaxinterp as ji\n" + "".join(f"from jaxinterp.{name}\n" for name in names) + call
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert message in told and "UserError" in told

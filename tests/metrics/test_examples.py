@@ -280,3 +280,8 @@ def test_training_raises_s_above_c():
     plain, suppressable = s_c_p(trained()), s_c_p(trained(suppression="0@40,1@41", control="0@40,2@41"))
     assert plain[0] < 0.5 and plain[2] > 0.9
     assert suppressable[0] > 0.8 and suppressable[1] < 0.2 and suppressable[2] > 0.9
+
+
+def test_a_readout_of_another_shape_is_told():
+    with pytest.raises(UserError, match=r"with shape=\(2, 7\) \(layers, neurons\) it must be"):
+        values(("suppressability",), dataclasses.replace(examples(), shape=(2, 7)))

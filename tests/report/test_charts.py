@@ -272,3 +272,14 @@ def test_a_chart_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
         charts.save_chart(chart, tmp_path / "file" / "folder", "neurons")
+
+
+def test_the_largest_control_drop_is_drawn_only_where_its_kinds_are_not_measured():
+    results = fabricated.results()
+    assert not any(row["metric"] == "control_drop" for row in rows(drop_bars.overview(results)))
+    for model in results["models"].values():
+        for metrics in model["sets"].values():
+            for kind in ("relation", "subject", "other"):
+                metrics.pop(f"control_drop_{kind}")
+        model["by_relation"] = {}
+    assert any(row["metric"] == "control_drop" for row in rows(drop_bars.overview(results)))
