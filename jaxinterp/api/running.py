@@ -25,9 +25,8 @@ class Run:
     tokens_BT: Int[np.ndarray, "B T"]
     length_B: Int[np.ndarray, " B"]
     logits_BTV: Float[Array, "B T V"]
-    activations: Mapping[
-        str, Array
-    ]  # by name, with a leading layer axis; see `jaxinterp.models.transformer.ACTIVATIONS`
+    # By name, with a leading layer axis; see `jaxinterp.models.transformer.ACTIVATIONS`
+    activations: Mapping[str, Array]
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in self.activations.items())
