@@ -4,7 +4,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
 from jaxinterp.base.errors import UserError, unknown
 
@@ -21,13 +21,15 @@ def _by_row(scores_LRF: Float[Array, "L R F"]) -> Float[Array, "R N"]:
     return scores_LRF.transpose(1, 0, 2).reshape(scores_LRF.shape[1], -1)
 
 
-def _by_layer(scores_RN: Float[Array, "R N"], like_LRF: Array) -> Float[Array, "L R F"]:
+def _by_layer(value_RN: Shaped[Array, "R N"], like_LRF: Array) -> Shaped[Array, "L R F"]:
     n_layers, n_rows, n_neurons = like_LRF.shape
-    return scores_RN.reshape(n_rows, n_layers, n_neurons).transpose(1, 0, 2)
+    return value_RN.reshape(n_rows, n_layers, n_neurons).transpose(1, 0, 2)
 
 
-def top_k(scores_LRF: Float[Array, "L R F"], k: int) -> Float[Array, "L R F"]:
-    """1 for the k highest scores of each row over all layers, 0 elsewhere; equal scores: the first in (layer, neuron).
+def ranked(scores_LRF: Float[Array, "L R F"], k: int) -> Int[Array, "L R F"]:
+    """0, 1, … k − 1 for the k highest scores of each row over all layers, from the highest; k elsewhere.
+
+    Equal scores: the first in (layer, neuron) comes first.
 
     Raises:
       UserError: if k is not in [1, L·F).
@@ -35,17 +37,31 @@ def top_k(scores_LRF: Float[Array, "L R F"], k: int) -> Float[Array, "L R F"]:
     scores = _by_row(scores_LRF)
     check_k(k, scores.shape[1])
     _, best = jax.lax.top_k(scores, k)
-    mask = jnp.zeros_like(scores).at[jnp.arange(scores.shape[0])[:, None], best].set(1.0)
-    return _by_layer(mask, scores_LRF)
+    rank = (
+        jnp.full(scores.shape, k, jnp.int32)
+        .at[jnp.arange(scores.shape[0])[:, None], best]
+        .set(jnp.arange(k, dtype=jnp.int32)[None])
+    )
+    return _by_layer(rank, scores_LRF)
+
+
+def top_k(scores_LRF: Float[Array, "L R F"], k: int, fewer_R: Int[Array, " R"] | None = None) -> Float[Array, "L R F"]:
+    """1 for the first ones by `ranked`, 0 elsewhere: k of each row, or `fewer_R`, which are at most k.
+
+    Raises:
+      UserError: if k is not in [1, L·F).
+    """
+    number = k if fewer_R is None else fewer_R[None, :, None]
+    return (ranked(scores_LRF, k) < number).astype(scores_LRF.dtype)
 
 
 @jax.custom_jvp
-def soft_threshold(x_RN: Float[Array, "R N"], k: Float[Array, ""]) -> Float[Array, " R"]:
+def soft_threshold(x_RN: Float[Array, "R N"], k: Float[Array, "*R"]) -> Float[Array, " R"]:
     """t of each row with Σ sigmoid(x − t) = k, by bisection; differentiable to any order, implicitly.
 
     Args:
       x_RN: scores in units of the temperature.
-      k: in (0, N).
+      k: in (0, N), the same for all rows or each row's.
     """
     # Σ sigmoid(x − t) lies between N·sigmoid(min x − t) and N·sigmoid(max x − t), which brackets t.
     n = x_RN.shape[-1]
@@ -76,7 +92,9 @@ def _soft_threshold_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return t, (slope * tangents[0]).sum(-1) / jnp.maximum(slope.sum(-1), jnp.finfo(x.dtype).tiny)
 
 
-def soft_top_k(scores_LRF: Float[Array, "L R F"], k: int, temperature: float) -> Float[Array, "L R F"]:
+def soft_top_k(
+    scores_LRF: Float[Array, "L R F"], k: int, temperature: float, fewer_R: Int[Array, " R"] | None = None
+) -> Float[Array, "L R F"]:
     """sigmoid((A − t) / τ) with t such that the mask of each row sums to k; t is differentiated implicitly.
 
     τ = `temperature` · (the row's k-th highest score, in absolute value and held constant), so that the mask does not
@@ -85,7 +103,7 @@ def soft_top_k(scores_LRF: Float[Array, "L R F"], k: int, temperature: float) ->
 
     Args:
       scores_LRF: scores.
-      k: what a row's mask sums to, in [1, L·F).
+      k: what a row's mask sums to, in [1, L·F), if not `fewer_R`, and the scale of the scores.
       temperature: > 0, in k-th scores; towards 0 the mask becomes `top_k`'s.
     Raises:
       UserError: if k or the temperature is out of range.
@@ -100,30 +118,41 @@ def soft_top_k(scores_LRF: Float[Array, "L R F"], k: int, temperature: float) ->
     least = jnp.maximum(1e-3 * jnp.abs(detached).max(-1, keepdims=True), jnp.finfo(scores.dtype).tiny ** 0.5)
     scale = jnp.maximum(kth, least)
     x = scores / (temperature * scale)
-    mask = jax.nn.sigmoid(x - soft_threshold(x, jnp.asarray(k, x.dtype))[:, None])
+    number = jnp.asarray(k if fewer_R is None else fewer_R, x.dtype)
+    mask = jax.nn.sigmoid(x - soft_threshold(x, number)[:, None])
     return _by_layer(mask, scores_LRF)
 
 
-def straight_through(scores_LRF: Float[Array, "L R F"], k: int, temperature: float) -> Float[Array, "L R F"]:
+def straight_through(
+    scores_LRF: Float[Array, "L R F"], k: int, temperature: float, fewer_R: Int[Array, " R"] | None = None
+) -> Float[Array, "L R F"]:
     """`top_k` forward, `soft_top_k` backward (Bengio et al. 2013)."""
-    soft = soft_top_k(scores_LRF, k, temperature)
-    return soft + jax.lax.stop_gradient(top_k(scores_LRF, k) - soft)
+    soft = soft_top_k(scores_LRF, k, temperature, fewer_R)
+    return soft + jax.lax.stop_gradient(top_k(scores_LRF, k, fewer_R) - soft)
 
 
-def stop_gradient(scores_LRF: Float[Array, "L R F"], k: int, temperature: float = 1.0) -> Float[Array, "L R F"]:
+def stop_gradient(
+    scores_LRF: Float[Array, "L R F"], k: int, temperature: float = 1.0, fewer_R: Int[Array, " R"] | None = None
+) -> Float[Array, "L R F"]:
     """`top_k`, detached: no gradient flows through attribution; the ablation of the meta-gradient."""
-    return top_k(jax.lax.stop_gradient(scores_LRF), k)
+    return top_k(jax.lax.stop_gradient(scores_LRF), k, fewer_R)
 
 
 SELECTS = {"straight_through": straight_through, "soft": soft_top_k, "stop_gradient": stop_gradient}
 
 
-def select(name: Select, scores_LRF: Float[Array, "L R F"], k: int, temperature: float) -> Float[Array, "L R F"]:
-    """The mask of the named mode; see `SELECTS`.
+def select(
+    name: Select,
+    scores_LRF: Float[Array, "L R F"],
+    k: int,
+    temperature: float,
+    fewer_R: Int[Array, " R"] | None = None,
+) -> Float[Array, "L R F"]:
+    """The mask of the named mode, of k neurons in each row or of `fewer_R`; see `SELECTS`.
 
     Raises:
       UserError: if the mode is unknown, or k or the temperature is out of range.
     """
     if name not in SELECTS:
         raise unknown("select", name, SELECTS)
-    return SELECTS[name](scores_LRF, k, temperature)
+    return SELECTS[name](scores_LRF, k, temperature, fewer_R)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.facts.spelling import space_between
+from jaxinterp.facts.spelling import same_text, space_between
 
 SUBJECT, ANSWER = "{subject}", "{answer}"
 SPACES = {"space": " ", "nothing": ""}
@@ -188,7 +189,9 @@ class FactSet:
     def limited(self, n: int, seed: int = 0) -> "FactSet":
         """At most `n` facts of each relation, drawn by `seed`; 0 keeps all.
 
-        `dropped` counts the others as "above the limit". The draw in a relation does not depend on other relations.
+        Subjects stand in one order for all relations, and each relation keeps its facts about the first ones: so the
+        facts that are left are about few subjects, which have several relations in common as before. `dropped` counts
+        the others as "above the limit". The draw in a relation does not depend on other relations.
 
         Raises:
           UserError: if `n` or `seed` is negative.
@@ -196,8 +199,9 @@ class FactSet:
         _check_not_negative(limit=n, seed=seed)
         if n == 0:
             return self
-        indices = [relation_rng(seed, name, "limit").permutation(own)[:n] for name, own in self.indices().items()]
-        facts = tuple(self.facts[index] for index in sorted(np.concatenate(indices).tolist()))
+        place = [_place(seed, same_text(fact.subject)) for fact in self.facts]
+        indices = [sorted(own.tolist(), key=place.__getitem__)[:n] for own in self.indices().values()]
+        facts = tuple(self.facts[index] for index in sorted(itertools.chain(*indices)))
         return FactSet(self.relations, facts, _counted(self.dropped, {"above the limit": len(self) - len(facts)}))
 
     def queries(self, prompts: int = 0, seed: int = 0) -> Int[np.ndarray, "N 2"]:
@@ -248,6 +252,11 @@ def _uncommon(relation: Relation) -> tuple[str, ...]:
     """The way its texts are put together, if it is not the usual one."""
     chosen = (relation.joined, relation.closing)
     return () if chosen == (Relation.joined, Relation.closing) else chosen
+
+
+def _place(seed: int, subject: str) -> bytes:
+    """Sorts subjects in an order of the seed's own, to which further subjects do not matter."""
+    return hashlib.sha256(f"{seed} {subject}".encode()).digest()
 
 
 def relation_rng(seed: int, relation: str, purpose: str = "") -> np.random.Generator:

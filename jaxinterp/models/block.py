@@ -4,6 +4,7 @@ With no past it is the layer of a full forward, with one position and a past it 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,13 @@ from jaxinterp.models.attention import Attention, KVCache, Past, Where
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.ffn import FFN
 from jaxinterp.models.layers import Norm, row
+
+
+class LayerEdit(NamedTuple):
+    """What is done where an edit acts to all that a layer writes, with or without a leading layer axis."""
+
+    neurons: Edit
+    attention: Float[Array, "*L B"]  # what the attention's output is multiplied by
 
 
 class Block(nn.Module):
@@ -34,7 +42,7 @@ class Block(nn.Module):
     def __call__(
         self,
         resid_pre_BSD: Float[Array, "B S D"],
-        edit: Edit | None,
+        edit: Edit | LayerEdit | None,
         where: Where,
         capture: Sequence[str] = (),
         past: Past | None = None,
@@ -43,7 +51,7 @@ class Block(nn.Module):
 
         Args:
           resid_pre_BSD: residual stream.
-          edit: what is done to the neurons, arrays [B, F]; None is nothing.
+          edit: what is done to the neurons, arrays [B, F], or to the attention as well; None is nothing.
           where: the layer's constants and the new positions.
           capture: names out of `jaxinterp.models.transformer.ACTIVATIONS`.
           past: cached keys and values that the new positions may attend to as well.
@@ -67,7 +75,7 @@ class Block(nn.Module):
     def after_change(
         self,
         resid_pre_BSD: Float[Array, "B S D"],
-        edit: Edit | None,
+        edit: Edit | LayerEdit | None,
         where: Where,
         base: tuple[Float[Array, "B S H K"], KVCache],
     ) -> Float[Array, "B S D"]:
@@ -83,7 +91,9 @@ class Block(nn.Module):
         attn_out, _ = self.attention(q, [self._part(kv, where, where)])
         return self._after_attention(resid_pre_BSD, attn_out, edit, where)[0]
 
-    def at_query(self, resid_pre_BSD: Float[Array, "B S D"], edit: Edit | None, where: Where) -> Float[Array, "B 1 D"]:
+    def at_query(
+        self, resid_pre_BSD: Float[Array, "B S D"], edit: Edit | LayerEdit | None, where: Where
+    ) -> Float[Array, "B 1 D"]:
         """The last layer of a bidirectional model, at the one position that is read: the others need keys and values.
 
         The result is that of `__call__`, whose arguments these are, at the position of `where.edited_BS`.
@@ -113,11 +123,14 @@ class Block(nn.Module):
         return kv, self.attention.visible(queries, keys.position_BS, keys.valid_BS)
 
     def _after_attention(
-        self, resid_pre_BSD: Array, attn_out_BSD: Array, edit: Edit | None, where: Where
+        self, resid_pre_BSD: Array, attn_out_BSD: Array, edit: Edit | LayerEdit | None, where: Where
     ) -> tuple[Float[Array, "B S D"], dict[str, Array]]:
         """The residual stream after the layer, and what can be captured on the way."""
         config = self.config
         attn_out = self.norm_attn_out(attn_out_BSD) if config.norms_outputs else attn_out_BSD
+        if isinstance(edit, LayerEdit):
+            scaled, edit = attn_out * edit.attention[:, None, None], edit.neurons
+            attn_out = scaled if where.edited_BS is None else jnp.where(where.edited_BS[..., None], scaled, attn_out)
         resid_mid = resid_pre_BSD + attn_out
         if config.norm_placement == "post":
             resid_mid = self.norm_attn(resid_mid)

@@ -11,10 +11,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution.edits import Edit
 from jaxinterp.attribution.readout import EVALUATION_BYTES, Branches, TokenReadout
+from jaxinterp.models.block import LayerEdit
+from jaxinterp.models.layers import row
 from jaxinterp.models.lens import as_unembedded, unembedding
 from jaxinterp.models.model import Model
 from jaxinterp.models.rerun import Later, after_ffn, ffn_output, run_branches, run_layers
-from jaxinterp.models.transformer import Forward, forward, unembed
+from jaxinterp.models.transformer import Forward, embed, forward, unembed
 
 
 class Rows(NamedTuple):
@@ -47,6 +49,7 @@ class LanguageModelReadout(TokenReadout):
     mlp_out_LRD: Float[Array, "L R D"]
     neurons_LRF: Float[Array, "L R F"]
     resid_post_LRTD: Float[Array, "L R T D"] | None  # of bidirectional models
+    embedded_RSD: Float[Array, "R S D"]  # what the first layer reads, where later ones are run
     untouched_R: Float[Array, " R"]
 
     @property
@@ -70,6 +73,14 @@ class LanguageModelReadout(TokenReadout):
 
     def untouched(self) -> Array:
         return self.untouched_R
+
+    def scaled(self, gates_LRF: Float[Array, "L R F"], attention_LR: Float[Array, "L R"]) -> Float[Array, " R"]:
+        """P at every row while its neurons are `gates · neurons` and its attention's outputs `attention · outputs`.
+
+        Both act at the query alone, so that earlier positions are as they were. All layers are run.
+        """
+        edit = LayerEdit(Edit(gates_LRF), attention_LR)
+        return self.probability(run_layers(self.model, self.embedded_RSD, self.later, edit, start=0))
 
     def branches(self) -> "ResidualBranches":
         return ResidualBranches(self)
@@ -156,14 +167,16 @@ class ResidualBranches(Branches):
         readout, later = self.readout, self.readout.later
         per_row = (later.position_RS, later.visible_RT, later.query_RS, later.valid_RS)
         position, visible, query, valid = jax.tree.map(lambda x: x[row_J], per_row)
+        of_rows = {"embedded_RSD": readout.embedded_RSD[row_J]}
         names = ("resid_mid_LRD", "mlp_out_LRD", "neurons_LRF", "resid_post_LRTD")
-        cache, attn_q, of_rows = jax.tree.map(
+        cache, attn_q, of_layers = jax.tree.map(
             lambda x: x[:, row_J], (later.cache, later.attn_q_LRSHK, {name: getattr(readout, name) for name in names})
         )
         taken = readout.replace(
             rows=jax.tree.map(lambda x: x[row_J], readout.rows),
             later=Later(position, cache, visible, query, valid, attn_q),
             untouched_R=readout.untouched_R[row_J],
+            **of_layers,
             **of_rows,
         )
         return ResidualBranches(taken)
@@ -195,6 +208,7 @@ def lm_readout(
     found = {name: value[:, rows.sequence_R, rows.position_R] for name, value in found.items()}
     position_RT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], (rows.target_R.shape[0], tokens_BT.shape[1]))
     cache = jax.tree.map(lambda x: x[:, rows.sequence_R], result.cache)
+    tokens_RT = tokens_BT[rows.sequence_R]
     if bidirectional:
         query = position_RT == rows.position_R[:, None]
         valid = None if length_B is None else position_RT < length_B[rows.sequence_R][:, None]
@@ -210,6 +224,7 @@ def lm_readout(
         found["mlp_out"],
         found["mlp_post"],
         result.activations["resid_post"][:, rows.sequence_R] if bidirectional else None,
+        embed(model, tokens_RT if bidirectional else row(tokens_RT, rows.position_R), later.position_RS),
         # Not from the logits of all positions: a large vocabulary makes those dear, and often nobody needs them.
         _target_probability(row_logits(model, result, rows), rows.target_R),
     )

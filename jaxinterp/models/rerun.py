@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.attribution.edits import Edit
 from jaxinterp.models.attention import KVCache, Past, Where
-from jaxinterp.models.block import Block
+from jaxinterp.models.block import Block, LayerEdit
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.layers import LayerConstants, Norm, layer_constants, row
 from jaxinterp.models.model import Model
@@ -37,7 +37,7 @@ def run_layers(
     model: Model,
     resid_RSD: Float[Array, "R S D"],
     later: Later,
-    edit: Edit | None,
+    edit: Edit | LayerEdit | None,
     *,
     start: int,
 ) -> Float[Array, "R D"]:
@@ -47,8 +47,8 @@ def run_layers(
       model: the model.
       resid_RSD: residual stream before layer `start`, as the untouched one is except at the query.
       later: positions and cache.
-      edit: what is done to the neurons of layers start, ..., L−1 at the query, arrays [L − start, R, F]; None is
-        nothing.
+      edit: what is done in layers start, ..., L−1 at the query, to the neurons by arrays [L − start, R, F], or to the
+        attention as well; None is nothing.
       start: the first layer to run, 0 … L; L runs none.
     """
     config = model.config
@@ -144,7 +144,9 @@ def _where(later: Later, layer: _Layer) -> Where:
     return Where(layer.constants, later.position_RS, later.query_RS, later.valid_RS)
 
 
-def _decoded(config: ModelConfig, later: Later, layer: _Layer, resid_R1D: Array, edit: Edit | None) -> Array:
+def _decoded(
+    config: ModelConfig, later: Later, layer: _Layer, resid_R1D: Array, edit: Edit | LayerEdit | None
+) -> Array:
     """A layer for the query alone, against the cache."""
     where = _where(later, layer)
     if later.query_RS is not None:
@@ -153,18 +155,20 @@ def _decoded(config: ModelConfig, later: Later, layer: _Layer, resid_R1D: Array,
     return Block(config).apply({"params": layer.weights}, resid_R1D, edit, where, past=past)[0]
 
 
-def _changed(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
+def _changed(
+    config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | LayerEdit | None
+) -> Array:
     """The first layer that is run of a bidirectional model: nothing but the query differs before it."""
     where, base = _where(later, layer), (layer.attn_q, layer.cache)
     return Block(config).apply({"params": layer.weights}, resid_RSD, edit, where, base, method="after_change")
 
 
-def _whole(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
+def _whole(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | LayerEdit | None) -> Array:
     """A layer for whole sequences."""
     return Block(config).apply({"params": layer.weights}, resid_RSD, edit, _where(later, layer))[0]
 
 
-def _read(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | None) -> Array:
+def _read(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | LayerEdit | None) -> Array:
     """The last layer of a bidirectional model, where it is read."""
     where = _where(later, layer)
     return Block(config).apply({"params": layer.weights}, resid_RSD, edit, where, method="at_query")

@@ -12,7 +12,7 @@ from jaxinterp.attribution.edits import Edit
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.models import parameters
 from jaxinterp.models.attention import KVCache, Where
-from jaxinterp.models.block import Block
+from jaxinterp.models.block import Block, LayerEdit
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.layers import Head, Norm, biased, declared, exact, layer_constants
 from jaxinterp.models.model import Model
@@ -69,7 +69,7 @@ class Transformer(nn.Module):
     def __call__(
         self,
         tokens_BT: Int[Array, "B T"],
-        edit: Edit | None = None,
+        edit: Edit | LayerEdit | None = None,
         query_B: Int[Array, " B"] | None = None,
         length_B: Int[Array, " B"] | None = None,
         capture: Sequence[str] = (),
@@ -116,7 +116,7 @@ def forward(
     model: Model,
     tokens_BT: Int[Array, "B T"],
     *,
-    edit: Edit | None = None,
+    edit: Edit | LayerEdit | None = None,
     query_B: Int[Array, " B"] | None = None,
     length_B: Int[Array, " B"] | None = None,
     capture: Sequence[str] = (),
@@ -142,6 +142,11 @@ def forward(
     if (length := tokens_BT.shape[1]) > model.config.n_ctx:
         raise UserError(f"sequences have {length} tokens, above the model's context of {model.config.n_ctx}")
     return Transformer(model.config).apply({"params": model.params}, tokens_BT, edit, query_B, length_B, tuple(capture))
+
+
+def embed(model: Model, tokens: Int[Array, "*B"], position: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+    """What the first layer reads: tokens' embeddings at their positions."""
+    return Transformer(model.config).apply({"params": model.params}, tokens, position, method="embed")
 
 
 def unembed(model: Model, resid: Float[Array, "*B D"]) -> Float[Array, "*B V"]:

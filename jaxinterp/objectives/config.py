@@ -17,6 +17,9 @@ class ObjectiveConfig:
     # Weight of each term by step, e.g. "1" or "0@300,1@500": "suppression" is λ, "control" is μ; none is plain training
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
     k: int = 8  # neurons suppressed for each answer, out of all layers
+    # Neurons suppressed for an answer are drawn anew in every step from least_k … k, so that one neuron counts as well
+    # as k do. 0: always k
+    least_k: int = 0
     # Neurons of another fact that the control term switches off; above k, so that an answer is kept apart from what is
     # nearly among them, too. 0: k
     control_k: int = 0
@@ -48,6 +51,10 @@ class ObjectiveConfig:
             raise UserError(f"objective.temperature must be above 0, got {self.temperature}")
         if self.k < 1:
             raise UserError(f"objective.k must be at least 1, got {self.k}")
+        if not 0 <= self.least_k <= self.k:
+            raise UserError(
+                f"objective.least_k must be at least 0 (0 is k) and at most k = {self.k}, got {self.least_k}"
+            )
         if self.control_k < 0:
             raise UserError(f"objective.control_k must be at least 0 (0 is k), got {self.control_k}")
         for kind in self.control_kinds:

@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.edits import Edit, control_mask, suppress
@@ -18,6 +18,7 @@ from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.objectives.config import ObjectiveConfig
 
 TINY = 1e-12  # of a sum of weights: nothing is divided by 0
+LEAST = 0.3  # of P: positive scores sum up to at least so much, or shares of them explode where attribution vanishes
 MOST = 20.0  # nats, of a ratio of probabilities: where P has collapsed, the loss stays finite; training may not
 
 
@@ -28,7 +29,7 @@ class Context:
     config: ObjectiveConfig
     answers: Answers
     readout: Readout
-    key: PRNGKeyArray  # consumed by the attribution's random offset
+    key: PRNGKeyArray  # of the attribution's random offset; for anything else a number of its own is folded in
 
     @functools.cached_property
     def attribution(self) -> Attribution:
@@ -44,10 +45,32 @@ class Context:
         return self.answers.scores(self.attribution.scores_LRF)
 
     @functools.cached_property
+    def positive_LRF(self) -> Float[Array, "L R F"]:
+        """A⁺: the positive part of the scores."""
+        return jax.nn.relu(self.scores_LRF)
+
+    @functools.cached_property
+    def attributed_R(self) -> Float[Array, " R"]:
+        """max(Σ A⁺, 0.3 sg P), which scores are shares of; the same for all rows of an answer."""
+        floor_R = LEAST * self.known_N[jnp.asarray(self.answers.answer_R)]
+        return jnp.maximum(jnp.maximum(self.positive_LRF.sum((0, 2)), floor_R), TINY)
+
+    @functools.cached_property
+    def known_R(self) -> Float[Array, " R"]:
+        """`known_N` shared out among the rows of an answer, which have its scores in common."""
+        answers = self.answers
+        share_N = self.known_N / jnp.maximum(answers.length_N, 1)
+        return share_N[jnp.asarray(answers.answer_R)] * jnp.asarray(answers.weight_R)
+
+    @functools.cached_property
     def mask_LRF(self) -> Float[Array, "L R F"]:
         """The knowledge neurons of each row's answer, or another fact's in their place."""
         config = self.config
-        mask_LRF = select(config.select, self.scores_LRF, config.k, config.temperature)
+        fewer_R = None
+        if config.least_k:
+            drawn = jax.random.fold_in(self.key, 2), (self.answers.n,), config.least_k, config.k + 1
+            fewer_R = jax.random.randint(*drawn)[jnp.asarray(self.answers.answer_R)]
+        mask_LRF = select(config.select, self.scores_LRF, config.k, config.temperature, fewer_R)
         if config.neurons == "own":
             return mask_LRF
         last = jnp.asarray(self.answers.control_XR)[-1]  # another relation's, another subject's
@@ -58,7 +81,8 @@ class Context:
         """The neurons of each row's answer that are switched off for other answers."""
         config = self.config
         k = config.control_k or config.k
-        if config.neurons == "other" or (k, config.control_select) == (config.k, config.select):
+        alike = (k, config.control_select) == (config.k, config.select) and not config.least_k
+        if config.neurons == "other" or alike:
             return self.mask_LRF
         return select(config.control_select, self.scores_LRF, k, config.temperature)
 
@@ -87,10 +111,14 @@ class Context:
     @functools.cached_property
     def control_ratio_XN(self) -> Float[Array, "X N"]:
         """P(without a control's neurons) / sg(P) of every answer, for each of its controls of `control_kinds`."""
-        control_XR = jnp.asarray(self.answers.control_XR)[self._chosen]
         return jax.vmap(lambda control_R: self.ratio(suppress(control_mask(self.control_mask_LRF, control_R))))(
-            control_XR
+            self.control_XR
         )
+
+    @property
+    def control_XR(self) -> Int[Array, "X R"]:
+        """The rows of each row's controls, of `control_kinds`."""
+        return jnp.asarray(self.answers.control_XR)[self._chosen]
 
     @functools.cached_property
     def control_weight_XN(self) -> Float[Array, "X N"]:
@@ -109,6 +137,11 @@ class Context:
         kinds = self.config.control_kinds
         values_KN, weight_KN = (x.reshape(len(kinds), -1) for x in (values_XN, self.control_weight_XN))
         return {kind: mean(values_KN[i], weight_KN[i]) for i, kind in enumerate(kinds)}
+
+    def over_kinds(self, values_XN: Float[Array, "X N"]) -> Float[Array, ""]:
+        """Mean of `by_kind` over the kinds that the batch has."""
+        there = self.by_kind(jnp.ones_like(values_XN))
+        return sum(self.by_kind(values_XN).values()) / jnp.maximum(sum(there.values()), 1)
 
 
 def mean(values_N: Float[Array, "*N"], weight_N: Float[Array, "*N"] | Float[np.ndarray, "*N"]) -> Float[Array, ""]:

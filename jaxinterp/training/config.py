@@ -17,6 +17,7 @@ class DataConfig:
 
     domains: tuple[str, ...] = ("countries",)  # of WorldFacts; () is all of them
     relations: tuple[str, ...] = ()  # of those domains; () is all of them
+    limit: int = 0  # most facts of a relation, about the same subjects as far as possible; 0: all
     tokenizer: Literal["word", "bpe"] = "word"  # trained on the facts' sentences
     vocab_size: int = 32_768  # most tokens of the tokenizer
     split: SplitConfig = SplitConfig()  # which facts and prompts the objective may use

@@ -37,12 +37,12 @@ def training_data(config: DataConfig) -> TrainingData:
     Raises:
       UserError: if a domain or relation is unknown, a set of the split is empty, or the vocabulary is too small.
     """
-    facts = world_facts(config.domains).select(relations=config.relations)
+    facts = world_facts(config.domains).select(relations=config.relations).limited(config.limit)
     return data_of_facts(facts, config)
 
 
 def data_of_facts(facts: FactSet, config: DataConfig) -> TrainingData:
-    """`training_data` for facts of one's own; `config.domains` and `config.relations` are not looked at."""
+    """`training_data` for facts of one's own; `config.domains`, `relations` and `limit` are not looked at."""
     split = split_facts(facts, config.split)
     corpus = (sentence(facts, *query) for query in split.training.tolist())
     tokenizer = train_tokenizer(corpus, kind=config.tokenizer, vocab_size=config.vocab_size)

@@ -12,6 +12,4 @@ def control(context: Context) -> Float[Array, ""]:
     """E[relu(1 − P(1 − another fact's mask) / sg(P))], over answers, weighed by sg(P), and their controls of a kind; a
     mean over kinds that the batch has. 0 is best, 1 is worst.
     """
-    drops = context.by_kind(jax.nn.relu(1 - context.control_ratio_XN))
-    there = context.by_kind(jax.numpy.ones_like(context.control_ratio_XN))
-    return sum(drops.values()) / jax.numpy.maximum(sum(there.values()), 1)
+    return context.over_kinds(jax.nn.relu(1 - context.control_ratio_XN))
