@@ -52,7 +52,7 @@ def test_one_layer_by_hand(float64):
 
 def test_margin_by_hand(float64):
     # Neurons by layer and number, best first: answer 0 has a0 and b0, 1 has a0 and a1, 2 has a1 and a0, and 3, with no
-    # score above 0, the first ones that have 0: a1 and a2. Sizes: of 0 .7 in all and of a2 .1; scales .7, .9, .15, .192.
+    # score above 0, the first ones that have 0: a1 and a2. The scales are .7, .9, .15 and .192.
     pairs = tuple(tuple(kind) for kind in np.asarray(BATCH.answers.control_XR))
     first = {0: "a0 b0", 1: "a0 a1", 2: "a1 a0", 3: "a1 a2"}
     size = [
