@@ -7,6 +7,7 @@ from jaxtyping import Array, Int
 
 from jaxinterp.attribution.edits import Edit
 from jaxinterp.attribution.readout import GateBranches, Readout
+from jaxinterp.models.block import LayerEdit
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import Rows, _target_probability
 from jaxinterp.models.transformer import forward
@@ -32,10 +33,15 @@ class FullForwardReadout(Readout):
         return result.activations["mlp_post"][:, self.rows.sequence_R, self.rows.position_R]
 
     def __call__(self, gates_LRF: Array, shift_LRF: Array | None = None) -> Array:
+        return self.edited(Edit(gates_LRF, shift_LRF))
+
+    def scaled(self, gates_LRF: Array, attention_LR: Array) -> Array:
+        return self.edited(LayerEdit(Edit(gates_LRF), attention_LR))
+
+    def edited(self, edit: Edit | LayerEdit) -> Array:
         rows = self.rows
         tokens_RT = self.tokens_BT[rows.sequence_R]
         length_R = None if self.length_B is None else self.length_B[rows.sequence_R]
-        edit = Edit(gates_LRF, shift_LRF)
         result = forward(self.model, tokens_RT, edit=edit, query_B=rows.position_R, length_B=length_R)
         logits_RV = result.logits_BTV[jnp.arange(tokens_RT.shape[0]), rows.position_R]
         return _target_probability(logits_RV, rows.target_R)

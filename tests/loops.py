@@ -25,6 +25,7 @@ from jaxinterp.metrics.columns import (
     columns_of_groups,
 )
 from jaxinterp.metrics.families.faithfulness import numbers
+from jaxinterp.metrics.families.reliance import POINTS, thirds
 from jaxinterp.metrics.families.selectors import CHEAP
 
 K = 3
@@ -49,7 +50,8 @@ def columns_and_loops() -> Iterator[tuple[dict[str, np.ndarray], "Loops"]]:
         run = jax.jit(lambda gates, shift: slow(gates, shift))
         gradient = jax.jit(jax.grad(lambda gates: slow(gates).sum()))
         aimed = jax.jit(lambda target, gates, shift: slow_aimed(slow, target)(gates, shift))
-        one = Loops(measured, np.asarray(slow.neurons_LRF), run, gradient, aimed)
+        parts = jax.jit(jax.grad(lambda attention, ffn: scaled_total(slow, attention, ffn), argnums=(0, 1)))
+        one = Loops(measured, np.asarray(slow.neurons_LRF), run, gradient, aimed, parts)
         one.compared = made_up_controls(one)
         columns = {
             **{name: np.asarray(v) for name, v in columns_of_groups(NAMES["batch"], measured).items()},
@@ -82,14 +84,19 @@ def made_up_controls(one):
     )
 
 
+def scaled_total(slow, attention_LR, ffn_LR):
+    gates_LRF = jnp.broadcast_to(ffn_LR[..., None], slow.shape)
+    return slow.scaled(gates_LRF, attention_LR).sum()
+
+
 def slow_aimed(slow, target):
     return dataclasses.replace(slow, rows=slow.rows._replace(target_R=target))
 
 
 class Loops:
-    def __init__(self, measured, neurons, run, gradient, aimed):
+    def __init__(self, measured, neurons, run, gradient, aimed, parts):
         self.measured, self.answer_rows, self.neurons = measured, measured.answers, neurons
-        self.run, self.gradient, self.aimed = run, gradient, aimed
+        self.run, self.gradient, self.aimed, self.parts = run, gradient, aimed, parts
         self.by_row = np.asarray(measured.attribution.scores_LRF)
         self.n_rows = int(np.sum(self.answer_rows.weight_R))
         self.scores = self.of_answers(self.by_row)
@@ -301,6 +308,31 @@ def areas_delete_and_insert_in_the_order_of_the_scores(found):
     same(columns["nothing_kept"], one.answers(one.p(np.zeros_like(one.mask))))
 
 
+def layers_are_early_middle_or_late(found):
+    columns, one = found
+    numbers = {n: [np.flatnonzero(layer_L).tolist() for layer_L in thirds(n).values()] for n in (1, 2, 3, 5, 12)}
+    assert numbers[1] == [[0], [], []] and numbers[2] == [[0], [], [1]] and numbers[3] == [[0], [1], [2]]
+    assert numbers[5] == [[0, 1], [2, 3], [4]] and list(map(len, numbers[12])) == [4, 4, 4]
+    for third, layer in (("early", 0), ("late", 1)):
+        there = np.zeros_like(one.mask)
+        there[layer] = 1
+        same(columns[f"{third}_off"], one.answers(one.p(1 - there)))
+        same(columns[f"own_{third}_off"], one.answers(one.p(1 - there * one.mask)))
+    assert np.isnan(columns["middle_off"]).all() and np.isnan(columns["own_middle_off"]).all()
+
+
+def attention_beside_neurons(found):
+    columns, one = found
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+    total = np.zeros((2, *one.mask.shape[:2]))
+    for node, weight in zip((1 + nodes) / 2, weights / 2, strict=True):
+        alpha = np.full(one.mask.shape[:2], node)
+        total += weight * np.array(one.parts(alpha, alpha))
+    for name, by_row in zip(("attention", "ffn"), total.sum(1), strict=True):
+        same(columns[f"{name}_attribution"], [np.mean(by_row[one.rows_of(answer)]) for answer in range(N)])
+    assert np.abs(total).min(2).max() > 0
+
+
 def budgets(found):
     columns, one = found
     for k in (1, 2, 4, 8, 16):
@@ -343,6 +375,8 @@ CHECKS = (
     interchange_moves_both_facts_neurons,
     areas_delete_and_insert_in_the_order_of_the_scores,
     budgets,
+    layers_are_early_middle_or_late,
+    attention_beside_neurons,
     other_selectors,
     other_neurons_bring_back_what_they_can,
 )

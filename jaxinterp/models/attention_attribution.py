@@ -4,14 +4,25 @@ Attribution to neurons alone cannot tell a model whose FFNs hold its facts from 
 merely pass them on.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxinterp.attribution.quadrature import Quadrature
-from jaxinterp.models.readout import LanguageModelReadout
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A readout whose attention can be scaled as well, such as `jaxinterp.models.readout.LanguageModelReadout`."""
+
+    shape: tuple[int, int, int]  # (L, R, F)
+
+    def untouched(self) -> Float[Array, " R"]: ...
+
+    def scaled(self, gates_LRF: Float[Array, "L R F"], attention_LR: Float[Array, "L R"]) -> Float[Array, " R"]:
+        """P at every row while its neurons are `gates · neurons` and its attention's outputs `attention · outputs`."""
 
 
 class WholeAttribution(NamedTuple):
@@ -22,7 +33,7 @@ class WholeAttribution(NamedTuple):
     residual_R: Float[Array, " R"]  # Σ A − (P(1) − P(0)); P(0) is what the embedding of the query token alone gives
 
 
-def whole_attribution(readout: LanguageModelReadout, rule: Quadrature) -> WholeAttribution:
+def whole_attribution(readout: Scaled, rule: Quadrature) -> WholeAttribution:
     """Attributes a language model's readout to all that its layers write at the query, along one straight path.
 
     A = ∫₀¹ ∂P/∂h dα by `rule`, where h multiplies the outputs of all attentions and all neurons, and is α for all of

@@ -16,6 +16,9 @@ class ObjectiveConfig:
 
     # Weight of each term by step, e.g. "1" or "0@300,1@500": "suppression" is λ, "control" is μ; none is plain training
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # The terms are computed in one step of so many, where their weights count as many times: the mean gradient is the
+    # same, at less cost
+    every: int = 1
     k: int = 8  # neurons suppressed for each answer, out of all layers
     # Neurons suppressed for an answer are drawn anew in every step from least_k … k, so that one neuron counts as well
     # as k do. 0: always k
@@ -45,6 +48,8 @@ class ObjectiveConfig:
                     f'objective.weights: the weight of {name} must be text, such as "1" or "0@300,1@500", got {text!r}'
                 )
             parse_schedule(text)
+        if self.every < 1:
+            raise UserError(f"objective.every must be at least 1, got {self.every}")
         if self.points < 1:
             raise UserError(f"objective.points must be at least 1, got {self.points}")
         if self.temperature <= 0:

@@ -24,10 +24,11 @@ def check_objective(config: ObjectiveConfig, n_neurons: int) -> None:
 
 
 def term_weights(config: ObjectiveConfig, step: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
-    """The weight of every term at a step, without those that are 0 at all steps."""
+    """The weight of every term at a step, without those that are 0 at all steps; 0 where `every` passes over it."""
     schedules = {name: parse_schedule(text) for name, text in config.weights.items()}
+    counts = jnp.where((step + 1) % config.every == 0, jnp.float32(config.every), 0.0)
     return {
-        name: jnp.interp(step.astype(jnp.float32), jnp.array(schedule.steps), jnp.array(schedule.values))
+        name: counts * jnp.interp(step.astype(jnp.float32), jnp.array(schedule.steps), jnp.array(schedule.values))
         for name, schedule in schedules.items()
         if any(schedule.values)
     }

@@ -26,11 +26,12 @@ OF_DONORS = ("resampled", "interchanged", *(column for column in COLUMNS if colu
 # What no edit and no choice of neurons goes into: a layer off changes nothing there.
 UNEDITED = {
     *("probability", "log_probability", "log_odds", "residual", "token_probability"),
-    *("interchange_base", "nothing_kept", "attribution_share"),
+    *("interchange_base", "nothing_kept", "attribution_share", "attention_attribution", "ffn_attribution"),
 }
 # Of the neurons that were chosen alone: what is read, and in which layer, is no matter then
 OVERLAPS = {column for column in COLUMNS if column.endswith("_overlap")}
-NOWHERE = {"suppressed_length_3"}  # no answer of the batch is so long: NaN
+# No answer of the batch is so long, and two layers have no middle: NaN
+NOWHERE = {"suppressed_length_3", "middle_off", "own_middle_off"}
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +51,9 @@ class LayerOff(TokenReadout):
 
     def __call__(self, gates_LRF, shift_LRF=None):
         return self.inner(jnp.roll(gates_LRF, 1, 0), None if shift_LRF is None else jnp.roll(shift_LRF, 1, 0))
+
+    def scaled(self, gates_LRF, attention_LR):
+        return self.inner.scaled(jnp.roll(gates_LRF, 1, 0), jnp.roll(attention_LR, 1, 0))
 
     def untouched(self):
         return self.inner.untouched()

@@ -4,14 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_params
+from tiny import ARCHITECTURES, fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.attribution.edits import Edit
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.models.attention_attribution import whole_attribution
-from jaxinterp.models.block import LayerEdit
-from jaxinterp.models.model import Model
-from jaxinterp.models.transformer import forward
 
 RULE = quadrature("gauss_legendre", 60)
 
@@ -22,16 +18,6 @@ def setting(name, **changes):
     return config, tiny_params(config), batch
 
 
-def slow(config, params, batch, edit):
-    """P of every row by a full forward of its own sequence."""
-    rows = batch.rows
-    length_R = None if config.attention == "causal" else batch.length_B[rows.sequence_R]
-    tokens_RT = batch.tokens_BT[rows.sequence_R]
-    result = forward(Model(config, params), tokens_RT, edit=edit, query_B=rows.position_R, length_B=length_R)
-    p_RTV = jax.nn.softmax(result.logits_BTV)
-    return p_RTV[jnp.arange(len(rows.target_R)), rows.position_R, rows.target_R]
-
-
 @pytest.mark.parametrize("name", ["gpt", "neox", "gemma", "bert"])
 def test_scaled_is_a_run_of_whole_sequences(name, float64):
     config, params, batch = setting(name)
@@ -40,7 +26,7 @@ def test_scaled_is_a_run_of_whole_sequences(name, float64):
     gates_LRF, attention_LR = jnp.asarray(rng.random(readout.shape)), jnp.asarray(rng.random(readout.shape[:2]))
     there = np.asarray(batch.answers.weight_R) > 0
     fast = jax.jit(readout.scaled)(gates_LRF, attention_LR)
-    expected = jax.jit(lambda: slow(config, params, batch, LayerEdit(Edit(gates_LRF), attention_LR)))()
+    expected = jax.jit(slow_readout(config, params, batch).scaled)(gates_LRF, attention_LR)
     np.testing.assert_allclose(fast[there], expected[there], rtol=1e-9)
     untouched = jax.jit(readout.scaled)(jnp.ones(readout.shape), jnp.ones(readout.shape[:2]))
     np.testing.assert_allclose(untouched[there], readout.untouched()[there], rtol=1e-9)
