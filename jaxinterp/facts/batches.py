@@ -93,6 +93,7 @@ def query_batch(
             control_XR.astype(np.int32),
             padded(np.ones(len(taken)), 0, np.float32),
             np.pad(there_XN, ((0, 0), (0, n_rows - len(taken)))).astype(np.float32),
+            padded(queries.fact_N[taken], 0, np.int32),
         ),
     )
     return batch, taken

@@ -163,7 +163,8 @@ class ReadoutExamples(Examples):
         there_XN, own_N = control_XN >= 0, np.arange(len(self))
         control_XR = np.where(there_XN, control_XN, own_N).astype(np.int32)
         answers = whole_rows(len(self))
-        return answers._replace(control_XR=control_XR, control_weight_XN=there_XN.astype(np.float32))
+        there = there_XN.astype(np.float32)
+        return answers._replace(control_XR=control_XR, control_weight_XN=there, fact_N=self.number_N.astype(np.int32))
 
     def batches(self, rows: int, seed: int) -> Iterator[tuple[RowBatch, Int[np.ndarray, " n"]]]:
         order = np.random.default_rng(seed).permutation(len(self))

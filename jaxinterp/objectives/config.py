@@ -30,8 +30,9 @@ class ObjectiveConfig:
     control_kinds: tuple[Kind, ...] = CONTROL_KINDS
     select: Literal["straight_through", "soft", "stop_gradient"] = "straight_through"  # how the k neurons are selected
     # Whose attribution selects the neurons of a fact. other: those of another fact of the batch, another one in every
-    # batch, for comparison: the same pressure without knowing where the fact is
-    neurons: Literal["own", "other"] = "own"
+    # batch, for comparison: the same pressure without knowing where the fact is. random: neurons that were drawn once
+    # for each fact, so that it can learn to be there
+    neurons: Literal["own", "other", "random"] = "own"
     control_select: Literal["straight_through", "soft", "stop_gradient"] = "stop_gradient"  # and those of the control
     temperature: float = 0.1  # of the soft selection, in k-th highest scores
     path: Literal["joint", "per_layer"] = "joint"  # of integrated gradients

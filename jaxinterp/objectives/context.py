@@ -14,11 +14,13 @@ from jaxinterp.attribution.integrated_gradients import Attribution, integrated_g
 from jaxinterp.attribution.quadrature import random_offset
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import select
+from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.objectives.config import ObjectiveConfig
 
 TINY = 1e-12  # of a sum of weights: nothing is divided by 0
 LEAST = 0.3  # of P: positive scores sum up to at least so much, or shares of them explode where attribution vanishes
+RANDOM = 16  # key of the neurons that are drawn for facts
 MOST = 20.0  # nats, of a ratio of probabilities: where P has collapsed, the loss stays finite; training may not
 
 
@@ -70,8 +72,8 @@ class Context:
         if config.least_k:
             drawn = jax.random.fold_in(self.key, 2), (self.answers.n,), config.least_k, config.k + 1
             fewer_R = jax.random.randint(*drawn)[jnp.asarray(self.answers.answer_R)]
-        mask_LRF = select(config.select, self.scores_LRF, config.k, config.temperature, fewer_R)
-        if config.neurons == "own":
+        mask_LRF = select(config.select, self._ranking_LRF, config.k, config.temperature, fewer_R)
+        if config.neurons != "other":
             return mask_LRF
         last = jnp.asarray(self.answers.control_XR)[-1]  # another relation's, another subject's
         return control_mask(mask_LRF, last)
@@ -84,7 +86,23 @@ class Context:
         alike = (k, config.control_select) == (config.k, config.select) and not config.least_k
         if config.neurons == "other" or alike:
             return self.mask_LRF
-        return select(config.control_select, self.scores_LRF, k, config.temperature)
+        return select(config.control_select, self._ranking_LRF, k, config.temperature)
+
+    @property
+    def _ranking_LRF(self) -> Float[Array, "L R F"]:
+        """By what neurons are selected: the scores, or numbers that were drawn once for each fact."""
+        if self.config.neurons != "random":
+            return self.scores_LRF
+        answers, (n_layers, _, n_neurons) = self.answers, self.readout.shape
+        if answers.fact_N is None:
+            raise UserError(
+                "objective.neurons random needs to know which fact an answer is of: give Answers its fact_N"
+            )
+        key = jax.random.key(RANDOM)
+        drawn_NLF = jax.vmap(lambda fact: jax.random.uniform(jax.random.fold_in(key, fact), (n_layers, n_neurons)))(
+            jnp.asarray(answers.fact_N)
+        )
+        return drawn_NLF[jnp.asarray(answers.answer_R)].transpose(1, 0, 2).astype(self.scores_LRF.dtype)
 
     @functools.cached_property
     def log_p_N(self) -> Float[Array, " N"]:

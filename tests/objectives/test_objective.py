@@ -110,6 +110,26 @@ def test_the_neurons_of_another_fact_by_hand(float64):
     assert found["control"] == approximately(0.1 + 0.1 + 0.0 + 0.1)
 
 
+def test_random_neurons_are_those_of_a_fact_in_every_batch(float64):
+    def masks(fact_N, key=1, **fields):
+        config = ObjectiveConfig(k=2, control_k=3, neurons="random", select="stop_gradient", **fields)
+        batch = FOUR._replace(answers=FOUR.answers._replace(fact_N=fact_N))
+        context = linear_context(config, batch, FOUR_BASE, FOUR_SCORES)
+        return np.asarray(context.mask_LRF), np.asarray(context.control_mask_LRF)
+
+    facts, moved = np.array([5, 9, 5, 7]), np.array([9, 5, 7, 7])
+    (own, control), (again, _) = masks(facts), masks(moved)
+    rows = np.asarray(FOUR.answers.answer_R)
+    first = [int(np.flatnonzero(rows == n)[0]) for n in range(4)]
+    np.testing.assert_array_equal(own[:, first[0]], own[:, first[2]])  # one fact
+    np.testing.assert_array_equal(own[:, first[0]], again[:, first[1]])  # wherever it stands
+    np.testing.assert_array_equal(own[:, first[1]], again[:, first[0]])
+    assert (own.sum((0, 2)) == 2).all() and (control.sum((0, 2)) == 3).all()
+    assert (control >= own).all() and not (own[:, first] == own[:, first[:1]]).all()
+    with pytest.raises(UserError, match="fact_N"):
+        masks(None)
+
+
 def setting(batch=None):
     config = tiny_config(dtype="float64", n_layers=2)
     return config, tiny_params(config), jax.tree.map(jnp.asarray, tiny_grid_batch() if batch is None else batch)
