@@ -64,6 +64,10 @@ class TrainConfig:
     subjects: int = 8  # whose facts stand together in a batch, so that answers have controls of every kind in it
     controls: int = 1  # controls of each kind for each answer
     rows: int = 48  # answer tokens read for the objective a step, out of the batch's
+    # Every token is a fact: in sentences that are not in the objective, a token of the prompt is read as well, another
+    # one in every step, as an answer of a relation and a subject of its own. Answers of the objective come first where
+    # rows are short; the answers of those sentences are never read. It counts in the terms and in their metrics
+    text_rows: bool = False
     log_every: int = 10  # steps between lines of metrics.jsonl
     # Steps between evaluations on the four sets; the last step is always evaluated. 0: never
     evaluate_every: int = 500

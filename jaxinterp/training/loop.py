@@ -140,6 +140,7 @@ def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
         n_rows=config.rows,
         n_subjects=config.subjects,
         n_controls=config.controls,
+        text_rows=config.text_rows,
     )
 
 
