@@ -18,6 +18,7 @@ from jaxinterp.facts.worldfacts import world_facts
 from jaxinterp.models.tokenizer_training import train_tokenizer
 from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.training.config import DataConfig
+from jaxinterp.training.routing import Routing, route_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,6 +89,7 @@ def batch_at(
     n_subjects: int,
     n_controls: int = 1,
     text_rows: bool = False,
+    routing: Routing | None = None,
 ) -> QueryBatch:
     """The batch of a step: every epoch has each sentence once (see `epoch`), but for a last partial batch.
 
@@ -99,6 +101,7 @@ def batch_at(
       n_sequences, n_rows, n_controls: see `query_batch`.
       n_subjects: see `epoch`.
       text_rows: see `_with_text`; the sentences and the answers of the objective are the same with it and without.
+      routing: see `route_of`; None is no route.
     """
     n_sequences = min(n_sequences, len(data.queries))
     number, position = divmod(step, len(data.queries) // n_sequences)
@@ -118,7 +121,7 @@ def batch_at(
         rng=rng,
         n_controls=n_controls,
     )
-    return batch
+    return batch if routing is None else batch._replace(route=route_of(routing, queries, in_objective))
 
 
 def _with_text(

@@ -8,6 +8,7 @@ from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.training.config import DataConfig
 from jaxinterp.training.data import batch_at, data_of_facts, epoch
+from jaxinterp.training.routing import Routing, own_neurons
 
 N_SUBJECTS, N_RELATIONS, N_PROMPTS = 24, 8, 4
 SIZES = {"n_sequences": 24, "n_subjects": 6}  # four relations of six subjects
@@ -188,3 +189,22 @@ def test_a_sentence_without_a_token_to_read_is_not_answered():
     made = batch_at(data, seed=0, step=0, n_sequences=9, n_rows=40, n_subjects=4, text_rows=True)
     assert made.rows.sequence_R[made.answers.weight_R > 0].tolist()
     assert made.answers.answer_weight_N.sum() == data.in_objective_N[asked(data, made)].sum()
+
+
+def test_the_objectives_sentences_are_routed_to_their_facts_neurons(data):
+    routing, neurons = Routing(3, n_layers=2, d_mlp=50, seed=0), {}
+    for step in range(per_epoch(data)):
+        made = batch(data, step, routing=routing, n_rows=10)
+        chosen = asked(data, made)
+        # Where an answer is predicted, and nowhere outside the objective; rows and text make no difference.
+        start = data.queries.answer_start_N[chosen]
+        expected = (np.arange(made.tokens_BT.shape[1])[None] == start[:, None] - 1) & data.in_objective_N[chosen, None]
+        np.testing.assert_array_equal(made.route.routed, [expected, expected])
+        for fact, own in zip(data.queries.fact_N[chosen].tolist(), made.route.neurons.transpose(1, 0, 2), strict=True):
+            np.testing.assert_array_equal(neurons.setdefault(fact, own), own)
+            np.testing.assert_array_equal(own, own_neurons(routing, fact))
+        text = batch(data, step, routing=routing, text_rows=True)
+        np.testing.assert_array_equal(text.route.routed, made.route.routed)
+        np.testing.assert_array_equal(text.route.neurons[:, expected.any(1)], made.route.neurons[:, expected.any(1)])
+        plain = batch(data, step, n_rows=10)
+        jax.tree.map(np.testing.assert_array_equal, plain, made._replace(route=None))
