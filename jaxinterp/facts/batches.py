@@ -11,6 +11,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.facts.controls import CONTROL_KINDS, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.models.readout import Rows
+from jaxinterp.models.route import Route
 
 
 class QueryBatch(NamedTuple):
@@ -25,6 +26,7 @@ class QueryBatch(NamedTuple):
     token_weight_BT: Float[np.ndarray, "B T"]  # 1 where a causal model is to predict the token (not <bos>, not padding)
     rows: Rows
     answers: Answers  # the controls are of `CONTROL_KINDS`
+    route: Route | None = None  # whom language modelling teaches, [L, …]; None: all neurons at all positions
 
 
 def query_batch(

@@ -16,6 +16,7 @@ from jaxinterp.models.attention import Attention, KVCache, Past, Where
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.ffn import FFN
 from jaxinterp.models.layers import Norm, row
+from jaxinterp.models.route import Route
 
 
 class LayerEdit(NamedTuple):
@@ -42,7 +43,7 @@ class Block(nn.Module):
     def __call__(
         self,
         resid_pre_BSD: Float[Array, "B S D"],
-        edit: Edit | LayerEdit | None,
+        edit: Edit | LayerEdit | Route | None,
         where: Where,
         capture: Sequence[str] = (),
         past: Past | None = None,
@@ -51,7 +52,8 @@ class Block(nn.Module):
 
         Args:
           resid_pre_BSD: residual stream.
-          edit: what is done to the neurons, arrays [B, F], or to the attention as well; None is nothing.
+          edit: what is done to the neurons, arrays [B, F], or to the attention as well, or to the neurons' gradient;
+            None is nothing.
           where: the layer's constants and the new positions.
           capture: names out of `jaxinterp.models.transformer.ACTIVATIONS`.
           past: cached keys and values that the new positions may attend to as well.
@@ -123,7 +125,7 @@ class Block(nn.Module):
         return kv, self.attention.visible(queries, keys.position_BS, keys.valid_BS)
 
     def _after_attention(
-        self, resid_pre_BSD: Array, attn_out_BSD: Array, edit: Edit | LayerEdit | None, where: Where
+        self, resid_pre_BSD: Array, attn_out_BSD: Array, edit: Edit | LayerEdit | Route | None, where: Where
     ) -> tuple[Float[Array, "B S D"], dict[str, Array]]:
         """The residual stream after the layer, and what can be captured on the way."""
         config = self.config

@@ -8,6 +8,7 @@ from jaxinterp.attribution.edits import Edit
 from jaxinterp.models import parameters
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.layers import activation, biased, declared
+from jaxinterp.models.route import Route, learns, routed_product
 
 
 class FFN(nn.Module):
@@ -19,16 +20,19 @@ class FFN(nn.Module):
         self.weights = declared(self, parameters.ffn(self.config))
 
     def __call__(
-        self, x_BSD: Float[Array, "B S D"], edit: Edit | None, edited_BS: Bool[Array, "B S"] | None
+        self, x_BSD: Float[Array, "B S D"], edit: Edit | Route | None, edited_BS: Bool[Array, "B S"] | None
     ) -> tuple[Float[Array, "B S F"], Float[Array, "B S F"], Float[Array, "B S D"]]:
         """Arguments of the activation function, neurons after the edit, and the output.
 
         Args:
           x_BSD: what the FFN reads.
-          edit: what is done to the neurons, arrays [B, F]; None is nothing.
-          edited_BS: where; None is everywhere.
+          edit: what is done to the neurons, arrays [B, F], or whom their gradient reaches; None is nothing.
+          edited_BS: where; None is everywhere. A route has its own positions.
         """
         mlp_pre, mlp_post = self._neurons(x_BSD)
+        if isinstance(edit, Route):
+            product = routed_product(mlp_post, self.weights["w_out"], learns(edit, mlp_post.shape[-1]))
+            return mlp_pre, mlp_post, biased(product, self.weights.get("b_out"))
         if edit is not None:
             edited = mlp_post * edit.gates[:, None]
             if edit.shift is not None:

@@ -16,6 +16,7 @@ from jaxinterp.models.block import Block, LayerEdit
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.layers import Head, Norm, biased, declared, exact, layer_constants
 from jaxinterp.models.model import Model
+from jaxinterp.models.route import Route
 
 # What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis.
 ACTIVATIONS = (
@@ -69,7 +70,7 @@ class Transformer(nn.Module):
     def __call__(
         self,
         tokens_BT: Int[Array, "B T"],
-        edit: Edit | LayerEdit | None = None,
+        edit: Edit | LayerEdit | Route | None = None,
         query_B: Int[Array, " B"] | None = None,
         length_B: Int[Array, " B"] | None = None,
         capture: Sequence[str] = (),
@@ -116,7 +117,7 @@ def forward(
     model: Model,
     tokens_BT: Int[Array, "B T"],
     *,
-    edit: Edit | LayerEdit | None = None,
+    edit: Edit | LayerEdit | Route | None = None,
     query_B: Int[Array, " B"] | None = None,
     length_B: Int[Array, " B"] | None = None,
     capture: Sequence[str] = (),
@@ -126,7 +127,8 @@ def forward(
     Args:
       model: the model.
       tokens_BT: token ids in [0, V); padding goes to the right.
-      edit: what is done to the neurons at `query_B`, arrays [L, B, F]; None is the untouched model.
+      edit: what is done to the neurons at `query_B`, arrays [L, B, F]; None is the untouched model. A `Route` changes
+        no value, but what learns from it, at positions of its own.
       query_B: the position of each sequence at which the edit acts; None is every position.
       length_B: tokens of each sequence before padding, which a bidirectional model must not see; None is all. A causal
         model needs none: causality hides what stands on the right.
@@ -134,8 +136,11 @@ def forward(
     Returns:
       Logits, the K/V cache, and the captured activations with a leading layer axis.
     Raises:
-      UserError: if a captured name is unknown, or the sequences are longer than the context.
+      UserError: if a captured name is unknown, the sequences are longer than the context, or a route is given with
+        `query_B`.
     """
+    if isinstance(edit, Route) and query_B is not None:
+        raise UserError("a route has positions of its own; leave out query_B")
     for name in capture:
         if name not in ACTIVATIONS:
             raise unknown("activation", name, ACTIVATIONS)

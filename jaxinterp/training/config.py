@@ -64,6 +64,14 @@ class TrainConfig:
     subjects: int = 8  # whose facts stand together in a batch, so that answers have controls of every kind in it
     controls: int = 1  # controls of each kind for each answer
     rows: int = 48  # answer tokens read for the objective a step, out of the batch's
+    # Every token is a fact: in sentences that are not in the objective, a token of the prompt is read as well, another
+    # one in every step, as an answer of a relation and a subject of its own. Answers of the objective come first where
+    # rows are short; the answers of those sentences are never read. It counts in the terms and in their metrics
+    text_rows: bool = False
+    # Neurons of each layer, drawn for each fact of the objective, that language modelling may teach where it predicts
+    # the fact's answer: the other neurons get no gradient from there (gradient routing, Cloud et al. 2024). The terms
+    # of the objective and all other positions teach every neuron. 0: no routing
+    routing: int = 0
     log_every: int = 10  # steps between lines of metrics.jsonl
     # Steps between evaluations on the four sets; the last step is always evaluated. 0: never
     evaluate_every: int = 500
@@ -97,5 +105,6 @@ class TrainConfig:
         for field in positive:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
-        if self.evaluate_every < 0:
-            raise UserError(f"evaluate_every must be at least 0, got {self.evaluate_every}")
+        for field in ("evaluate_every", "routing"):
+            if getattr(self, field) < 0:
+                raise UserError(f"{field} must be at least 0, got {getattr(self, field)}")

@@ -13,10 +13,12 @@ from jaxinterp.facts.batches import QueryBatch, earlier, query_batch
 from jaxinterp.facts.encoding import EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.splits import Split, SplitConfig, split_facts
+from jaxinterp.facts.text_tokens import prompt_tokens, together, token_queries
 from jaxinterp.facts.worldfacts import world_facts
 from jaxinterp.models.tokenizer_training import train_tokenizer
 from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.training.config import DataConfig
+from jaxinterp.training.routing import Routing, route_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,26 +80,64 @@ def data_from_provenance(provenance: Mapping) -> TrainingData:
 
 
 def batch_at(
-    data: TrainingData, *, seed: int, step: int, n_sequences: int, n_rows: int, n_subjects: int, n_controls: int = 1
+    data: TrainingData,
+    *,
+    seed: int,
+    step: int,
+    n_sequences: int,
+    n_rows: int,
+    n_subjects: int,
+    n_controls: int = 1,
+    text_rows: bool = False,
+    routing: Routing | None = None,
 ) -> QueryBatch:
     """The batch of a step: every epoch has each sentence once (see `epoch`), but for a last partial batch.
 
     A pure function of its arguments, so that a run that resumes at any step sees the data that it would have seen.
+
+    Args:
+      data: sentences.
+      seed, step: what the draws depend on.
+      n_sequences, n_rows, n_controls: see `query_batch`.
+      n_subjects: see `epoch`.
+      text_rows: see `_with_text`; the sentences and the answers of the objective are the same with it and without.
+      routing: see `route_of`; None is no route.
     """
     n_sequences = min(n_sequences, len(data.queries))
     number, position = divmod(step, len(data.queries) // n_sequences)
     chosen = epoch(data, seed, number, n_sequences, n_subjects)[position]
     rng = np.random.default_rng([seed, 1, step])
+    queries, in_objective = data.queries[chosen], data.in_objective_N[chosen]
+    # Shuffled, for those that do not fit into the rows are left out.
+    answered = rng.permutation(np.flatnonzero(in_objective))
+    if text_rows:
+        queries, more = _with_text(queries, in_objective, np.random.default_rng([seed, 2, step]))
+        answered = np.concatenate([answered, more])
     batch, _ = query_batch(
-        data.queries[chosen],
+        queries,
         n_sequences=n_sequences,
         n_rows=n_rows,
-        # Shuffled, for those that do not fit into the rows are left out.
-        answered=rng.permutation(np.flatnonzero(data.in_objective_N[chosen])),
+        answered=answered,
         rng=rng,
         n_controls=n_controls,
     )
-    return batch
+    return batch if routing is None else batch._replace(route=route_of(routing, queries, in_objective))
+
+
+def _with_text(
+    queries: EncodedQueries, in_objective_N: Bool[np.ndarray, " N"], rng: np.random.Generator
+) -> tuple[EncodedQueries, Int[np.ndarray, " M"]]:
+    """The sentences, of which those outside the objective ask for a token of their prompt; and which of these can.
+
+    The token is drawn out of `prompt_tokens`, so that the objective still sees no answer of these sentences. A sentence
+    without such a token is not answered. The order of those that can be is drawn as well.
+    """
+    kept, free = np.flatnonzero(in_objective_N), np.flatnonzero(~in_objective_N)
+    text = queries[free]
+    draw_MT = np.where(prompt_tokens(text), rng.random(text.tokens_NT.shape), -1.0)
+    asked = token_queries(text.tokens_NT, text.length_N, draw_MT.argmax(1), queries)
+    order = np.argsort(np.concatenate([kept, free]))
+    return together(queries[kept], asked)[order], rng.permutation(free[draw_MT.max(1) >= 0])
 
 
 @functools.lru_cache(maxsize=2)

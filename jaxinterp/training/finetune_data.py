@@ -12,6 +12,7 @@ from jaxinterp.facts.controls import Kind, allowed
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
+from jaxinterp.facts.text_tokens import together, token_queries
 from jaxinterp.metrics.recall import most_probable, recalled
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.training.finetune_config import FactsConfig
@@ -153,22 +154,9 @@ def _beliefs(
 
 
 def _text_queries(text_NT: Int[np.ndarray, "N T"], facts: EncodedQueries) -> EncodedQueries:
-    """Each piece's last token as an answer, of a relation and a subject that nothing else has."""
-    n, length = text_NT.shape
-    every, own = np.ones(n, int), np.arange(n)
-    first_relation = 1 + int(facts.relation_N.max())
-    first_subject = 1 + int(max(facts.subject_N.max(), facts.answer_N.max()))  # numbered together
-    return EncodedQueries(
-        text_NT,
-        length * every,
-        (length - 1) * every,
-        every,
-        own,
-        0 * own,
-        first_relation + own,
-        first_subject + own,
-        facts.mask,
-    )
+    """Each piece's last token as an answer."""
+    length = np.full(len(text_NT), text_NT.shape[1])
+    return token_queries(text_NT, length, length - 1, facts)
 
 
 def _enough(known: EncodedQueries, least: int) -> Bool[np.ndarray, " N"]:
@@ -213,11 +201,11 @@ def finetune_batch(
     """
     queries, rng = data.sets["objective"], np.random.default_rng([seed, step])
     if data.beliefs is not None:
-        queries = _together(queries, data.beliefs)
+        queries = together(queries, data.beliefs)
     relations = rng.permutation(np.unique(queries.relation_N))[: max(n_queries // 2, 1)]
     asked = queries[_composed(queries, np.resize(relations, n_queries), rng)]
     if n_text:
-        asked = _together(asked, data.text[rng.choice(len(data.text), n_text, replace=len(data.text) < n_text)])
+        asked = together(asked, data.text[rng.choice(len(data.text), n_text, replace=len(data.text) < n_text)])
     n = len(asked)
     batch, _ = query_batch(asked, n_sequences=n, n_rows=n_rows, answered=range(n), rng=rng, n_controls=n_controls)
     return batch
@@ -258,12 +246,3 @@ def _partners(
         part.relation_N[n:, None] == part.relation_N[None, :n]
     )
     return np.where(same.any(1), -1.0, value)
-
-
-def _together(a: EncodedQueries, b: EncodedQueries) -> EncodedQueries:
-    """Both, padded to the longer one's positions; what stands in padding does not matter to a causal model."""
-    width = max(a.tokens_NT.shape[1], b.tokens_NT.shape[1])
-    tokens = [np.pad(part.tokens_NT, ((0, 0), (0, width - part.tokens_NT.shape[1]))) for part in (a, b)]
-    names = [field.name for field in dataclasses.fields(a) if field.name not in ("tokens_NT", "mask")]
-    rest = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in names}
-    return EncodedQueries(np.concatenate(tokens), **rest, mask=a.mask)

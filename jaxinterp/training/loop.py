@@ -21,6 +21,7 @@ from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.diagnosis import first_non_finite
 from jaxinterp.training.driver import Cadence, Job, NotFinite, plain_line, run
+from jaxinterp.training.routing import Routing
 from jaxinterp.training.state import TrainState, initial_state, step_key
 from jaxinterp.training.step import train_step
 
@@ -51,7 +52,10 @@ def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
         raise UserError(
             f"model.n_ctx is {n_ctx}, but the longest sentence has {longest} tokens; use at least {longest}"
         )
-    return preset(config.preset, d_vocab=data.tokenizer.n_tokens, n_ctx=n_ctx, **changes)
+    model = preset(config.preset, d_vocab=data.tokenizer.n_tokens, n_ctx=n_ctx, **changes)
+    if config.routing >= model.d_mlp:
+        raise UserError(f"routing must be below the {model.d_mlp} neurons of a layer, got {config.routing}")
+    return model
 
 
 def train(
@@ -132,6 +136,10 @@ def arithmetic(model: ModelConfig, config: TrainConfig) -> ModelConfig:
 
 def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
     """The batch of a step."""
+    routing = None
+    if config.routing:
+        model = model_config(config, data)
+        routing = Routing(config.routing, model.n_layers, model.d_mlp, config.seed)
     return batch_at(
         data,
         seed=config.seed,
@@ -140,6 +148,8 @@ def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
         n_rows=config.rows,
         n_subjects=config.subjects,
         n_controls=config.controls,
+        text_rows=config.text_rows,
+        routing=routing,
     )
 
 

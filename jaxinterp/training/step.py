@@ -42,7 +42,8 @@ def loss(
     Args:
       model: whose config's dtype is that of the arithmetic; parameters of any dtype are cast.
       objective: config.
-      batch: sentences and the answers to read.
+      batch: sentences and the answers to read. A route of its holds for LM alone: the terms have a forward of their
+        own then, for one forward cannot pass on the gradient of one loss and stop another's at the same neurons.
       weights: the terms' weights at this step.
       key: consumed.
       active: see `jaxinterp.objectives.loss.with_terms`.
@@ -50,12 +51,17 @@ def loss(
       The loss in nats, and metrics: "lm", every term, and those of `batch_metrics`.
     """
     model = model.replace(params=jax.tree.map(lambda x: x.astype(model.config.dtype), dict(model.params)))
-    if not weights:
-        lm = next_token_loss(model, forward(model, batch.tokens_BT), batch)
-        return lm, {"lm": lm}
-    result, readout = lm_readout(model, batch.tokens_BT, batch.rows)
+    if weights and batch.route is None:
+        result, shared = lm_readout(model, batch.tokens_BT, batch.rows)
+    else:
+        result, shared = forward(model, batch.tokens_BT, edit=batch.route), None
+
+    def context() -> Context:
+        readout = lm_readout(model, batch.tokens_BT, batch.rows)[1] if shared is None else shared
+        return Context(objective, batch.answers, readout, key)
+
     lm = next_token_loss(model, result, batch)
-    total, metrics = with_terms(lm, lambda: Context(objective, batch.answers, readout, key), weights, active)
+    total, metrics = with_terms(lm, context, weights, active)
     return total, {"lm": lm, **metrics}
 
 

@@ -158,6 +158,7 @@ def test_folders(finished, data, tmp_path):
         ({"model": {**TINY, "d_mlp": "x"}}, "model.d_mlp must be of type int, got 'x'"),
         ({"model": {**TINY, "n_kv_heads": "3"}}, "must be a multiple of model.n_kv_heads"),
         ({"model": {**TINY, "n_ctx": "4"}}, "model.n_ctx is 4, but the longest"),
+        ({"routing": 16}, "routing must be below the 16 neurons of a layer, got 16"),
         ({"objective": dataclasses.replace(CONFIG.objective, k=32)}, r"below the model's number of neurons \(32\)"),
         ({"objective": dataclasses.replace(CONFIG.objective, weights={"supression": "1"})}, "unknown objective"),
     ],
@@ -169,7 +170,7 @@ def test_mistakes_stop_before_anything_is_written(data, tmp_path, change, messag
 
 
 def test_configs_check_themselves():
-    for mistake in ({"preset": "1g"}, {"steps": 0}, {"model": {"dtype": "bfloat16"}}):
+    for mistake in ({"preset": "1g"}, {"steps": 0}, {"model": {"dtype": "bfloat16"}}, {"routing": -1}):
         with pytest.raises(UserError):
             TrainConfig(**mistake)
     for mistake in ({"points": 0}, {"temperature": 0.0}, {"k": 0}, {"weights": {"control": "x"}}):

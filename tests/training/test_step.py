@@ -5,12 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny import tiny_batch, tiny_config
+from tiny import tiny_batch, tiny_config, tiny_grid, tiny_grid_batch, tiny_params
 
+from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.config import OptimiserConfig
+from jaxinterp.training.routing import Routing, route_of
 from jaxinterp.training.state import initial_state
-from jaxinterp.training.step import train_step
+from jaxinterp.training.step import loss, train_step
 
 OPTIMISER = OptimiserConfig(learning_rate=1e-2, warmup_steps=1)
 
@@ -37,3 +39,33 @@ def test_bfloat16_trains_like_float32_and_keeps_float32():
     # Updates are smaller than what bfloat16 can add to most parameters, so that they need float32.
     embedding = np.asarray(short.params["embedding"])
     assert (embedding != np.asarray(jnp.asarray(embedding, jnp.bfloat16), np.float32)).mean() > 0.9
+
+
+def test_routing_is_of_language_modelling_alone(float64):
+    """Values are the same, and so is what the terms teach, while the language model teaches other neurons less."""
+    config, objective = tiny_config(n_layers=2, dtype="float64"), ObjectiveConfig(k=2, points=1)
+    params = jax.tree.map(lambda x: x.astype("float64"), tiny_params(config))
+    routing = Routing(2, config.n_layers, config.d_mlp, seed=0)
+    plain = jax.tree.map(jnp.asarray, tiny_grid_batch())
+    route = jax.tree.map(jnp.asarray, route_of(routing, tiny_grid(), np.array([True] * 4 + [False] * 2)))
+
+    @jax.jit
+    def gradient(batch, weight):
+        weights = {"suppression": weight, "control": weight}
+        of_params = lambda params: loss(Model(config, params), objective, batch, weights, jax.random.key(0))  # noqa: E731
+        return jax.value_and_grad(of_params, has_aux=True)(params)
+
+    (lm, lm_gradient), (total, total_gradient) = (gradient(plain, jnp.float64(weight)) for weight in (0, 2))
+    (routed_lm, routed_lm_gradient), (routed, routed_gradient) = (
+        gradient(plain._replace(route=route), jnp.float64(weight)) for weight in (0, 2)
+    )
+    np.testing.assert_array_equal(routed_lm[0], lm[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), routed, total)
+    terms, routed_terms = (
+        jax.tree.map(jnp.subtract, of_all, of_lm)
+        for of_all, of_lm in ((total_gradient, lm_gradient), (routed_gradient, routed_lm_gradient))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), terms, routed_terms)
+    for name in ("w_in", "w_out"):
+        assert jnp.abs(terms["layers"][name]).max() > 1e-3
+        assert jnp.abs(routed_lm_gradient["layers"][name] - lm_gradient["layers"][name]).max() > 1e-3
