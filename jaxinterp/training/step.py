@@ -47,10 +47,10 @@ def loss(
       key: consumed.
       active: see `jaxinterp.objectives.loss.with_terms`.
     Returns:
-      The loss in nats, and metrics: "lm", every term, and those of `batch_metrics`.
+      The loss in nats, and metrics: "lm" and those of `with_terms`.
     """
     model = model.replace(params=jax.tree.map(lambda x: x.astype(model.config.dtype), dict(model.params)))
-    if not weights:
+    if not (weights or objective.start):
         lm = next_token_loss(model, forward(model, batch.tokens_BT), batch)
         return lm, {"lm": lm}
     result, readout = lm_readout(model, batch.tokens_BT, batch.rows)
@@ -77,7 +77,7 @@ def update(
         return loss(Model(model, params), objective, batch, *more)
 
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
-    return functools.partial(gradient_step, of_params, transform, rate)
+    return functools.partial(gradient_step, of_params, transform, rate, objective.start)
 
 
 def train_step(model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int) -> Step:
