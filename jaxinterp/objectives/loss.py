@@ -30,7 +30,9 @@ def term_weights(config: ObjectiveConfig, begun: Int[Array, "*E"]) -> dict[str, 
       config: whose schedules count the steps since the objective began; before that all weights are 0.
       begun: those steps; with `config.start` above 0, 0 is before the beginning.
     """
-    schedules = {name: parse_schedule(text) for name, text in config.weights.items() if any(parse_schedule(text).values)}
+    schedules = {
+        name: parse_schedule(text) for name, text in config.weights.items() if any(parse_schedule(text).values)
+    }
     weights = {
         name: jnp.interp(begun.astype(jnp.float32), jnp.array(schedule.steps), jnp.array(schedule.values))
         for name, schedule in schedules.items()

@@ -29,16 +29,16 @@ def advanced(
     return known, jnp.where((begun > 0) | (known >= start), begun + 1, 0)
 
 
-def record(known: Float[Array, ""], begun: Int[Array, ""]) -> dict[str, float | int]:
-    """What a model's provenance says at the end of its run, under "beginning"."""
-    return {"known": float(known), "begun": int(begun)}
+def record(start: float, known: Float[Array, ""], begun: Int[Array, ""]) -> dict[str, float | int]:
+    """What a model's provenance says of the end of its run, under "beginning"."""
+    return {"start": start, "known": float(known), "begun": int(begun)}
 
 
-def never_began(name: str, start: float, beginning: Mapping[str, float | int]) -> str | None:
+def never_began(name: str, beginning: Mapping[str, float | int]) -> str | None:
     """A sentence for a model whose objective waited in vain, from its `record`; None if it began."""
     if beginning["begun"]:
         return None
     return (
         f"{name}: the objective never began, so that this is a plain model: the mean P of its facts is "
-        f"{beginning['known']:.3f}, below objective.start = {start:g}"
+        f"{beginning['known']:.3f}, below objective.start = {beginning['start']:g}"
     )

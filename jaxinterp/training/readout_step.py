@@ -49,7 +49,7 @@ def objective_step(read: Read, objective: ObjectiveConfig, transform: optax.Grad
 
 
 def scheduled(step: Callable[..., tuple[TrainState, Metrics]], objective: ObjectiveConfig) -> Step:
-    """A `gradient_step` with the weights of the objective's schedules, from its beginning; jitted, donates the state."""
+    """A `gradient_step` with the weights of the objective's schedules, jitted; it donates the state."""
 
     def at_its_weights(state: TrainState, batch: Any, number: Int[Array, ""]) -> tuple[TrainState, Metrics]:
         return step(state, batch, number, term_weights(objective, state.begun))
@@ -92,11 +92,11 @@ def gradient_step(
     probability = metrics.get("probability", jnp.asarray(jnp.nan, total.dtype))
     known, begun = advanced(start, state.known, state.begun, probability)
     params = optax.apply_updates(state.params, updates)
-    new = state._replace(params=params, opt_state=opt_state, step=state.step + 1, known=known, begun=begun)
+    new = TrainState(params, opt_state, state.step + 1, None, known, begun)
     finite = jnp.isfinite(total) & jnp.isfinite(norm) & (number == state.step)
-    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state._replace(key=None))
     metrics = {"loss": total, **metrics, **{f"{name}_weight": weight for name, weight in weights.items()}}
     if rate is not None:
         metrics["learning_rate"] = jnp.asarray(rate(state.step), total.dtype)
     metrics |= {"known": new.known} if "probability" in metrics else {}
-    return new, {**metrics, "begun": new.begun, "gradient_norm": norm, "finite": finite}
+    return new._replace(key=state.key), {**metrics, "begun": new.begun, "gradient_norm": norm, "finite": finite}
