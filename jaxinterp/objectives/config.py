@@ -14,8 +14,12 @@ from jaxinterp.facts.controls import CONTROL_KINDS, Kind
 class ObjectiveConfig:
     """loss = LM + Σ weight · term, and how the terms find a fact's neurons."""
 
-    # Weight of each term by step, e.g. "1" or "0@300,1@500": "suppression" is λ, "control" is μ; none is plain training
+    # Weight of each term by steps from the beginning, e.g. "1" or "0@0,1@300": "suppression" is λ, "control" is μ; none
+    # is plain training
     weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # The beginning: the first step in which the mean P of the answers that the objective reads, a running mean over
+    # batches, reaches this level, in [0, 1); all weights are 0 up to it. 0: the first step of the run
+    start: float = 0.0
     # The terms are computed in one step of so many, where their weights count as many times: the mean gradient is the
     # same, at less cost
     every: int = 1
@@ -49,6 +53,10 @@ class ObjectiveConfig:
                     f'objective.weights: the weight of {name} must be text, such as "1" or "0@300,1@500", got {text!r}'
                 )
             parse_schedule(text)
+        if not 0 <= self.start < 1:
+            raise UserError(
+                f"objective.start is a probability: at least 0 (the first step) and below 1, got {self.start}"
+            )
         if self.every < 1:
             raise UserError(f"objective.every must be at least 1, got {self.every}")
         if self.points < 1:

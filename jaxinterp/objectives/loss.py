@@ -23,15 +23,25 @@ def check_objective(config: ObjectiveConfig, n_neurons: int) -> None:
     check_k(max(config.k, config.control_k), n_neurons)
 
 
-def term_weights(config: ObjectiveConfig, step: Int[Array, ""]) -> dict[str, Float[Array, ""]]:
-    """The weight of every term at a step, without those that are 0 at all steps; 0 where `every` passes over it."""
-    schedules = {name: parse_schedule(text) for name, text in config.weights.items()}
-    counts = jnp.where((step + 1) % config.every == 0, jnp.float32(config.every), 0.0)
-    return {
-        name: counts * jnp.interp(step.astype(jnp.float32), jnp.array(schedule.steps), jnp.array(schedule.values))
-        for name, schedule in schedules.items()
-        if any(schedule.values)
+def term_weights(config: ObjectiveConfig, begun: Int[Array, "*E"]) -> dict[str, Float[Array, "*E"]]:
+    """The weight of every term in the step that comes next, without those that are 0 at all steps; 0 where
+    `config.every` passes over it.
+
+    Args:
+      config: whose schedules count the steps since the objective began; before that all weights are 0.
+      begun: those steps; with `config.start` above 0, 0 is before the beginning.
+    """
+    schedules = {
+        name: parse_schedule(text) for name, text in config.weights.items() if any(parse_schedule(text).values)
     }
+    weights = {
+        name: jnp.interp(begun.astype(jnp.float32), jnp.array(schedule.steps), jnp.array(schedule.values))
+        for name, schedule in schedules.items()
+    }
+    counts = jnp.where((begun + 1) % config.every == 0, jnp.float32(config.every), 0.0)
+    if config.start:
+        counts = jnp.where(begun > 0, counts, 0.0)
+    return {name: counts * weight for name, weight in weights.items()}
 
 
 def with_terms(
@@ -44,16 +54,22 @@ def with_terms(
 
     Args:
       base: what is learned anyway, such as language modelling.
-      context: makes the batch's context; called where the terms are computed.
+      context: makes the batch's context; called where the terms are computed, and for P.
       weights: the terms' weights at this step.
       active: whether the terms are computed; if not, their metrics are NaN. None is whether any weight differs from 0;
         True always computes them, without a condition.
         Under `vmap` it has to be given, the same for all: a condition that differs computes both branches for all.
     Returns:
-      The loss, and metrics: every term, and `batch_metrics`; none without weights.
+      The loss, and metrics: every term, `batch_metrics`, and "probability", the mean P of the batch's answers,
+      untouched, whether the terms are computed or not (NaN without answers). Without weights "probability" alone, if
+      the objective has a `start`, or nothing.
     """
-    if not weights:
+    untouched = context()
+    if not (weights or untouched.config.start):
         return base, {}
+    probability = {"probability": mean_probability(untouched)}
+    if not weights:
+        return base, probability
 
     def terms() -> Metrics:
         made = context()
@@ -66,7 +82,15 @@ def with_terms(
         active = any_active(weights)
     values = terms() if active is True else jax.lax.cond(active, terms, nothing)
     # `where` on the weight as well: 0 · NaN is NaN.
-    return base + sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items()), values
+    total = base + sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items())
+    return total, {**values, **probability}
+
+
+def mean_probability(context: Context) -> Float[Array, ""]:
+    """Mean P of the batch's answers, untouched and detached; NaN if it has none."""
+    weight_N = context.answers.answer_weight_N
+    probability = mean(jnp.exp(context.log_p_N), weight_N)
+    return jax.lax.stop_gradient(jnp.where(weight_N.sum() > 0, probability, jnp.nan))
 
 
 def any_active(weights: Mapping[str, Float[Array, "*E"]]) -> Bool[Array, ""]:
@@ -77,7 +101,7 @@ def any_active(weights: Mapping[str, Float[Array, "*E"]]) -> Bool[Array, ""]:
 def batch_metrics(context: Context) -> Metrics:
     """Suppressability and control drops of the batch, by the masks that the objective uses, and companions; detached.
 
-    These are ratios of means over the batch, the mean answer probability and the mean absolute completeness residual.
+    These are ratios of means over the batch, and the mean absolute completeness residual.
     control_drop is the largest of the kinds that the objective looks at; a kind that the batch has none of is NaN.
     """
     answers = context.answers
@@ -90,7 +114,6 @@ def batch_metrics(context: Context) -> Metrics:
         "suppressability": 1 - mean(context.suppressed_ratio_N, context.known_N),
         "control_drop": jnp.nanmax(jnp.stack(list(dropped.values()))),
         **{f"control_drop_{kind}": drop for kind, drop in dropped.items()},
-        "probability": mean(jnp.exp(context.log_p_N), answers.answer_weight_N),
         "completeness_residual": mean(jnp.abs(context.attribution.residual_PR).mean(0), answers.weight_R),
     }
     return jax.lax.stop_gradient(metrics)

@@ -25,6 +25,7 @@ _CURVES = {
     "suppression": ("Suppression term", "P(own off) / P", ""),
     "control": ("Control term", "P lost to another's", ""),
     "concentration": ("Concentration term", "attribution elsewhere", ""),
+    "probability": ("P of the batch's answers, untouched", "mean P", ".0%"),
     "suppressability": ("Suppressability S of the batch", "share of P", ".0%"),
     "control_drop": ("Control drop C of the batch, the largest", "share of P", ".0%"),
     "control_drop_relation": ("C_relation of the batch", "share of P", ".0%"),

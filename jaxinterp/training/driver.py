@@ -24,6 +24,7 @@ METRICS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"  # in a run's folder
 SHOWN = {
     "loss": ("loss", ".3f"),
     "text_kl": ("text KL", ".4f"),
+    "probability": ("P", ".0%"),
     "suppressability": ("S", ".0%"),
     "control_drop": ("C", ".0%"),
 }

@@ -23,6 +23,7 @@ from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import any_active, term_weights
+from jaxinterp.training.beginning import never_began
 from jaxinterp.training.data import TrainingData
 from jaxinterp.training.diagnosis import first_non_finite
 from jaxinterp.training.driver import Job, NotFinite, plain_line, run
@@ -48,6 +49,7 @@ class Trained:
 
     models: Mapping[Member, LanguageModel]  # those that are finite to the end
     failed: Mapping[Member, str]  # the others, and where they stopped
+    never_began: Mapping[Member, str]  # those of `models` whose objective waited in vain, so that they are plain
 
 
 def ensemble_step(
@@ -59,26 +61,27 @@ def ensemble_step(
     member whose loss or gradient is not finite stays as it was from then on (see `gradient_step`).
 
     Whether the terms are computed is one condition for all members, outside `vmap`: inside, it would compute both
-    branches at every step. So a member whose weights are 0 has metrics of the terms too, while others' are not.
+    branches at every step. So a member whose weights are 0, or which has not begun, has metrics of the terms too, while
+    others' weights are not 0.
     """
     run = config.run
     step = update(model, run.objective, run.optimiser, run.steps)
     in_axes = (0, None, None, 0, None)
 
     def scheduled(states: TrainState, batch: QueryBatch, number: Int[Array, ""]) -> tuple[TrainState, EnsembleMetrics]:
-        weights = member_weights(config, number)
+        weights = member_weights(config, states.begun)
         active = any_active(weights) if weights else None
         return jax.vmap(step, in_axes=in_axes)(states, batch, number, weights, active)
 
     return jax.jit(scheduled, donate_argnums=0)
 
 
-def member_weights(config: EnsembleConfig, number: int | Int[Array, ""]) -> dict[str, Array]:
-    """The weight [E] of every term at a step, for each member, without those that are 0 at all steps for all."""
+def member_weights(config: EnsembleConfig, begun_E: Int[Array, " E"]) -> dict[str, Array]:
+    """The weight [E] of every term, for members that began so many steps ago, without those that are always 0."""
     factors = {
         name: np.array([getattr(member, name) for member in config.members]) for name in config.run.objective.weights
     }
-    schedules = term_weights(config.run.objective, jnp.asarray(number))
+    schedules = term_weights(config.run.objective, begun_E)
     return {
         name: value * jnp.asarray(factors[name], value.dtype)
         for name, value in schedules.items()
@@ -93,10 +96,8 @@ def stacked(states: Sequence[TrainState]) -> TrainState:
 
 def unstacked(states: TrainState, index: int) -> TrainState:
     """The state of one member."""
-    params, opt_state, step, key = jax.tree.map(
-        lambda leaf: leaf[index], (*states[:3], jax.random.key_data(states.key))
-    )
-    return TrainState(params, opt_state, step, jax.random.wrap_key_data(key))
+    one = jax.tree.map(lambda leaf: leaf[index], states._replace(key=jax.random.key_data(states.key)))
+    return one._replace(key=jax.random.wrap_key_data(one.key))
 
 
 def train_ensemble(
@@ -133,13 +134,17 @@ def train_ensemble(
     )
     states = run(job, out, resume=resume, title=title)
     members.note_failed(states, config.run.steps)
-    models = {}
+    models, never = {}, {}
     for member, bundle in members.finite(states):
         folder = out / "models" / member.name
         if not (folder / "config.json").exists():
             save_model(folder, bundle)
         models[member] = load_model(folder)
-    return Trained(models, members.failed)
+        sentence = never_began(member.name, models[member].provenance["beginning"])
+        if sentence and (member.suppression or member.control):
+            never[member] = sentence
+            print(sentence, flush=True)
+    return Trained(models, members.failed, never)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +189,7 @@ class _Members:
             if step == number or member in self.failed:
                 continue
             state = unstacked(states, index)
-            weights = {name: value[index] for name, value in member_weights(self.config, step).items()}
+            weights = {name: value[index] for name, value in member_weights(self.config, states.begun).items()}
             bad = state.params, batch_of(run, self.data, step), weights, step_key(state)
             name = first_non_finite(arithmetic(self.model, run), run.objective, *bad)
             self.failed[member] = f"step {step + 1} is not finite; the first bad array is {name}"
@@ -196,7 +201,7 @@ class _Members:
         """The models of the members that do not stand still, one after another."""
         for index, member in enumerate(self.config.members):
             if member not in self.failed:
-                model = Model(self.model, jax.device_get(unstacked(states, index).params))
+                state = unstacked(states, index)
                 about = {"member": dataclasses.asdict(member), "data_seed": self.config.run.seed}
-                made = run_provenance(self.config.run, self.data) | about
-                yield member, LanguageModel(model, self.data.tokenizer, made)
+                made = run_provenance(self.config.run, self.data, state) | about
+                yield member, LanguageModel(Model(self.model, jax.device_get(state.params)), self.data.tokenizer, made)

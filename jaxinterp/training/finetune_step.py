@@ -53,7 +53,7 @@ def finetune_loss(
       weights: the terms' weights at this step.
       key: consumed.
     Returns:
-      The loss in nats, and metrics: every part of it, and those of `batch_metrics`.
+      The loss in nats, and metrics: its other parts, and those of `with_terms`.
     """
     params = adapted(original, change, config.adapt, model.dtype)
     still = jax.lax.stop_gradient(jax.tree.map(lambda x: x.astype(model.dtype), original))
@@ -88,4 +88,4 @@ def finetune_step(model: ModelConfig, config: FinetuneConfig) -> Step:
         return finetune_loss(model, config, original, change, batch, text_BT, *more)
 
     rate, transform = learning_rate(config.optimiser, config.steps), optimiser(config.optimiser, config.steps)
-    return scheduled(functools.partial(gradient_step, loss, transform, rate), config.objective)
+    return scheduled(functools.partial(gradient_step, loss, transform, rate, config.objective.start), config.objective)

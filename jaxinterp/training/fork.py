@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ from jaxinterp.base.files import new_folder, read_json
 from jaxinterp.base.run_folder import claim, difference
 from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.training.config import TrainConfig
+from jaxinterp.training.driver import METRICS
 
 
 def branch(config: TrainConfig, trunk: Path, step: int, out: Path) -> None:
     """Makes `out` a run that goes on from a step of another, up to which the two would be alike.
 
     Args:
-      config: of the new run; like the trunk's but for an objective whose weights are 0 up to the step.
+      config: of the new run; like the trunk's but for how many checkpoints are kept, and for an objective of the same
+        `start` whose weights are 0 up to the step.
       trunk: folder of the other run, with a checkpoint of that step.
       step: where they part.
       out: folder, which must not exist; it appears whole or not at all, to be continued with `resume`.
@@ -27,39 +30,54 @@ def branch(config: TrainConfig, trunk: Path, step: int, out: Path) -> None:
     """
     if out.exists():
         raise UserError(f"{out} exists already; choose another folder")
-    checkpoint = trunk / "checkpoints" / str(step)
-    if not checkpoint.is_dir():
+    begun = _kept(trunk)
+    if step not in begun:
         raise UserError(f"{trunk} has no checkpoint of step {step} to go on from")
     plain, other = dataclasses.asdict(config), read_json(trunk / "config.json").get("config", {})
-    if found := difference({**plain, "objective": None}, {**other, "objective": None}):
+    if found := difference(_common(plain), _common(other)):
         name, here, there = found
         raise UserError(f"{trunk} is a run of another config: {name} is {there!r} there and {here!r} here")
-    weights = {"here": plain["objective"]["weights"], "there": other["objective"]["weights"]}
-    for where, texts in weights.items():
-        for name, text in texts.items():
-            if _starts(text) < step - 1:
+    for where, objective in {"here": plain["objective"], "there": other["objective"]}.items():
+        for name, text in objective["weights"].items():
+            if begun[step] > _alike(text, config.objective.start):
                 raise UserError(f"the weight of {name} is not 0 up to step {step} {where}: {text!r}")
     with new_folder(out) as folder:
         claim(plain, folder, resume=False)
-        shutil.copytree(checkpoint, folder / "checkpoints" / str(step))
+        shutil.copytree(trunk / "checkpoints" / str(step), folder / "checkpoints" / str(step))
 
 
-def common_step(config: TrainConfig, trunk: TrainConfig) -> int:
-    """The last step that has a checkpoint in the trunk and up to which the two runs are alike; 0 if there is none."""
-    plain, other = dataclasses.asdict(config), dataclasses.asdict(trunk)
-    if difference({**plain, "objective": None}, json.loads(json.dumps({**other, "objective": None}))):
+def common_step(config: TrainConfig, trunk: Path) -> int:
+    """The last step before the end that has a checkpoint in the trunk and up to which the two runs are alike; 0 if
+    there is none. When an objective begins depends on the data, so the trunk's metrics say it.
+    """
+    plain, other = dataclasses.asdict(config), read_json(trunk / "config.json").get("config", {})
+    if difference(_common(plain), _common(other)):
         return 0
-    texts = [*config.objective.weights.values(), *trunk.objective.weights.values()]
-    last = min([*map(_starts, texts), config.steps - 1])
-    kept = config.steps - config.steps % config.checkpoint_every - config.checkpoint_every * config.keep_checkpoints
-    step = int(max(last, 0) // config.checkpoint_every * config.checkpoint_every)
-    return step if step > kept else 0
+    texts = [*config.objective.weights.values(), *other["objective"]["weights"].values()]
+    most = min((_alike(text, config.objective.start) for text in texts), default=np.inf)
+    return max((step for step, begun in _kept(trunk).items() if step < config.steps and begun <= most), default=0)
 
 
-def _starts(text: str) -> float:
-    """The last step up to which a schedule is 0."""
+def _common(config: Mapping) -> dict:
+    """A config without what two runs may differ in."""
+    return {**config, "objective": {"start": config.get("objective", {}).get("start")}, "keep_checkpoints": None}
+
+
+def _kept(trunk: Path) -> dict[int, int]:
+    """The checkpoints of a run: step -> steps since its objective began."""
+    path = trunk / METRICS
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
+    kept = (line for line in lines if (trunk / "checkpoints" / str(line["step"])).is_dir())
+    return {line["step"]: int(line["begun"]) for line in kept}
+
+
+def _alike(text: str, start: float) -> float:
+    """The most steps that an objective can have begun ago so that a weight was 0 in all of them."""
     schedule = parse_schedule(text)
     nonzero = np.flatnonzero(np.asarray(schedule.values))
     if not len(nonzero):
         return np.inf
-    return -np.inf if nonzero[0] == 0 else float(schedule.steps[nonzero[0] - 1])
+    # The last place of the schedule that is 0; a step is done at the place of the steps before it.
+    last = -np.inf if nonzero[0] == 0 else schedule.steps[nonzero[0] - 1]
+    # The step that reaches `start` has none of the weights yet, whatever the schedule says.
+    return max(float(np.floor(last)) + 1, 1.0 if start else 0.0)

@@ -17,6 +17,7 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.loss import Metrics, term_weights
+from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.diagnosis import first_non_finite
@@ -84,7 +85,7 @@ def train(
         pending = jax.device_get(pending)
         for step, metrics in enumerate(pending, number - len(pending)):
             if not metrics["finite"]:
-                weights = term_weights(config.objective, state.step)
+                weights = term_weights(config.objective, state.begun)
                 bad = batch_of(config, data, step), weights, step_key(state)
                 name = first_non_finite(computed, config.objective, state.params, *bad)
                 raise NotFinite(f"step {step + 1} is not finite; the first bad array is {name}")
@@ -105,9 +106,12 @@ def train(
         evaluate=evaluate,
     )
     state = run(job, out, resume=resume, title=title)
+    beginning = record(config.objective.start, state.known, state.begun)
+    if config.objective.weights and (sentence := never_began(title, beginning)):
+        print(sentence, flush=True)
     if not (out / "model" / "config.json").exists():
-        params = jax.device_get(state.params)
-        save_model(out / "model", LanguageModel(Model(model, params), data.tokenizer, run_provenance(config, data)))
+        params, made = jax.device_get(state.params), run_provenance(config, data, state)
+        save_model(out / "model", LanguageModel(Model(model, params), data.tokenizer, made))
     return load_model(out / "model")
 
 
@@ -159,10 +163,11 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def run_provenance(config: TrainConfig, data: TrainingData) -> dict:
+def run_provenance(config: TrainConfig, data: TrainingData, state: TrainState) -> dict:
     """What a model's folder says of how it was trained."""
     facts = {"facts": len(data.facts), "sha256": data.facts.digest(), "dropped": dict(data.facts.dropped)}
-    return {"config": dataclasses.asdict(config), "data": facts, **provenance()}
+    beginning = record(config.objective.start, state.known, state.begun)
+    return {"config": dataclasses.asdict(config), "data": facts, "beginning": beginning, **provenance()}
 
 
 def evaluated(bundle: LanguageModel, data: TrainingData) -> dict:

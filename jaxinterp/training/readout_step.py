@@ -14,6 +14,7 @@ from jaxinterp.attribution.readout import Readout
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.loss import Metrics, Weights, check_objective, term_weights, with_terms
+from jaxinterp.training.beginning import advanced
 from jaxinterp.training.state import TrainState, step_key
 
 # (parameters, batch) -> (the loss that is learned anyway, the batch's readout, the answers that its rows make up)
@@ -33,8 +34,7 @@ def objective_step(read: Read, objective: ObjectiveConfig, transform: optax.Grad
       objective: config; memory "auto" is "fast" here (see `jaxinterp.training.planner`).
       transform: the optimiser.
     Returns:
-      The step; its metrics are "base", every term, those of `jaxinterp.objectives.loss.batch_metrics`, and those of
-      `gradient_step`.
+      The step; its metrics are "base", those of `jaxinterp.objectives.loss.with_terms`, and those of `gradient_step`.
     Raises:
       UserError: when it is first called, if a term is unknown, or k does not fit the readout.
     """
@@ -45,14 +45,14 @@ def objective_step(read: Read, objective: ObjectiveConfig, transform: optax.Grad
         total, metrics = with_terms(base, lambda: Context(objective, answers, readout, key), weights)
         return total, {"base": base, **metrics}
 
-    return scheduled(functools.partial(gradient_step, loss, transform, None), objective)
+    return scheduled(functools.partial(gradient_step, loss, transform, None, objective.start), objective)
 
 
 def scheduled(step: Callable[..., tuple[TrainState, Metrics]], objective: ObjectiveConfig) -> Step:
-    """A `gradient_step` whose weights are those of the objective's schedules, jitted; it donates the state."""
+    """A `gradient_step` with the weights of the objective's schedules, jitted; it donates the state."""
 
     def at_its_weights(state: TrainState, batch: Any, number: Int[Array, ""]) -> tuple[TrainState, Metrics]:
-        return step(state, batch, number, term_weights(objective, state.step))
+        return step(state, batch, number, term_weights(objective, state.begun))
 
     return jax.jit(at_its_weights, donate_argnums=0)
 
@@ -61,6 +61,7 @@ def gradient_step(
     loss: Callable[..., tuple[Float[Array, ""], Metrics]],
     transform: optax.GradientTransformation,
     rate: optax.Schedule | None,
+    start: float,
     state: TrainState,
     batch: Any,
     number: int | Int[Array, ""],
@@ -76,21 +77,26 @@ def gradient_step(
       loss: (parameters, batch, weights, key, *more) -> (loss, metrics).
       transform: the optimiser.
       rate: its learning rate by step, for the metrics.
+      start: the mean P at which the objective begins; without a metric "probability" of the loss P is not known.
       state: whose parameters are trained.
       batch, weights, more: of the loss; the weights are those of its terms.
       number: of the step, from 0.
     Returns:
-      The new state, and metrics: "loss", those of the loss, the weight of every term, "gradient_norm",
-      "learning_rate", and "finite", whether the state moved on.
+      The new state, and metrics: "loss", those of the loss, the weight of every term, "known" (if P is) and "begun"
+      of the new state, "gradient_norm", "learning_rate", and "finite", whether the state moved on.
     """
     key = step_key(state)
     (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch, weights, key, *more)
     norm = optax.tree.norm(grads)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
-    new = (optax.apply_updates(state.params, updates), opt_state, state.step + 1)
+    probability = metrics.get("probability", jnp.asarray(jnp.nan, total.dtype))
+    known, begun = advanced(start, state.known, state.begun, probability)
+    params = optax.apply_updates(state.params, updates)
+    new = TrainState(params, opt_state, state.step + 1, None, known, begun)
     finite = jnp.isfinite(total) & jnp.isfinite(norm) & (number == state.step)
-    params, opt_state, done = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state[:3])
+    new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state._replace(key=None))
     metrics = {"loss": total, **metrics, **{f"{name}_weight": weight for name, weight in weights.items()}}
     if rate is not None:
         metrics["learning_rate"] = jnp.asarray(rate(state.step), total.dtype)
-    return TrainState(params, opt_state, done, state.key), {**metrics, "gradient_norm": norm, "finite": finite}
+    metrics |= {"known": new.known} if "probability" in metrics else {}
+    return new._replace(key=state.key), {**metrics, "begun": new.begun, "gradient_norm": norm, "finite": finite}

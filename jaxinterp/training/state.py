@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxinterp.models import transformer
 from jaxinterp.models.config import ModelConfig
@@ -13,12 +13,14 @@ from jaxinterp.training.config import OptimiserConfig
 
 
 class TrainState(NamedTuple):
-    """Parameters, optimiser, step (which fixes the position in the data) and key."""
+    """Parameters, optimiser, step (which fixes the position in the data), key, and how well facts are known."""
 
     params: Any  # pytree of what is trained
     opt_state: optax.OptState
     step: Int[Array, ""]  # steps done
     key: PRNGKeyArray  # never consumed; each step folds its number into it
+    known: Float[Array, ""]  # running mean of the P of the objective's answers, from 0
+    begun: Int[Array, ""]  # steps since the objective began; see `jaxinterp.training.beginning`
 
 
 def optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransformation:
@@ -51,7 +53,9 @@ def initial_state(model: ModelConfig, config: OptimiserConfig, steps: int, seed:
 
 def first_state(params: Any, transform: optax.GradientTransformation, key: PRNGKeyArray) -> TrainState:
     """The state before the first step, of parameters that are there."""
-    return TrainState(params, transform.init(params), jnp.zeros((), jnp.int32), key)
+    none = jnp.zeros((), jnp.int32)
+    # Two arrays: a step is given the state's memory, and cannot be given one array twice.
+    return TrainState(params, transform.init(params), none, key, jnp.zeros(()), jnp.zeros_like(none))
 
 
 def step_key(state: TrainState) -> PRNGKeyArray:

@@ -48,10 +48,13 @@ def loss(
       key: consumed.
       active: see `jaxinterp.objectives.loss.with_terms`.
     Returns:
-      The loss in nats, and metrics: "lm", every term, and those of `batch_metrics`.
+      The loss in nats, and metrics: "lm" and those of `with_terms`.
     """
     model = model.replace(params=jax.tree.map(lambda x: x.astype(model.config.dtype), dict(model.params)))
-    if weights and batch.route is None:
+    if not (weights or objective.start):
+        lm = next_token_loss(model, forward(model, batch.tokens_BT, edit=batch.route), batch)
+        return lm, {"lm": lm}
+    if batch.route is None:
         result, shared = lm_readout(model, batch.tokens_BT, batch.rows)
     else:
         result, shared = forward(model, batch.tokens_BT, edit=batch.route), None
@@ -83,7 +86,7 @@ def update(
         return loss(Model(model, params), objective, batch, *more)
 
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
-    return functools.partial(gradient_step, of_params, transform, rate)
+    return functools.partial(gradient_step, of_params, transform, rate, objective.start)
 
 
 def train_step(model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int) -> Step:

@@ -26,7 +26,7 @@ from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.objectives.loss import batch_metrics
+from jaxinterp.objectives.loss import batch_metrics, mean_probability
 from jaxinterp.objectives.registry import TERMS, objective
 from jaxinterp.training.step import loss
 
@@ -58,7 +58,7 @@ def by_hand(**fields):
     def values(base, scores):
         context = linear_context(config, FOUR, base, scores)
         terms = {name: TERMS[name](context) for name in ("suppression", "control")}
-        return {**terms, **batch_metrics(context)}
+        return {**terms, **batch_metrics(context), "probability": mean_probability(context)}
 
     return {name: float(value) * 1.7 for name, value in values(FOUR_BASE, FOUR_SCORES).items()}
 

@@ -24,7 +24,8 @@ def collected():
 
 def state(step=3, scale=1.0, dtype="float32"):
     params = {"w_in": scale * jnp.linspace(0.1, 1.7, 4096, dtype=dtype).reshape(64, 64), "norm": {"scale": jnp.ones(4)}}
-    return TrainState(params, {"count": jnp.int32(step)}, jnp.int32(step), jax.random.key(5))
+    of_key = jnp.int32(step), jax.random.key(5)
+    return TrainState(params, {"count": jnp.int32(step)}, *of_key, jnp.float32(0.5), jnp.int32(step))
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_every_flipped_bit_in_the_arrays_is_noticed(folder):
 
 def test_damaged_values_are_named(folder, monkeypatch):
     monkeypatch.setattr("jaxinterp.training.checkpoint.array_digest", lambda array: "other")
-    with pytest.raises(UserError, match=r"array \['key'\] of the checkpoint of step 3 is damaged"):
+    with pytest.raises(UserError, match=r"array \['begun'\] of the checkpoint of step 3 is damaged"):
         restored(folder)
 
 

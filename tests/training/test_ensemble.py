@@ -133,8 +133,33 @@ def test_terms_cost_nothing_while_no_member_has_a_weight(data, step):
     (inner,) = (equation.params["jaxpr"] for equation in equations if equation.primitive.name in ("jit", "pjit"))
     conditions = [equation for equation in inner.eqns if equation.primitive.name == "cond"]
     assert conditions and conditions[0].invars[0].aval.shape == ()
-    assert not any_active(member_weights(CONFIG, 2)) and any_active(member_weights(CONFIG, 3))
-    np.testing.assert_array_equal(member_weights(CONFIG, 3)["suppression"], [0, 0, 0.5, 0.5])
+    early, late = (member_weights(CONFIG, jax.numpy.full(4, begun)) for begun in (2, 3))
+    assert not any_active(early) and any_active(late)
+    np.testing.assert_array_equal(late["suppression"], [0, 0, 0.5, 0.5])
+
+
+def test_members_begin_when_each_knows_its_facts(data):
+    level, known = 0.01, np.array([0.0, 0.5, 0.0, 0.0103], np.float32)
+    objective = dataclasses.replace(RUN.objective, start=level, weights=dict.fromkeys(RUN.objective.weights, "1"))
+    config = dataclasses.replace(CONFIG, run=dataclasses.replace(RUN, objective=objective))
+    # What the members know before the first step is made up: the last one is near the level, and its P above it.
+    model = model_config(RUN, data)
+    of_members = [initial_state(model, RUN.optimiser, STEPS, member.seed) for member in config.members]
+    states = ensemble.stacked(of_members)._replace(known=jax.numpy.asarray(known))
+    step, begun = ensemble_step(model, config), np.zeros(4)
+    seen = []
+    for number in range(STEPS):
+        before = begun
+        states, metrics = step(states, batch_of(RUN, data, number), number)
+        known = np.float32(0.98) * known + np.float32(0.02) * np.asarray(metrics["probability"])
+        np.testing.assert_allclose(metrics["known"], known, rtol=1e-5)
+        begun = np.where((begun > 0) | (np.asarray(states.known) >= level), begun + 1, 0)
+        np.testing.assert_array_equal(metrics["begun"], begun)
+        np.testing.assert_array_equal(metrics["suppression_weight"], np.where(before > 0, [0, 0, 0.5, 0.5], 0))
+        # The terms are computed for all as soon as one has a weight.
+        assert np.isnan(metrics["suppressability"]).all() == (not (before[2:] > 0).any())
+        seen.append(begun)
+    assert len(set(seen[-1])) > 2
 
 
 def test_a_member_that_is_not_finite_stands_still_alone(finished, data, tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from jaxinterp.facts.splits import SETS
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.audit.verdict import Criteria
-from jaxinterp.studies.suppressability.presets import FOLDS, FULL, PLAIN, START, SUPPRESSABLE, WEIGHTS
+from jaxinterp.studies.suppressability.presets import FOLDS, LEVEL, PLAIN, RAMP, SUPPRESSABLE, WEIGHTS
 from jaxinterp.training.config import DataConfig, TrainConfig
 
 
@@ -67,11 +67,11 @@ ABILITY = ("probability", "recall")
 class AuditConfig:
     """Groups of models of several seeds, and how they are measured and judged."""
 
-    # What all have in common. The objective's weights grow from 0 after `start` to their values at `full`; up to
-    # `start` the models of a seed are one.
-    run: TrainConfig = PLAIN
-    start: int = START
-    full: int = FULL
+    run: TrainConfig = PLAIN  # what all have in common
+    # Mean P of the objective's facts at which it begins (see `objective.start`); up to its last checkpoint before that
+    # a model is the plain one of its seed. Its weights grow from 0 in `ramp` steps
+    level: float = LEVEL
+    ramp: int = RAMP
     # Relations that the objective never sees: those of one fold for each seed in turn, so that every relation is unseen
     # for some; () are those of `run.data.split` for all. A seed also draws its own unseen facts
     folds: tuple[tuple[str, ...], ...] = FOLDS
@@ -91,11 +91,10 @@ class AuditConfig:
         for name in ("seeds", "side_seeds"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.start < self.full <= self.run.steps:
-            raise UserError(
-                f"the objective starts at 0 < start < full <= run.steps, got {self.start}, {self.full} and "
-                f"{self.run.steps}"
-            )
+        if not 0 <= self.level < 1:
+            raise UserError(f"level is a probability: at least 0 and below 1, got {self.level}")
+        if not 0 < self.ramp <= self.run.steps:
+            raise UserError(f"ramp must be at least 1 and at most run.steps = {self.run.steps}, got {self.ramp}")
         if self.run.objective.weights:
             raise UserError("run.objective is chosen by the arms; leave its weights out")
         for name in self.arms:
@@ -121,7 +120,7 @@ class AuditConfig:
         """What a measured model depends on; the rest may change from one call to the next on one folder."""
         fields = dataclasses.asdict(self)
         objectives = {arm: dataclasses.asdict(objective) for arm, objective in OBJECTIVES.items()}
-        names = ("run", "start", "full", "folds", "sets", "measure")
+        names = ("run", "level", "ramp", "folds", "sets", "measure")
         return {**{name: fields[name] for name in names}, "metrics": self.metrics, "objectives": objectives}
 
     @property
@@ -136,10 +135,6 @@ class AuditConfig:
             return max(self.seeds, self.plain_seeds)
         return min(self.seeds, self.side_seeds) if "_x" in group or group in SIDE else self.seeds
 
-    def starts(self, group: str) -> int:
-        """The step up to which a group's models are the plain ones of its length."""
-        return self.start * _factor(group)
-
     def data(self, seed: int) -> DataConfig:
         """The facts of a seed's models, split anew for each seed."""
         data = self.run.data
@@ -149,19 +144,18 @@ class AuditConfig:
         )
 
     def training(self, group: str, seed: int) -> TrainConfig:
-        """The run of a group's model; it has a checkpoint where the objective starts."""
-        factor = _factor(group)
-        steps, start, full = (factor * step for step in (self.run.steps, self.start, self.full))
-        objective = OBJECTIVES[group.partition("_x")[0]]
-        weights = {name: f"0@{start},{weight}@{full}" for name, weight in objective.weights.items()}
+        """The run of a group's model; a plain one keeps all checkpoints, for others to go on from."""
+        arm, _, factor = group.partition("_x")
+        steps, ramp = (int(factor or 1) * step for step in (self.run.steps, self.ramp))
+        objective = OBJECTIVES[arm]
+        weights = {name: f"0@0,{weight}@{ramp}" for name, weight in objective.weights.items()}
         return dataclasses.replace(
             self.run,
             data=self.data(seed),
             steps=steps,
             evaluate_every=0,
-            checkpoint_every=start,
-            keep_checkpoints=steps // start + 1,
-            objective=dataclasses.replace(objective, weights=weights),
+            keep_checkpoints=steps // self.run.checkpoint_every + 1 if arm == "plain" else 1,
+            objective=dataclasses.replace(objective, weights=weights, start=self.level),
             seed=self.run.seed + seed,
         )
 
@@ -175,7 +169,3 @@ def title(group: str) -> str:
     """For people."""
     arm, _, factor = group.partition("_x")
     return TITLES[arm] + (f", {factor} × the steps" if factor else "")
-
-
-def _factor(group: str) -> int:
-    return int(group.partition("_x")[2] or 1)

@@ -25,7 +25,7 @@ from jaxinterp.studies.audit.config import AuditConfig, base
 from jaxinterp.training.config import DataConfig
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.driver import NotFinite
-from jaxinterp.training.fork import branch
+from jaxinterp.training.fork import branch, common_step
 from jaxinterp.training.loop import train
 
 Measured = Mapping[str, Mapping[str, np.ndarray]]  # set -> metric -> samples
@@ -96,8 +96,9 @@ def measure_one(config: AuditConfig, data: Data, group: str, seed: int, out: Pat
     """Trains and measures one model, or goes on with it; a run whose numbers stop being finite has failed for good."""
     folder = folder_of(out, group, seed)
     run = config.training(group, seed)
-    if group != base(group) and not folder.exists():
-        branch(run, folder_of(out, base(group), seed), config.starts(group), folder)
+    trunk = folder_of(out, base(group), seed)
+    if folder != trunk and not folder.exists() and (common := common_step(run, trunk)):
+        branch(run, trunk, common, folder)
     resume = (folder / "config.json").exists()
     try:
         model = train(run, data.training, folder, resume=resume, title=f"{group}, seed {seed}")

@@ -57,6 +57,7 @@ def write_audit_report(path: Path, results: Mapping, ground_truth: Mapping | Non
         simulations=next((of["rates"][ERRORS[0]]["n"] for by_set in verdicts.values() for of in by_set.values()), 0),
         alarms=[(set_label(name).title, in_words(alarms)) for name, alarms in results["false_alarms"].items()],
         failed=[f"{titles[group]}: {n}" for group, n in results["failed"].items() if n],
+        never_began=[f"{titles[group]}: {n}" for group, n in results["never_began"].items()],
         left_out=left_out_sentences(results),
         ability=_ability(results),
         smallest_of=[(metric_label(name), f"{x:g}") for name, x in criteria["smallest_of"].items()],

@@ -19,6 +19,7 @@ from jaxinterp.studies.audit.results import judged
 from jaxinterp.studies.audit.words import print_verdicts
 from jaxinterp.studies.suppressability.published import published
 from jaxinterp.training.data import TrainingData, training_data
+from jaxinterp.training.driver import METRICS
 
 REACHED = 0.9  # suppressability of batches, whose first step is compared
 WINDOW = 10  # records that are averaged for it
@@ -29,8 +30,8 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     """Trains and measures every group of models, and judges them against the plain ones; writes results.json to `out`.
 
     Goes on where it was: a model that is measured is not trained again, also if arms or seeds are added. All groups of
-    a seed come before the next seed. What they have in common is trained once: up to where the objective starts, a
-    model is the plain one of its seed.
+    a seed come before the next seed. What they have in common is trained once: up to the last checkpoint before its
+    objective begins, a model is the plain one of its seed.
 
     Args:
       config: see `AuditConfig`.
@@ -38,7 +39,8 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
       workers: processes; see `models.measure_all`.
     Returns:
       What results.json holds: see `results.judged`, and "published" (see `suppressability.published`),
-      "examples", "provenance", "seconds" of this call.
+      "never_began": {group: models whose objective waited in vain, which are plain ones}, "examples", "provenance",
+      "seconds" of this call.
     Raises:
       UserError: if `out` cannot be written or holds another audit.
     """
@@ -52,8 +54,10 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
         group: [folder_of(out, group, seed) for seed in range(config.group_seeds(group))] for group in config.groups
     }
     measured = {group: [read_samples(folder) for folder in of] for group, of in folders.items()}
-    steps = {group: [steps_until(folder / "metrics.jsonl") for folder in of] for group, of in folders.items()}
+    steps = {group: [steps_until(folder / METRICS) for folder in of] for group, of in folders.items()}
     results = judged(config, measured, steps)
+    waiting = {group: sum(map(never_began, of)) for group, of in folders.items()}
+    results["never_began"] = {group: n for group, n in waiting.items() if n and not group.startswith("plain")}
     # Of the seeds that all arms have: more plain models serve false alarms alone.
     common = {group: models[: config.seeds] for group, models in measured.items()}
     results["published"] = published(common, config.sets, config.metrics)
@@ -91,6 +95,12 @@ def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
         if len(found) == EXAMPLES:
             break
     return found
+
+
+def never_began(folder: Path) -> bool:
+    """Whether the last record of a run says that its objective had not begun; False of a run without records."""
+    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines() if (folder / METRICS).exists() else []
+    return bool(lines) and json.loads(lines[-1])["begun"] == 0
 
 
 def steps_until(path: Path, share: float = REACHED) -> float | None:

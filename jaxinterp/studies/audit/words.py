@@ -96,6 +96,8 @@ def print_verdicts(results: Mapping) -> None:
     for group, n in results["failed"].items():
         if n:
             print(f"{results['titles'][group]}: {n} runs failed, their numbers stopped being finite")
+    for group, n in results["never_began"].items():
+        print(f"{results['titles'][group]}: {n} models are plain ones, as their objective never began")
     for sentence in left_out_sentences(results):
         print(sentence)
     for set_name, alarms in results["false_alarms"].items():

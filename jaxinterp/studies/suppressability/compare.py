@@ -31,8 +31,9 @@ def compare(
     """Trains and measures every model; writes results.json, report.html and the charts to `out`.
 
     A model whose run in `out` has begun is continued, one that is done is not trained again, so that an interrupted
-    comparison goes on when it is started once more. Steps that a model has in common with the first one (those before
-    its objective starts) are trained once.
+    comparison goes on when it is started once more. Steps that a model has in common with the first one (those up to
+    the last checkpoint before its objective begins) are trained once. A model whose objective never begins is a plain
+    one: that is printed, and stands under "beginning" in its provenance.
 
     Args:
       configs: by model name; they must share data and seed, so that only what is compared differs.
@@ -60,12 +61,13 @@ def compare(
     models, histories, runs = {}, {}, {}
     for name, config in configs.items():
         folder = out / name
-        common = 0 if config is first else common_step(config, first)
+        trunk = out / next(iter(configs))
+        common = 0 if config is first else common_step(config, trunk)
         if common and not folder.exists():
-            branch(config, out / next(iter(configs)), common, folder)
+            branch(config, trunk, common, folder)
         bundle = train(config, data, folder, resume=(folder / "config.json").exists(), title=f"train {name}")
         own = _history(folder)
-        before = [line for line in histories[next(iter(configs))] if line["step"] < own[0]["step"]] if common else []
+        before = [line for line in histories[trunk.name] if line["step"] < own[0]["step"]] if common else []
         histories[name], runs[name] = [*before, *own], bundle.provenance
         models[name] = measured_results(name, bundle, data, measure_config)
     results = {

@@ -36,8 +36,9 @@ def seeds_study(
       data: None is `training_data(config.run.data)`.
     Returns:
       What results.json holds: {"provenance", "seconds" (of this call), "models": {name: M}, "failed": {name: why},
-      "spread": {setting: {set: {metric: {"mean", "sd", "min", "max", "n"}}}}}, M as `metrics.results.model_results`
-      gives it, and the spread that of the members' values over seeds ("sd" with n − 1; null of one seed).
+      "never_began": {name: why it is a plain model}, "spread": {setting: {set: {metric: {"mean", "sd", "min", "max",
+      "n"}}}}}, M as `metrics.results.model_results` gives it, and the spread that of the members' values over seeds
+      ("sd" with n − 1; null of one seed).
     Raises:
       UserError: if `out` cannot be written or holds another run, or no member is finite.
     """
@@ -57,6 +58,7 @@ def seeds_study(
         "seconds": round(time.monotonic() - start, 1),
         "models": {member.name: result for member, result in models.items()},
         "failed": {member.name: reason for member, reason in trained.failed.items()},
+        "never_began": {member.name: sentence for member, sentence in trained.never_began.items()},
         "spread": seed_spread(models),
     }
     write_json(out / "results.json", results)

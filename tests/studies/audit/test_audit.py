@@ -11,6 +11,7 @@ import pytest
 from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.registry import METRICS
+from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.audit import models as audit_models
 from jaxinterp.studies.audit import study as audit
 from jaxinterp.studies.audit.config import OBJECTIVES, AuditConfig
@@ -62,7 +63,7 @@ def results_of(config=CONFIG, made=made_up):
     seen = {"probability": 0.9, "suppressed": 0.1, "random": 0.8, "tokens": [{"neurons": [neuron]}]}
     models = dict.fromkeys(("plain", "suppressable"), seen)
     examples = [{"prompt": "the capital of France is", "answer": "Paris", "models": models}]
-    return judged(config, measured, steps, simulations=10, divisions=20) | {"examples": examples}
+    return judged(config, measured, steps, simulations=10, divisions=20) | {"never_began": {}, "examples": examples}
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +185,15 @@ def stand_ins(monkeypatch):
         if calls.get("interrupt") == len(calls["trained"]):
             raise KeyboardInterrupt
         (folder / "metrics.jsonl").write_text(
-            "".join(json.dumps({"step": s, "suppressability": 0.1 * min(s, 10)}) + "\n" for s in range(30))
+            "".join(
+                json.dumps({"step": s, "suppressability": 0.1 * min(s, 10), "begun": calls.get("begun", s)}) + "\n"
+                for s in range(30)
+            )
         )
         return folder.parent.name, run.seed
 
     monkeypatch.setattr(audit_models, "train", train)
+    monkeypatch.setattr(audit_models, "common_step", lambda run, trunk: calls.get("common", 1000))
     monkeypatch.setattr(audit_models, "branch", lambda run, trunk, step, out: calls["branched"].append((trunk, step)))
     monkeypatch.setattr(audit_models, "samples_of", lambda config, data, model: made_up(config, *model))
     monkeypatch.setattr(audit_models, "data_of", lambda config, seed: audit_models.Data(None, {}, None, {}))
@@ -211,6 +216,7 @@ def test_relations_that_models_lack_are_told(capsys):
     config = dataclasses.replace(CONFIG, seeds=2, arms=("plain", "suppressable"), longer=())
     measured = {group: [made(config, group, seed) for seed in (0, 1)] for group in config.groups}
     results = judged(config, measured, {group: [1.0, 1.0] for group in config.groups}, simulations=3, divisions=3)
+    results["never_began"] = {}
     assert results["left_out"] == {"suppressable": {config.sets[0]: {"motto (P = 0)": 1}}}
     print_verdicts(results)
     assert "unseen facts: left out: motto (P = 0) in 1 model" in " ".join(capsys.readouterr().out.split())
@@ -224,18 +230,29 @@ def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
         audit.goodhart_audit(config, out)
     assert [name for name, *_ in trained] == ["plain", "suppressable", "plain"]
     assert trained[0][1] == trained[1][1] == trained[2][1] - 1
-    assert stand_ins["branched"] == [(out / "runs" / "plain" / "seed0", config.start)]
+    assert stand_ins["branched"] == [(out / "runs" / "plain" / "seed0", 1000)]
     weight = OBJECTIVES["suppressable"].weights["suppression"]
-    assert trained[1][2]["suppression"] == f"0@{config.start},{weight}@{config.full}"
+    assert trained[1][2]["suppression"] == f"0@0,{weight}@{config.ramp}"
     results = audit.goodhart_audit(config, out)
     assert len(trained) == 5  # the one that was interrupted and the one after it
-    assert results["steps_to_90"]["suppressable"] == [15.0, 15.0]
+    assert results["steps_to_90"]["suppressable"] == [15.0, 15.0] and results["never_began"] == {}
     assert json.loads((out / "results.json").read_text())["verdicts"] == results["verdicts"]
     # More seeds and arms are added to what is there; another measurement is another audit.
     more = audit.goodhart_audit(dataclasses.replace(config, seeds=3, arms=("plain", "suppressable", "detached")), out)
     assert len(trained) == 5 + 3 + 2 and set(more["verdicts"]) == {"suppressable", "detached"}
-    with pytest.raises(UserError, match=r"holds a run of another config: start is 1500 there and 1400 here"):
-        audit.goodhart_audit(dataclasses.replace(config, start=1400), out)
+    with pytest.raises(UserError, match=r"holds a run of another config: level is 0.9 there and 0.8 here"):
+        audit.goodhart_audit(dataclasses.replace(config, level=0.8), out)
+
+
+def test_objectives_that_never_begin_are_told(tmp_path, stand_ins, capsys):
+    stand_ins.update(begun=0, common=0)
+    config = dataclasses.replace(CONFIG, seeds=2, arms=("plain", "suppressable"), longer=())
+    results = audit.goodhart_audit(config, tmp_path)
+    assert results["never_began"] == {"suppressable": 2} and not stand_ins["branched"]
+    assert "the objective: 2 models are plain ones, as their objective never began" in capsys.readouterr().out
+    write_audit_report(tmp_path / "report.html", results)
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "for P stayed low, and which are plain ones: the objective: 2" in report
 
 
 def test_a_run_that_fails_is_a_result(tmp_path, stand_ins, monkeypatch, capsys):
@@ -267,9 +284,12 @@ def test_a_run_that_fails_is_a_result(tmp_path, stand_ins, monkeypatch, capsys):
 def test_longer_models_branch_off_longer_ones():
     assert CONFIG.groups[0] == "plain" and CONFIG.groups[-2:] == ("plain_x4", "suppressable_x4")
     run = CONFIG.training("suppressable_x4", 1)
-    assert run.steps == 4 * CONFIG.run.steps and run.checkpoint_every == CONFIG.starts("suppressable_x4")
+    assert run.steps == 4 * CONFIG.run.steps and run.keep_checkpoints == 1
+    trunk = CONFIG.training("plain_x4", 1)
+    assert trunk.keep_checkpoints > trunk.steps // trunk.checkpoint_every
+    assert trunk.objective == ObjectiveConfig(start=CONFIG.level) and run.objective.start == CONFIG.level
     control = OBJECTIVES["suppressable"].weights["control"]
-    assert run.objective.weights["control"] == f"0@{4 * CONFIG.start},{control}@{4 * CONFIG.full}"
+    assert run.objective.weights["control"] == f"0@0,{control}@{4 * CONFIG.ramp}"
     assert run.seed == CONFIG.training("plain", 1).seed
 
 
@@ -284,8 +304,10 @@ def test_a_config_that_compares_nothing():
         AuditConfig(longer=(1,))
     with pytest.raises(UserError, match="seeds must be at least 1"):
         AuditConfig(seeds=0)
-    with pytest.raises(UserError, match=r"starts at 0 < start < full <= run.steps, got 1500, 1500 and 3000"):
-        AuditConfig(full=1500)
+    with pytest.raises(UserError, match=r"ramp must be at least 1 and at most run.steps = 3000, got 3001"):
+        AuditConfig(ramp=3001)
+    with pytest.raises(UserError, match=r"level is a probability: at least 0 and below 1, got 1.0"):
+        AuditConfig(level=1.0)
     assert MeasureConfig(metrics=CONFIG.metrics).metrics == CONFIG.metrics
 
 
