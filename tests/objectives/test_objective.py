@@ -425,7 +425,7 @@ def test_configs_check_themselves():
 
 def test_registry():
     with pytest.raises(
-        UserError, match="unknown objective 'suppresion'; known: concentration, control, kill_switch, suppression"
+        UserError, match="unknown objective 'suppresion'; known: concentration, control, faithfulness, kill_switch, margin, one_layer, suppression"
     ):
         TERMS["suppresion"]
     with pytest.raises(ValueError, match="exists already"):
