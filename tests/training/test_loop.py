@@ -24,7 +24,8 @@ from jaxinterp.training import loop
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
 from jaxinterp.training.data import data_of_facts
-from jaxinterp.training.loop import train
+from jaxinterp.training.loop import batch_of, train
+from jaxinterp.training.routing import Routing, own_neurons
 
 TINY = {"n_layers": "2", "d_model": "16", "d_mlp": "16", "n_heads": "2", "n_kv_heads": "1", "d_head": "8"}
 CONFIG = TrainConfig(
@@ -167,6 +168,17 @@ def test_mistakes_stop_before_anything_is_written(data, tmp_path, change, messag
     with pytest.raises(UserError, match=message):
         train(dataclasses.replace(CONFIG, **change), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_arms_reach_the_batch(data):
+    config = dataclasses.replace(CONFIG, rows=40)
+    plain, text = (batch_of(dataclasses.replace(config, text_rows=on), data, 3) for on in (False, True))
+    assert text.answers.weight_R.sum() == len(text.tokens_BT) > plain.answers.weight_R.sum()
+    assert plain.route is None
+    route, other = (batch_of(dataclasses.replace(config, routing=5, seed=seed), data, 3).route for seed in (0, 1))
+    assert route.neurons.shape == (2, 16, 5) and route.routed.any()
+    drawn = [own_neurons(Routing(5, 2, 16, 1), fact) for fact in range(len(data.facts))]
+    assert all(any(np.array_equal(own, one) for one in drawn) for own in other.neurons.transpose(1, 0, 2))
 
 
 def test_configs_check_themselves():
