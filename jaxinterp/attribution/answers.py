@@ -24,7 +24,8 @@ class Answers(NamedTuple):
     control_XR: Int[AnyArray, "X R"]
     answer_weight_N: Float[AnyArray, " N"]  # 1 for an answer, 0 for padding
     control_weight_XN: Float[AnyArray, "X N"]  # 1 for an answer that has this control
-    fact_N: Int[AnyArray, " N"] | None = None  # number of each answer's fact, the same in all batches; None: not known
+    # Number of each answer's fact, the same in all batches, negative for what is none, such as text; None: not known
+    fact_N: Int[AnyArray, " N"] | None = None
 
     @property
     def n(self) -> int:

@@ -16,7 +16,8 @@ def token_queries(
     place_N: Int[np.ndarray, " N"],
     facts: EncodedQueries,
 ) -> EncodedQueries:
-    """One token of each text as an answer, of a fact, a relation and a subject that nothing else has.
+    """One token of each text as an answer, of a relation and a subject that nothing else has; its fact's number is
+    negative.
 
     So the only controls of such an answer are of kind "other" (see `jaxinterp.facts.controls`). Equal tokens are equal
     answers.
@@ -34,7 +35,7 @@ def token_queries(
         length_N,
         place_N,
         np.ones_like(own),
-        1 + int(facts.fact_N.max()) + own,
+        -1 - own,
         0 * own,
         1 + int(facts.relation_N.max()) + own,
         first_subject + own,

@@ -87,8 +87,10 @@ def with_terms(
 
 
 def mean_probability(context: Context) -> Float[Array, ""]:
-    """Mean P of the batch's answers, untouched and detached; NaN if it has none."""
-    weight_N = context.answers.answer_weight_N
+    """Mean P of the batch's facts, untouched and detached; NaN if it has none. Tokens of text are no facts."""
+    answers, weight_N = context.answers, jnp.asarray(context.answers.answer_weight_N)
+    if answers.fact_N is not None:
+        weight_N = weight_N * (jnp.asarray(answers.fact_N) >= 0)
     probability = mean(jnp.exp(context.log_p_N), weight_N)
     return jax.lax.stop_gradient(jnp.where(weight_N.sum() > 0, probability, jnp.nan))
 

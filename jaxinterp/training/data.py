@@ -121,7 +121,7 @@ def batch_at(
         rng=rng,
         n_controls=n_controls,
     )
-    return batch if routing is None else batch._replace(route=route_of(routing, queries, in_objective))
+    return batch if routing is None else batch._replace(route=route_of(routing, data.queries[chosen], in_objective))
 
 
 def _with_text(

@@ -424,9 +424,8 @@ def test_configs_check_themselves():
 
 
 def test_registry():
-    with pytest.raises(
-        UserError, match="unknown objective 'suppresion'; known: concentration, control, faithfulness, kill_switch, margin, one_layer, suppression"
-    ):
+    known = "concentration, control, faithfulness, kill_switch, margin, one_layer, suppression"
+    with pytest.raises(UserError, match=f"unknown objective 'suppresion'; known: {known}"):
         TERMS["suppresion"]
     with pytest.raises(ValueError, match="exists already"):
         objective("control")(lambda context: None)
