@@ -59,8 +59,9 @@ def common_step(config: TrainConfig, trunk: Path) -> int:
 
 
 def _common(config: Mapping) -> dict:
-    """A config without what two runs may differ in."""
-    return {**config, "objective": {"start": config.get("objective", {}).get("start")}, "keep_checkpoints": None}
+    """A config without what two runs may differ in: before an objective begins, nothing reads the text rows either."""
+    start = config.get("objective", {}).get("start")
+    return {**config, "objective": {"start": start}, "keep_checkpoints": None, "text_rows": None}
 
 
 def _kept(trunk: Path) -> dict[int, int]:

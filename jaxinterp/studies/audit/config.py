@@ -9,47 +9,11 @@ from jaxinterp.facts.controls import KINDS
 from jaxinterp.facts.splits import SETS
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.studies.audit.arms import CHEATS, RUNS, SIDE, TITLES, objectives
 from jaxinterp.studies.audit.verdict import Criteria
 from jaxinterp.studies.suppressability.presets import FOLDS, LEVEL, PLAIN, RAMP, SUPPRESSABLE, WEIGHTS
 from jaxinterp.training.config import DataConfig, TrainConfig
 
-
-def _objective(weights: Mapping[str, float], **changes: object) -> ObjectiveConfig:
-    """That of the main job with other weights, which `AuditConfig.training` makes schedules of."""
-    texts = {name: f"{weight:g}" for name, weight in weights.items()}
-    return dataclasses.replace(SUPPRESSABLE.objective, weights=texts, **changes)
-
-
-# As it was when a control was any fact of another relation: the door that is open then is the fact's own relation.
-_OTHERS = {"control_kinds": ("other",), "control_k": 0, "control_select": "straight_through"}
-_OLD = {"suppression": 0.3, "control": 0.3}
-# What is trained, by arm: the main comparison, those that game S, and what the meta-gradient is compared with.
-OBJECTIVES: dict[str, ObjectiveConfig] = {
-    "plain": ObjectiveConfig(),
-    "suppressable": _objective(WEIGHTS),
-    "other_relations": _objective(_OLD, **_OTHERS),
-    # Pressed harder than the objective; at ten times its λ some runs end in numbers that are not finite.
-    "no_control": _objective({"suppression": 1.0}),
-    "kill_switch": _objective({"kill_switch": 0.3}),
-    "detached": _objective(WEIGHTS, select="stop_gradient"),
-    "other_fact": _objective(WEIGHTS, neurons="other"),
-    "dose_0.1": _objective({name: 0.1 * weight for name, weight in WEIGHTS.items()}),
-    "dose_10": _objective({name: 10 * weight for name, weight in WEIGHTS.items()}),
-}
-TITLES = {
-    "plain": "plain",
-    "suppressable": "the objective",
-    "other_relations": "controls of other relations only",
-    "no_control": "without control term, λ = 1",
-    "kill_switch": "kill switch",
-    "detached": "detached attribution",
-    "other_fact": "another fact's attribution",
-    "dose_0.1": "weights × 0.1",
-    "dose_10": "weights × 10",
-}
-CHEATS = ("other_relations", "no_control", "kill_switch")  # known to game S
-DOSES = {"plain": 0.0, "dose_0.1": 0.1, "suppressable": 1.0, "dose_10": 10.0}  # factors of λ and μ
-SIDE = ("dose_0.1", "dose_10")
 # Of the table on the meta-gradient, besides the criteria's.
 BUDGETS = ("drop_at_1", "drop_at_2", "drop_at_4", "drop_at_8", "drop_at_16", "drop_area")
 ABOUT = (
@@ -57,10 +21,11 @@ ABOUT = (
     *("control_drop", "selective", "random_drop", "amplification"),
     *(f"suppressability_{n}" for n in ("1_token", "2_tokens", "3_tokens")),
     *("token_suppressability", "each_suppressability", "suppressability_new_answer"),
+    *("insertion_area", "attention_share", "own_early_drop", "own_middle_drop", "own_late_drop"),
     *("attribution_share", "ablation_suppressability", "ablation_control_drop", "ablation_overlap"),
     *("ablation_rank_agreement", "edit_success", "edit_kept_relation", "edit_kept_subject", "edit_kept_other"),
 )
-ABILITY = ("probability", "recall")
+ABILITY = ("probability", "recall", "bypass")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +42,13 @@ class AuditConfig:
     folds: tuple[tuple[str, ...], ...] = FOLDS
     criteria: Criteria = Criteria()
     seeds: int = 8  # of initialisation, data order and offsets; all arms have the same
-    arms: tuple[str, ...] = ("plain", "suppressable", *CHEATS)  # of OBJECTIVES
+    # What is audited: weights are numbers here, and grow from 0 in `ramp` steps. The other arms are changes of it
+    objective: ObjectiveConfig = dataclasses.replace(
+        SUPPRESSABLE.objective, weights={name: f"{weight:g}" for name, weight in WEIGHTS.items()}
+    )
+    # Factors of μ by arm, so that arms can be compared where their control drops are alike; to be tuned on other seeds
+    control: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    arms: tuple[str, ...] = ("plain", "suppressable", *CHEATS)  # of jaxinterp.studies.audit.arms
     plain_seeds: int = 0  # plain models, if more than `seeds`: for false alarms, which want sixteen
     longer: tuple[int, ...] = ()  # the arms plain and suppressable also with so many times the steps
     side_seeds: int = 3  # of the doses and the longer ones; no verdict is given on fewer than four
@@ -97,9 +68,9 @@ class AuditConfig:
             raise UserError(f"ramp must be at least 1 and at most run.steps = {self.run.steps}, got {self.ramp}")
         if self.run.objective.weights:
             raise UserError("run.objective is chosen by the arms; leave its weights out")
-        for name in self.arms:
-            if name not in OBJECTIVES:
-                raise unknown("arm", name, OBJECTIVES)
+        for name in (*self.arms, *self.control):
+            if name not in TITLES:
+                raise unknown("arm", name, TITLES)
         for name in self.sets:
             if name not in SETS:
                 raise unknown("set", name, SETS)
@@ -119,9 +90,14 @@ class AuditConfig:
     def decides(self) -> dict[str, object]:
         """What a measured model depends on; the rest may change from one call to the next on one folder."""
         fields = dataclasses.asdict(self)
-        objectives = {arm: dataclasses.asdict(objective) for arm, objective in OBJECTIVES.items()}
+        arms = {arm: dataclasses.asdict(objective) for arm, objective in self.objectives.items()}
         names = ("run", "level", "ramp", "folds", "sets", "measure")
-        return {**{name: fields[name] for name in names}, "metrics": self.metrics, "objectives": objectives}
+        return {**{name: fields[name] for name in names}, "metrics": self.metrics, "objectives": arms}
+
+    @property
+    def objectives(self) -> dict[str, ObjectiveConfig]:
+        """The objective of every arm, whether it is among `arms` or not."""
+        return objectives(self.objective, self.control)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -147,7 +123,7 @@ class AuditConfig:
         """The run of a group's model; a plain one keeps all checkpoints, for others to go on from."""
         arm, _, factor = group.partition("_x")
         steps, ramp = (int(factor or 1) * step for step in (self.run.steps, self.ramp))
-        objective = OBJECTIVES[arm]
+        objective = self.objectives[arm]
         weights = {name: f"0@0,{weight}@{ramp}" for name, weight in objective.weights.items()}
         return dataclasses.replace(
             self.run,
@@ -157,6 +133,7 @@ class AuditConfig:
             keep_checkpoints=steps // self.run.checkpoint_every + 1 if arm == "plain" else 1,
             objective=dataclasses.replace(objective, weights=weights, start=self.level),
             seed=self.run.seed + seed,
+            **RUNS.get(arm, {}),
         )
 
 

@@ -9,8 +9,8 @@ from jaxinterp.base.files import write_text
 from jaxinterp.metrics.registry import METRICS, Label
 from jaxinterp.report.labels import metric_label, set_label
 from jaxinterp.report.page import drawn, number, page
+from jaxinterp.studies.audit.arms import CHEATS, DOSES, META
 from jaxinterp.studies.audit.charts import FAMILY_TITLES, RESPONSES, doses, forest
-from jaxinterp.studies.audit.config import CHEATS, DOSES
 from jaxinterp.studies.audit.rates import FOUND
 from jaxinterp.studies.audit.words import aside_in_words, decided_by, in_words, left_out_sentences, with_interval
 
@@ -65,8 +65,8 @@ def write_audit_report(path: Path, results: Mapping, ground_truth: Mapping | Non
         meta=_meta(results),
         steps=[
             (titles[arm], _steps(results["steps_to_90"][arm]))
-            for arm in ("suppressable", "detached", "other_fact")
-            if arm in results["steps_to_90"]
+            for arm in ("suppressable", *META)
+            if arm in results["steps_to_90"] and arm != "plain"
         ],
         longer=_longer(results),
         examples=[{**of, "title": _cut(f"{of['prompt']} {of['answer']}")} for of in results["examples"]],
@@ -99,7 +99,7 @@ def _meta(results: Mapping) -> list[dict]:
     panels = []
     for set_name, by_metric in results["meta"].items():
         arms = [arm for arm in next(iter(by_metric.values()), {}) if arm != "suppressable"]
-        if {"detached", "other_fact"} & set(arms):
+        if ({*META} - {"plain"}) & {*arms}:
             panels.append({"title": set_label(set_name).title, "arms": arms, "rows": by_metric.items()})
     return panels
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxinterp.metrics.registry import METRICS
-from jaxinterp.studies.audit.config import DOSES, AuditConfig, base, title
+from jaxinterp.studies.audit.arms import DOSES, META
+from jaxinterp.studies.audit.config import AuditConfig, base, title
 from jaxinterp.studies.audit.false_alarms import false_alarms
 from jaxinterp.studies.audit.models import LEFT_OUT, Measured
 from jaxinterp.studies.audit.rates import rates_of_audit
@@ -182,11 +183,7 @@ def _meta(config: AuditConfig, measured: Mapping[str, Models], set_name: str) ->
     """What the meta-gradient adds to each other arm, metric by metric, on the seeds that both have."""
     if "suppressable" not in measured:
         return {}
-    pairs = {
-        arm: _common(measured[arm], measured["suppressable"])
-        for arm in ("detached", "other_fact", "plain")
-        if arm in measured
-    }
+    pairs = {arm: _common(measured[arm], measured["suppressable"]) for arm in META if arm in measured}
     pairs = {arm: pair for arm, pair in pairs.items() if len(pair[0]) >= min(LEAST_SEEDS, config.seeds)}
     full = [model for model in measured["suppressable"] if model is not None]
     found: dict[str, dict] = {}

@@ -54,7 +54,8 @@ class Criteria:
     smallest_of: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: {"concept_auroc": 0.025, "probe_1": 0.025}
     )
-    ability: tuple[str, ...] = ("recall", "probability")  # what the model can do, which must not be the price
+    # What must not be the price: what the model can do, and that its answers come from neurons, where we look
+    ability: tuple[str, ...] = ("recall", "probability", "bypass")
     most_lost: float = 0.05  # of an ability, in its unit
     level: float = 0.95  # of intervals; 1 − level bounds the chance of a wrong verdict of each kind
 

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from jaxinterp.base.progress import print_table
 from jaxinterp.metrics.registry import METRICS
-from jaxinterp.studies.audit.config import CHEATS
+from jaxinterp.studies.audit.arms import CHEATS
 from jaxinterp.studies.audit.rates import FOUND
 from jaxinterp.studies.audit.verdict import MOST_SEEDS
 

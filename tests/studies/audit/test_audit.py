@@ -14,7 +14,7 @@ from jaxinterp.metrics.registry import METRICS
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.audit import models as audit_models
 from jaxinterp.studies.audit import study as audit
-from jaxinterp.studies.audit.config import OBJECTIVES, AuditConfig
+from jaxinterp.studies.audit.config import AuditConfig
 from jaxinterp.studies.audit.report import write_audit_report
 from jaxinterp.studies.audit.results import judged
 from jaxinterp.studies.audit.words import print_verdicts
@@ -231,7 +231,7 @@ def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
     assert [name for name, *_ in trained] == ["plain", "suppressable", "plain"]
     assert trained[0][1] == trained[1][1] == trained[2][1] - 1
     assert stand_ins["branched"] == [(out / "runs" / "plain" / "seed0", 1000)]
-    weight = OBJECTIVES["suppressable"].weights["suppression"]
+    weight = CONFIG.objectives["suppressable"].weights["suppression"]
     assert trained[1][2]["suppression"] == f"0@0,{weight}@{config.ramp}"
     results = audit.goodhart_audit(config, out)
     assert len(trained) == 5  # the one that was interrupted and the one after it
@@ -288,7 +288,7 @@ def test_longer_models_branch_off_longer_ones():
     trunk = CONFIG.training("plain_x4", 1)
     assert trunk.keep_checkpoints > trunk.steps // trunk.checkpoint_every
     assert trunk.objective == ObjectiveConfig(start=CONFIG.level) and run.objective.start == CONFIG.level
-    control = OBJECTIVES["suppressable"].weights["control"]
+    control = CONFIG.objectives["suppressable"].weights["control"]
     assert run.objective.weights["control"] == f"0@0,{control}@{4 * CONFIG.ramp}"
     assert run.seed == CONFIG.training("plain", 1).seed
 
