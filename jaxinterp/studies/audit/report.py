@@ -11,6 +11,7 @@ from jaxinterp.report.labels import metric_label, set_label
 from jaxinterp.report.page import drawn, number, page
 from jaxinterp.studies.audit.arms import CHEATS, DOSES, META
 from jaxinterp.studies.audit.charts import FAMILY_TITLES, RESPONSES, doses, forest
+from jaxinterp.studies.audit.contrasts import SHOWN
 from jaxinterp.studies.audit.rates import FOUND
 from jaxinterp.studies.audit.words import aside_in_words, decided_by, in_words, left_out_sentences, with_interval
 
@@ -95,13 +96,13 @@ def _ability(results: Mapping) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
 
 def _meta(results: Mapping) -> list[dict]:
-    """A panel for each set that has arms to compare, with its metrics."""
-    panels = []
-    for set_name, by_metric in results["meta"].items():
-        arms = [arm for arm in next(iter(by_metric.values()), {}) if arm != "suppressable"]
-        if ({*META} - {"plain"}) & {*arms}:
-            panels.append({"title": set_label(set_name).title, "arms": arms, "rows": by_metric.items()})
-    return panels
+    """A panel for each set that has arms to compare: what each contrast changes, and the arms' means."""
+    return [
+        {"title": set_label(name).title, "metrics": [x for x in SHOWN if x in results["arms"][name]], **parts}
+        for name, by_contrast in results["contrasts"].items()
+        if by_contrast
+        for parts in [{"contrasts": by_contrast, "means": results["arms"][name]}]
+    ]
 
 
 def _longer(results: Mapping) -> dict:

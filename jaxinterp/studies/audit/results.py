@@ -11,6 +11,7 @@ import numpy as np
 from jaxinterp.metrics.registry import METRICS
 from jaxinterp.studies.audit.arms import DOSES, META
 from jaxinterp.studies.audit.config import AuditConfig, base, title
+from jaxinterp.studies.audit.contrasts import contrasts
 from jaxinterp.studies.audit.false_alarms import false_alarms
 from jaxinterp.studies.audit.models import LEFT_OUT, Measured
 from jaxinterp.studies.audit.rates import rates_of_audit
@@ -53,7 +54,8 @@ def judged(
         E = {"value", "low", "high", "p", "before", "after"} in the metric's unit, with {"smallest", "family"} where it
         is of a family;
       - "false_alarms": {set: as `false_alarms.false_alarms` gives them};
-      - "meta": {set: {metric: {comparison: E}}}, "doses": {set: {metric: {group: [value a seed]}}},
+      - "arms": {set: {metric: {arm: mean}}}, "contrasts": as `contrasts.contrasts` gives them;
+      - "doses": {set: {metric: {group: [value a seed]}}},
         "steps_to_90": {group: [step or null]}, "failed": {group: runs};
       - "left_out": {group: {set: {what and why: models}}}, how many models' figures lack a relation, or facts
         that have no control of a kind. Effects are
@@ -81,7 +83,8 @@ def judged(
                 for group, pair in pairs.items()
                 if len(pair[0]) >= least
             },
-            "meta": {name: _meta(config, measured, name) for name in config.sets},
+            "arms": {name: _arms(config, present, name) for name in config.sets},
+            "contrasts": contrasts(config, measured),
             "steps_to_90": {group: list(values) for group, values in steps.items()},
             "doses": {name: _doses(config, present, name) for name in config.sets},
             "failed": {group: sum(model is None for model in models) for group, models in measured.items()},
@@ -179,25 +182,14 @@ def _mean(values: object) -> float:
     return float(np.mean(np.asarray(values)))
 
 
-def _meta(config: AuditConfig, measured: Mapping[str, Models], set_name: str) -> dict:
-    """What the meta-gradient adds to each other arm, metric by metric, on the seeds that both have."""
-    if "suppressable" not in measured:
-        return {}
-    pairs = {arm: _common(measured[arm], measured["suppressable"]) for arm in META if arm in measured}
-    pairs = {arm: pair for arm, pair in pairs.items() if len(pair[0]) >= min(LEAST_SEEDS, config.seeds)}
-    full = [model for model in measured["suppressable"] if model is not None]
-    found: dict[str, dict] = {}
-    for metric in config.metrics:
-        models = [*full, *(model for before, _ in pairs.values() for model in before)]
-        if not all(metric in model[set_name] for model in models):
-            continue
-        found[metric] = {"suppressable": {"value": _mean(_samples(full, set_name, metric)[:, 0])}}
-        for arm, pair in pairs.items():
-            before, after = (_samples(of, set_name, metric) for of in pair)
-            effect = paired_effect(before, after, level=config.criteria.level)
-            about = {"seeds": len(before), **_about(effect, "low", "high", "p")}
-            found[metric][arm] = {"value": _mean(before[:, 0]), "gain": effect.value, **about}
-    return found
+def _arms(config: AuditConfig, present: Mapping[str, list[Measured]], set_name: str) -> dict:
+    """Means over the seeds of each arm that is compared, metric by metric."""
+    arms = [arm for arm in ("suppressable", *META) if arm in present]
+    return {
+        metric: {arm: _mean(_samples(present[arm], set_name, metric)[:, 0]) for arm in arms}
+        for metric in config.metrics
+        if all(metric in model[set_name] for arm in arms for model in present[arm])
+    }
 
 
 def _doses(config: AuditConfig, measured: Mapping[str, list[Measured]], set_name: str) -> dict:

@@ -14,6 +14,7 @@ from jaxinterp.base.run_folder import claim
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.studies.audit.config import AuditConfig
+from jaxinterp.studies.audit.contrasts import print_contrasts
 from jaxinterp.studies.audit.models import folder_of, measure_all, read_samples
 from jaxinterp.studies.audit.results import judged
 from jaxinterp.studies.audit.words import print_verdicts
@@ -66,6 +67,7 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     results["seconds"] = round(time.monotonic() - start, 1)
     write_json(out / "results.json", results)
     print_verdicts(results)
+    print_contrasts(results["contrasts"])
     return results
 
 

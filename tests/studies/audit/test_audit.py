@@ -14,7 +14,9 @@ from jaxinterp.metrics.registry import METRICS
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.audit import models as audit_models
 from jaxinterp.studies.audit import study as audit
+from jaxinterp.studies.audit.arms import TITLES
 from jaxinterp.studies.audit.config import AuditConfig
+from jaxinterp.studies.audit.contrasts import print_contrasts
 from jaxinterp.studies.audit.report import write_audit_report
 from jaxinterp.studies.audit.results import judged
 from jaxinterp.studies.audit.words import print_verdicts
@@ -101,11 +103,25 @@ def test_families_are_in_smallest_effects_towards_the_better(results):
     assert results["verdicts"]["no_control"]["unseen_facts"]["families"]["specificity"]["state"] == "falls"
 
 
-def test_what_the_meta_gradient_adds(results):
-    found = results["meta"]["unseen_facts"]["drop_at_1"]
-    assert set(found) == {"suppressable", "detached", "other_fact", "plain"}
-    assert abs(found["detached"]["gain"]) < 0.1
-    assert found["other_fact"]["gain"] > 0.2 and found["other_fact"]["low"] > 0
+def test_what_each_gradient_adds(results):
+    found = results["contrasts"]["unseen_facts"]
+    assert set(found) == {"both", "attribution of the fact, not of another"}  # of the arms that there are
+    both, other = (found[name]["drop_at_1"] for name in found)
+    assert abs(both["value"]) < 0.1 and both["seeds"] == 8
+    # The detached arm raises everything by 0.3, another fact's nothing.
+    assert other["value"] == pytest.approx(0.3, abs=0.05) and other["low"] > 0
+    assert other["after"] - other["before"] == pytest.approx(other["value"])
+    means = results["arms"]["unseen_facts"]["drop_at_1"]
+    assert list(means) == ["suppressable", "detached", "other_fact", "plain"]
+    assert means["other_fact"] == pytest.approx(other["before"])
+
+
+def test_contrasts_are_printed_and_on_the_page(results, capsys, tmp_path):
+    print_contrasts(results["contrasts"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Unseen relations" in printed and "another" in printed
+    write_audit_report(tmp_path / "report.html", results | {"provenance": {}})
+    assert "attribution of the fact, not of another" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_doses_and_false_alarms(results):
@@ -269,16 +285,16 @@ def test_a_run_that_fails_is_a_result(tmp_path, stand_ins, monkeypatch, capsys):
     results = audit.goodhart_audit(config, tmp_path)
     assert results["failed"] == {"plain": 0, "suppressable": 0, "detached": 3}
     # One seed is no group; the others are not touched.
-    assert set(results["verdicts"]) == {"suppressable"} and "detached" not in results["meta"]["unseen_facts"]["recall"]
+    assert set(results["verdicts"]) == {"suppressable"} and results["contrasts"]["unseen_facts"] == {}
     assert results["verdicts"]["suppressable"]["unseen_facts"]["seeds"] == 4
-    assert "detached attribution: 3 runs failed" in capsys.readouterr().out
+    assert f"{TITLES['detached']}: 3 runs failed" in capsys.readouterr().out
     done = len(stand_ins["trained"])
     assert audit.goodhart_audit(config, tmp_path)["failed"] == results["failed"]
     assert len(stand_ins["trained"]) == done
     write_audit_report(tmp_path / "report.html", results)
-    assert "stopped being finite are in no figure: detached attribution: 3" in (tmp_path / "report.html").read_text(
-        encoding="utf-8"
-    )
+    assert "stopped being finite are in no figure: no gradient through attribution: 3" in (
+        tmp_path / "report.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_longer_models_branch_off_longer_ones():
