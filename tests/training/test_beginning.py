@@ -10,6 +10,7 @@ import pytest
 
 from jaxinterp.attribution.answers import Answers, whole_rows
 from jaxinterp.attribution.readout import FunctionReadout
+from jaxinterp.base.errors import UserError
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.loss import term_weights, with_terms
@@ -140,3 +141,9 @@ def test_what_waited_in_vain_is_told():
         "mine: the objective never began, so that this is a plain model: the mean P of its facts is 0.500, below "
         "objective.start = 0.9"
     )
+
+
+@pytest.mark.parametrize("start", [1.0, -0.1])
+def test_a_level_is_a_probability(start):
+    with pytest.raises(UserError, match=f"objective.start is a probability: at least 0 .* got {start}"):
+        ObjectiveConfig(start=start)

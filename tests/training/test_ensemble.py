@@ -139,10 +139,10 @@ def test_terms_cost_nothing_while_no_member_has_a_weight(data, step):
 
 
 def test_members_begin_when_each_knows_its_facts(data):
-    level, known = 0.01, np.array([0.0, 0.5, 0.0, 0.0103], np.float32)
+    level, known = 0.01, np.array([0.0, 0.5, 0.0, 0.0098], np.float32)
     objective = dataclasses.replace(RUN.objective, start=level, weights=dict.fromkeys(RUN.objective.weights, "1"))
     config = dataclasses.replace(CONFIG, run=dataclasses.replace(RUN, objective=objective))
-    # What the members know before the first step is made up: the last one is near the level, and its P above it.
+    # What the members know before the first step is made up: the last one is below the level, and its P above it.
     model = model_config(RUN, data)
     of_members = [initial_state(model, RUN.optimiser, STEPS, member.seed) for member in config.members]
     states = ensemble.stacked(of_members)._replace(known=jax.numpy.asarray(known))
@@ -151,7 +151,8 @@ def test_members_begin_when_each_knows_its_facts(data):
     for number in range(STEPS):
         before = begun
         states, metrics = step(states, batch_of(RUN, data, number), number)
-        known = np.float32(0.98) * known + np.float32(0.02) * np.asarray(metrics["probability"])
+        moved = np.float32(0.98) * known + np.float32(0.02) * np.asarray(metrics["probability"])
+        known = np.where(np.isnan(moved), known, moved)  # a batch may have no answers
         np.testing.assert_allclose(metrics["known"], known, rtol=1e-5)
         begun = np.where((begun > 0) | (np.asarray(states.known) >= level), begun + 1, 0)
         np.testing.assert_array_equal(metrics["begun"], begun)
@@ -159,7 +160,7 @@ def test_members_begin_when_each_knows_its_facts(data):
         # The terms are computed for all as soon as one has a weight.
         assert np.isnan(metrics["suppressability"]).all() == (not (before[2:] > 0).any())
         seen.append(begun)
-    assert len(set(seen[-1])) > 2
+    assert seen[-1][:3].tolist() == [0, STEPS, 0] and 0 < seen[-1][3] < STEPS
 
 
 def test_a_member_that_is_not_finite_stands_still_alone(finished, data, tmp_path, monkeypatch, capsys):
