@@ -256,7 +256,7 @@ def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
     # More seeds and arms are added to what is there; another measurement is another audit.
     more = audit.goodhart_audit(dataclasses.replace(config, seeds=3, arms=("plain", "suppressable", "detached")), out)
     assert len(trained) == 5 + 3 + 2 and set(more["verdicts"]) == {"suppressable", "detached"}
-    with pytest.raises(UserError, match=r"holds a run of another config: level is 0.9 there and 0.8 here"):
+    with pytest.raises(UserError, match=r"holds a run of another config: level is 0.35 there and 0.8 here"):
         audit.goodhart_audit(dataclasses.replace(config, level=0.8), out)
 
 
