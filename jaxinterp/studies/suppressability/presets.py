@@ -16,7 +16,7 @@ FOLDS = (
     ("calling_code", "iso_numeric"),
 )
 
-# Mean P of the objective's facts, a running mean, at which it begins: about step 1,500, where the published models began
+# Running mean of P of the objective's facts at which it begins: about step 1,500, where the published models began
 LEVEL = 0.35
 RAMP = 300  # steps in which its weights then grow from 0
 
