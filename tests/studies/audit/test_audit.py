@@ -124,6 +124,20 @@ def test_contrasts_are_printed_and_on_the_page(results, capsys, tmp_path):
     assert "attribution of the fact, not of another" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_answers_that_leave_the_neurons_are_no_improvement():
+    def leaving(config, group, seed):
+        found = made_up(config, group, seed)
+        if group == "suppressable":
+            for name in config.sets:
+                found[name]["bypass"] = found[name]["bypass"] + 0.2
+        return found
+
+    config = dataclasses.replace(CONFIG, arms=("plain", "suppressable"), longer=())
+    assert results_of(config)["verdicts"]["suppressable"]["unseen_facts"]["verdict"] == "improved"
+    found = results_of(config, leaving)["verdicts"]["suppressable"]["unseen_facts"]
+    assert (found["verdict"], found["because"]) == ("harmed", "falls by more than 0.05: bypass")
+
+
 def test_doses_and_false_alarms(results):
     doses = results["doses"]["unseen_facts"]["suppressability"]
     assert set(doses) == {"plain", "dose_0.1", "suppressable", "dose_10", "plain_x4", "suppressable_x4"}
