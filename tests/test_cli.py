@@ -64,7 +64,7 @@ def test_help_explains_every_field(command, capsys):
         ("train --data.split.unseen-facts 1", "unseen_facts must lie between 0 and 1"),
         (
             "train --objective.weights suppresion 1",
-            "unknown objective 'suppresion'; known: concentration, control, kill_switch, suppression",
+            "unknown objective 'suppresion'; known: concentration, control, faithfulness, kill_switch, margin",
         ),
         ("train --objective.weights suppression x", "a schedule is a number"),
         ("train --objective.k 100000", "k must be at least 1 and below the model's number of neurons (1152)"),

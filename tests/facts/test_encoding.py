@@ -138,7 +138,7 @@ def check_batch(queries, batch, taken, n_rows, n_controls=1):
     """Everything that must hold of a batch of `queries`."""
     assert batch.tokens_BT.shape == batch.token_weight_BT.shape
     assert batch.length_B.shape == batch.tokens_BT.shape[:1]
-    assert {x.shape[-1] for part in batch[3:] for x in part} == {n_rows}
+    assert {x.shape[-1] for part in (batch.rows, batch.answers) for x in part} == {n_rows}
     assert len(batch.answers.control_XR) == len(batch.answers.control_weight_XN) == len(CONTROL_KINDS) * n_controls
     row = 0
     for answer, query in enumerate(taken):

@@ -175,7 +175,7 @@ def test_training_curves_skip_none_and_leave_out_empty_panels():
     assert [panel["title"] for panel in plain.to_dict()["concat"]] == ["Language modelling", "Gradient norm"]
     both = charts.training_curves(fabricated.histories())
     titles = [panel["title"] for panel in both.to_dict()["concat"]]
-    assert len(titles) == 9
+    assert len(titles) == 10 and "P of the batch's answers, untouched" in titles
     assert titles[-4:] == [
         "Control drop C of the batch, the largest",
         *(f"C_{kind} of the batch" for kind in ("relation", "subject", "other")),

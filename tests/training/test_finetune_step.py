@@ -158,7 +158,7 @@ def test_mistakes_before_the_first_step():
     for objective, message in (
         (
             ObjectiveConfig(weights={"supression": "1"}),
-            "unknown objective 'supression'; known: concentration, control, kill_switch, suppression",
+            "unknown objective 'supression'; known: concentration, control, faithfulness, kill_switch",
         ),
         (ObjectiveConfig(k=12), r"k must be at least 1 and below the model's number of neurons \(12\), got 12"),
     ):

@@ -21,7 +21,7 @@ def measured(around):
     own_NF = np.eye(F)[np.arange(N) % F]
 
     def read(number_R):
-        weight_LRF = jnp.asarray(0.9 - around) * jnp.asarray([0.8, 0.0, 0.2])[:, None, None] * own_NF[number_R]
+        weight_LRF = jnp.asarray(0.9 - around) * jnp.asarray([0.8, 0.0, 0.2])[:, None, None] * own_NF[None, number_R]
         p = lambda gates, weight: around + (weight * gates).sum((0, 2))  # noqa: E731
         return FunctionReadout(p, weight_LRF.shape, inputs=(weight_LRF,))
 
