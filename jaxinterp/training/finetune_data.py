@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.batches import QueryBatch, query_batch

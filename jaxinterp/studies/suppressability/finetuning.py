@@ -55,7 +55,9 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     claim_tuning(name, config, measure, out)
     with progress("ask what the model knows", 100) as report:
         pieces = pieces_asked(config, text)
-        data = finetune_data(original, config.facts, pieces, progress=lambda done, total: report(100 * done // total))
+        data = finetune_data(
+            original, config.facts, pieces, progress=lambda done, total: report(100 * done // total, "")
+        )
     return before_and_after(name, original, data, text, config, measure, out)
 
 

@@ -43,7 +43,7 @@ from jaxinterp.training.texts import TextData, text_data
 
 LEVEL = 0.95  # of the intervals
 HOW = {
-    "models": "unseen relations of all folds: every relation counts once, from the fold in which it is unseen, in which "
+    "models": "unseen relations of all folds: every relation counts once, from the fold in which it is unseen, where "
     "both models are measured on the same queries; a value is the mean over relations, C the largest of the kinds' "
     f"means over relations; {LEVEL:.0%} intervals are those of relations that are drawn",
     "change": "fine-tuned − original of the same, paired by relation; metrics that not all relations of both models "
@@ -88,8 +88,8 @@ def finetuning_folds(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     claim_tuning(name, config, measure, out, folds=n_folds)
     with progress("ask what the model knows", 100) as report:
         pieces = pieces_asked(config, text)
-        asked = ask(original, config.facts, pieces, progress=lambda done, total: report(100 * done // total))
-    apart = spelled_out_groups(asked.whole, asked.relations)
+        asked = ask(original, config.facts, pieces, progress=lambda done, total: report(100 * done // total, ""))
+    apart = spelled_out_groups(asked.whole, asked.relations, SHARE)
     folds = relation_folds(asked.relations, n_folds, config.facts.seed, apart)
     print(f"{len(asked.relations)} known relations in {n_folds} folds: {'; '.join(map(', '.join, folds))}")
     if apart:
@@ -126,7 +126,7 @@ def _fold(
     if (out / "results.json").exists():
         return read_json(out / "results.json")
     with progress("ask what the model believes", 100) as report:
-        data = divided(original, asked, config.facts, progress=lambda done, total: report(100 * done // total))
+        data = divided(original, asked, config.facts, progress=lambda done, total: report(100 * done // total, ""))
     return before_and_after(name, original, data, text, config, measure, out)
 
 

@@ -50,7 +50,7 @@ def test_the_study_measures_what_is_finite_and_names_what_is_not(monkeypatch, tm
         resumed.append(resume)
         (out / "config.json").write_text("{}")
         models = {member: member for member in config.members if member != bad}
-        return SimpleNamespace(models=models, failed={bad: "step 2 is not finite"})
+        return SimpleNamespace(models=models, failed={bad: "step 2 is not finite"}, never_began={})
 
     monkeypatch.setattr(seeds, "training_data", lambda config: SimpleNamespace(facts=None))
     monkeypatch.setattr(seeds, "describe", lambda facts: "facts")
