@@ -60,7 +60,11 @@ def _joined(sources: dict[str, FactSet]) -> FactSet:
         dropped.update(own.dropped)
     for name, count in Counter(relation.name for relation in relations).items():
         if count > 1:
-            raise UserError(f"two sources of one name have a relation {name!r}; rename one of the files or folders")
+            source, _, relation = name.partition(":")
+            raise UserError(
+                f"two sources {source!r} have a relation {relation!r} each; name each source once, or rename one of "
+                "the files or folders"
+            )
     return FactSet(tuple(relations), tuple(facts), dict(dropped))
 
 

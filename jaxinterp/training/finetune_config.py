@@ -67,15 +67,18 @@ class TextConfig:
                 raise UserError(f"text.{field} must be at least {least}, got {getattr(self, field)}")
 
 
+# The terms at 0 are not computed; they stand here because a command line offers the names of the default alone.
+WEIGHTS = {"suppression": "2.5", "control": "3"}
+WEIGHTS |= dict.fromkeys(("concentration", "margin", "faithfulness", "one_layer", "kill_switch"), "0")
+
+
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
     """A fine-tuning run: loss = KL to the original on text and on prompts + Σ weight · term."""
 
     facts: FactsConfig = FactsConfig()
     text: TextConfig = TextConfig()
-    objective: ObjectiveConfig = ObjectiveConfig(
-        weights={"suppression": "2.5", "control": "3"}, k=10, path="joint", points=2
-    )
+    objective: ObjectiveConfig = ObjectiveConfig(weights=WEIGHTS, k=10, path="joint", points=2)
     controls: int = 2  # other facts of the batch, of each kind of control, whose neurons each answer is kept apart from
     text_kl: float = 1.5  # weight of KL(original ‖ model) on the text, nats a token
     prompt_kl: float = 1.5  # the same on the prompts and answers

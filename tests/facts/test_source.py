@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import subprocess
 import sys
@@ -76,15 +75,20 @@ def test_several_sources_and_their_equal_names(tmp_path: Path, monkeypatch: pyte
     assert load_facts((own,)).facts == load_facts(own).facts
 
 
-def test_what_is_dropped_in_several_sources_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    dropped = dataclasses.replace(FACTS, dropped={"too long": 2, "own": 1})
-    monkeypatch.setattr(worldfacts, "world_facts", lambda names: dropped)
-    assert load_facts(("world:countries", "world:cities")).dropped == {"too long": 4, "own": 2}
+def test_what_is_dropped_in_several_sources_is_added_up(monkeypatch: pytest.MonkeyPatch):
+    def dropping(names):
+        (name,) = names
+        relation, fact = Relation(name, ("{subject} is",), name), Fact(name, "a", "b")
+        return FactSet((relation,), (fact,), {"too long": 2, f"of {name}": 1})
+
+    monkeypatch.setattr(worldfacts, "world_facts", dropping)
+    dropped = load_facts(("world:countries", "world:cities")).dropped
+    assert dropped == {"too long": 4, "of countries": 1, "of cities": 1}
 
 
 def test_mistakes_in_several_sources(tmp_path: Path):
     one, two = (own_table(tmp_path / name / "own.csv", ("r", "a", "b")) for name in "ab")
-    with pytest.raises(UserError, match="two sources of one name have a relation 'own:r'; rename one of the files"):
+    with pytest.raises(UserError, match="two sources 'own' have a relation 'r' each; name each source once, or rename"):
         load_facts((one, two))
     with pytest.raises(UserError, match=r"the facts '.*own.csv' are named twice"):
         load_facts((one, one))

@@ -12,6 +12,8 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.loss import term_weights
+from jaxinterp.objectives.registry import TERMS
 from jaxinterp.training.adaptation import adapted, trainable
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.finetune_config import FinetuneConfig
@@ -196,6 +198,12 @@ def test_terms_are_computed_in_one_step_of_so_many(fast):
     np.testing.assert_allclose(second["concentration"], fast[0][1]["concentration"], rtol=1e-4)
 
 
+def test_the_default_names_every_term_and_computes_two():
+    objective = FinetuneConfig().objective
+    assert set(objective.weights) == set(TERMS.names())
+    assert set(term_weights(objective, jnp.asarray(3))) == {"suppression", "control"}
+
+
 def test_objectives_that_make_no_sense_here():
     for objective, message in (
         ({"start": 0.3}, r"objective.start must be 0 in fine-tuning, .* got 0.3; delay a term by its schedule"),
@@ -213,7 +221,7 @@ def test_mistakes_before_the_first_step():
     for objective, message in (
         (
             ObjectiveConfig(weights={"supression": "1"}),
-            "unknown objective 'supression'; known: concentration, control, kill_switch, suppression",
+            "unknown objective 'supression'; known: concentration, control, faithfulness, .*suppression",
         ),
         (ObjectiveConfig(k=12), r"k must be at least 1 and below the model's number of neurons \(12\), got 12"),
     ):

@@ -12,6 +12,7 @@ from knowing import tuning_inputs
 from jaxinterp.api.measured import measure
 from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.transformer import forward
 from jaxinterp.studies.suppressability import finetuning
@@ -177,7 +178,7 @@ MEASURE = MeasureConfig(k=2, queries=4, ability_queries=4, ablation_queries=0, p
 
 
 def test_the_whole_study(inputs, tmp_path, monkeypatch, capsys):
-    folder, config, model, *_ = inputs
+    folder, config, model, data, _ = inputs
     charts, trained = {}, []
     monkeypatch.setattr(finetuning, "save_chart", lambda chart, where, name: charts.setdefault(name, chart.to_dict()))
     train = finetuning.finetune
@@ -207,6 +208,11 @@ def test_the_whole_study(inputs, tmp_path, monkeypatch, capsys):
     assert {"overview", "training", *(f"relations_{name}" for name in SETS)} == set(charts)
     tuned = load_model(out / "model")
     assert tuned.config == model.config
+    for name, queries in data.sets.items():
+        right = recalled(tuned.model, queries)["correct"]
+        assert results["kept"]["fine-tuned"][name]["right"] == right.sum()
+        means = [right[queries.relation_N == relation].mean() for relation in set(queries.relation_N.tolist())]
+        assert results["kept"]["fine-tuned"][name]["recall"]["value"] == pytest.approx(np.mean(means))
     assert np.abs(tuned.params["layers"]["w_out"] - model.params["layers"]["w_out"]).max() > 1e-4
     with pytest.raises(UserError, match="is a pretrained model: say with --facts what to measure it on"):
         measure(tuned, config=MEASURE)
