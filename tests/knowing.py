@@ -1,5 +1,7 @@
 """A tiny model together with facts of which it knows some, shared by the tests of measuring and fine-tuning."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,14 +9,19 @@ from tiny import ARCHITECTURES, tiny_config, tiny_params
 
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.loading.bundle import save_model
 from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizer_training import train_tokenizer
 from jaxinterp.models.tokenizers import TextTokenizer
 from jaxinterp.models.transformer import forward
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.training.config import OptimiserConfig
+from jaxinterp.training.finetune_config import FactsConfig, FinetuneConfig, TextConfig
 
 N_RELATIONS, N_SUBJECTS = 5, 9
 RELATIONS = tuple(f"r{i}" for i in range(N_RELATIONS))
 SUBJECTS = tuple(f"s{i}" for i in range(N_SUBJECTS))
+TUNING_WINDOW = 8  # tokens of text
 WORDS = tuple(f"w{i}" for i in range(9))  # of answers
 PROMPTS = ("the {r} of {{subject}}", "{{subject}} has as {r}", "{{answer}} is the {r} of {{subject}}")
 
@@ -76,3 +83,33 @@ def table(facts: FactSet) -> str:
         for prompt in facts.relation[fact.relation].prompts
     ]
     return "\n".join(["relation,subject,answer,prompt", *lines, ""])
+
+
+def tuning_inputs(folder: Path) -> tuple[LanguageModel, FinetuneConfig]:
+    """Writes what a fine-tuning of 5 steps reads to the folder: model/, own.csv and text/.
+
+    Returns:
+      The model, and the config of the run.
+    """
+    model, facts = knowing()
+    save_model(folder / "model", model)
+    (folder / "own.csv").write_text(table(facts))
+    (folder / "text").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        words = rng.choice(["the", "of", "has", "as", "is", "x", "y", "z", "r1", "s2", "w3"], 40)
+        (folder / "text" / f"{number}.txt").write_text(" ".join(words))
+    config = FinetuneConfig(
+        facts=FactsConfig(
+            source=str(folder / "own.csv"), least=2, prompts=2, longest=TUNING_WINDOW, n_unseen_relations=2
+        ),
+        text=TextConfig(folder / "text", length=TUNING_WINDOW, windows=2, held_out_windows=3, tried=40),
+        objective=ObjectiveConfig(weights={"suppression": "1", "control": "1"}, k=2, path="per_layer", points=1),
+        optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=1, weight_decay=0.0),
+        steps=5,
+        queries=4,
+        text_queries=2,
+        rows=10,
+        checkpoint_every=2,
+    )
+    return model, config

@@ -1,7 +1,7 @@
 """Folds over relations, so that each relation is unseen once."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -9,8 +9,9 @@ from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.spelling import same_text_caseless
 
+SHARE = 0.25  # of answers: relations that spell each other out that far stay together
 # Relations of world_facts(("countries",)) whose answers spell each other out, by `spelled_out`: every pair of relations
-# that has at least 25 %. Other pairs have at most 20 % (continent and currency: "West African CFA Franc"), and
+# that has at least `SHARE`. Other pairs have at most 20 % (continent and currency: "West African CFA Franc"), and
 # calling_code and iso_numeric at most 1 % with anything. Five folds of two or three relations come out.
 # "Beyond the subject" matters: "Afghan" contains "AFG" (37 % of demonyms do), but so does "Afghanistan".
 COUNTRYGROUPS = (
@@ -73,7 +74,39 @@ def spelled_out(facts: FactSet, first: str, second: str) -> float:
     Raises:
       UserError: if a relation is unknown, or has no facts.
     """
-    one, other = _answers(facts, first), _answers(facts, second)
+    return _spelled_out(_answers(facts, first), _answers(facts, second))
+
+
+def spelled_out_groups(facts: FactSet, names: Sequence[str], share: float = SHARE) -> tuple[tuple[str, ...], ...]:
+    """The relations that spell each other out, as `apart` of `relation_folds` takes them.
+
+    Two relations are in one group if `spelled_out` of them, in either order, is at least `share`, or if a chain of such
+    pairs connects them. Relations that are in no pair are left out.
+
+    Args:
+      facts: with their answers.
+      names: relations, each with facts.
+      share: in (0, 1].
+    Returns:
+      Groups of two relations or more, each sorted by name, in the order of their first names.
+    Raises:
+      UserError: if a relation is unknown, has no facts, or is named twice, or the share is out of its range.
+    """
+    if not 0 < share <= 1:
+        raise UserError(f"share must lie above 0 and at most at 1, got {share}")
+    _check_once(names, "the relations")
+    answers = {name: _answers(facts, name) for name in sorted(names)}
+    group = {name: {name} for name in answers}
+    for one, other in itertools.permutations(answers, 2):
+        if group[one] is not group[other] and _spelled_out(answers[one], answers[other]) >= share:
+            merged = group[one] | group[other]
+            group |= dict.fromkeys(merged, merged)
+    found = {tuple(sorted(members)) for members in group.values() if len(members) > 1}
+    return tuple(sorted(found))
+
+
+def _spelled_out(one: Mapping[str, set[str]], other: Mapping[str, set[str]]) -> float:
+    """`spelled_out` of two relations' answers by subject."""
     common = one.keys() & other.keys()
     n_contained = sum(
         any(

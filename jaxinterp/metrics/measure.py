@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxinterp.attribution.quadrature import integral
 from jaxinterp.attribution.selection import check_k
@@ -29,6 +29,14 @@ from jaxinterp.models.language_model import LanguageModel
 Progress = Callable[[str, int, int], None]
 
 
+class QueryColumns(NamedTuple):
+    """What was measured of the N queries of a set, and what is needed to estimate metrics from it."""
+
+    columns: Mapping[str, Float[np.ndarray, " N"]]  # NaN where a query lacks one
+    fact_N: Int[np.ndarray, " N"]
+    relation_N: Sequence[str]  # names
+
+
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """Metrics of a model."""
@@ -37,6 +45,7 @@ class Measurement:
     sets: Mapping[str, Mapping[str, Estimates]]
     # How often each neuron was selected in the first set, by relation, in answers.
     selected: Float[np.ndarray, "relations L F"]
+    columns: Mapping[str, QueryColumns] = dataclasses.field(default_factory=dict)  # of each set
 
 
 def measure(
@@ -123,7 +132,7 @@ def measure_sets(
     queries = ability[sample(ability, config.ability_queries, config.seed)]
     columns = MeasuredAnswers(measured_ability(model.model, queries, rows=config.rows), np.zeros(0), None, None)
     asked = LanguageExamples(model.model, queries)
-    return dataclasses.replace(measurement, ability=_estimates((), columns, relations, asked, config))
+    return dataclasses.replace(measurement, ability=estimates_of((), _of_queries(columns, relations, asked), config))
 
 
 def measure_examples(
@@ -148,6 +157,7 @@ def measure_examples(
         that there is not.
     """
     measured: dict[str, Mapping[str, Estimates]] = {}
+    columns: dict[str, QueryColumns] = {}
     selected = None
     for name, pool in sets.items():
         check_k(config.k, pool.n_neurons)
@@ -159,14 +169,16 @@ def measure_examples(
                 answers.columns[f"suppressed_new_{part}"] = np.where(
                     is_clean[index], answers.columns["suppressed"], np.nan
                 )
-        measured[name] = _estimates(wanted(config), answers, relations, examples, config)
+        columns[name] = _of_queries(answers, relations, examples)
+        neurons = (answers.activation_NU, answers.selected_NU)
+        measured[name] = estimates_of(wanted(config), columns[name], config, *neurons)
         if selected is None:
             selected = answers.selected
     if config.metrics != ("all",):
         for name in wanted(config):
             if not any(name in estimates for estimates in measured.values()):
                 raise UserError(f"metric {name!r} was measured on no fact of any set")
-    return Measurement({}, measured, selected)
+    return Measurement({}, measured, selected, columns)
 
 
 BASE = ("base", "ablations")  # costs of what is measured if no metric is named
@@ -195,28 +207,31 @@ def _groups(config: MeasureConfig, examples: Examples) -> tuple[str, ...]:
     return groups
 
 
-def _estimates(
+def estimates_of(
     names: tuple[str, ...],
-    answers: MeasuredAnswers,
-    relations: Sequence[str],
-    examples: Examples,
+    queries: QueryColumns,
     config: MeasureConfig,
+    activation_NU: Float[np.ndarray, "N U"] | None = None,
+    selected_NU: Float[np.ndarray, "N U"] | None = None,
 ) -> dict[str, Estimates]:
-    """The named metrics, or all, as far as the columns allow them."""
+    """The named metrics, or all, as far as the columns allow them; see `jaxinterp.metrics.estimates.estimate`."""
     # A set of one relation has no controls of another: their column is NaN throughout.
-    measured = {name for name, values in answers.columns.items() if not np.isnan(values).all()}
-    if answers.activation_NU is not None:
+    measured = {name for name, values in queries.columns.items() if not np.isnan(values).all()}
+    if activation_NU is not None:
         measured |= set(NEURONS)
     return estimate(
         tuple(name for name in names or METRICS.names() if is_measured(name, measured)),
-        answers.columns,
-        examples.fact_N,
-        [relations[index] for index in examples.relation_N],
-        activation_NU=answers.activation_NU,
-        selected_NU=answers.selected_NU,
+        *queries,
+        activation_NU=activation_NU,
+        selected_NU=selected_NU,
         replicates=config.replicates,
         seed=config.seed,
     )
+
+
+def _of_queries(answers: MeasuredAnswers, relations: Sequence[str], examples: Examples) -> QueryColumns:
+    names = [relations[index] for index in examples.relation_N]
+    return QueryColumns(answers.columns, examples.fact_N, names)
 
 
 def _columns(

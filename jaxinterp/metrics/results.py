@@ -47,7 +47,7 @@ def model_results(measurement: Measurement, model: LanguageModel | None, relatio
     return {
         **{name: plain(measurement.ability[name].overall) for name in ABILITY if name in measurement.ability},
         "sets": overall(measurement.sets),
-        "by_relation": {set_name: _by_relation(metrics) for set_name, metrics in measurement.sets.items()},
+        "by_relation": {set_name: by_relation(metrics) for set_name, metrics in measurement.sets.items()},
         "left_out_relations": left_out_relations(measurement.sets),
         "neurons": most_used_neurons(measurement, model, relations),
         "layers": _shares(measurement.selected.sum((0, 2))),
@@ -248,7 +248,8 @@ def remarks(models: Mapping[str, Mapping]) -> list[str]:
     return [sentence if len(of) == len(models) else f"{', '.join(of)}, {sentence}" for sentence, of in names.items()]
 
 
-def _by_relation(metrics: Mapping[str, Estimates]) -> dict[str, dict[str, dict]]:
+def by_relation(metrics: Mapping[str, Estimates]) -> dict[str, dict[str, dict]]:
+    """Relation -> metric -> {"value", "low", "high", "n"}."""
     names = sorted({relation for values in metrics.values() for relation in values.by_relation})
     return {
         relation: {

@@ -1,5 +1,6 @@
 """Measurements as text: tables of models by set and metric, and the sentences below them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
 
 from rich.table import Table
@@ -69,6 +70,35 @@ def shown_figures(measured: Set[str]) -> dict[str, str]:
     """Those of `FIGURES` that were measured, and with one kind of control all, so that what is missing is seen."""
     controls = CONTROL_DROPS if measured & set(CONTROL_DROPS) else ()
     return {name: label for name, label in FIGURES.items() if name in measured or name in controls}
+
+
+def spread_shown(spread: Mapping, first: str, over: str) -> Table:
+    """{name: {set: {metric: {"mean", "sd", "min", "max", "n"}}}} as a table; sd may be None.
+
+    Args:
+      spread: see above.
+      first: what the names are names of, such as "setting".
+      over: what the spread is over, such as "seeds".
+    """
+    sets = list(dict.fromkeys(set_name for by_set in spread.values() for set_name in by_set))
+    measured = {name for by_set in spread.values() for metrics in by_set.values() for name in metrics}
+    shown = shown_figures(measured)
+    names = (set_name.replace("_", " ") for set_name in sets)
+    table = Table(first, "", over, *names, title=f"%, mean ± standard deviation over {over}, and range")
+    for name, by_set in spread.items():
+        for metric, label in shown.items():
+            values = [by_set.get(set_name, {}).get(metric) for set_name in sets]
+            n = max((value["n"] for value in values if value), default=0)
+            table.add_row(name if metric == next(iter(shown)) else "", label, str(n), *map(_spread, values))
+        table.add_section()
+    return table
+
+
+def _spread(value: Mapping | None) -> str:
+    if value is None or not math.isfinite(value["mean"]):
+        return "–"
+    sd = "" if value["sd"] is None else f" ± {100 * value['sd']:.1f}"
+    return f"{100 * value['mean']:.1f}{sd} [{100 * value['min']:.1f}, {100 * value['max']:.1f}]"
 
 
 def published_shown(results: Mapping) -> list[Part]:

@@ -1,7 +1,8 @@
-"""Statistics of models of several seeds, measured on the same facts; imports no JAX."""
+"""Statistics of several models, such as those of several seeds; imports no JAX."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.special
@@ -105,3 +106,9 @@ def share(count: int, n: int, level: float = 0.95) -> Share:
     """A proportion with Wilson's interval: {"value", "low", "high", "n"}."""
     interval = scipy.stats.binomtest(count, n).proportion_ci(level, method="wilson")
     return {"value": count / n, "low": float(interval.low), "high": float(interval.high), "n": n}
+
+
+def spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    """{"mean", "sd" (with n − 1; None of one value), "min", "max", "n"}."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": math.fsum(values) / len(values), "sd": sd, "min": min(values), "max": max(values), "n": len(values)}

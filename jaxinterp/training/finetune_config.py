@@ -14,7 +14,9 @@ from jaxinterp.training.config import OptimiserConfig
 class FactsConfig:
     """Which facts are used: those that the model answers correctly."""
 
-    source: str = "world"  # world, world:DOMAINS, or a file or folder of facts
+    # world, world:DOMAINS, or a file or folder of facts; or several of them. Relations of equal names in several
+    # sources get their source before their name, as in pararel:P36
+    source: str | tuple[str, ...] = "world"
     relations: tuple[str, ...] = ()  # of the source; () is all
     limit: int = 0  # most facts of a relation that are tried; 0 is all
     prompts: int = 3  # most prompts a fact that are tried, drawn for each fact; 0 is all
@@ -31,6 +33,8 @@ class FactsConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "facts.")
+        if not self.source:
+            raise UserError(f"facts.source must name facts, or several with spaces between them, got {self.source!r}")
         for field, least in (
             ("limit", 0),
             ("prompts", 0),
@@ -63,15 +67,18 @@ class TextConfig:
                 raise UserError(f"text.{field} must be at least {least}, got {getattr(self, field)}")
 
 
+# The terms at 0 are not computed; they stand here because a command line offers the names of the default alone.
+WEIGHTS = {"suppression": "2.5", "control": "3"}
+WEIGHTS |= dict.fromkeys(("concentration", "margin", "faithfulness", "one_layer", "kill_switch"), "0")
+
+
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
     """A fine-tuning run: loss = KL to the original on text and on prompts + Σ weight · term."""
 
     facts: FactsConfig = FactsConfig()
     text: TextConfig = TextConfig()
-    objective: ObjectiveConfig = ObjectiveConfig(
-        weights={"suppression": "2.5", "control": "3"}, k=10, path="joint", points=2
-    )
+    objective: ObjectiveConfig = ObjectiveConfig(weights=WEIGHTS, k=10, path="joint", points=2)
     controls: int = 2  # other facts of the batch, of each kind of control, whose neurons each answer is kept apart from
     text_kl: float = 1.5  # weight of KL(original ‖ model) on the text, nats a token
     prompt_kl: float = 1.5  # the same on the prompts and answers
@@ -94,6 +101,13 @@ class FinetuneConfig:
         for field in ("rank", "steps", "queries", "controls", "rows", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.objective.start:
+            raise UserError(
+                "objective.start must be 0 in fine-tuning, where all facts are known from the first step, got "
+                f"{self.objective.start}; delay a term by its schedule, such as 0@0,1@60"
+            )
+        if self.objective.every > self.steps:
+            raise UserError(f"objective.every must be at most steps = {self.steps}, got {self.objective.every}")
         if self.text_queries and not self.text.tried:
             raise UserError("text_queries needs text.tried above 0; or set both to 0")
         for field in ("text_kl", "prompt_kl", "text_queries"):

@@ -1,21 +1,21 @@
-"""The facts of a fine-tuning run: those that the pretrained model knows, and which the objective may see."""
+"""The facts of a fine-tuning run: which of those that the pretrained model knows the objective may see."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.batches import QueryBatch, query_batch
 from jaxinterp.facts.controls import Kind, allowed
-from jaxinterp.facts.encoding import EncodedQueries, encode
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.facts.facts import FactSet
-from jaxinterp.facts.source import load_facts
-from jaxinterp.facts.text_tokens import together, token_queries
-from jaxinterp.metrics.recall import most_probable, recalled
+from jaxinterp.facts.text_tokens import together
+from jaxinterp.metrics.recall import most_probable
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.training.finetune_config import FactsConfig
+from jaxinterp.training.finetune_known import Asked, Progress, ask, n_asked
 
 SETS = ("objective", "unseen_facts", "unseen_relations")
 COMPARED = 64  # queries of a relation that are compared when one of them is chosen for a batch
@@ -53,13 +53,19 @@ def finetune_data(
     config: FactsConfig,
     text_NT: Int[np.ndarray, "N T"] | None = None,
     *,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> FinetuneData:
-    """Asks the model and divides what it answers correctly.
+    """Asks the model and divides what it answers correctly; see `ask` and `divided`."""
+    return divided(model, ask(model, config, text_NT, progress=progress), config, progress=progress)
+
+
+def divided(
+    model: LanguageModel, asked: Asked, config: FactsConfig, *, progress: Progress = lambda *_: None
+) -> FinetuneData:
+    """Divides what the model knows into what the objective sees and what it does not.
 
     A relation is seen or unseen as a whole. In seen relations subjects are divided, so that an unseen fact's subject is
-    nowhere in the objective. A query (a fact with one prompt) is known if every token of its answer is the most
-    probable one.
+    nowhere in the objective.
 
     A handful of relations cannot teach a model to keep any two facts apart, and there are no more that a small model
     knows. What it believes has neurons as well, true or not: so the answers that it gives itself to prompts which it
@@ -67,50 +73,26 @@ def finetune_data(
     tokens of neutral text that it predicts, each of a relation of its own.
 
     Args:
-      model: a causal language model.
-      config: which facts.
-      text_NT: pieces of neutral text, whose last token is asked; None is no text.
-      progress: called with (queries asked, queries in all).
+      model: which was asked, and is asked here what it believes.
+      asked: by `ask`, with the same facts.
+      config: the division.
+      progress: called with (queries asked, queries in all, with those of `ask`).
     Raises:
-      UserError: if the model is not causal, facts or relations are unknown, or a set would be empty.
+      UserError: if relations are unknown, or a set would be empty.
     """
-    if model.config.attention != "causal":
-        raise UserError("fine-tuning needs a causal language model; this one is a masked one")
-    facts = load_facts(config.source).select(relations=config.relations).answer_last()
-    facts = facts.limited(config.limit, config.seed)
-    dropped = dict(facts.dropped)
-    longest = min(config.longest, model.config.n_ctx)
-    queries = encode(facts, facts.queries(config.prompts, config.seed), model.tokenizer, n_ctx=longest, dropped=dropped)
-    pieces = None if text_NT is None else _text_queries(text_NT, queries)
-    n_beliefs = min(config.beliefs, len(queries))
-    done, total = 0, len(queries) + n_beliefs + (0 if pieces is None else len(pieces))
+    queries, sets, beliefs = asked.queries, _divided(asked.facts, asked.known, config), None
+    done, total = len(queries) + asked.n_text, n_asked(len(queries), asked.n_text, config)
 
     def advance(n: int) -> None:
         nonlocal done
         done += n
         progress(done, total)
 
-    correct = recalled(model.model, queries, progress=advance)["correct"] > 0
-    dropped["answered wrongly"] = int((~correct).sum())
-    known = queries[np.flatnonzero(correct)]
-    enough = _enough(known, config.least)
-    dropped[f"of a relation with fewer than {config.least} known facts"] = int((~enough).sum())
-    known = known[np.flatnonzero(enough)]
-    if pieces is not None:
-        predicted = recalled(model.model, pieces, progress=advance)["correct"] > 0
-        dropped["piece of text whose last token is not predicted"] = int((~predicted).sum())
-        pieces = pieces[np.flatnonzero(predicted)]
-        if not len(pieces):
-            raise UserError(
-                "the model predicts the last token of no piece of text; set text.tried and text_queries to 0"
-            )
-    sets = _divided(facts, known, config)
-    beliefs = None
-    if n_beliefs:
-        wrong = _open_to_the_objective(queries[np.flatnonzero(~correct)], sets, config)
+    if n_beliefs := min(config.beliefs, len(queries)):
+        wrong = _open_to_the_objective(queries[np.flatnonzero(~asked.correct_N)], sets, config)
         order = np.random.default_rng([config.seed, 2]).permutation(len(wrong))[:n_beliefs]
         beliefs = _beliefs(model, queries, wrong[order], config.least_belief, advance)
-    return FinetuneData(facts, sets, beliefs, pieces, len(queries), dropped)
+    return FinetuneData(asked.facts, sets, beliefs, asked.text, len(queries), asked.dropped)
 
 
 def _open_to_the_objective(
@@ -151,17 +133,6 @@ def _beliefs(
     )
     sure = np.flatnonzero(p_N >= least)
     return answered[sure] if len(sure) else None
-
-
-def _text_queries(text_NT: Int[np.ndarray, "N T"], facts: EncodedQueries) -> EncodedQueries:
-    """Each piece's last token as an answer."""
-    length = np.full(len(text_NT), text_NT.shape[1])
-    return token_queries(text_NT, length, length - 1, facts)
-
-
-def _enough(known: EncodedQueries, least: int) -> Bool[np.ndarray, " N"]:
-    n_facts = {r: len(set(known.fact_N[known.relation_N == r].tolist())) for r in set(known.relation_N.tolist())}
-    return np.array([n_facts[relation] >= least for relation in known.relation_N.tolist()], bool)
 
 
 def _divided(facts: FactSet, known: EncodedQueries, config: FactsConfig) -> dict[str, EncodedQueries]:

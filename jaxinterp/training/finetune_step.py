@@ -70,7 +70,9 @@ def finetune_loss(
         forward(Model(model, still), batch.tokens_BT).logits_BTV, result.logits_BTV, next_weight
     )
     base = config.text_kl * metrics["text_kl"] + config.prompt_kl * metrics["prompt_kl"]
-    total, terms = with_terms(base, lambda: Context(config.objective, batch.answers, readout, key), weights, True)
+    # Without steps to pass over the terms need no condition.
+    active = True if config.objective.every == 1 else None
+    total, terms = with_terms(base, lambda: Context(config.objective, batch.answers, readout, key), weights, active)
     return total, {**metrics, **terms}
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.facts.folds import COUNTRYGROUPS, relation_folds, spelled_out
+from jaxinterp.facts.folds import COUNTRYGROUPS, SHARE, relation_folds, spelled_out, spelled_out_groups
 from jaxinterp.facts.worldfacts import world_facts
 
 TEN = tuple("abcdefghij")
@@ -64,17 +64,39 @@ def test_spelled_out_by_hand():
     assert spelled_out(facts, "capital", "capital_of") == 1 / 3
     assert spelled_out(facts, "capital_of", "capital") == 1 / 2
     assert spelled_out(facts, "capital_of", "code") == 0
+    names = ["domain", "code", "capital", "capital_of"]
+    # The larger share of either order counts, and at least.
+    for share, groups in (
+        (0.5, (("capital", "capital_of"), ("code", "domain"))),
+        (0.51, ()),
+        (0.34, (("capital", "capital_of"), ("code", "domain"))),
+    ):
+        assert spelled_out_groups(facts, names, share) == spelled_out_groups(facts, names[::-1], share) == groups
     with pytest.raises(UserError, match="unknown relation 'size'"):
         spelled_out(facts, "code", "size")
     with pytest.raises(UserError, match="relation 'no' has no facts"):
         spelled_out(facts, "no", "code")
 
 
+def test_relations_that_a_chain_connects_are_one_group():
+    relations = tuple(Relation(name, ("{subject}:",), "") for name in "dcba")
+    rows = {"a": "x", "b": "xy", "c": "yz", "d": "q"}
+    # a with b by one subject, b with c by another one, a and c have nothing in common, and d is alone.
+    facts = [Fact(name, "one", rows[name]) for name in "abd"] + [Fact(name, "two", "same") for name in "bc"]
+    facts = FactSet(relations, tuple(facts))
+    assert spelled_out_groups(facts, "dcba") == (("a", "b", "c"),)
+    assert spelled_out(facts, "a", "c") == 0
+    for names, share, message in (("aba", 0.25, "'a' is named twice"), ("ab", 0.0, "share must lie above 0")):
+        with pytest.raises(UserError, match=message):
+            spelled_out_groups(facts, names, share)
+
+
 def test_groups_of_countries_are_what_the_facts_say():
     facts = world_facts(("countries",))
     names = [relation.name for relation in facts.relations]
     share = {frozenset((one, other)): spelled_out(facts, one, other) for one, other in itertools.combinations(names, 2)}
-    together = {pair for pair, value in share.items() if value >= 0.25}
+    together = {pair for pair, value in share.items() if value >= SHARE}
+    assert set(spelled_out_groups(facts, names)) == {tuple(sorted(group)) for group in COUNTRYGROUPS}
     inside = {frozenset(pair) for group in COUNTRYGROUPS for pair in itertools.combinations(group, 2)}
     # Currency and language are in one group because both go with the demonym.
     assert together == inside - {frozenset(("currency", "official_language"))}

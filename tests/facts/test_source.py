@@ -53,6 +53,51 @@ def test_world_facts_by_domain(monkeypatch: pytest.MonkeyPatch, spec: str, domai
     assert asked == [domains]
 
 
+def own_table(path: Path, *rows: tuple[str, str, str]) -> str:
+    path.parent.mkdir(exist_ok=True)
+    lines = (f"{relation},{subject},{answer},{{subject}} is" for relation, subject, answer in rows)
+    path.write_text("\n".join(("relation,subject,answer,prompt", *lines, "")))
+    return str(path)
+
+
+def test_several_sources_and_their_equal_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worldfacts, "world_facts", lambda names: FACTS)
+    own = own_table(tmp_path / "own.csv", ("r", "c", "d"), ("q", "c", "e"))
+    other = own_table(tmp_path / "other.csv", ("p", "c", "f"))
+    facts = load_facts((own, "world:countries", other))
+    # Only names that several sources have get a source, and each keeps its facts and prompts.
+    assert facts.facts == (
+        *(Fact("own:r", "c", "d"), Fact("q", "c", "e")),
+        *(Fact("world:r", "a", "b"), Fact("p", "c", "f")),
+    )
+    assert [relation.name for relation in facts.relations] == ["own:r", "q", "world:r", "p"]
+    assert facts.relation["world:r"].domain == "x"
+    assert load_facts((own,)).facts == load_facts(own).facts
+
+
+def test_what_is_dropped_in_several_sources_is_added_up(monkeypatch: pytest.MonkeyPatch):
+    def dropping(names):
+        (name,) = names
+        relation, fact = Relation(name, ("{subject} is",), name), Fact(name, "a", "b")
+        return FactSet((relation,), (fact,), {"too long": 2, f"of {name}": 1})
+
+    monkeypatch.setattr(worldfacts, "world_facts", dropping)
+    dropped = load_facts(("world:countries", "world:cities")).dropped
+    assert dropped == {"too long": 4, "of countries": 1, "of cities": 1}
+
+
+def test_mistakes_in_several_sources(tmp_path: Path):
+    one, two = (own_table(tmp_path / name / "own.csv", ("r", "a", "b")) for name in "ab")
+    with pytest.raises(UserError, match="two sources 'own' have a relation 'r' each; name each source once, or rename"):
+        load_facts((one, two))
+    with pytest.raises(UserError, match=r"the facts '.*own.csv' are named twice"):
+        load_facts((one, one))
+    with pytest.raises(UserError, match="no facts are named"):
+        load_facts(())
+    with pytest.raises(UserError, match=r"no facts at 'pararel,world': .* \(put spaces between several\)"):
+        load_facts("pararel,world")
+
+
 def test_mistakes_in_domains():
     with pytest.raises(UserError, match="unknown domain 'planets'; known: airports"):
         load_facts("world:planets")

@@ -12,6 +12,8 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.objectives.loss import term_weights
+from jaxinterp.objectives.registry import TERMS
 from jaxinterp.training.adaptation import adapted, trainable
 from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.finetune_config import FinetuneConfig
@@ -153,12 +155,73 @@ def test_the_prompts_divergence_is_at_tokens_that_have_a_next_one():
     np.testing.assert_allclose(measured(params, change, jnp.asarray(padded))[0], found, rtol=1e-5)
 
 
+ALL = {name: "1" for name in ("suppression", "control", "concentration", "margin", "faithfulness")}
+
+
+def one_step(**changes):
+    """The metrics and the change's gradient direction of a first step that moves, with all terms."""
+    model, params, batch = setting()
+    objective = dataclasses.replace(CONFIG.objective, weights=ALL, control_k=3, points=2, **changes)
+    config = dataclasses.replace(CONFIG, objective=objective)
+    state = first_state(
+        trainable(params, "lora", 2, jax.random.key(0)), optimiser(config.optimiser, 4), jax.random.key(1)
+    )
+    step, seen = finetune_step(model, config), []
+    for number in range(2):
+        state, metrics = step(state, (params, batch, jnp.asarray(TEXT)), number)
+        seen.append(jax.device_get(metrics))
+    return seen, jax.device_get(state.params)
+
+
+@pytest.fixture(scope="module")
+def fast():
+    return one_step(memory="fast", least_k=1)
+
+
+def test_all_terms_are_the_same_in_flat_memory(fast):
+    seen, params = one_step(memory="flat", least_k=1)
+    for metrics, expected in zip(seen, fast[0], strict=True):
+        assert metrics.keys() == expected.keys() >= {*ALL, "finite"} and metrics["finite"]
+        for name, value in metrics.items():
+            np.testing.assert_allclose(value, expected[name], rtol=2e-4, atol=2e-6, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), params, fast[1])
+
+
+def test_terms_are_computed_in_one_step_of_so_many(fast):
+    (first, second), _ = one_step(memory="fast", least_k=1, every=2)
+    # Passed over: no term, and no loss but the divergences, which are 0 before anything has moved.
+    assert all(np.isnan(first[name]) for name in ALL) and first["finite"] and abs(first["loss"]) < 1e-6
+    assert all(np.isfinite(second[name]) for name in ALL) and second["finite"]
+    # The learning rate of the first step is 0, so that the second one is of the same model, and counts twice.
+    parts = sum(2 * second[name] for name in ALL) + 3 * second["text_kl"] + 0.5 * second["prompt_kl"]
+    np.testing.assert_allclose(second["loss"], parts, rtol=1e-5)
+    np.testing.assert_allclose(second["concentration"], fast[0][1]["concentration"], rtol=1e-4)
+
+
+def test_the_default_names_every_term_and_computes_two():
+    objective = FinetuneConfig().objective
+    assert set(objective.weights) == set(TERMS.names())
+    assert set(term_weights(objective, jnp.asarray(3))) == {"suppression", "control"}
+
+
+def test_objectives_that_make_no_sense_here():
+    for objective, message in (
+        ({"start": 0.3}, r"objective.start must be 0 in fine-tuning, .* got 0.3; delay a term by its schedule"),
+        ({"every": 5}, "objective.every must be at most steps = 4, got 5"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dataclasses.replace(CONFIG, objective=dataclasses.replace(CONFIG.objective, **objective))
+    for source in ("", ()):
+        with pytest.raises(UserError, match=r"facts.source must name facts, or several with spaces between them"):
+            dataclasses.replace(CONFIG.facts, source=source)
+
+
 def test_mistakes_before_the_first_step():
     model = tiny_config(n_layers=2)
     for objective, message in (
         (
             ObjectiveConfig(weights={"supression": "1"}),
-            "unknown objective 'supression'; known: concentration, control, faithfulness, kill_switch",
+            "unknown objective 'supression'; known: concentration, control, faithfulness, .*suppression",
         ),
         (ObjectiveConfig(k=12), r"k must be at least 1 and below the model's number of neurons \(12\), got 12"),
     ):

@@ -6,25 +6,23 @@ import json
 import jax
 import numpy as np
 import pytest
-from knowing import knowing, table
+from knowing import TUNING_WINDOW as WINDOW
+from knowing import tuning_inputs
 
 from jaxinterp.api.measured import measure
 from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.models.loading.bundle import load_model, save_model
+from jaxinterp.metrics.recall import recalled
+from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.transformer import forward
-from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.suppressability import finetuning
 from jaxinterp.studies.suppressability.finetuning import finetuning_study
 from jaxinterp.training import finetune as loop
 from jaxinterp.training.checkpoint import Checkpoints
-from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.finetune import finetune, perplexity
-from jaxinterp.training.finetune_config import FactsConfig, FinetuneConfig, TextConfig
 from jaxinterp.training.finetune_data import SETS, finetune_data
 from jaxinterp.training.texts import text_data
 
-WINDOW = 8
 COMPILED = {}
 
 
@@ -45,25 +43,7 @@ def one_compilation(monkeypatch):
 def inputs(tmp_path_factory):
     """A model's folder, the config of a run of 5 steps, and all that the run reads."""
     folder = tmp_path_factory.mktemp("inputs")
-    model, facts = knowing()
-    save_model(folder / "model", model)
-    (folder / "own.csv").write_text(table(facts))
-    (folder / "text").mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        words = rng.choice(["the", "of", "has", "as", "is", "x", "y", "z", "r1", "s2", "w3"], 40)
-        (folder / "text" / f"{number}.txt").write_text(" ".join(words))
-    config = FinetuneConfig(
-        facts=FactsConfig(source=str(folder / "own.csv"), least=2, prompts=2, longest=WINDOW, n_unseen_relations=2),
-        text=TextConfig(folder / "text", length=WINDOW, windows=2, held_out_windows=3, tried=40),
-        objective=ObjectiveConfig(weights={"suppression": "1", "control": "1"}, k=2, path="per_layer", points=1),
-        optimiser=OptimiserConfig(learning_rate=1e-2, warmup_steps=1, weight_decay=0.0),
-        steps=5,
-        queries=4,
-        text_queries=2,
-        rows=10,
-        checkpoint_every=2,
-    )
+    model, config = tuning_inputs(folder)
     text = text_data(config.text.folder, model.tokenizer, WINDOW)
     pieces = text.pieces(WINDOW, config.text.tried, config.seed)
     return folder, config, model, finetune_data(model, config.facts, pieces), text
@@ -198,7 +178,7 @@ MEASURE = MeasureConfig(k=2, queries=4, ability_queries=4, ablation_queries=0, p
 
 
 def test_the_whole_study(inputs, tmp_path, monkeypatch, capsys):
-    folder, config, model, *_ = inputs
+    folder, config, model, data, _ = inputs
     charts, trained = {}, []
     monkeypatch.setattr(finetuning, "save_chart", lambda chart, where, name: charts.setdefault(name, chart.to_dict()))
     train = finetuning.finetune
@@ -212,7 +192,11 @@ def test_the_whole_study(inputs, tmp_path, monkeypatch, capsys):
     for measured in results["models"].values():
         assert tuple(measured["sets"]) == SETS
         assert measured["sets"]["objective"]["suppressability"]["n"] == 4
-    # All that is measured is what the original knows.
+    # All that is measured is what the original knows; and of all of it, how much is still right.
+    for name, kept in results["kept"]["fine-tuned"].items():
+        n = results["provenance"]["sets"][name]
+        assert results["kept"]["original"][name]["right"] == results["kept"]["original"][name]["of"] == kept["of"] == n
+        assert kept["right"] <= n and f"({kept['right']} of {n} queries) of {name.replace('_', ' ')}" in said
     assert all(entry["recall"]["value"] == 1 for entry in results["models"]["original"]["sets"].values())
     before, after = results["perplexity"].values()
     assert before != after and 0.5 < after / before < 2
@@ -224,6 +208,11 @@ def test_the_whole_study(inputs, tmp_path, monkeypatch, capsys):
     assert {"overview", "training", *(f"relations_{name}" for name in SETS)} == set(charts)
     tuned = load_model(out / "model")
     assert tuned.config == model.config
+    for name, queries in data.sets.items():
+        right = recalled(tuned.model, queries)["correct"]
+        assert results["kept"]["fine-tuned"][name]["right"] == right.sum()
+        means = [right[queries.relation_N == relation].mean() for relation in set(queries.relation_N.tolist())]
+        assert results["kept"]["fine-tuned"][name]["recall"]["value"] == pytest.approx(np.mean(means))
     assert np.abs(tuned.params["layers"]["w_out"] - model.params["layers"]["w_out"]).max() > 1e-4
     with pytest.raises(UserError, match="is a pretrained model: say with --facts what to measure it on"):
         measure(tuned, config=MEASURE)

@@ -2,26 +2,36 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
 
 from jaxinterp.base.files import read_json, write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.run_folder import claim
+from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.metrics.measure import measure_sets
-from jaxinterp.metrics.results import model_results
+from jaxinterp.metrics.estimates import estimate
+from jaxinterp.metrics.measure import QueryColumns, measure_sets
+from jaxinterp.metrics.recall import recalled
+from jaxinterp.metrics.results import model_results, plain
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.report.charts import save_chart, training_curves
 from jaxinterp.report.drop_bars import overview, relation_bars
 from jaxinterp.report.printed import models_shown
 from jaxinterp.report.shown import print_parts
+from jaxinterp.studies.suppressability.query_columns import save_columns
 from jaxinterp.training.finetune import finetune, perplexity
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.finetune_data import FinetuneData, finetune_data
 from jaxinterp.training.texts import TextData, text_data
+
+ORIGINAL, TUNED = "original", "fine-tuned"
+UNSEEN = "unseen_relations"  # the set whose columns are kept, so that several runs' can be pooled
 
 
 def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, out: Path) -> dict:
@@ -35,35 +45,90 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
       measure: how both models are measured, on `jaxinterp.training.finetune_data.SETS`.
       out: folder.
     Returns:
-      What results.json holds: {"provenance", "perplexity" (by model, on held-out text), "models": {name: M}}, M as in
-      `metrics.results.model_results`.
+      What results.json holds; see `before_and_after`.
     Raises:
       UserError: if the model, facts or text cannot be had, `out` cannot be written or holds another run, or a step is
         not finite.
     """
-    whole = {"model": name, **dataclasses.asdict(config), "measure": dataclasses.asdict(measure)}
     original = load_model(name)
     text = text_data(config.text.folder, original.tokenizer, config.text.length)
-    claim(whole, out, resume=(out / "config.json").exists())
+    claim_tuning(name, config, measure, out)
     with progress("ask what the model knows", 100) as report:
-        pieces = text.pieces(config.facts.longest, config.text.tried, config.seed) if config.text_queries else None
-        data = finetune_data(original, config.facts, pieces, progress=lambda done, total: report(100 * done // total))
+        pieces = pieces_asked(config, text)
+        data = finetune_data(
+            original, config.facts, pieces, progress=lambda done, total: report(100 * done // total, "")
+        )
+    return before_and_after(name, original, data, text, config, measure, out)
+
+
+def claim_tuning(name: str, config: FinetuneConfig, measure: MeasureConfig, out: Path, **more: object) -> None:
+    """Makes `out` the folder of this run, or checks that it is; `more` fields decide the run as well.
+
+    Raises:
+      UserError: if `out` cannot be written, or holds another run.
+    """
+    whole = {"model": name, **more, **dataclasses.asdict(config), "measure": dataclasses.asdict(measure)}
+    claim(whole, out, resume=(out / "config.json").exists())
+
+
+def pieces_asked(config: FinetuneConfig, text: TextData) -> Int[np.ndarray, "N T"] | None:
+    """The pieces of text whose last token the model is asked; None if the objective has none."""
+    return text.pieces(config.facts.longest, config.text.tried, config.seed) if config.text_queries else None
+
+
+def before_and_after(
+    name: str,
+    original: LanguageModel,
+    data: FinetuneData,
+    text: TextData,
+    config: FinetuneConfig,
+    measure: MeasureConfig,
+    out: Path,
+) -> dict:
+    """The study from its data on: both measurements and the fine-tuning between them, in a folder that is claimed.
+
+    Returns:
+      What results.json holds: {"provenance", "perplexity" (by model, on held-out text), "kept" (by model and set: how
+      much of all that the original knows is still answered correctly, {"right", "of", "recall"}; `recall` is a mean
+      over relations), "models": {name: M}}, M as in `metrics.results.model_results`.
+    """
     print(data.describe())
     print(
         f"text: {len(text.training_NT)} windows of {config.text.length} tokens, {len(text.held_out_NT)} held out "
         f"({text.n_shared} paragraphs that both have were cut from the former)"
     )
-    results = {"provenance": _provenance(name, config, measure, data, text), "perplexity": {}, "models": {}}
-    _measured("original", original, data, text, config, measure, out, results)
+    results = {
+        "provenance": _provenance(name, config, measure, data, text),
+        **{part: {} for part in ("perplexity", "kept", "models")},
+    }
+    _measured(ORIGINAL, original, data, text, config, measure, out, results)
     tuned = finetune(config, original, data, text, out)
     save_model(out / "model", tuned)
-    _measured("fine-tuned", tuned, data, text, config, measure, out, results)
+    _measured(TUNED, tuned, data, text, config, measure, out, results)
     write_json(out / "results.json", results)
     _write_charts(results, out)
-    print_parts(models_shown(results))
+    kept = [f"{kept_in_words(share)} of {name.replace('_', ' ')}" for name, share in results["kept"][TUNED].items()]
+    print_parts([*models_shown(results), f"what was known and is still right: {', '.join(kept)}"])
     before, after = results["perplexity"].values()
     print(f"perplexity on held-out text: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})")
     return results
+
+
+def kept_in_words(kept: Mapping) -> str:
+    """How much of what was known is still right, as results have it."""
+    return f"{kept['right'] / kept['of']:.1%} ({kept['right']:,} of {kept['of']:,} queries)"
+
+
+def columns_file(out: Path, title: str) -> Path:
+    """The file of a run with the columns of one model on `UNSEEN`: "measured", and "known", of all known queries."""
+    return out / f"columns_{title}.npz"
+
+
+def kept_of(known: QueryColumns, measure: MeasureConfig) -> dict:
+    """{"right", "of", "recall": E} of queries with the column "correct" that the original answered correctly."""
+    recall = estimate(("recall",), *known, replicates=measure.replicates, seed=measure.seed)["recall"]
+    correct_N = known.columns["correct"]
+    return {"right": int(correct_N.sum()), "of": len(correct_N), "recall": plain(recall.overall)}
 
 
 def _measured(
@@ -78,7 +143,7 @@ def _measured(
 ) -> None:
     """Adds a model's measurement to the results; one that an interrupted run has made is read."""
     path = out / f"measured_{title}.json"
-    if not path.exists():
+    if not (path.exists() and columns_file(out, title).exists()):
         names = list(data.sets)
         with progress(f"measure {title}", 100 * len(names)) as report:
 
@@ -88,9 +153,23 @@ def _measured(
             found = measure_sets(model, data.facts, data.sets, data.sets["objective"], measure, progress=advance)
         windows = text.held_out_NT[: config.text.held_out_windows or None]
         relations = [relation.name for relation in data.facts.relations]
-        write_json(path, {"perplexity": perplexity(model, windows), "measured": model_results(found, model, relations)})
-    known = read_json(path)
-    results["perplexity"][title], results["models"][title] = known["perplexity"], known["measured"]
+        known = {name: _known(model, queries, relations) for name, queries in data.sets.items()}
+        save_columns(columns_file(out, title), {"measured": found.columns[UNSEEN], "known": known[UNSEEN]})
+        result = {
+            "perplexity": perplexity(model, windows),
+            "kept": {name: kept_of(columns, measure) for name, columns in known.items()},
+            "models": model_results(found, model, relations),
+        }
+        write_json(path, result)
+    for part, value in read_json(path).items():
+        results[part][title] = value
+
+
+def _known(model: LanguageModel, queries: EncodedQueries, relations: Sequence[str]) -> QueryColumns:
+    """Whether each query is answered correctly."""
+    correct_N = recalled(model.model, queries)["correct"]
+    names = [relations[index] for index in queries.relation_N.tolist()]
+    return QueryColumns({"correct": correct_N}, queries.fact_N, names)
 
 
 def _provenance(name: str, config: FinetuneConfig, measure: MeasureConfig, data: FinetuneData, text: TextData) -> dict:

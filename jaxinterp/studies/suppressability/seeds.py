@@ -1,13 +1,9 @@
 """How much of a figure is the seed's: an ensemble, measured member by member, with the spread over seeds."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
-from rich.table import Table
 
 from jaxinterp.api.measured import measured_results
 from jaxinterp.base.files import writable_folder, write_json
@@ -15,8 +11,9 @@ from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.results import is_known, missing_sentence
-from jaxinterp.report.printed import remarks_shown, shown_figures
+from jaxinterp.report.printed import remarks_shown, spread_shown
 from jaxinterp.report.shown import print_parts
+from jaxinterp.studies.statistics import spread
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.ensemble import train_ensemble
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
@@ -71,46 +68,25 @@ def seed_spread(models: Mapping[Member, Mapping]) -> dict[str, dict[str, dict[st
     settings: dict[str, list[Mapping]] = {}
     for member, result in models.items():
         settings.setdefault(member.setting, []).append(result["sets"])
+    return {setting: spread_of_sets(results) for setting, results in settings.items()}
+
+
+def spread_of_sets(models: Sequence[Mapping]) -> dict[str, dict[str, dict]]:
+    """Set -> metric -> spread over models of the "sets" of their results; a metric that one model lacks has none."""
     return {
-        setting: {
-            set_name: {
-                name: _spread([result[set_name][name]["value"] for result in results])
-                for name in results[0][set_name]
-                if all(is_known(result[set_name].get(name)) for result in results)
-            }
-            for set_name in results[0]
+        set_name: {
+            name: spread([sets[set_name][name]["value"] for sets in models])
+            for name in models[0][set_name]
+            if all(is_known(sets[set_name].get(name)) for sets in models)
         }
-        for setting, results in settings.items()
+        for set_name in models[0]
     }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float | int | None]:
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": math.fsum(values) / len(values), "sd": sd, "min": min(values), "max": max(values), "n": len(values)}
 
 
 def print_spread(results: Mapping) -> None:
     """Prints settings by metric and set: mean ± standard deviation over seeds, and the range."""
-    spread = results["spread"]
-    sets = list(dict.fromkeys(set_name for by_set in spread.values() for set_name in by_set))
-    measured = {name for by_set in spread.values() for metrics in by_set.values() for name in metrics}
-    shown = shown_figures(measured)
-    names = (set_name.replace("_", " ") for set_name in sets)
-    table = Table("setting", "", "seeds", *names, title="%, mean ± standard deviation over seeds, and range")
-    for setting, by_set in spread.items():
-        for metric, label in shown.items():
-            found = [by_set.get(set_name, {}).get(metric) for set_name in sets]
-            n = max((value["n"] for value in found if value), default=0)
-            table.add_row(setting if metric == next(iter(shown)) else "", label, str(n), *map(_percent, found))
-        table.add_section()
     missing = missing_sentence(results)
+    table = spread_shown(results["spread"], "setting", "seeds")
     print_parts([table, *([missing] if missing else []), *remarks_shown(results)])
     for name, reason in results["failed"].items():
         print(f"{name} failed and is in no figure: {reason}")
-
-
-def _percent(spread: Mapping | None) -> str:
-    if spread is None or not math.isfinite(spread["mean"]):
-        return "–"
-    sd = "" if spread["sd"] is None else f" ± {100 * spread['sd']:.1f}"
-    return f"{100 * spread['mean']:.1f}{sd} [{100 * spread['min']:.1f}, {100 * spread['max']:.1f}]"
