@@ -1,14 +1,10 @@
 """The registered study: its folds are those that are dealt, and what spells each other out is unseen together."""
 
-import itertools
-
-from jaxinterp.facts.folds import relation_folds, spelled_out
+from jaxinterp.facts.folds import relation_folds, spelled_out_groups
 from jaxinterp.facts.worldfacts import DOMAINS, world_facts
 from jaxinterp.studies.audit.arms import META, RUNS, SCORES, TITLES
 from jaxinterp.studies.audit.contrasts import CONTRASTS
 from jaxinterp.studies.audit.meta_gradient import APART, FOLDS, STUDY
-
-TOLD = 0.25  # share of answers from which two relations count as spelling each other out
 
 
 def test_folds_are_those_that_are_dealt():
@@ -22,13 +18,10 @@ def test_folds_are_those_that_are_dealt():
 
 def test_what_spells_each_other_out_is_unseen_together():
     facts = world_facts()
+    groups = spelled_out_groups(facts, [relation.name for relation in facts.relations])
+    assert {frozenset(group) for group in APART} == {frozenset(group) for group in groups}
     fold = {name: index for index, of in enumerate(FOLDS) for name in of}
-    apart = [
-        pair
-        for pair in itertools.combinations(fold, 2)
-        if fold[pair[0]] != fold[pair[1]] and max(spelled_out(facts, *pair), spelled_out(facts, *pair[::-1])) >= TOLD
-    ]
-    assert not apart
+    assert all(len({fold[name] for name in group}) == 1 for group in groups)
 
 
 def test_arms_differ_by_what_their_contrast_names():
