@@ -1,5 +1,6 @@
 """The objective: by hand, against slow loops and finite differences, and what each selection mode lets through."""
 
+import dataclasses
 import functools
 
 import jax
@@ -128,6 +129,21 @@ def test_random_neurons_are_those_of_a_fact_in_every_batch(float64):
     assert (control >= own).all() and not (own[:, first] == own[:, first[:1]]).all()
     with pytest.raises(UserError, match="fact_N"):
         masks(None)
+
+
+def test_mixed_k_draws_the_number_of_own_neurons_anew_for_each_answer(float64):
+    config = ObjectiveConfig(k=3, least_k=1, control_k=2, select="stop_gradient")
+    context = linear_context(config, FOUR, FOUR_BASE, FOUR_SCORES)
+    numbers, rows = set(), np.asarray(FOUR.answers.answer_R)
+    for seed in range(8):
+        one = dataclasses.replace(context, key=jax.random.key(seed))
+        own_R = np.asarray(one.mask_LRF.sum((0, 2))).astype(int)
+        assert all(len(set(own_R[rows == answer].tolist())) == 1 for answer in range(4))
+        np.testing.assert_array_equal(one.control_mask_LRF.sum((0, 2)), 2)
+        # The neurons of a smaller number are the first ones.
+        assert (np.asarray(one.mask_LRF) <= np.asarray(top_k(one.scores_LRF, 3))).all()
+        numbers |= {tuple(own_R.tolist())}
+    assert {n for of in numbers for n in of} == {1, 2, 3} and len(numbers) > 4
 
 
 def setting(batch=None):
