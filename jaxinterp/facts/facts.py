@@ -199,7 +199,7 @@ class FactSet:
         _check_not_negative(limit=n, seed=seed)
         if n == 0:
             return self
-        place = [_place(seed, same_text(fact.subject)) for fact in self.facts]
+        place = [subject_place(seed, same_text(fact.subject)) for fact in self.facts]
         indices = [sorted(own.tolist(), key=place.__getitem__)[:n] for own in self.indices().values()]
         facts = tuple(self.facts[index] for index in sorted(itertools.chain(*indices)))
         return FactSet(self.relations, facts, _counted(self.dropped, {"above the limit": len(self) - len(facts)}))
@@ -254,8 +254,8 @@ def _uncommon(relation: Relation) -> tuple[str, ...]:
     return () if chosen == (Relation.joined, Relation.closing) else chosen
 
 
-def _place(seed: int, subject: str) -> bytes:
-    """Sorts subjects in an order of the seed's own, to which further subjects do not matter."""
+def subject_place(seed: int, subject: str) -> bytes:
+    """Sorts subjects, as `same_text` spells them, in the order of a seed, in which further ones do not move others."""
     return hashlib.sha256(f"{seed} {subject}".encode()).digest()
 
 

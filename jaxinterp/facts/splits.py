@@ -1,7 +1,6 @@
 """Splits, which decide what facts and prompts an objective may see."""
 
 import dataclasses
-import hashlib
 from typing import Literal
 
 import numpy as np
@@ -9,7 +8,7 @@ from jaxtyping import Int
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers
-from jaxinterp.facts.facts import FactSet, Relation, relation_rng
+from jaxinterp.facts.facts import FactSet, Relation, relation_rng, subject_place
 from jaxinterp.facts.spelling import same_text
 
 SETS = ("objective", "held_out_prompts", "unseen_facts", "unseen_relations")
@@ -109,7 +108,7 @@ def _drawn_relations(facts: FactSet, config: SplitConfig) -> tuple[str, ...]:
 def _drawn_subjects(facts: FactSet, config: SplitConfig) -> frozenset[str]:
     """The share of the subjects that comes first in an order by hash, which no other subject has a part in."""
     drawn_as = _mutual_subjects(facts)
-    order = sorted(set(drawn_as.values()), key=lambda name: hashlib.sha256(f"{config.seed} {name}".encode()).digest())
+    order = sorted(set(drawn_as.values()), key=lambda name: subject_place(config.seed, name))
     drawn = set(order[: round(config.unseen_facts * len(order))])
     return frozenset(subject for subject, name in drawn_as.items() if name in drawn)
 

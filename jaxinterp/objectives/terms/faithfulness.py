@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from jaxinterp.attribution.edits import suppress
 from jaxinterp.attribution.selection import ranked
-from jaxinterp.objectives.context import Context, mean
+from jaxinterp.objectives.context import TINY, Context, mean
 from jaxinterp.objectives.registry import objective
 
 SAMPLED = 2  # neurons of each answer, without replacement, out of those that its control would switch off
@@ -33,7 +33,7 @@ def faithfulness(context: Context) -> Float[Array, ""]:
         mask_LRF = (first_LRF == rank_N[answer_R][None, :, None]).astype(context.scores_LRF.dtype)
         score_N = answers.mean((context.scores_LRF * mask_LRF).sum((0, 2)))
         left_N = jnp.exp(answers.log_probability(context.readout(*suppress(mask_LRF))))
-        return jnp.abs(score_N - (jnp.exp(context.log_p_N) - left_N)) / jnp.maximum(scale_N, 1e-12)
+        return jnp.abs(score_N - (jnp.exp(context.log_p_N) - left_N)) / jnp.maximum(scale_N, TINY)
 
     gap_XN = jax.lax.map(gap_N, rank_XN)
     return mean(gap_XN, jnp.broadcast_to(context.known_N, gap_XN.shape))
