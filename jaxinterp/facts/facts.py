@@ -199,7 +199,7 @@ class FactSet:
         _check_not_negative(limit=n, seed=seed)
         if n == 0:
             return self
-        place = [subject_place(seed, same_text(fact.subject)) for fact in self.facts]
+        place = [subject_place(seed, "limit", same_text(fact.subject)) for fact in self.facts]
         indices = [sorted(own.tolist(), key=place.__getitem__)[:n] for own in self.indices().values()]
         facts = tuple(self.facts[index] for index in sorted(itertools.chain(*indices)))
         return FactSet(self.relations, facts, _counted(self.dropped, {"above the limit": len(self) - len(facts)}))
@@ -254,9 +254,12 @@ def _uncommon(relation: Relation) -> tuple[str, ...]:
     return () if chosen == (Relation.joined, Relation.closing) else chosen
 
 
-def subject_place(seed: int, subject: str) -> bytes:
-    """Sorts subjects, as `same_text` spells them, in the order of a seed, in which further ones do not move others."""
-    return hashlib.sha256(f"{seed} {subject}".encode()).digest()
+def subject_place(seed: int, purpose: str, subject: str) -> bytes:
+    """Sorts subjects, as `same_text` spells them, in the order of a seed, in which further ones do not move others.
+
+    Draws for different purposes must not pick the same subjects.
+    """
+    return hashlib.sha256(f"{seed} {purpose}{subject}".encode()).digest()
 
 
 def relation_rng(seed: int, relation: str, purpose: str = "") -> np.random.Generator:

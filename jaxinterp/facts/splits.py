@@ -108,7 +108,7 @@ def _drawn_relations(facts: FactSet, config: SplitConfig) -> tuple[str, ...]:
 def _drawn_subjects(facts: FactSet, config: SplitConfig) -> frozenset[str]:
     """The share of the subjects that comes first in an order by hash, which no other subject has a part in."""
     drawn_as = _mutual_subjects(facts)
-    order = sorted(set(drawn_as.values()), key=lambda name: subject_place(config.seed, name))
+    order = sorted(set(drawn_as.values()), key=lambda name: subject_place(config.seed, "", name))
     drawn = set(order[: round(config.unseen_facts * len(order))])
     return frozenset(subject for subject, name in drawn_as.items() if name in drawn)
 

@@ -391,6 +391,15 @@ def test_unseen_subjects_are_drawn_by_the_seed_whatever_relations_there_are():
     assert len(first & unseen(("color", "size"), 1, "size")) < 20
 
 
+def test_limits_and_unseen_subjects_are_drawn_apart():
+    facts = fact_set(n_subjects=100)
+    config = SplitConfig(unseen_relations=("size",), unseen_by="subject", unseen_facts=0.5)
+    unseen = about(facts, split_facts(facts, config).unseen_facts)
+    limited = {fact.subject for fact in facts.limited(50).facts}
+    assert len(unseen) == len(limited) == 50
+    assert 10 < len(unseen & limited) < 40  # one order for both would make it 50
+
+
 def test_new_subjects_move_only_those_at_the_edge():
     config = SplitConfig(unseen_relations=("size",), unseen_by="subject")
     fewer, more = fact_set(n_subjects=100), fact_set(n_subjects=104)

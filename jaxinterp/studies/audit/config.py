@@ -44,7 +44,7 @@ class AuditConfig:
     seeds: int = 8  # of initialisation, data order and offsets; all arms have the same
     # What is audited: weights are numbers here, and grow from 0 in `ramp` steps. The other arms are changes of it
     objective: ObjectiveConfig = dataclasses.replace(
-        SUPPRESSABLE.objective, weights={name: f"{weight:g}" for name, weight in WEIGHTS.items()}
+        SUPPRESSABLE.objective, start=0.0, weights={name: f"{weight:g}" for name, weight in WEIGHTS.items()}
     )
     # Factors of μ by arm, so that arms can be compared where their control drops are alike; to be tuned on other seeds
     control: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -68,6 +68,8 @@ class AuditConfig:
             raise UserError(f"ramp must be at least 1 and at most run.steps = {self.run.steps}, got {self.ramp}")
         if self.run.objective.weights:
             raise UserError("run.objective is chosen by the arms; leave its weights out")
+        if self.objective.start:
+            raise UserError(f"objective.start is chosen by level; leave it out, got {self.objective.start}")
         for name in (*self.arms, *self.control):
             if name not in TITLES:
                 raise unknown("arm", name, TITLES)

@@ -338,6 +338,8 @@ def test_a_config_that_compares_nothing():
         AuditConfig(ramp=3001)
     with pytest.raises(UserError, match=r"level is a probability: at least 0 and below 1, got 1.0"):
         AuditConfig(level=1.0)
+    with pytest.raises(UserError, match=r"objective.start is chosen by level; leave it out, got 0.3"):
+        AuditConfig(objective=ObjectiveConfig(start=0.3))
     assert MeasureConfig(metrics=CONFIG.metrics).metrics == CONFIG.metrics
 
 
