@@ -1,5 +1,7 @@
 """The terms on scores: by hand, against finite differences of order 1 and 2, and finite where attribution vanishes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,36 @@ def test_ranks_by_hand():
     np.testing.assert_array_equal(ranked(scores, 3), [[[3, 0, 1]], [[2, 3, 3]]])
     np.testing.assert_array_equal(top_k(scores, 3, jnp.array([2])), [[[0, 1, 1]], [[0, 0, 0]]])
     np.testing.assert_array_equal(top_k(scores, 3, jnp.array([3])), top_k(scores, 3))
+
+
+TWO = dataclasses.replace(CONFIG, k=2)
+
+
+def test_concentration_by_hand(float64):
+    terms = np.array([1 - 0.6 / 0.7, 1 - 0.8 / 0.9, 1 - 0.01 / 0.15, 1.0])
+    assert value("concentration", config=TWO) == pytest.approx((P * terms).sum() / P.sum(), rel=1e-9)
+
+
+def test_concentration_at_its_limits(float64):
+    one = np.zeros((2, 7, 3))
+    one[1, :6, 2] = 0.5  # one neuron of an answer has all
+    assert value("concentration", np.zeros(7), one, TWO) == pytest.approx(0, abs=1e-12)
+    assert value("concentration", np.full(7, 0.5), np.zeros((2, 7, 3)), TWO) == pytest.approx(1, rel=1e-12)
+    assert value("concentration", np.zeros(7), np.full((2, 7, 3), 0.1), TWO) == pytest.approx(1 - 2 / 6, rel=1e-12)
+    held_by = [value("concentration", config=dataclasses.replace(CONFIG, k=k)) for k in (1, 2, 3)]
+    assert held_by[0] > held_by[1] > held_by[2]
+
+
+def test_concentration_moves_scores_into_the_neurons_of_an_answer(float64):
+    term = TERMS["concentration"]
+    slope = jax.jit(jax.grad(lambda scores: term(linear_context(TWO, BATCH, jnp.asarray(BASE), scores))))(
+        jnp.asarray(SCORES)
+    )
+    # Of answer 0 the neurons 0 of both layers count, and neuron 1 of the first does not; a negative score is no matter.
+    assert (np.asarray(slope)[:, 0, 0] < 0).all() and slope[0, 0, 1] > 0 and slope[0, 0, 2] == 0
+    # Where attribution has nearly vanished the slope is that against 0.3 P, not that against next to nothing.
+    np.testing.assert_allclose(slope[0, 3, 1], -P[2] / P.sum() / 0.15, rtol=1e-9)
+    np.testing.assert_array_equal(slope[:, 6], 0)
 
 
 def test_one_layer_by_hand(float64):
