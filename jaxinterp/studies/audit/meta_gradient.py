@@ -63,12 +63,16 @@ STUDY = AuditConfig(
     ),
     level=0.7,
     objective=ObjectiveConfig(
-        weights={"suppression": "0.6", "control": "2", "concentration": "0.2", "margin": "0.2"},
+        weights={"suppression": "0.3", "control": "1", "concentration": "0.1", "margin": "0.1"},
         k=3,
         control_k=16,  # above the 8 that are measured
         path="joint",
         points=2,
     ),
+    # Tuned in one round, on two seeds with divisions of their own (run.seed = run.data.split.seed = 100): there all arms
+    # were trained at the same μ, and their C_relation and C_subject on unseen facts and C_relation on unseen relations
+    # came to 9.2 % (both), 7.6 % (scores), 8.6 % (mask) and 7.2 % (none) on average.
+    control={"detached_scores": 0.8, "straight_through": 0.9, "detached": 0.7},
     folds=FOLDS,
     arms=ARMS,
 )
