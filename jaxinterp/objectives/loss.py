@@ -1,6 +1,7 @@
 """The loss of a batch: what is learned anyway, and the terms of the objective on top, for any readout."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,19 +72,52 @@ def with_terms(
     if not weights:
         return base, probability
 
-    def terms() -> Metrics:
+    def terms() -> tuple[Float[Array, ""], Metrics]:
         made = context()
-        return {name: TERMS[name](made) for name in weights} | dict(batch_metrics(made))
-
-    def nothing() -> Metrics:
-        return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(terms))
+        values = {name: TERMS[name](made) for name in weights}
+        # `where` on the weight as well: 0 · NaN is NaN.
+        added = sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items())
+        return added, values | dict(batch_metrics(made))
 
     if active is None:
         active = any_active(weights)
-    values = terms() if active is True else jax.lax.cond(active, terms, nothing)
-    # `where` on the weight as well: 0 · NaN is NaN.
-    total = base + sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items())
-    return total, {**values, **probability}
+    added, values = terms() if active is True else _where(active, terms)
+    return base + added, {**values, **probability}
+
+
+def _where(active: Bool[Array, ""], terms: Callable[[], tuple[Float[Array, ""], Metrics]]) -> tuple[Array, Metrics]:
+    """A value and its metrics if they are active, 0 and NaN if not; the metrics are detached.
+
+    The gradient is taken inside the condition. Left to differentiate a `cond`, JAX has its first half hand over all
+    that its second half may need, and both halves pay for that in every step, also where nothing is computed.
+    """
+    # The arrays that `terms` closes over and that a gradient may be asked of.
+    closed, arrays = jax.closure_convert(terms)
+
+    def valued(arrays: list[Array]) -> tuple[Array, Metrics]:
+        return closed(*arrays)
+
+    def nothing(shapes: tuple[Any, Any]) -> tuple[Array, Metrics]:
+        value, metrics = shapes
+        return jnp.zeros(value.shape, value.dtype), jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), metrics)
+
+    @jax.custom_vjp
+    def chosen(active: Array, arrays: list[Array]) -> tuple[Array, Metrics]:
+        shapes = jax.eval_shape(valued, arrays)
+        return jax.lax.cond(active, valued, lambda _: nothing(shapes), arrays)
+
+    def forward(active: Array, arrays: list[Array]) -> tuple[tuple[Array, Metrics], list[Array]]:
+        graded = jax.value_and_grad(valued, has_aux=True)
+        shapes, _ = jax.eval_shape(graded, arrays)
+        return jax.lax.cond(
+            active, graded, lambda arrays: (nothing(shapes), jax.tree.map(jnp.zeros_like, arrays)), arrays
+        )
+
+    def backward(slopes: list[Array], cotangents: tuple[Array, Metrics]) -> tuple[None, list[Array]]:
+        return None, [cotangents[0] * slope for slope in slopes]
+
+    chosen.defvjp(forward, backward)
+    return chosen(active, arrays)
 
 
 def mean_probability(context: Context) -> Float[Array, ""]:

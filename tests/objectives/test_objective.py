@@ -27,7 +27,7 @@ from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.objectives.loss import batch_metrics, mean_probability
+from jaxinterp.objectives.loss import batch_metrics, mean_probability, with_terms
 from jaxinterp.objectives.registry import TERMS, objective
 from jaxinterp.training.step import loss
 
@@ -49,6 +49,29 @@ FOUR_SCORES = np.array(
         [0.1, 0.1, 0.1, 0.1],
     ]
 )[None]
+
+
+def test_the_gradient_is_that_of_terms_without_a_condition(float64):
+    config = ObjectiveConfig(k=1, points=2)
+    arrays = jnp.asarray(FOUR_BASE), jnp.asarray(FOUR_SCORES)
+
+    @functools.partial(jax.jit, static_argnames="always")
+    def graded(active, always=False):
+        def total(base, scores):
+            context = linear_context(config, FOUR, base, scores)
+            weights = {name: jnp.asarray(weight) for name, weight in WEIGHTS.items()}
+            return with_terms(3 * base[0], lambda: context, weights, True if always else active)
+
+        return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(*arrays)
+
+    chosen, always = graded(jnp.asarray(True)), graded(jnp.asarray(True), always=True)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), chosen, always)
+    assert np.abs(chosen[1][1]).max() > 0.1
+    (value, metrics), (base, scores) = graded(jnp.asarray(False))
+    assert float(value) == 3 * FOUR_BASE[0] and float(metrics.pop("probability")) > 0
+    assert np.isnan(list(metrics.values())).all()
+    np.testing.assert_array_equal(base, [3, *[0] * 6])
+    np.testing.assert_array_equal(scores, 0)
 
 
 def by_hand(**fields):

@@ -69,8 +69,8 @@ STUDY = AuditConfig(
         path="joint",
         points=2,
     ),
-    # Tuned in one round, on two seeds with divisions of their own (run.seed = run.data.split.seed = 100): there all arms
-    # were trained at the same μ, and their C_relation and C_subject on unseen facts and C_relation on unseen relations
+    # Tuned in one round, on two seeds with divisions of their own (run.seed = run.data.split.seed = 100): all arms were
+    # trained there at the same μ, and their C_relation and C_subject on unseen facts and C_relation on unseen relations
     # came to 9.2 % (both), 7.6 % (scores), 8.6 % (mask) and 7.2 % (none) on average.
     control={"detached_scores": 0.8, "straight_through": 0.9, "detached": 0.7},
     folds=FOLDS,
