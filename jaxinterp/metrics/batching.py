@@ -34,6 +34,13 @@ def by_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.
     return {n_positions: np.flatnonzero(width == n_positions) for n_positions in np.unique(width).tolist()}
 
 
+def of_one_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.ndarray, " n"]]:
+    """All queries as one part, as long as the longest of `by_length`: sets that differ a little in their longest text
+    share what is compiled, which takes longer than a few more tokens do.
+    """
+    return {max(by_length(config, queries)): np.arange(len(queries))}
+
+
 def _fitted(tokens_NT: np.ndarray, n_positions: int) -> np.ndarray:
     """Cut or padded to `n_positions`; what stands there is padding in any case."""
     missing = max(n_positions - tokens_NT.shape[1], 0)

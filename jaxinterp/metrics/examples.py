@@ -19,7 +19,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.facts.controls import CONTROL_KINDS, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries
-from jaxinterp.metrics.batching import Batch, by_length, query_batches, readout_of
+from jaxinterp.metrics.batching import Batch, by_length, of_one_length, query_batches, readout_of
 from jaxinterp.metrics.recall import ability
 from jaxinterp.models.model import Model
 
@@ -90,8 +90,8 @@ class LanguageExamples(Examples):
     def batches(self, rows: int, seed: int) -> Iterator[tuple[QueryBatch, Int[np.ndarray, " n"]]]:
         config = self.model.config
         # Padding costs as much as text where every edit runs whole sequences.
-        parts = by_length(config, self.queries) if config.attention == "bidirectional" else None
-        return query_batches(self.queries, rows, seed, parts)
+        divided = by_length if config.attention == "bidirectional" else of_one_length
+        return query_batches(self.queries, rows, seed, divided(config, self.queries))
 
     def readout(self, batch: QueryBatch) -> Readout:
         return readout_of(self.model, batch)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.facts.encoding import EncodedQueries
-from jaxinterp.metrics.batching import by_length, columns_of, query_batches
+from jaxinterp.metrics.batching import by_length, columns_of, of_one_length, query_batches
 from jaxinterp.models.likelihood import next_token_nll
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout, row_logits
@@ -24,7 +24,7 @@ def measured_ability(
 
     A bidirectional model has the first alone.
     """
-    batches = query_batches(queries, rows, seed)
+    batches = query_batches(queries, rows, seed, of_one_length(model.config, queries))
     return columns_of(batches, len(queries), lambda number, batch, taken: ability(model, batch))
 
 

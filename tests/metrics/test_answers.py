@@ -258,6 +258,35 @@ def test_recalled_has_the_columns_of_measured_answers(name, mask):
     assert ("sentence_nll" in expected) == (mask is None)
 
 
+def test_sets_of_a_causal_model_share_what_is_compiled(monkeypatch):
+    config = tiny_config(n_layers=2, n_ctx=12)
+    model, queries = Model(config, tiny_params(config)), queries_of_two_widths(40, None)
+    shapes = set()
+
+    def measured():
+        examples = [
+            LanguageExamples(model, queries[np.flatnonzero(queries.length_N <= longest)]) for longest in (10, 11, 12)
+        ]
+        # As the encoding of such a set would be.
+        for one in examples:
+            width = int(one.queries.length_N.max())
+            cut = dataclasses.replace(
+                one, queries=dataclasses.replace(one.queries, tokens_NT=one.queries.tokens_NT[:, :width])
+            )
+            shapes.update(batch.tokens_BT.shape for batch, _ in cut.batches(8, 0))
+            yield measured_answers(cut, k=2, n_relations=3, integral=quadrature("midpoint", 2), rows=8).columns
+
+    found = list(measured())
+    assert shapes == {(8, 12)}  # not above the model's context
+    shapes.clear()
+    monkeypatch.setattr(examples_module, "of_one_length", lambda config, queries: None)
+    expected = list(measured())
+    assert len(shapes) > 1
+    for columns, other in zip(found, expected, strict=True):
+        for name in ("probability", "suppressed", "amplified", "residual", "correct", "sentence_nll"):
+            np.testing.assert_allclose(columns[name], other[name], rtol=1e-3, atol=1e-6)
+
+
 def test_short_sequences_of_a_bidirectional_model_are_not_padded_to_the_longest(monkeypatch):
     config = tiny_config(n_layers=2, n_ctx=12, **ARCHITECTURES["bert"])
     params, queries = tiny_params(config), queries_of_two_widths(40, 10)

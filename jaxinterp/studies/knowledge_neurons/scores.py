@@ -15,7 +15,7 @@ from jaxinterp.attribution.selection import top_k
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.records import Record
 from jaxinterp.facts.encoding import EncodedQueries, sentence
-from jaxinterp.metrics.batching import by_length, query_batches, readout_of
+from jaxinterp.metrics.batching import of_one_length, query_batches, readout_of
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.by_fact import record_by_fact, short
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
@@ -40,8 +40,7 @@ def score(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig, fo
 
     def values(queries: EncodedQueries) -> list[dict]:
         found: list[dict] = [{} for _ in range(len(queries))]
-        width = max(by_length(model.config, queries))
-        for batch, taken in query_batches(queries, rows, 0, {width: np.arange(len(queries))}):
+        for batch, taken in query_batches(queries, rows, 0, of_one_length(model.config, queries)):
             readout = readout_of(model.model, batch)
             attribution = per_layer_attribution(readout, rule)
             scores = jax.device_get({"attribution": attribution.scores_LRF, "activation": activation(readout)})
