@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -30,15 +30,19 @@ Batches = Iterable[tuple[Batch, Int[np.ndarray, " n"]]]  # each with the numbers
 
 def by_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.ndarray, " n"]]:
     """Indices of queries that are about as long as one another, by that length in tokens."""
-    width = np.minimum(-(-queries.length_N // LENGTHS) * LENGTHS, config.n_ctx)
+    width = _rounded(config, queries.length_N)
     return {n_positions: np.flatnonzero(width == n_positions) for n_positions in np.unique(width).tolist()}
 
 
 def of_one_length(config: ModelConfig, queries: EncodedQueries) -> dict[int, Int[np.ndarray, " n"]]:
-    """All queries as one part, as long as the longest of `by_length`: sets that differ a little in their longest text
-    share what is compiled, which takes longer than a few more tokens do.
+    """All queries as one part, as long as what they were encoded with: parts of a set, and sets that differ a little in
+    their longest text, share what is compiled, which takes longer than a few more tokens do.
     """
-    return {max(by_length(config, queries)): np.arange(len(queries))}
+    return {int(_rounded(config, queries.tokens_NT.shape[1])): np.arange(len(queries))}
+
+
+def _rounded(config: ModelConfig, length: Any) -> Any:
+    return np.minimum(-(-length // LENGTHS) * LENGTHS, config.n_ctx)
 
 
 def _fitted(tokens_NT: np.ndarray, n_positions: int) -> np.ndarray:

@@ -278,6 +278,8 @@ def test_sets_of_a_causal_model_share_what_is_compiled(monkeypatch):
 
     found = list(measured())
     assert shapes == {(8, 12)}  # not above the model's context
+    short = LanguageExamples(model, queries)[np.flatnonzero(queries.length_N <= 8)]
+    assert {batch.tokens_BT.shape for batch, _ in short.batches(8, 0)} == shapes
     shapes.clear()
     monkeypatch.setattr(examples_module, "of_one_length", lambda config, queries: None)
     expected = list(measured())
