@@ -1,4 +1,4 @@
-"""The figures of the README and of the main result are those of the file that `experiments/publish.py` writes."""
+"""The figures of pages are those of the files that experiments write."""
 
 import json
 import re
@@ -50,3 +50,49 @@ def test_the_main_result(model):
     assert list(table) == list(METRICS)
     for title, cells in table.items():
         assert cells == [figure(model, name, METRICS[title]) for name in SETS], title
+
+
+META = json.loads((ROOT / "checkpoints" / "reference" / "meta_gradient.json").read_text(encoding="utf-8"))
+ARMS = ("plain", "detached", "straight_through", "detached_scores", "suppressable")
+OUTCOMES = {
+    "S": "suppressability",
+    "C_relation": "control_drop_relation",
+    "C_subject": "control_drop_subject",
+    "S − C": "selective",
+    **{f"S at k = {k}": f"drop_at_{k}" for k in (1, 2, 4, 16)},
+    "random neurons": "random_drop",
+    "S − C by exact ablation": "ablation_selective",
+    "insertion area": "insertion_area",
+    "attribution in k neurons": "attribution_share",
+    "edits keep the relation": "edit_kept_relation",
+    "edits keep the subject": "edit_kept_subject",
+    "hubs": "hub_share",
+    "mean P, untouched": "probability",
+    "recall": "recall",
+    "bypass": "bypass",
+}
+CHANGES = ("suppressability", "control_drop", "selective", "drop_at_1", "insertion_area", "edit_kept_relation")
+
+
+def percent(value):
+    return f"{100 * value:.1f}".replace("-", "−").replace("−0.0", "0.0")
+
+
+def estimate(found):
+    return "–" if found is None else f"{percent(found['value'])} [{percent(found['low'])}, {percent(found['high'])}]"
+
+
+def test_which_gradient():
+    cells = [row for row in rows("docs/studies/meta_gradient.md") if row[0] in OUTCOMES and len(row) == 1 + len(ARMS)]
+    for number, name in enumerate(("unseen_facts", "unseen_relations")):
+        table = cells[number * len(OUTCOMES) : (number + 1) * len(OUTCOMES)]
+        assert [row[0] for row in table] == list(OUTCOMES)
+        for title, *found in table:
+            assert found == [estimate(META["models"][arm][name].get(OUTCOMES[title])) for arm in ARMS], (name, title)
+    cells = [row for row in rows("docs/studies/meta_gradient.md") if row[0] in META["contrasts"]["unseen_facts"]]
+    expected = [
+        [contrast, *(estimate(of[metric]) for metric in (*CHANGES, "probability", "bypass"))]
+        for name in ("unseen_facts", "unseen_relations")
+        for contrast, of in META["contrasts"][name].items()
+    ]
+    assert [[cell.lstrip("+") for cell in row] for row in cells] == expected
