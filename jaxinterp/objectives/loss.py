@@ -76,12 +76,12 @@ def with_terms(
         made = context()
         values = {name: TERMS[name](made) for name in weights}
         # `where` on the weight as well: 0 · NaN is NaN.
-        added = sum(jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items())
-        return added, values | dict(batch_metrics(made))
+        added = jnp.stack([jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items()])
+        return added.sum(), values | dict(batch_metrics(made))
 
     if active is None:
         active = any_active(weights)
-    added, values = terms() if active is True else _where(active, terms)
+    added, values = terms() if active is True else _where(jnp.asarray(active), terms)
     return base + added, {**values, **probability}
 
 

@@ -55,12 +55,16 @@ def in_words(alarms: Mapping) -> str:
 
 
 def left_out_sentences(results: Mapping) -> list[str]:
-    """For each group and set, what the figures of its models lack, and of how many."""
+    """For each set, what the figures of models lack, and of how many; groups that lack the same stand together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for group, by_set in results["left_out"].items():
+        for set_name, counts in by_set.items():
+            what = "; ".join(f"{what} in {n} model{'s' * (n > 1)}" for what, n in counts.items())
+            found.setdefault((set_name, what), []).append(results["titles"][group])
     return [
-        f"{results['titles'][group]}, {set_name.replace('_', ' ')}: left out: "
-        + "; ".join(f"{what} in {n} model{'s' * (n > 1)}" for what, n in counts.items())
-        for group, by_set in results["left_out"].items()
-        for set_name, counts in by_set.items()
+        f"{', '.join(groups) if len(groups) < len(results['titles']) else 'each group'}, {set_name.replace('_', ' ')}: "
+        f"left out: {what}"
+        for (set_name, what), groups in found.items()
     ]
 
 

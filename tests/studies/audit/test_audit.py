@@ -19,7 +19,7 @@ from jaxinterp.studies.audit.config import AuditConfig
 from jaxinterp.studies.audit.contrasts import print_contrasts
 from jaxinterp.studies.audit.report import write_audit_report
 from jaxinterp.studies.audit.results import judged
-from jaxinterp.studies.audit.words import print_verdicts
+from jaxinterp.studies.audit.words import left_out_sentences, print_verdicts
 from jaxinterp.training.data import TrainingData
 from jaxinterp.training.driver import NotFinite
 
@@ -249,7 +249,14 @@ def test_relations_that_models_lack_are_told(capsys):
     results["never_began"] = {}
     assert results["left_out"] == {"suppressable": {config.sets[0]: {"motto (P = 0)": 1}}}
     print_verdicts(results)
-    assert "unseen facts: left out: motto (P = 0) in 1 model" in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the objective, unseen facts: left out: motto (P = 0) in 1 model" in told
+    lacks = {config.sets[0]: {"motto (P = 0)": 1}, config.sets[1]: {"motto (P = 0)": 2}}
+    both = results | {"left_out": {"plain": lacks, "suppressable": lacks}}
+    assert left_out_sentences(both) == [
+        "each group, unseen facts: left out: motto (P = 0) in 1 model",
+        "each group, unseen relations: left out: motto (P = 0) in 2 models",
+    ]
 
 
 def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
