@@ -88,8 +88,8 @@ def with_terms(
 def _where(active: Bool[Array, ""], terms: Callable[[], tuple[Float[Array, ""], Metrics]]) -> tuple[Array, Metrics]:
     """A value and its metrics if they are active, 0 and NaN if not; the metrics are detached.
 
-    The gradient is taken inside the condition. Left to differentiate a `cond`, JAX has its first half hand over all
-    that its second half may need, and both halves pay for that in every step, also where nothing is computed.
+    The gradient is taken inside the condition. Differentiating a `cond` makes two of them, and the first has to hand all
+    intermediate values to the second, which costs time in every step, also where nothing is computed.
     """
     # The arrays that `terms` closes over and that a gradient may be asked of.
     closed, arrays = jax.closure_convert(terms)
