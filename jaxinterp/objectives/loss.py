@@ -63,7 +63,8 @@ def with_terms(
     Returns:
       The loss, and metrics: every term, `batch_metrics`, and "probability", the mean P of the batch's answers,
       untouched, whether the terms are computed or not (NaN without answers). Without weights "probability" alone, if
-      the objective has a `start`, or nothing.
+      the objective has a `start`, or nothing. Behind a condition the loss alone has a gradient; single terms have one
+      if `active` is True.
     """
     untouched = context()
     if not (weights or untouched.config.start):
@@ -88,8 +89,8 @@ def with_terms(
 def _where(active: Bool[Array, ""], terms: Callable[[], tuple[Float[Array, ""], Metrics]]) -> tuple[Array, Metrics]:
     """A value and its metrics if they are active, 0 and NaN if not; the metrics are detached.
 
-    The gradient is taken inside the condition. Differentiating a `cond` makes two of them, and the first has to hand all
-    intermediate values to the second, which costs time in every step, also where nothing is computed.
+    The gradient is taken inside the condition. Differentiating a `cond` makes two of them, and the first has to hand
+    all intermediate values to the second, which costs time in every step, also where nothing is computed.
     """
     # The arrays that `terms` closes over and that a gradient may be asked of.
     closed, arrays = jax.closure_convert(terms)

@@ -35,7 +35,7 @@ def loss(
     batch: QueryBatch,
     weights: Weights,
     key: PRNGKeyArray,
-    active: Bool[Array, ""] | None = None,
+    active: Bool[Array, ""] | bool | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """LM + Σ weight · term.
 

@@ -174,14 +174,14 @@ def setting(batch=None):
     return config, tiny_params(config), jax.tree.map(jnp.asarray, tiny_grid_batch() if batch is None else batch)
 
 
-def loss_of(config, batch, names=tuple(WEIGHTS), **fields):
+def loss_of(config, batch, names=tuple(WEIGHTS), active=None, **fields):
     weights = {name: WEIGHTS[name] for name in names}
     chosen = ObjectiveConfig(
         weights={name: str(value) for name, value in weights.items()},
         **{"k": 3, "points": 2, "temperature": TEMPERATURE, **fields},
     )
     weights = {name: jnp.asarray(value) for name, value in weights.items()}
-    return lambda params: loss(Model(config, params), chosen, batch, weights, jax.random.key(7))
+    return lambda params: loss(Model(config, params), chosen, batch, weights, jax.random.key(7), active)
 
 
 def rule_of(batch):
@@ -328,7 +328,8 @@ def jacobians():
             return jax.device_get((values, np.concatenate([x.reshape(3, -1) for x in jax.tree.leaves(gradients)], 1)))
 
         def ours(select, control_select):
-            whole = loss_of(config, batch, names, select=select, control_select=control_select)
+            # Behind a condition the loss has a gradient, and single terms have none.
+            whole = loss_of(config, batch, names, True, select=select, control_select=control_select)
             return with_gradients(lambda p: jnp.stack([whole(p)[1][name] for name in ("lm", *names)]))
 
         readout = fast_readout(config, params, batch)

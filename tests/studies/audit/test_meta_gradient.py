@@ -34,6 +34,7 @@ def test_arms_differ_by_what_their_contrast_names():
     assert through_scores == {"suppressable", "detached_scores", "concentration", "margin"}
     alike = {"suppression", "control"}
     for arm in set(STUDY.arms) - {"plain"}:
-        assert {name: objectives[arm].weights[name] for name in alike} == {"suppression": "0.6", "control": "2"}
+        control = f"{STUDY.control.get(arm, 1.0):g}"
+        assert {name: objectives[arm].weights[name] for name in alike} == {"suppression": "0.3", "control": control}
         assert (objectives[arm].k, objectives[arm].control_k) == (3, 16)
     assert objectives["random"].neurons == "random" and objectives["other_fact"].neurons == "other"
