@@ -1,4 +1,4 @@
-"""What the meta-gradient and the control term each do: the main job with one of them changed at a time."""
+"""What the parts of the objective each do: the main job with one of them changed at a time."""
 
 import dataclasses
 from pathlib import Path
@@ -19,17 +19,16 @@ def _with(*without: str, **objective: object) -> TrainConfig:
 MODELS = {
     "plain": PLAIN,
     "suppressable": SUPPRESSABLE,
-    "stop_gradient": _with(select="stop_gradient"),
+    "straight_through": _with(select="straight_through"),
     "other_relations": _with(control_kinds=("other",)),
     "no_control": _with("control"),
     "no_suppression": _with("suppression"),
-    "no_concentration": _with("concentration"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablations:
-    """Compare the suppressable model with detached selection, controls of one kind, and without each of its terms."""
+    """Compare the suppressable model with a gradient through the mask, controls of one kind, and without each term."""
 
     out: Path = Path("checkpoints/ablations")  # folder for results, report, charts and runs
     measure: MeasureConfig = MeasureConfig()

@@ -1,6 +1,6 @@
 """The main job's figures over seeds: what the quickstart sets its one seed beside.
 
-Measures the plain and suppressable models that experiments/goodhart_audit.py trained, as the quickstart measures its
+Measures the plain and suppressable models that experiments/meta_gradient.py trained, as the quickstart measures its
 own, and writes means over seeds with their intervals, and where a single seed is expected.
 """
 
@@ -13,14 +13,16 @@ import tyro
 from jaxinterp.cli.run import experiment
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.studies.audit.config import AuditConfig
+from jaxinterp.studies.audit.meta_gradient import STUDY
 
 
 @dataclasses.dataclass(frozen=True)
 class Publish:
-    """Measure an audit's models over seeds."""
+    """Measure a study's models over seeds."""
 
-    config: Annotated[AuditConfig, tyro.conf.arg(name="")] = AuditConfig()
-    audit: Path = Path("checkpoints/audit")  # folder of the audit
+    config: Annotated[AuditConfig, tyro.conf.arg(name="")] = STUDY
+    study: Path = Path("checkpoints/meta_gradient")  # folder of the study
+    arm: str = "detached"  # of it, whose models are the main job's suppressable ones
     out: Path = Path("checkpoints/reference/published.json")  # file of figures
     main_measure: MeasureConfig = MeasureConfig()  # how the quickstart measures
 
@@ -28,7 +30,7 @@ class Publish:
         """Runs the experiment."""
         from jaxinterp.studies.suppressability.published import publish
 
-        publish(self.config, self.audit, self.out, self.main_measure)
+        publish(self.config, self.study, self.arm, self.out, self.main_measure)
         print(f"figures: {self.out}")
 
 

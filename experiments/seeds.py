@@ -15,7 +15,7 @@ from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.studies.suppressability.presets import RAMP, SUPPRESSABLE, WEIGHTS
 from jaxinterp.training.ensemble_config import EnsembleConfig
 
-# The main job's schedules at a height of 1, which λ and μ multiply; an ensemble has these two terms.
+# The main job's schedules at a height of 1, which λ and μ multiply.
 SCHEDULES = {name: f"0@0,1@{RAMP}" for name in ("suppression", "control")}
 ENSEMBLE = EnsembleConfig(
     run=dataclasses.replace(SUPPRESSABLE, objective=dataclasses.replace(SUPPRESSABLE.objective, weights=SCHEDULES)),

@@ -83,9 +83,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Writes JSON that any parser reads: NaN and infinity are errors."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
+    """Writes JSON that any parser reads: NaN and infinity are errors. In one line if `indent` is None."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict:

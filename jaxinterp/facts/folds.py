@@ -10,15 +10,20 @@ from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.spelling import same_text_caseless
 
 SHARE = 0.25  # of answers: relations that spell each other out that far stay together
-# Relations of world_facts(("countries",)) whose answers spell each other out, by `spelled_out`: every pair of relations
-# that has at least `SHARE`. Other pairs have at most 20 % (continent and currency: "West African CFA Franc"), and
-# calling_code and iso_numeric at most 1 % with anything. Five folds of two or three relations come out.
-# "Beyond the subject" matters: "Afghan" contains "AFG" (37 % of demonyms do), but so does "Afghanistan".
-COUNTRYGROUPS = (
-    ("internet_domain", "iso_alpha_2", "iso_alpha_3"),  # .dk, DK, DNK: 71, 36 and 36 %; with the subject's 99, 65, 65 %
+# Relations of `world_facts()` whose answers spell each other out, by `spelled_out`: those of a pair that has at least
+# `SHARE` stay together (a test). "Beyond the subject" matters: "Afghan" contains "AFG" (37 % of demonyms do), but so
+# does "Afghanistan".
+APART = (
+    ("internet_domain", "iso_alpha_2", "iso_alpha_3", "language_code"),  # .dk, DK, DNK: 71, 36 and 36 %
     ("demonym", "currency", "official_language"),  # Danish, Danish Krone, Danish: 32 % and 28 %
     ("continent", "subregion"),  # Africa, Western Africa: 74 %
-    ("capital", "capital_of"),  # the same pairs of names the other way round: 97 %
+    # The same pairs of names the other way round: 97 %
+    ("capital", "capital_of", "subdivision_country", "city_country"),
+    ("element_symbol", "element_of_symbol"),
+    ("atomic_number", "element_of_number", "element_group"),
+    ("element_block", "crystal_structure"),
+    ("state_abbreviation", "state_of_abbreviation", "subdivision_code"),
+    ("currency_code", "currency_of_code"),
 )
 
 
@@ -36,7 +41,7 @@ def relation_folds(
       seed: of the order.
       apart: groups of relations that stay together in a fold, because their answers spell each other out: no relation
         of a group is then in the objective while another one is unseen. Names that are not in `names` are left out, so
-        that a constant such as `COUNTRYGROUPS` also serves a choice of its relations.
+        that a constant such as `APART` also serves a choice of its relations.
     Returns:
       The folds, each sorted by name.
     Raises:

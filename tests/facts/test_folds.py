@@ -4,7 +4,7 @@ import pytest
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet, Relation
-from jaxinterp.facts.folds import COUNTRYGROUPS, SHARE, relation_folds, spelled_out, spelled_out_groups
+from jaxinterp.facts.folds import APART, SHARE, relation_folds, spelled_out, spelled_out_groups
 from jaxinterp.facts.worldfacts import world_facts
 
 TEN = tuple("abcdefghij")
@@ -91,17 +91,23 @@ def test_relations_that_a_chain_connects_are_one_group():
             spelled_out_groups(facts, names, share)
 
 
-def test_groups_of_countries_are_what_the_facts_say():
+def test_groups_are_what_the_facts_say():
+    facts = world_facts()
+    names = [relation.name for relation in facts.relations]
+    assert set(spelled_out_groups(facts, names)) == {tuple(sorted(group)) for group in APART}
+
+
+def test_groups_also_serve_a_choice_of_their_relations():
     facts = world_facts(("countries",))
     names = [relation.name for relation in facts.relations]
     share = {frozenset((one, other)): spelled_out(facts, one, other) for one, other in itertools.combinations(names, 2)}
     together = {pair for pair, value in share.items() if value >= SHARE}
-    assert set(spelled_out_groups(facts, names)) == {tuple(sorted(group)) for group in COUNTRYGROUPS}
-    inside = {frozenset(pair) for group in COUNTRYGROUPS for pair in itertools.combinations(group, 2)}
+    groups = [sorted({*group} & {*names}) for group in APART]
+    inside = {frozenset(pair) for group in groups for pair in itertools.combinations(group, 2)}
     # Currency and language are in one group because both go with the demonym.
     assert together == inside - {frozenset(("currency", "official_language"))}
     assert max(value for pair, value in share.items() if pair not in together) < 0.21
     for seed in range(5):
-        folds = relation_folds(names, 5, seed, COUNTRYGROUPS)
+        folds = relation_folds(names, 5, seed, APART)
         assert sorted(map(len, folds)) == [2, 2, 2, 3, 3]
         assert sum(map(len, folds)) == 12

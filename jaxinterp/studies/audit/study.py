@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +27,13 @@ from jaxinterp.training.driver import METRICS
 REACHED = 0.9  # suppressability of batches, whose first step is compared
 WINDOW = 10  # records that are averaged for it
 EXAMPLES = 3  # facts that the page shows
+PUBLISHED = "published.json"  # file of what pages quote
 
 
 def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
-    """Trains and measures every group of models, and judges them against the plain ones; writes results.json to `out`.
+    """Trains and measures every group of models, and judges them against the plain ones.
+
+    Writes results.json to `out`, and `PUBLISHED`, which is `condensed`.
 
     Goes on where it was: a model that is measured is not trained again, also if arms or seeds are added. All groups of
     a seed come before the next seed. What they have in common is trained once: up to the last checkpoint before its
@@ -66,9 +71,33 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     results |= {"provenance": {**provenance(), "config": json.loads(json.dumps(dataclasses.asdict(config)))}}
     results["seconds"] = round(time.monotonic() - start, 1)
     write_json(out / "results.json", results)
+    write_json(out / PUBLISHED, condensed(results), indent=None)
     print_verdicts(results)
     print_contrasts(results["contrasts"])
     return results
+
+
+def condensed(results: Mapping) -> dict:
+    """What pages quote of an audit's results: figures over seeds, contrasts and verdicts, to five digits.
+
+    Returns:
+      {"provenance", "seeds", "titles", "ability", "models": what results call "published", "contrasts", "verdicts":
+      {group: {set: {"verdict", "because"}}}}.
+    """
+    verdicts = {
+        group: {name: {part: of[part] for part in ("verdict", "because")} for name, of in sets.items()}
+        for group, sets in results["verdicts"].items()
+    }
+    parts = {name: results[name] for name in ("provenance", "seeds", "titles", "ability", "contrasts")}
+    return _rounded({**parts, "models": results["published"], "verdicts": verdicts})
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, Mapping):
+        return {name: _rounded(of) for name, of in value.items()}
+    return [_rounded(of) for of in value] if isinstance(value, list | tuple) else value
 
 
 def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:

@@ -23,35 +23,36 @@ from jaxinterp.studies.statistics import paired_effect
 from jaxinterp.training.data import training_data
 
 LEAST_SEEDS = 2  # of which a spread can be said
-GROUPS = ("plain", "suppressable")
 
 
-def publish(config: AuditConfig, audit: Path, out: Path, measure_config: MeasureConfig) -> dict:
-    """Measures the plain and suppressable models of an audit as the main job does; writes the figures over seeds.
+def publish(config: AuditConfig, study: Path, arm: str, out: Path, measure_config: MeasureConfig) -> dict:
+    """Measures the plain and suppressable models of a study as the main job does; writes the figures over seeds.
 
     Args:
-      config: of the audit.
-      audit: its folder, with the models.
+      config: of the study.
+      study: its folder, with the models.
+      arm: of the study, whose models are those that the main job calls suppressable.
       out: file, {"provenance", "seeds", "measure", "models": {group: {set: {metric: figure}}}, "ability": {group:
         {metric: figure}}}, figures as `over_seeds` gives them.
       measure_config: of the main job.
     Raises:
       UserError: if a model is missing.
     """
-    measured: dict[str, list] = {group: [] for group in GROUPS}
-    with progress("measure", config.seeds * len(GROUPS)) as report:
+    arms = {"plain": "plain", "suppressable": arm}
+    measured: dict[str, list] = {group: [] for group in arms}
+    with progress("measure", config.seeds * len(arms)) as report:
         for seed in range(config.seeds):
             data = training_data(config.data(seed))
-            for group in GROUPS:
-                folder = folder_of(audit, group, seed) / "model"
+            for number, (group, trained) in enumerate(arms.items(), 1):
+                folder = folder_of(study, trained, seed) / "model"
                 if not folder.exists():
-                    raise UserError(f"{folder} is missing: the audit has not trained it")
+                    raise UserError(f"{folder} is missing: the study has not trained it")
                 found = measure(load_model(folder), data.facts, data.split, measure_config)
                 sets = {**found.sets, "ability": found.ability}
                 measured[group].append(
                     {name: {metric: of.samples for metric, of in metrics.items()} for name, metrics in sets.items()}
                 )
-                report(seed * len(GROUPS) + GROUPS.index(group) + 1, f"{group}, seed {seed}")
+                report(seed * len(arms) + number, f"{group}, seed {seed}")
     names = {metric for models in measured.values() for model in models for of in model.values() for metric in of}
     figures = published(measured, (*SETS, "ability"), sorted(names))
     result = {

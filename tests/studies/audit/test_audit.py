@@ -274,10 +274,14 @@ def test_an_audit_goes_on_where_it_was(tmp_path, stand_ins):
     assert len(trained) == 5  # the one that was interrupted and the one after it
     assert results["steps_to_90"]["suppressable"] == [15.0, 15.0] and results["never_began"] == {}
     assert json.loads((out / "results.json").read_text())["verdicts"] == results["verdicts"]
+    quoted = json.loads((out / audit.PUBLISHED).read_text())
+    value = results["published"]["plain"]["unseen_facts"]["suppressability"]["value"]
+    assert quoted["models"]["plain"]["unseen_facts"]["suppressability"]["value"] == pytest.approx(value, rel=1e-4)
+    assert quoted["verdicts"]["suppressable"]["unseen_facts"].keys() == {"verdict", "because"}
     # More seeds and arms are added to what is there; another measurement is another audit.
     more = audit.goodhart_audit(dataclasses.replace(config, seeds=3, arms=("plain", "suppressable", "detached")), out)
     assert len(trained) == 5 + 3 + 2 and set(more["verdicts"]) == {"suppressable", "detached"}
-    with pytest.raises(UserError, match=r"holds a run of another config: level is 0.35 there and 0.8 here"):
+    with pytest.raises(UserError, match=r"holds a run of another config: level is 0.7 there and 0.8 here"):
         audit.goodhart_audit(dataclasses.replace(config, level=0.8), out)
 
 
@@ -341,8 +345,8 @@ def test_a_config_that_compares_nothing():
         AuditConfig(longer=(1,))
     with pytest.raises(UserError, match="seeds must be at least 1"):
         AuditConfig(seeds=0)
-    with pytest.raises(UserError, match=r"ramp must be at least 1 and at most run.steps = 3000, got 3001"):
-        AuditConfig(ramp=3001)
+    with pytest.raises(UserError, match=r"ramp must be at least 1 and at most run.steps = 3600, got 3601"):
+        AuditConfig(ramp=3601)
     with pytest.raises(UserError, match=r"level is a probability: at least 0 and below 1, got 1.0"):
         AuditConfig(level=1.0)
     with pytest.raises(UserError, match=r"objective.start is chosen by level; leave it out, got 0.3"):

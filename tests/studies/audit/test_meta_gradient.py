@@ -1,27 +1,11 @@
-"""The registered study: its folds are those that are dealt, and what spells each other out is unseen together."""
+"""The registered study: its arms differ by what their contrasts name, and the main job is one of them."""
 
-from jaxinterp.facts.folds import relation_folds, spelled_out_groups
-from jaxinterp.facts.worldfacts import DOMAINS, world_facts
+import dataclasses
+
 from jaxinterp.studies.audit.arms import META, RUNS, SCORES, TITLES
 from jaxinterp.studies.audit.contrasts import CONTRASTS
-from jaxinterp.studies.audit.meta_gradient import APART, FOLDS, STUDY
-
-
-def test_folds_are_those_that_are_dealt():
-    names = [relation.name for relations, _ in DOMAINS.values() for relation in relations]
-    dealt = relation_folds(names, 5, 0, APART)
-    assert {frozenset(fold) for fold in FOLDS} == {frozenset(fold) for fold in dealt}
-    assert sum(map(len, FOLDS)) == 42
-    domain = {relation.name: relation.domain for relations, _ in DOMAINS.values() for relation in relations}
-    assert all(len({domain[name] for name in fold}) >= 3 for fold in FOLDS)
-
-
-def test_what_spells_each_other_out_is_unseen_together():
-    facts = world_facts()
-    groups = spelled_out_groups(facts, [relation.name for relation in facts.relations])
-    assert {frozenset(group) for group in APART} == {frozenset(group) for group in groups}
-    fold = {name: index for index, of in enumerate(FOLDS) for name in of}
-    assert all(len({fold[name] for name in group}) == 1 for group in groups)
+from jaxinterp.studies.audit.meta_gradient import STUDY
+from jaxinterp.studies.suppressability.presets import PLAIN, SUPPRESSABLE
 
 
 def test_arms_differ_by_what_their_contrast_names():
@@ -38,3 +22,12 @@ def test_arms_differ_by_what_their_contrast_names():
         assert {name: objectives[arm].weights[name] for name in alike} == {"suppression": "0.3", "control": control}
         assert (objectives[arm].k, objectives[arm].control_k) == (3, 16)
     assert objectives["random"].neurons == "random" and objectives["other_fact"].neurons == "other"
+
+
+def test_the_main_job_is_an_arm_of_the_study():
+    for main, arm in ((PLAIN, "plain"), (SUPPRESSABLE, "detached")):
+        run = STUDY.training(arm, 0)
+        alike = {name: getattr(main, name) for name in ("evaluate_every", "keep_checkpoints")}
+        if arm == "plain":
+            alike["objective"] = dataclasses.replace(run.objective, start=main.objective.start)
+        assert dataclasses.replace(run, **alike) == main

@@ -3,17 +3,21 @@
 import dataclasses
 import json
 
-from jaxinterp.facts.folds import COUNTRYGROUPS, relation_folds
-from jaxinterp.facts.worldfacts import world_facts
+from jaxinterp.facts.folds import APART, relation_folds
+from jaxinterp.facts.worldfacts import DOMAINS
 from jaxinterp.studies.suppressability.presets import FOLDS, LEVEL, PLAIN, SUPPRESSABLE
 from jaxinterp.training.fork import common_step
 
 
 def test_every_relation_is_unseen_in_one_fold():
-    names = [relation.name for relation in world_facts(("countries",)).relations]
-    dealt = relation_folds(names, len(FOLDS), 0, COUNTRYGROUPS)
+    domain = {relation.name: relation.domain for relations, _ in DOMAINS.values() for relation in relations}
+    dealt = relation_folds(list(domain), len(FOLDS), 0, APART)
     assert {frozenset(fold) for fold in FOLDS} == {frozenset(fold) for fold in dealt}
+    assert sum(map(len, FOLDS)) == len(domain) == 42
+    assert all(len({domain[name] for name in fold}) >= 3 for fold in FOLDS)
     assert PLAIN.data.split.unseen_relations == FOLDS[0]
+    fold = {name: index for index, of in enumerate(FOLDS) for name in of}
+    assert all(len({fold[name] for name in group}) == 1 for group in APART)
 
 
 def test_the_two_models_share_their_steps_up_to_the_beginning(tmp_path):
