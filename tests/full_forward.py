@@ -5,10 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.attribution.readout import GateBranches, Readout
-from jaxinterp.models.block import LayerEdit
 from jaxinterp.models.model import Model
+from jaxinterp.models.places import Change, Changes, of_neurons
 from jaxinterp.models.readout import Rows, _target_probability
 from jaxinterp.models.transformer import forward
 
@@ -33,12 +33,12 @@ class FullForwardReadout(Readout):
         return result.activations["mlp_post"][:, self.rows.sequence_R, self.rows.position_R]
 
     def __call__(self, gates_LRF: Array, shift_LRF: Array | None = None) -> Array:
-        return self.edited(Edit(gates_LRF, shift_LRF))
+        return self.edited(NeuronEdit(gates_LRF, shift_LRF))
 
     def scaled(self, gates_LRF: Array, attention_LR: Array) -> Array:
-        return self.edited(LayerEdit(Edit(gates_LRF), attention_LR))
+        return self.edited({**of_neurons(NeuronEdit(gates_LRF)), "attn_out": Change(attention_LR[:, :, None, None])})
 
-    def edited(self, edit: Edit | LayerEdit) -> Array:
+    def edited(self, edit: NeuronEdit | Changes) -> Array:
         rows = self.rows
         tokens_RT = self.tokens_BT[rows.sequence_R]
         length_R = None if self.length_B is None else self.length_B[rows.sequence_R]

@@ -12,7 +12,7 @@ from knowing import knowing, table
 from tiny import tiny_config, tiny_params
 
 import jaxinterp as ji
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.base.errors import UserError
 from jaxinterp.cli.main import main
 from jaxinterp.metrics.config import MeasureConfig
@@ -61,7 +61,7 @@ def slow_next(model, tokens, edit):
 def test_text_is_generated_token_by_token(model, edited):
     # With this edit at every position other tokens come.
     shift = jnp.asarray(np.random.default_rng(18).normal(size=(L, 1, F)) * 2, jnp.float32)
-    edit = Edit(jnp.full((L, 1, F), 0.3), shift) if edited else None
+    edit = NeuronEdit(jnp.full((L, 1, F), 0.3), shift) if edited else None
     tokens = [*model.tokenizer.prefix, *model.tokenizer.encode("a b")]
     expected = []
     while (

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rich.markup import escape
 from rich.table import Table
 
-from jaxinterp.attribution.edits import Edit, active_neurons, amplify, random_mask, suppress
+from jaxinterp.attribution.edits import NeuronEdit, active_neurons, amplify, random_mask, suppress
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.errors import UserError
@@ -110,7 +110,7 @@ class Attributed(Shown):
         places = np.unravel_index(_best(scores, self._k(k)), scores.shape)
         return [neuron(int(layer), int(number)) for layer, number in zip(*places, strict=True)]
 
-    def top_tokens(self, n: int = 5, edit: Edit | None = None, token: int = 0) -> list[tuple[str, float]]:
+    def top_tokens(self, n: int = 5, edit: NeuronEdit | None = None, token: int = 0) -> list[tuple[str, float]]:
         """The n most probable tokens where a token of the answer stands, with their probabilities.
 
         Args:
@@ -118,9 +118,9 @@ class Attributed(Shown):
           edit: of neurons at the query positions, such as `suppress(attributed.mask(8))`; None is the untouched model.
           token: number of the answer's token; those before it are given.
         """
-        if edit is not None and not isinstance(edit, Edit):
+        if edit is not None and not isinstance(edit, NeuronEdit):
             raise UserError("edit must be an edit of neurons, such as ji.suppress(mask) or ji.amplify(mask)")
-        gates, shift = edit if edit is not None else Edit(jnp.ones_like(self.readout.neurons_LRF))
+        gates, shift = edit if edit is not None else NeuronEdit(jnp.ones_like(self.readout.neurons_LRF))
         probability_V = np.asarray(_probabilities(self.readout, gates, shift)[token])
         best = np.argsort(-probability_V, kind="stable")[:n]
         return [(self.model.tokenizer.token(int(id)), float(probability_V[id])) for id in best]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
@@ -71,7 +71,7 @@ def generate(
     model: LanguageModel,
     prompt: str,
     n_tokens: int = 20,
-    edit: Edit | None = None,
+    edit: NeuronEdit | None = None,
     temperature: float = 0.0,
     seed: int = 0,
     *,
@@ -145,7 +145,7 @@ def _run(
 
 
 @jax.jit
-def _next_logits(model: Model, tokens_1T: Array, last: Int[Array, ""], edit: Edit | None) -> Float[Array, " V"]:
+def _next_logits(model: Model, tokens_1T: Array, last: Int[Array, ""], edit: NeuronEdit | None) -> Float[Array, " V"]:
     """Logits after position `last`, where the edit acts."""
     result = forward(model, tokens_1T, edit=edit, query_B=None if edit is None else jnp.asarray(last)[None])
     return unembed(model, result.resid_final_BTD[0, last])

@@ -9,26 +9,26 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 DEAD = 1e-6  # of a row's largest activation: a neuron below it is not active
 
 
-class Edit(NamedTuple):
+class NeuronEdit(NamedTuple):
     """What is done to neurons: `neurons ← gates · neurons + shift`, with or without a leading layer axis."""
 
     gates: Float[Array, "*L B F"]
     shift: Float[Array, "*L B F"] | None = None  # None is 0
 
 
-def suppress(mask_LRF: Float[Array, "L R F"]) -> Edit:
+def suppress(mask_LRF: Float[Array, "L R F"]) -> NeuronEdit:
     """Gates 1 − mask: the selected neurons are switched off."""
-    return Edit(1 - mask_LRF)
+    return NeuronEdit(1 - mask_LRF)
 
 
-def amplify(mask_LRF: Float[Array, "L R F"]) -> Edit:
+def amplify(mask_LRF: Float[Array, "L R F"]) -> NeuronEdit:
     """Gates 1 + mask: the selected neurons are doubled (Dai et al. 2021)."""
-    return Edit(1 + mask_LRF)
+    return NeuronEdit(1 + mask_LRF)
 
 
-def set_to(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | float) -> Edit:
+def set_to(mask_LRF: Float[Array, "L R F"], value: Float[Array, "L R F"] | float) -> NeuronEdit:
     """The selected neurons' activations become `value` (a number, or an activation for each)."""
-    return Edit(1 - mask_LRF, mask_LRF * value)
+    return NeuronEdit(1 - mask_LRF, mask_LRF * value)
 
 
 def control_mask(mask_LRF: Float[Array, "L R F"], control_R: Int[Array, " R"]) -> Float[Array, "L R F"]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.answers import Answers
-from jaxinterp.attribution.edits import Edit, suppress
+from jaxinterp.attribution.edits import NeuronEdit, suppress
 from jaxinterp.attribution.integrated_gradients import Attribution
 from jaxinterp.attribution.quadrature import Integral
 from jaxinterp.attribution.readout import Readout
@@ -41,7 +41,7 @@ class Rowed:
         """log P of whole answers, in nats, from that of their rows."""
         return self.answers.log_probability(probability_R)
 
-    def probability(self, edit: Edit) -> Float[Array, " N"]:
+    def probability(self, edit: NeuronEdit) -> Float[Array, " N"]:
         """P of whole answers, under an edit."""
         return self.answers.probability(self.readout(*edit))
 

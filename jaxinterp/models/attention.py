@@ -1,6 +1,6 @@
 """Attention over new positions and, if there is one, a past."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -80,9 +80,18 @@ class Attention(nn.Module):
         return (visible | (distance == 0)) & (jnp.abs(distance) < where.constants.window)
 
     def __call__(
-        self, q_BSHK: Float[Array, "B S H K"], parts: Sequence[tuple[KVCache, Bool[Array, "B S _"]]]
-    ) -> tuple[Float[Array, "B S D"], Float[Array, "B H S U"]]:
-        """Attention's output and weights over stretches of keys and values, each with what may be seen of it."""
+        self,
+        q_BSHK: Float[Array, "B S H K"],
+        parts: Sequence[tuple[KVCache, Bool[Array, "B S _"]]],
+        change: Callable[[Array], Array] = lambda pattern: pattern,
+    ) -> tuple[Float[Array, "B S H K"], Float[Array, "B H S U"]]:
+        """Each head's mixture of values and its weights, over stretches of keys and values with what is seen of them.
+
+        Args:
+          q_BSHK: queries.
+          parts: keys and values, and which of them each query may attend to.
+          change: of the weights, before values are mixed.
+        """
         config = self.config
         batch, n_positions = q_BSHK.shape[:2]
         group = config.n_heads // config.n_kv_heads
@@ -97,20 +106,21 @@ class Attention(nn.Module):
 
         all_scores = jnp.concatenate([scores(kv.keys, visible) for kv, visible in parts], -1)
         pattern = jax.nn.softmax(all_scores, axis=-1).astype(q.dtype)
+        by_head = change(pattern.reshape(batch, config.n_heads, *pattern.shape[-2:]))
+        pattern = by_head.reshape(pattern.shape)
         # The parts are mixed apart: concatenating values would copy the past for every branch that shares it.
         bounds = np.cumsum([kv.values.shape[1] for kv, _ in parts])[:-1].tolist()
         mixed = sum(
             jnp.einsum("bngst,btnk->bsngk", weights, kv.values)
             for weights, (kv, _) in zip(jnp.split(pattern, bounds, axis=-1), parts, strict=True)
         )
-        mixed = mixed.reshape(batch, n_positions, config.n_heads, config.d_head)
-        return self._output(mixed), pattern.reshape(batch, config.n_heads, *pattern.shape[-2:])
+        return mixed.reshape(batch, n_positions, config.n_heads, config.d_head), by_head
 
     def fused(
         self, q_BSHK: Float[Array, "B S H K"], kv: KVCache, valid_BS: Bool[Array, "B S"] | None
-    ) -> Float[Array, "B S D"]:
-        """The output for whole sequences by cuDNN, which never writes the attention weights down."""
-        mixed = jax.nn.dot_product_attention(
+    ) -> Float[Array, "B S H K"]:
+        """The mixtures of whole sequences by cuDNN, which never writes the attention weights down."""
+        return jax.nn.dot_product_attention(
             q_BSHK,
             *kv,
             scale=self.config.attn_scale,
@@ -118,7 +128,7 @@ class Attention(nn.Module):
             key_value_seq_lengths=None if valid_BS is None else valid_BS.sum(-1),
             implementation="cudnn",
         )
-        return self._output(mixed)
 
-    def _output(self, mixed_BSHK: Array) -> Array:
+    def output(self, mixed_BSHK: Float[Array, "B S H K"]) -> Float[Array, "B S D"]:
+        """What attention writes: linear in its heads' mixtures (with a bias)."""
         return biased(jnp.einsum("bshk,hkd->bsd", mixed_BSHK, self.weights["w_o"]), self.weights.get("b_o"))

@@ -3,31 +3,24 @@
 With no past it is the layer of a full forward, with one position and a past it is a decoding step.
 """
 
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxinterp.attribution.edits import Edit
 from jaxinterp.models.attention import Attention, KVCache, Past, Where
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.ffn import FFN
 from jaxinterp.models.layers import Norm, row
+from jaxinterp.models.places import Changes, changed
 from jaxinterp.models.route import Route
 
 
-class LayerEdit(NamedTuple):
-    """What is done where an edit acts to all that a layer writes, with or without a leading layer axis."""
-
-    neurons: Edit
-    attention: Float[Array, "*L B"]  # what the attention's output is multiplied by
-
-
 class Block(nn.Module):
-    """Attention over past and new positions, then the FFN whose neurons an edit acts on, and the norms around both."""
+    """Attention over past and new positions, then the FFN, and the norms around both."""
 
     config: ModelConfig
 
@@ -43,41 +36,46 @@ class Block(nn.Module):
     def __call__(
         self,
         resid_pre_BSD: Float[Array, "B S D"],
-        edit: Edit | LayerEdit | Route | None,
+        changes: Changes | None,
         where: Where,
         capture: Sequence[str] = (),
         past: Past | None = None,
+        route: Route | None = None,
     ) -> tuple[Float[Array, "B S D"], tuple[KVCache, dict[str, Array]]]:
         """Runs the layer on new positions.
 
         Args:
           resid_pre_BSD: residual stream.
-          edit: what is done to the neurons, arrays [B, F], or to the attention as well, or to the neurons' gradient;
-            None is nothing.
+          changes: of what stands at the layer's places, at the positions of `where.edited_BS`; None is none.
           where: the layer's constants and the new positions.
-          capture: names out of `jaxinterp.models.transformer.ACTIVATIONS`.
+          capture: names out of `jaxinterp.models.places.PLACES`.
           past: cached keys and values that the new positions may attend to as well.
+          route: whom the neurons' gradient reaches; None is everything.
         Returns:
           The residual stream after the layer, the new positions' keys and values, and what was captured.
         """
-        q, new = self._qkv(resid_pre_BSD, where)
+        resid_pre_BSD = changed(changes, "resid_pre", resid_pre_BSD, where.edited_BS)
+        q, new = self._qkv(resid_pre_BSD, changes, where)
         parts = [self._part(new, where, where)]
         if past is not None:
             position_1T = jnp.arange(past.visible_BT.shape[1])[None]
             visible = self.attention.visible(where, position_1T, None) & past.visible_BT[:, None, :]
             parts.insert(0, (past.cache, visible))
-        if self.config.attention_kernel == "cudnn" and past is None and "attn_pattern" not in capture:
-            attn_out, attn_pattern = self.attention.fused(q, new, where.valid_BS), None
+        seen = "attn_pattern" in capture or "attn_pattern" in (changes or ())
+        if self.config.attention_kernel == "cudnn" and past is None and not seen:
+            mixed, attn_pattern = self.attention.fused(q, new, where.valid_BS), None
         else:
-            attn_out, attn_pattern = self.attention(q, parts)
-        resid_post, found = self._after_attention(resid_pre_BSD, attn_out, edit, where)
-        found |= {"attn_q": q, "attn_pattern": attn_pattern}
+            mixed, attn_pattern = self.attention(
+                q, parts, lambda pattern: changed(changes, "attn_pattern", pattern, where.edited_BS)
+            )
+        resid_post, found = self._after_attention(resid_pre_BSD, mixed, changes, where, route)
+        found |= {"attn_q": q, "attn_k": new.keys, "attn_v": new.values, "attn_pattern": attn_pattern}
         return resid_post, (new, {name: found[name] for name in capture})
 
     def after_change(
         self,
         resid_pre_BSD: Float[Array, "B S D"],
-        edit: Edit | LayerEdit | None,
+        changes: Changes | None,
         where: Where,
         base: tuple[Float[Array, "B S H K"], KVCache],
     ) -> Float[Array, "B S D"]:
@@ -87,64 +85,80 @@ class Block(nn.Module):
         result is that of `__call__`, whose arguments these are; `where.edited_BS` is the one position.
         """
         at = where.edited_BS.argmax(-1)
-        here = self._qkv(row(resid_pre_BSD, at), where.at(at))
-        changed = where.edited_BS[..., None, None]
-        q, kv = jax.tree.map(lambda one, rest: jnp.where(changed, one, rest), here, base)
-        attn_out, _ = self.attention(q, [self._part(kv, where, where)])
-        return self._after_attention(resid_pre_BSD, attn_out, edit, where)[0]
+        resid_pre_BSD = changed(changes, "resid_pre", resid_pre_BSD, where.edited_BS)
+        here = self._qkv(row(resid_pre_BSD, at), changes, where.at(at))
+        q, kv = jax.tree.map(lambda one, rest: jnp.where(where.edited_BS[..., None, None], one, rest), here, base)
+        mixed, _ = self.attention(q, [self._part(kv, where, where)])
+        return self._after_attention(resid_pre_BSD, mixed, changes, where)[0]
 
     def at_query(
-        self, resid_pre_BSD: Float[Array, "B S D"], edit: Edit | LayerEdit | None, where: Where
+        self, resid_pre_BSD: Float[Array, "B S D"], changes: Changes | None, where: Where
     ) -> Float[Array, "B 1 D"]:
         """The last layer of a bidirectional model, at the one position that is read: the others need keys and values.
 
         The result is that of `__call__`, whose arguments these are, at the position of `where.edited_BS`.
         """
         at = where.edited_BS.argmax(-1)
+        resid_pre_BSD = changed(changes, "resid_pre", resid_pre_BSD, where.edited_BS)
         here, query = row(resid_pre_BSD, at), where.at(at)
-        q, _ = self._qkv(here, query)
-        _, kv = self._qkv(resid_pre_BSD, where)
-        attn_out, _ = self.attention(q, [self._part(kv, query, where)])
-        return self._after_attention(here, attn_out, edit, query)[0]
+        q, _ = self._qkv(here, changes, query)
+        _, kv = self._qkv(resid_pre_BSD, changes, where)
+        mixed, _ = self.attention(q, [self._part(kv, query, where)])
+        return self._after_attention(here, mixed, changes, query)[0]
 
     def ffn_output(self, mlp_post: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
         """The FFN's output: linear in the neurons (with a bias)."""
         return self.ffn.output(mlp_post)
 
-    def _qkv(self, resid_pre_BSD: Array, where: Where) -> tuple[Float[Array, "B S H K"], KVCache]:
+    def _qkv(
+        self, resid_pre_BSD: Array, changes: Changes | None, where: Where
+    ) -> tuple[Float[Array, "B S H K"], KVCache]:
         """Queries, keys and values from the residual stream."""
         x, attn_normed = resid_pre_BSD, where.constants.attn_normed
         if self.config.norms_inputs:
             x = self.norm_attn(x)
         if attn_normed is not None:
             x = jnp.where(attn_normed, x, resid_pre_BSD)
-        return self.attention.qkv(x, where)
+        q, kv = self.attention.qkv(x, where)
+        change = functools.partial(changed, changes, where_BS=where.edited_BS)
+        return change("attn_q", x=q), KVCache(change("attn_k", x=kv.keys), change("attn_v", x=kv.values))
 
     def _part(self, kv: KVCache, queries: Where, keys: Where) -> tuple[KVCache, Array]:
         """Keys and values of new positions, with what the queries may see of them."""
         return kv, self.attention.visible(queries, keys.position_BS, keys.valid_BS)
 
     def _after_attention(
-        self, resid_pre_BSD: Array, attn_out_BSD: Array, edit: Edit | LayerEdit | Route | None, where: Where
+        self,
+        resid_pre_BSD: Array,
+        mixed_BSHK: Array,
+        changes: Changes | None,
+        where: Where,
+        route: Route | None = None,
     ) -> tuple[Float[Array, "B S D"], dict[str, Array]]:
         """The residual stream after the layer, and what can be captured on the way."""
         config = self.config
-        attn_out = self.norm_attn_out(attn_out_BSD) if config.norms_outputs else attn_out_BSD
-        if isinstance(edit, LayerEdit):
-            scaled, edit = attn_out * edit.attention[:, None, None], edit.neurons
-            attn_out = scaled if where.edited_BS is None else jnp.where(where.edited_BS[..., None], scaled, attn_out)
+
+        def change(place: str, x: Array) -> Array:
+            return changed(changes, place, x, where.edited_BS)
+
+        attn_z = change("attn_z", mixed_BSHK)
+        attn_out = self.attention.output(attn_z)
+        attn_out = change("attn_out", self.norm_attn_out(attn_out) if config.norms_outputs else attn_out)
         resid_mid = resid_pre_BSD + attn_out
         if config.norm_placement == "post":
             resid_mid = self.norm_attn(resid_mid)
+        resid_mid = change("resid_mid", resid_mid)
         read = resid_pre_BSD if config.parallel else resid_mid
         if config.norms_inputs:
             read = self.norm_mlp(read)
-        mlp_pre, mlp_post, mlp_out = self.ffn(read, edit, where.edited_BS)
+        mlp_pre, mlp_post, mlp_out = self.ffn(read, change, route)
         resid_post = resid_mid + (self.norm_mlp_out(mlp_out) if config.norms_outputs else mlp_out)
         if config.norm_placement == "post":
             resid_post = self.norm_mlp(resid_post)
+        resid_post = change("resid_post", resid_post)
         return resid_post, {
             "resid_pre": resid_pre_BSD,
+            "attn_z": attn_z,
             "attn_out": attn_out,
             "resid_mid": resid_mid,
             "mlp_pre": mlp_pre,

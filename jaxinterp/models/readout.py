@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.attribution.readout import EVALUATION_BYTES, Branches, TokenReadout
-from jaxinterp.models.block import LayerEdit
 from jaxinterp.models.layers import row
 from jaxinterp.models.lens import as_unembedded, unembedding
 from jaxinterp.models.model import Model
+from jaxinterp.models.places import Change, of_neurons
 from jaxinterp.models.rerun import Later, after_ffn, ffn_output, run_branches, run_layers
 from jaxinterp.models.transformer import Forward, embed, forward, unembed
 
@@ -66,10 +66,10 @@ class LanguageModelReadout(TokenReadout):
         first = self.neurons_LRF[:1] * gates_LRF[:1]
         if shift_LRF is not None:
             first = first + shift_LRF[:1]
-        deeper = Edit(gates_LRF[1:], None if shift_LRF is None else shift_LRF[1:])
+        deeper = NeuronEdit(gates_LRF[1:], None if shift_LRF is None else shift_LRF[1:])
         mlp_out = ffn_output(self.model.config, jax.tree.map(lambda x: x[:1], self.layers), first)
         start = self.after(jnp.zeros((1, self.shape[1]), jnp.int32), mlp_out)[0]
-        return unembed(self.model, run_layers(self.model, start, self.later, deeper, start=1))
+        return unembed(self.model, run_layers(self.model, start, self.later, of_neurons(deeper), start=1))
 
     def untouched(self) -> Array:
         return self.untouched_R
@@ -79,8 +79,8 @@ class LanguageModelReadout(TokenReadout):
 
         Both act at the query alone, so that earlier positions are as they were. All layers are run.
         """
-        edit = LayerEdit(Edit(gates_LRF), attention_LR)
-        return self.probability(run_layers(self.model, self.embedded_RSD, self.later, edit, start=0))
+        changes = {**of_neurons(NeuronEdit(gates_LRF)), "attn_out": Change(attention_LR[:, :, None, None])}
+        return self.probability(run_layers(self.model, self.embedded_RSD, self.later, changes, start=0))
 
     def branches(self) -> "ResidualBranches":
         return ResidualBranches(self)

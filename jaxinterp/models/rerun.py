@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxinterp.attribution.edits import Edit
 from jaxinterp.models.attention import KVCache, Past, Where
-from jaxinterp.models.block import Block, LayerEdit
+from jaxinterp.models.block import Block
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.layers import LayerConstants, Norm, layer_constants, row
 from jaxinterp.models.model import Model
+from jaxinterp.models.places import Changes
 
 
 class Later(NamedTuple):
@@ -37,7 +37,7 @@ def run_layers(
     model: Model,
     resid_RSD: Float[Array, "R S D"],
     later: Later,
-    edit: Edit | LayerEdit | None,
+    changes: Changes | None,
     *,
     start: int,
 ) -> Float[Array, "R D"]:
@@ -47,8 +47,7 @@ def run_layers(
       model: the model.
       resid_RSD: residual stream before layer `start`, as the untouched one is except at the query.
       later: positions and cache.
-      edit: what is done in layers start, ..., L−1 at the query, to the neurons by arrays [L − start, R, F], or to the
-        attention as well; None is nothing.
+      changes: of what stands at the query in layers start, ..., L−1, arrays [L − start, R, 1, ...]; None is none.
       start: the first layer to run, 0 … L; L runs none.
     """
     config = model.config
@@ -56,7 +55,7 @@ def run_layers(
     n_layers = config.n_layers - start
 
     def scan(run, resid: Array, first: int, last: int) -> Array:
-        xs = jax.tree.map(lambda x: x[first:last], (layers, edit))
+        xs = jax.tree.map(lambda x: x[first:last], (layers, changes))
         return jax.lax.scan(lambda resid, x: (run(config, later, x[0], resid, x[1]), None), resid, xs)[0]
 
     if later.query_RS is None:
@@ -65,7 +64,7 @@ def run_layers(
         return scan(_decoded, _query(later, resid_RSD), 0, n_layers)[:, 0]
     resid = scan(_changed, resid_RSD, 0, 1)
     resid = scan(_whole, resid, 1, n_layers - 1)
-    return _read(config, later, *jax.tree.map(lambda x: x[-1], (layers, resid[None], edit)))[:, 0]
+    return _read(config, later, *jax.tree.map(lambda x: x[-1], (layers, resid[None], changes)))[:, 0]
 
 
 def run_branches(
@@ -144,34 +143,30 @@ def _where(later: Later, layer: _Layer) -> Where:
     return Where(layer.constants, later.position_RS, later.query_RS, later.valid_RS)
 
 
-def _decoded(
-    config: ModelConfig, later: Later, layer: _Layer, resid_R1D: Array, edit: Edit | LayerEdit | None
-) -> Array:
+def _decoded(config: ModelConfig, later: Later, layer: _Layer, resid_R1D: Array, changes: Changes | None) -> Array:
     """A layer for the query alone, against the cache."""
     where = _where(later, layer)
     if later.query_RS is not None:
         where = where.at(later.query_RS.argmax(-1))
     past = Past(layer.cache, later.visible_RT)
-    return Block(config).apply({"params": layer.weights}, resid_R1D, edit, where, past=past)[0]
+    return Block(config).apply({"params": layer.weights}, resid_R1D, changes, where, past=past)[0]
 
 
-def _changed(
-    config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | LayerEdit | None
-) -> Array:
+def _changed(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, changes: Changes | None) -> Array:
     """The first layer that is run of a bidirectional model: nothing but the query differs before it."""
     where, base = _where(later, layer), (layer.attn_q, layer.cache)
-    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, where, base, method="after_change")
+    return Block(config).apply({"params": layer.weights}, resid_RSD, changes, where, base, method="after_change")
 
 
-def _whole(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | LayerEdit | None) -> Array:
+def _whole(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, changes: Changes | None) -> Array:
     """A layer for whole sequences."""
-    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, _where(later, layer))[0]
+    return Block(config).apply({"params": layer.weights}, resid_RSD, changes, _where(later, layer))[0]
 
 
-def _read(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, edit: Edit | LayerEdit | None) -> Array:
+def _read(config: ModelConfig, later: Later, layer: _Layer, resid_RSD: Array, changes: Changes | None) -> Array:
     """The last layer of a bidirectional model, where it is read."""
     where = _where(later, layer)
-    return Block(config).apply({"params": layer.weights}, resid_RSD, edit, where, method="at_query")
+    return Block(config).apply({"params": layer.weights}, resid_RSD, changes, where, method="at_query")
 
 
 def ffn_output(config: ModelConfig, layers: Mapping, mlp_post_LBF: Float[Array, "L *B F"]) -> Float[Array, "L *B D"]:

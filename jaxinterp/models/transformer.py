@@ -6,30 +6,19 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.models import parameters
 from jaxinterp.models.attention import KVCache, Where
-from jaxinterp.models.block import Block, LayerEdit
+from jaxinterp.models.block import Block
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.layers import Head, Norm, biased, declared, exact, layer_constants
 from jaxinterp.models.model import Model
+from jaxinterp.models.places import PLACES, Changes, changed, of_neurons
 from jaxinterp.models.route import Route
-
-# What `forward(capture=...)` can return, in the order of computation, each with a leading layer axis.
-ACTIVATIONS = (
-    "resid_pre",  # [L, B, S, D] the residual stream before the layer
-    "attn_q",  # [L, B, S, H, K] queries, rotated if positions are rotary
-    "attn_pattern",  # [L, B, H, S, S] attention weights
-    "attn_out",  # [L, B, S, D] what attention adds
-    "resid_mid",  # [L, B, S, D] between attention and FFN
-    "mlp_pre",  # [L, B, S, F] the argument of the activation function (the gate's, if the FFN is gated)
-    "mlp_post",  # [L, B, S, F] the neurons: what W_out multiplies, after gates
-    "mlp_out",  # [L, B, S, D] the FFN's output, before the norm that some families put on it
-    "resid_post",  # [L, B, S, D] the residual stream after the layer
-)
 
 
 class Forward(NamedTuple):
@@ -57,20 +46,21 @@ class Transformer(nn.Module):
             Block,
             policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
             prevent_cse=False,  # a scan's body is compiled by itself
-            static_argnums=(4,),  # capture
+            static_argnums=(4, 5),  # capture, past
         )
         self.layers = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, Where(0, nn.broadcast, nn.broadcast, nn.broadcast), nn.broadcast),
+            in_axes=(0, Where(0, nn.broadcast, nn.broadcast, nn.broadcast), nn.broadcast, nn.broadcast, 0),
             length=config.n_layers,
         )(config)
 
     def __call__(
         self,
         tokens_BT: Int[Array, "B T"],
-        edit: Edit | LayerEdit | Route | None = None,
+        changes: Changes | None = None,
+        route: Route | None = None,
         query_B: Int[Array, " B"] | None = None,
         length_B: Int[Array, " B"] | None = None,
         capture: Sequence[str] = (),
@@ -83,7 +73,12 @@ class Transformer(nn.Module):
         padded = config.attention == "bidirectional" and length_B is not None
         valid = position_BT < length_B[:, None] if padded else None
         where = Where(layer_constants(config), position_BT, edited, valid)
-        resid, (cache, activations) = self.layers(self.embed(tokens_BT, position_BT), edit, where, tuple(capture))
+        embedded = changed(changes, "embed", self.embed(tokens_BT, position_BT), edited)
+        of_layers = {place: change for place, change in (changes or {}).items() if place != "embed"}
+        captured = tuple(name for name in capture if name != "embed")
+        resid, (cache, activations) = self.layers(embedded, of_layers, where, captured, None, route)
+        if "embed" in capture:
+            activations = {**activations, "embed": embedded}
         return Forward(self.unembed(resid), resid, cache, activations)
 
     def embed(self, tokens: Int[Array, "*B"], position: Int[Array, "*B"]) -> Float[Array, "*B D"]:
@@ -117,7 +112,7 @@ def forward(
     model: Model,
     tokens_BT: Int[Array, "B T"],
     *,
-    edit: Edit | LayerEdit | Route | None = None,
+    edit: NeuronEdit | Changes | Route | None = None,
     query_B: Int[Array, " B"] | None = None,
     length_B: Int[Array, " B"] | None = None,
     capture: Sequence[str] = (),
@@ -127,26 +122,52 @@ def forward(
     Args:
       model: the model.
       tokens_BT: token ids in [0, V); padding goes to the right.
-      edit: what is done to the neurons at `query_B`, arrays [L, B, F]; None is the untouched model. A `Route` changes
-        no value, but what learns from it, at positions of its own.
+      edit: what is done to the neurons at `query_B`, arrays [L, B, F], or changes at any places, whose arrays have a
+        leading layer axis of length L (but for "embed") and broadcast against what stands there; None is the untouched
+        model. A `Route` changes no value, but what learns from it, at positions of its own.
       query_B: the position of each sequence at which the edit acts; None is every position.
       length_B: tokens of each sequence before padding, which a bidirectional model must not see; None is all. A causal
         model needs none: causality hides what stands on the right.
-      capture: names out of `ACTIVATIONS`.
+      capture: names out of `PLACES`.
     Returns:
-      Logits, the K/V cache, and the captured activations with a leading layer axis.
+      Logits, the K/V cache, and what stood at the captured places, after changes, with a leading layer axis (but for
+      "embed").
     Raises:
-      UserError: if a captured name is unknown, the sequences are longer than the context, or a route is given with
-        `query_B`.
+      UserError: if a place is unknown, the sequences are longer than the context, a route is given with `query_B`, or,
+        where they are no tracers, token ids, positions or lengths are out of range.
     """
-    if isinstance(edit, Route) and query_B is not None:
+    route = edit if isinstance(edit, Route) else None
+    if route is not None and query_B is not None:
         raise UserError("a route has positions of its own; leave out query_B")
-    for name in capture:
-        if name not in ACTIVATIONS:
-            raise unknown("activation", name, ACTIVATIONS)
+    if edit is None or isinstance(edit, Route):
+        changes = None
+    else:
+        changes = of_neurons(edit) if isinstance(edit, NeuronEdit) else edit
+    for name in (*capture, *(changes or ())):
+        if name not in PLACES:
+            raise unknown("place", name, PLACES)
+    check_range("token id", tokens_BT, 0, model.config.d_vocab)
+    check_range("position", query_B, 0, tokens_BT.shape[1])
+    check_range("length", length_B, 1, tokens_BT.shape[1] + 1)
     if (length := tokens_BT.shape[1]) > model.config.n_ctx:
         raise UserError(f"sequences have {length} tokens, above the model's context of {model.config.n_ctx}")
-    return Transformer(model.config).apply({"params": model.params}, tokens_BT, edit, query_B, length_B, tuple(capture))
+    return Transformer(model.config).apply(
+        {"params": model.params}, tokens_BT, changes, route, query_B, length_B, tuple(capture)
+    )
+
+
+def check_range(name: str, x: Array | np.ndarray | None, low: int, high: int) -> None:
+    """Refuses integers outside [low, high), which indexing would clip or drop in silence; tracers are not looked at.
+
+    Raises:
+      UserError: if there is one.
+    """
+    if x is None or isinstance(x, jax.core.Tracer):
+        return
+    values = np.asarray(x)
+    wrong = values[(values < low) | (values >= high)]
+    if wrong.size:
+        raise UserError(f"{name} {wrong[0]} is out of range: at least {low} and below {high}")
 
 
 def embed(model: Model, tokens: Int[Array, "*B"], position: Int[Array, "*B"]) -> Float[Array, "*B D"]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxinterp.attribution.answers import Answers
-from jaxinterp.attribution.edits import Edit, control_mask, suppress
+from jaxinterp.attribution.edits import NeuronEdit, control_mask, suppress
 from jaxinterp.attribution.integrated_gradients import Attribution, integrated_gradients
 from jaxinterp.attribution.quadrature import random_offset
 from jaxinterp.attribution.readout import Readout
@@ -116,7 +116,7 @@ class Context:
         """
         return jax.lax.stop_gradient(jnp.exp(self.log_p_N)) * self.answers.answer_weight_N
 
-    def ratio(self, edit: Edit) -> Float[Array, " N"]:
+    def ratio(self, edit: NeuronEdit) -> Float[Array, " N"]:
         """P(edited) / sg(P) of every answer, at most e^`MOST`."""
         edited = self.answers.log_probability(self.readout(*edit))
         return jnp.exp(jnp.minimum(edited - jax.lax.stop_gradient(self.log_p_N), MOST))

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.model import Model
-from jaxinterp.models.transformer import ACTIVATIONS, forward
+from jaxinterp.models.places import PLACES
+from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.step import loss
 
@@ -32,9 +33,10 @@ def first_non_finite(
             yield f"parameter {_dotted(path)}", leaf
         on_device = jax.tree.map(jnp.asarray, batch)
         cast = jax.tree.map(lambda x: x.astype(model.dtype), dict(params))
-        result = forward(Model(model, cast), on_device.tokens_BT, capture=ACTIVATIONS)
+        result = forward(Model(model, cast), on_device.tokens_BT, capture=tuple(PLACES))
+        yield "activation embed", result.activations["embed"]
         for layer in range(model.n_layers):
-            for name in ACTIVATIONS:
+            for name in (name for name in PLACES if name != "embed"):
                 yield f"activation {name} of layer {layer}", result.activations[name][layer]
         yield "logits", result.logits_BTV
         of_params = lambda p: loss(Model(model, p), objective, on_device, weights, key)  # noqa: E731

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import ARCHITECTURES, tiny_config, tiny_params
 
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.base.errors import UserError
 from jaxinterp.models import ffn
 from jaxinterp.models.model import Model
@@ -101,4 +101,6 @@ def test_a_route_has_positions_of_its_own():
     config, params = model_of("gpt", 2, "float32")
     with pytest.raises(UserError, match="a route has positions of its own; leave out query_B"):
         forward(Model(config, params), jnp.asarray(TOKENS), edit=route(2), query_B=jnp.asarray(QUERY))
-    forward(Model(config, params), jnp.asarray(TOKENS), edit=Edit(jnp.ones((2, 2, 6))), query_B=jnp.asarray(QUERY))
+    forward(
+        Model(config, params), jnp.asarray(TOKENS), edit=NeuronEdit(jnp.ones((2, 2, 6))), query_B=jnp.asarray(QUERY)
+    )

@@ -1,20 +1,21 @@
 """The transformer against a plain one in numpy, and what must hold of any causal model."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from plain_transformer import plain_forward
 from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_params
 
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.layers import rotate
 from jaxinterp.models.model import Model
+from jaxinterp.models.places import PLACES, Change, of_neurons
 from jaxinterp.models.rerun import Later, after_ffn, ffn_output, run_branches, run_layers
-from jaxinterp.models.transformer import ACTIVATIONS, forward, unembed
+from jaxinterp.models.transformer import forward, unembed
 
 VARIANTS = {
     "gpt": ARCHITECTURES["gpt"],
@@ -22,81 +23,6 @@ VARIANTS = {
 }
 TOKENS = np.array([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]])
 POSITION = np.array([3, 5])
-
-
-def plain_norm(config, weights, x):
-    if config.norm == "layernorm":
-        x = x - np.mean(x)
-    y = x / math.sqrt(np.mean(x**2) + config.norm_eps) * weights["scale"]
-    return y + weights.get("bias", 0.0)
-
-
-def plain_rotate(config, x, position):
-    """A head's vector, as complex numbers turned by position · θ^(−2i/K)."""
-    half = len(x) // 2
-    turned = [
-        complex(x[i], x[i + half]) * np.exp(1j * position * config.rope_theta ** (-2 * i / len(x))) for i in range(half)
-    ]
-    return np.array([z.real for z in turned] + [z.imag for z in turned])
-
-
-def plain_neurons(config, w, x):
-    up = x @ w["w_in"] + w.get("b_in", 0.0)
-    if config.ffn == "swiglu":
-        gate = x @ w["w_gate"] + w.get("b_gate", 0.0)
-        return gate, gate / (1 + np.exp(-gate)) * up
-    if config.ffn == "relu":
-        return up, np.maximum(up, 0)
-    return up, 0.5 * up * (1 + np.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
-
-
-def plain_forward(config, params, tokens):
-    """One sequence, position by position and head by head. Returns logits [T, V] and activations [L, T, …]."""
-    p = jax.tree.map(np.asarray, params)
-    n, group = len(tokens), config.n_heads // config.n_kv_heads
-    resid = [p["embedding"][token] for token in tokens]
-    if config.position == "learned":
-        resid = [x + p["positions"][t] for t, x in enumerate(resid)]
-    found = {name: [] for name in ACTIVATIONS}
-    for layer in range(config.n_layers):
-        w = jax.tree.map(lambda leaf, layer=layer: leaf[layer], p["layers"])
-        found["resid_pre"].append(np.stack(resid))
-        x = [plain_norm(config, w["norm_attn"], r) for r in resid]
-        pattern = np.zeros((config.n_heads, n, n))
-        attn_out = [np.zeros(config.d_model) + w.get("b_o", 0.0) for _ in range(n)]
-        queries = np.zeros((n, config.n_heads, config.d_head))
-        for head in range(config.n_heads):
-            shared = head // group
-
-            def projected(kind, h, x=x, w=w):
-                bias = w[f"b_{kind}"][h] if config.qkv_bias else 0.0
-                return [vector @ w[f"w_{kind}"][:, h] + bias for vector in x]
-
-            q, k, v = projected("q", head), projected("k", shared), projected("v", shared)
-            if config.position == "rotary":
-                q = [plain_rotate(config, vector, t) for t, vector in enumerate(q)]
-                k = [plain_rotate(config, vector, t) for t, vector in enumerate(k)]
-            queries[:, head] = q
-            for t in range(n):
-                weights = [math.exp(q[t] @ k[s] / math.sqrt(config.d_head)) for s in range(t + 1)]
-                for s in range(t + 1):
-                    pattern[head, t, s] = weights[s] / sum(weights)
-                    attn_out[t] = attn_out[t] + pattern[head, t, s] * (v[s] @ w["w_o"][head])
-        found["attn_q"].append(queries)
-        found["attn_pattern"].append(pattern)
-        found["attn_out"].append(np.stack(attn_out))
-        middle = [r + a for r, a in zip(resid, attn_out, strict=True)]
-        found["resid_mid"].append(np.stack(middle))
-        neurons = [plain_neurons(config, w, plain_norm(config, w["norm_mlp"], m)) for m in middle]
-        found["mlp_pre"].append(np.stack([pre for pre, _ in neurons]))
-        found["mlp_post"].append(np.stack([post for _, post in neurons]))
-        mlp_out = [post @ w["w_out"] + w.get("b_out", 0.0) for _, post in neurons]
-        found["mlp_out"].append(np.stack(mlp_out))
-        resid = [m + o for m, o in zip(middle, mlp_out, strict=True)]
-        found["resid_post"].append(np.stack(resid))
-    unembedding = p["embedding" if config.tied else "unembedding"]
-    logits = np.stack([unembedding @ plain_norm(config, p["norm_final"], r) for r in resid])
-    return logits, {name: np.stack(value) for name, value in found.items()}
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -107,11 +33,11 @@ def run(request):
         params = tiny_params(config)
         whole = jax.jit(
             lambda params, tokens, edit: forward(
-                Model(config, params), tokens, edit=edit, query_B=jnp.asarray(POSITION), capture=ACTIVATIONS
+                Model(config, params), tokens, edit=edit, query_B=jnp.asarray(POSITION), capture=tuple(PLACES)
             )
         )
         ones = np.ones((2, 2, config.d_mlp))
-        yield config, params, whole, whole(params, TOKENS, Edit(ones, 0 * ones))
+        yield config, params, whole, whole(params, TOKENS, NeuronEdit(ones, 0 * ones))
 
 
 def test_forward_is_the_plain_one(run):
@@ -119,8 +45,9 @@ def test_forward_is_the_plain_one(run):
     for row, tokens in enumerate(TOKENS):
         logits, activations = plain_forward(config, params, tokens)
         np.testing.assert_allclose(result.logits_BTV[row], logits, rtol=0, atol=1e-10)
-        for name in ACTIVATIONS:
-            np.testing.assert_allclose(result.activations[name][:, row], activations[name], rtol=0, atol=1e-10)
+        for name in PLACES:
+            of_row = result.activations[name][row] if name == "embed" else result.activations[name][:, row]
+            np.testing.assert_allclose(of_row, activations[name], rtol=0, atol=1e-10)
     assert float(jnp.abs(result.logits_BTV).max()) > 0.1
 
 
@@ -144,7 +71,7 @@ def test_activations_fit_together(run):
 def test_a_later_token_does_not_change_earlier_logits(run):
     _, params, whole, result = run
     ones = np.ones((2, 2, 6))
-    changed = whole(params, np.where(np.arange(6)[None] >= 4, 7, TOKENS), Edit(ones, 0 * ones))
+    changed = whole(params, np.where(np.arange(6)[None] >= 4, 7, TOKENS), NeuronEdit(ones, 0 * ones))
     np.testing.assert_array_equal(changed.logits_BTV[:, :4], result.logits_BTV[:, :4])
     assert float(jnp.abs(changed.logits_BTV - result.logits_BTV)[:, 4:].min(axis=-1).max()) > 1e-3
 
@@ -152,10 +79,14 @@ def test_a_later_token_does_not_change_earlier_logits(run):
 def test_an_edit_acts_at_the_query_position_alone(run):
     _, params, whole, result = run
     gates, shift = np.random.default_rng(0).uniform(0, 2, (2, 2, 2, 6))
-    edited = whole(params, TOKENS, Edit(gates, shift))
+    edited = whole(params, TOKENS, NeuronEdit(gates, shift))
     for row, query in enumerate(POSITION):
         before, after = (
-            {name: np.asarray(value[:, row]) for name, value in r.activations.items() if name != "attn_pattern"}
+            {
+                name: np.asarray(value[:, row])
+                for name, value in r.activations.items()
+                if name not in ("attn_pattern", "embed")
+            }
             for r in (result, edited)
         )
         for name in before:
@@ -178,7 +109,7 @@ def test_without_an_edit_and_with_one_everywhere(run):
     @jax.jit
     def both(params):
         layers = {**params["layers"], "w_out": params["layers"]["w_out"] * gates[:, 0, :, None]}
-        everywhere, tokens = Edit(jnp.repeat(gates[:, :1], 2, axis=1)), jnp.asarray(TOKENS)
+        everywhere, tokens = NeuronEdit(jnp.repeat(gates[:, :1], 2, axis=1)), jnp.asarray(TOKENS)
         return (
             forward(Model(config, params), tokens),
             forward(Model(config, params), tokens, edit=everywhere).logits_BTV,
@@ -205,16 +136,16 @@ def test_running_one_token_is_the_forward(run):
     gates, shift = np.random.default_rng(1).uniform(0, 2, (2, 2, 2, 6))
 
     @functools.partial(jax.jit, static_argnums=4)
-    def decoded(params, resid, later, edit, start):
+    def decoded(params, resid, later, changes, start):
         return unembed(
-            Model(config, params), run_layers(Model(config, params), resid[:, None], later, edit, start=start)
+            Model(config, params), run_layers(Model(config, params), resid[:, None], later, changes, start=start)
         )
 
     rows = np.arange(2)
-    edited = whole(params, TOKENS, Edit(gates, shift))
+    edited = whole(params, TOKENS, NeuronEdit(gates, shift))
     for start in (0, 1):
         resid = edited.activations["resid_pre"][start, rows, POSITION]
-        logits = decoded(params, resid, one_token(result), Edit(gates[start:], shift[start:]), start)
+        logits = decoded(params, resid, one_token(result), of_neurons(NeuronEdit(gates[start:], shift[start:])), start)
         np.testing.assert_allclose(logits, edited.logits_BTV[rows, POSITION], atol=1e-13)
     resid = result.activations["resid_post"][1, rows, POSITION]
     logits = decoded(params, resid, one_token(result), None, 2)
@@ -305,9 +236,15 @@ def test_rotary_products_depend_on_relative_positions_alone(float64):
     assert float(jnp.abs(near - back).max()) > 1e-3
 
 
-def test_unknown_activation():
-    config = tiny_config()
-    with pytest.raises(
-        UserError, match="unknown activation 'hook_resid_pre'; known: attn_out, attn_pattern, attn_q, mlp_out"
-    ):
-        forward(Model(config, {}), jnp.asarray(TOKENS), capture=("hook_resid_pre",))
+def test_what_is_not_there():
+    model = Model(tiny_config(), {})
+    with pytest.raises(UserError, match="unknown place 'hook_resid_pre'; known: attn_k, attn_out, attn_pattern"):
+        forward(model, jnp.asarray(TOKENS), capture=("hook_resid_pre",))
+    with pytest.raises(UserError, match="unknown place 'neurons'"):
+        forward(model, jnp.asarray(TOKENS), edit={"neurons": Change(jnp.zeros((2, 1, 1, 1)))})
+    for wrong in (-1, model.config.d_vocab):
+        with pytest.raises(UserError, match=f"token id {wrong} is out of range: at least 0 and below"):
+            forward(model, jnp.full((1, 3), wrong))
+    for name, position in (("query_B", 6), ("query_B", -1), ("length_B", 7), ("length_B", 0)):
+        with pytest.raises(UserError, match=rf"{position} is out of range: at least [01] and below [67]"):
+            forward(model, jnp.asarray(TOKENS), **{name: jnp.array([1, position])})

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.attribution.selection import top_k
 from jaxinterp.metrics.columns import Measured, column_group
 from jaxinterp.metrics.drops import drop
@@ -34,13 +34,13 @@ def _curve(measured: Measured) -> dict[str, Array]:
     deleted, inserted = [], []
     for n in numbers(n_neurons):
         mask = top_k(scores, n)
-        deleted.append(measured.probability(Edit(1 - mask)))
-        inserted.append(measured.probability(Edit(mask)))
+        deleted.append(measured.probability(NeuronEdit(1 - mask)))
+        inserted.append(measured.probability(NeuronEdit(mask)))
     return {
         "deletion_area": jnp.stack(deleted).mean(0),
         "insertion_area": jnp.stack(inserted).mean(0),
-        "kept_alone": measured.probability(Edit(measured.mask_LRF)),
-        "nothing_kept": measured.probability(Edit(jnp.zeros_like(measured.mask_LRF))),
+        "kept_alone": measured.probability(NeuronEdit(measured.mask_LRF)),
+        "nothing_kept": measured.probability(NeuronEdit(jnp.zeros_like(measured.mask_LRF))),
     }
 
 
@@ -67,7 +67,7 @@ def _budgets(measured: Measured) -> dict[str, Array]:
     total_R = positive.sum((0, 2))
     share_R = (positive * measured.mask_LRF).sum((0, 2)) / jnp.where(total_R > 0, total_R, jnp.nan)
     return {
-        **{f"without_{k}": measured.probability(Edit(1 - top_k(scores, min(k, most)))) for k in BUDGETS},
+        **{f"without_{k}": measured.probability(NeuronEdit(1 - top_k(scores, min(k, most)))) for k in BUDGETS},
         "attribution_share": measured.answers.mean(share_R),
     }
 

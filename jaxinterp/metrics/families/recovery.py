@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution.answers import Answers
-from jaxinterp.attribution.edits import Edit, suppress
+from jaxinterp.attribution.edits import NeuronEdit, suppress
 from jaxinterp.attribution.readout import Readout
 from jaxinterp.attribution.selection import top_k
 from jaxinterp.facts.batches import QueryBatch, query_batch
@@ -39,7 +39,7 @@ def _other_neurons(measured: Measured) -> dict[str, Array]:
     # What doubling a neuron does to first order in the suppressed model; 0 for what is off.
     slope = jax.grad(lambda gates: readout(gates * (1 - mask)).sum())(jnp.ones_like(mask))
     next_mask = top_k(jnp.where(mask > 0, -jnp.inf, measured.answers.scores(slope)), measured.k)
-    return {"restored": measured.probability(Edit((1 - mask) * (1 + next_mask)))}
+    return {"restored": measured.probability(NeuronEdit((1 - mask) * (1 + next_mask)))}
 
 
 @set_group(

@@ -10,7 +10,7 @@ import published
 import pytest
 from full_forward import FullForwardReadout
 
-from jaxinterp.attribution.edits import Edit
+from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
@@ -93,7 +93,7 @@ def test_a_neuron_is_what_the_output_matrix_multiplies(name, tmp_path, float64):
     def run(params):
         def logits(gates, w_out):
             edited = {**params, "layers": params["layers"] | {"w_out": w_out}}
-            return forward(Model(config, edited), tokens, edit=Edit(gates), length_B=length).logits_BTV
+            return forward(Model(config, edited), tokens, edit=NeuronEdit(gates), length_B=length).logits_BTV
 
         result, readout = lm_readout(Model(config, params), tokens, rows, length)
         neuron = jnp.abs(readout.neurons_LRF[layer]).min(0).argmax()  # one that is on at all rows
