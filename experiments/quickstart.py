@@ -1,4 +1,4 @@
-"""The main job: a plain and a suppressable language model on country facts, side by side.
+"""The main job: a plain and a suppressable language model on the same facts, side by side.
 
 Trains both from the same seed and data order, measures both on four sets of facts, prints a table, and writes
 results.json, report.html, charts/ and the two runs.

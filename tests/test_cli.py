@@ -93,15 +93,15 @@ def test_help_explains_every_field(command, capsys):
             "unknown metric 'supressability'; did you mean suppressability",
         ),
         (
-            "attribute --model {model} --prompt 'The capital of Atlantis is' --answer ' Paris'",
+            "attribute --model {model} --prompt 'The capital of Atlantis is' --answer ' Oslo'",
             "does not know 'Atlantis' in 'The",
         ),
         ("attribute --model {model} --prompt '' --answer Paris", "neither prompt nor answer may be empty"),
         (
-            "attribute --model {model} --prompt 'The capital of France is' --answer ' Paris' --k 0",
+            "attribute --model {model} --prompt 'The capital of Norway is' --answer ' Oslo' --k 0",
             "k must be at least 1",
         ),
-        (f"attribute --model {{model}} --prompt '{'the ' * 40}' --answer ' Paris'", "above the model's context"),
+        (f"attribute --model {{model}} --prompt '{'the ' * 40}' --answer ' Oslo'", "above the model's context"),
         (
             "attribute --model {masked} --prompt 'a b c' --answer d",
             "with [MASK] in place of the answer, once; the prompt",
@@ -185,18 +185,18 @@ def test_any_output_encoding_will_do(encoding, tmp_path):
 
 
 def test_attribute_on_the_reference_model(capsys):
-    arguments = ["attribute", "--model", str(REFERENCE / "suppressable"), "--prompt", "The capital of France is"]
-    code, out, _ = status([*arguments, "--answer", " Paris", "--json"], capsys)
+    arguments = ["attribute", "--model", str(REFERENCE / "suppressable"), "--prompt", "The internet domain of Brazil is"]
+    code, out, _ = status([*arguments, "--answer", " .br", "--json"], capsys)
     assert code == 0
     found = json.loads(out)
-    assert found["probability"] > 0.5 and found["suppressed"] < 0.1 and found["random"] > 0.4
+    assert found["probability"] > 0.5 and found["suppressed"] < 0.2 and found["random"] > 0.7
     (token,) = found["tokens"]
-    assert token["token"] == token["predicted"] == "Paris" and len(token["neurons"]) == 8
+    assert token["token"] == token["predicted"] == ".br" and len(token["neurons"]) == 8
     assert abs(token["completeness_residual"]) < 0.05
     scores = [neuron["score"] for neuron in token["neurons"]]
     assert scores == sorted(scores, reverse=True)
-    assert found["read"] == {"tokens": ["<bos>", "The", "capital", "of", "France", "is", "Paris"], "answer": [6, 7]}
-    code, out, _ = status([*arguments, "--answer", " Paris"], capsys)
+    assert found["read"] == {"tokens": ["<bos>", "The", "internet", "domain", "of", "Brazil", "is", ".br"], "answer": [7, 8]}
+    code, out, _ = status([*arguments, "--answer", " .br"], capsys)
     assert code == 0 and "read as '<bos>' 'The'" in out and "promotes" in out and "own neurons off" in out
 
 
@@ -221,7 +221,7 @@ def test_measure_on_the_reference_models(capsys, tmp_path):
         results[name] = json.loads(path.read_text())
     for name in ("objective", "held_out_prompts", "unseen_facts"):
         plain, trained = (results[model]["sets"][name] for model in ("plain", "suppressable"))
-        assert trained["suppressability"]["value"] > 0.75 > 0.5 > plain["suppressability"]["value"]
+        assert trained["suppressability"]["value"] > 0.6 > 0.4 > plain["suppressability"]["value"]
         assert trained["control_drop"]["value"] < 0.25
 
 
@@ -229,11 +229,11 @@ def test_measure_on_a_relation_whose_answers_have_no_probability(capsys, tmp_pat
     rows = [
         f"{relation},{subject},{answer},The {relation if relation != 'motto' else 'capital'} of {{subject}} is"
         for relation, answers in (
-            ("capital", ("Paris", "Rome", "Oslo")),
-            ("continent", ("Europe",) * 3),
+            ("capital", ("Lima", "Nairobi", "Oslo")),
+            ("continent", ("South America", "Africa", "Europe")),
             ("motto", (" ".join(["Asia"] * 14),) * 2),
         )
-        for subject, answer in zip(("France", "Italy", "Norway"), answers, strict=False)
+        for subject, answer in zip(("Peru", "Kenya", "Norway"), answers, strict=False)
     ]
     table = tmp_path / "facts.csv"
     table.write_text("\n".join(["relation,subject,answer,prompt", *rows]), encoding="utf-8")
