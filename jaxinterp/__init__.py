@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for editors and type checkers; everyone else opens names by `__getattr__`
     from jaxinterp.api.attribute import attribute
     from jaxinterp.api.measured import measure
-    from jaxinterp.api.running import generate, run
     from jaxinterp.api.trained import train
     from jaxinterp.attribution.edits import amplify, set_to, suppress
     from jaxinterp.attribution.integrated_gradients import integrated_gradients
@@ -35,17 +34,20 @@ if TYPE_CHECKING:  # for editors and type checkers; everyone else opens names by
     from jaxinterp.facts.source import load_facts
     from jaxinterp.metrics.examples import ReadoutExamples
     from jaxinterp.metrics.registry import metric
+    from jaxinterp.models.decoding import Sampler
+    from jaxinterp.models.edit import Edit
     from jaxinterp.models.loading.bundle import load_model
     from jaxinterp.objectives.registry import objective
 
 __version__ = "0.1.0"
 __all__ = [
+    "Edit",
     "FunctionReadout",
     "Readout",
     "ReadoutExamples",
+    "Sampler",
     "amplify",
     "attribute",
-    "generate",
     "integrated_gradients",
     "load_facts",
     "load_model",
@@ -53,7 +55,6 @@ __all__ = [
     "metric",
     "objective",
     "quadrature",
-    "run",
     "set_to",
     "suppress",
     "top_k",
@@ -64,7 +65,6 @@ PRECISION = "highest"  # of products, whose factors are then used as they are
 _MODULES = {
     "api.attribute": ("attribute",),
     "api.measured": ("measure",),
-    "api.running": ("generate", "run"),
     "api.trained": ("train",),
     "attribution.edits": ("amplify", "set_to", "suppress"),
     "attribution.integrated_gradients": ("integrated_gradients",),
@@ -74,6 +74,8 @@ _MODULES = {
     "facts.source": ("load_facts",),
     "metrics.examples": ("ReadoutExamples",),
     "metrics.registry": ("metric",),
+    "models.decoding": ("Sampler",),
+    "models.edit": ("Edit",),
     "models.loading.bundle": ("load_model",),
     "objectives.registry": ("objective",),
 }

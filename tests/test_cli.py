@@ -185,7 +185,13 @@ def test_any_output_encoding_will_do(encoding, tmp_path):
 
 
 def test_attribute_on_the_reference_model(capsys):
-    arguments = ["attribute", "--model", str(REFERENCE / "suppressable"), "--prompt", "The internet domain of Brazil is"]
+    arguments = [
+        "attribute",
+        "--model",
+        str(REFERENCE / "suppressable"),
+        "--prompt",
+        "The internet domain of Brazil is",
+    ]
     code, out, _ = status([*arguments, "--answer", " .br", "--json"], capsys)
     assert code == 0
     found = json.loads(out)
@@ -195,7 +201,10 @@ def test_attribute_on_the_reference_model(capsys):
     assert abs(token["completeness_residual"]) < 0.05
     scores = [neuron["score"] for neuron in token["neurons"]]
     assert scores == sorted(scores, reverse=True)
-    assert found["read"] == {"tokens": ["<bos>", "The", "internet", "domain", "of", "Brazil", "is", ".br"], "answer": [7, 8]}
+    assert found["read"] == {
+        "tokens": ["<bos>", "The", "internet", "domain", "of", "Brazil", "is", ".br"],
+        "answer": [7, 8],
+    }
     code, out, _ = status([*arguments, "--answer", " .br"], capsys)
     assert code == 0 and "read as '<bos>' 'The'" in out and "promotes" in out and "own neurons off" in out
 

@@ -9,29 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from knowing import knowing, table
-from tiny import tiny_config, tiny_params
 
 import jaxinterp as ji
-from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.base.errors import UserError
 from jaxinterp.cli.main import main
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import save_model
-from jaxinterp.models.model import Model
-from jaxinterp.models.tokenizer_training import train_tokenizer
-from jaxinterp.models.transformer import forward
 
 ROOT = Path(__file__).parent.parent
-L, F, N_CTX = 2, 8, 8
-WORDS = "a b c d e f"
-
-
-@pytest.fixture(scope="module")
-def model():
-    tokenizer = train_tokenizer([WORDS])
-    config = tiny_config(n_layers=L, d_mlp=F, d_vocab=tokenizer.n_tokens, n_ctx=N_CTX)
-    return LanguageModel(Model(config, tiny_params(config, 18)), tokenizer, {})
+L, F = 2, 8
 
 
 def test_the_import_needs_no_jax():
@@ -49,69 +35,6 @@ def test_every_name_opens_and_is_documented():
         assert f"ji.{name}" in pages, name
     with pytest.raises(AttributeError, match="has no attribute 'attribution_of'"):
         ji.attribution_of  # noqa: B018
-
-
-def slow_next(model, tokens, edit):
-    """Logits after the last of the tokens, on a sequence of just these."""
-    last = jnp.array([len(tokens) - 1])
-    return np.asarray(forward(model.model, jnp.array([tokens]), edit=edit, query_B=last).logits_BTV)[0, -1]
-
-
-@pytest.mark.parametrize("edited", [False, True])
-def test_text_is_generated_token_by_token(model, edited):
-    # With this edit at every position other tokens come.
-    shift = jnp.asarray(np.random.default_rng(18).normal(size=(L, 1, F)) * 2, jnp.float32)
-    edit = NeuronEdit(jnp.full((L, 1, F), 0.3), shift) if edited else None
-    tokens = [*model.tokenizer.prefix, *model.tokenizer.encode("a b")]
-    expected = []
-    while (
-        len(tokens) < N_CTX and (token := int(slow_next(model, tokens, edit).argmax())) not in model.tokenizer.special
-    ):
-        tokens.append(token)
-        expected.append(model.tokenizer.token(token))
-    assert ji.generate(model, "a b", edit=edit).split() == expected
-    assert ji.generate(model, "a b", 2, edit).split() == expected[:2]
-    assert ji.generate(model, "a b", 0) == ""
-
-
-def test_text_is_drawn_from_the_distribution(model):
-    tokens = [*model.tokenizer.prefix, *model.tokenizer.encode("a b")]
-    logits = slow_next(model, tokens, None).astype(float) / 0.7
-    p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    drawn = [ji.generate(model, "a b", 1, temperature=0.7, seed=seed) for seed in range(300)]
-    assert drawn[:5] == [ji.generate(model, "a b", 1, temperature=0.7, seed=seed) for seed in range(5)]
-    for token in set(range(len(p))) - model.tokenizer.special:
-        share = np.mean([text.strip() == model.tokenizer.token(token) for text in drawn])
-        assert abs(share - p[token]) < 5 * np.sqrt(p[token] * (1 - p[token]) / 300) + 1e-3
-
-
-def test_what_cannot_be_generated(model):
-    with pytest.raises(UserError, match=r"have shape \[2, 2, 8\]; give one row: \[2, 1, 8\]"):
-        ji.generate(model, "a b", edit=ji.suppress(jnp.zeros((L, 2, F))))
-    with pytest.raises(UserError, match="does not know 'z'"):
-        ji.generate(model, "a z")
-    with pytest.raises(UserError, match="the prompt has 8 tokens; give 1 to 7"):
-        ji.generate(model, "a b c d e f a")
-    with pytest.raises(UserError, match="at least 0, got -1"):
-        ji.generate(model, "a b", -1)
-    with pytest.raises(UserError, match="spells out '<bos>'"):
-        ji.generate(model, "a <bos>")
-
-
-def test_a_run_has_what_single_texts_give(model):
-    found = ji.run(model, ["a b c", "d"], capture=("mlp_post", "resid_post"))
-    assert found.tokens == (("<bos>", "a", "b", "c"), ("<bos>", "d")) and found.length_B.tolist() == [4, 2]
-    assert "mlp_post [2, 2, 4, 8]" in repr(found) and "\n" not in repr(found)
-    for row, text in enumerate(("a b c", "d")):
-        n, alone = found.length_B[row], ji.run(model, text, capture=("mlp_post",))
-        np.testing.assert_allclose(found.logits_BTV[row, :n], alone.logits_BTV[0], atol=1e-5)
-        np.testing.assert_allclose(
-            found.activations["mlp_post"][:, row, :n], alone.activations["mlp_post"][:, 0], atol=1e-5
-        )
-    with pytest.raises(UserError, match="unknown activation 'neurons'"):
-        ji.run(model, "a", capture=("neurons",))
-    with pytest.raises(UserError, match="at least one"):
-        ji.run(model, [])
 
 
 def run_command(arguments, capsys):
