@@ -31,6 +31,11 @@ if TYPE_CHECKING:  # for editors and type checkers; everyone else opens names by
     from jaxinterp.attribution.quadrature import quadrature
     from jaxinterp.attribution.readout import FunctionReadout, Readout
     from jaxinterp.attribution.selection import top_k
+    from jaxinterp.circuits.attention import attention_chart
+    from jaxinterp.circuits.inputs import attribute_parts
+    from jaxinterp.circuits.logit_attribution import logit_attribution
+    from jaxinterp.circuits.patching import patching
+    from jaxinterp.circuits.path_patching import path_patching
     from jaxinterp.facts.source import load_facts
     from jaxinterp.metrics.examples import ReadoutExamples
     from jaxinterp.metrics.registry import metric
@@ -47,13 +52,18 @@ __all__ = [
     "ReadoutExamples",
     "Sampler",
     "amplify",
+    "attention_chart",
     "attribute",
+    "attribute_parts",
     "integrated_gradients",
     "load_facts",
     "load_model",
+    "logit_attribution",
     "measure",
     "metric",
     "objective",
+    "patching",
+    "path_patching",
     "quadrature",
     "set_to",
     "suppress",
@@ -71,6 +81,11 @@ _MODULES = {
     "attribution.quadrature": ("quadrature",),
     "attribution.readout": ("FunctionReadout", "Readout"),
     "attribution.selection": ("top_k",),
+    "circuits.attention": ("attention_chart",),
+    "circuits.inputs": ("attribute_parts",),
+    "circuits.logit_attribution": ("logit_attribution",),
+    "circuits.patching": ("patching",),
+    "circuits.path_patching": ("path_patching",),
     "facts.source": ("load_facts",),
     "metrics.examples": ("ReadoutExamples",),
     "metrics.registry": ("metric",),

@@ -4,10 +4,8 @@ import jax
 import numpy as np
 
 from jaxinterp.api.attributed import Attributed
-from jaxinterp.attribution.adaptive import per_layer_attribution
-from jaxinterp.attribution.integrated_gradients import PATHS, Attribution, Path, integrated_gradients
-from jaxinterp.attribution.quadrature import integral, quadrature
-from jaxinterp.attribution.readout import Readout
+from jaxinterp.attribution.adaptive import attribution_by
+from jaxinterp.attribution.integrated_gradients import PATHS, Path
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.facts.batches import query_batch
@@ -60,7 +58,7 @@ def attribute(
     rng = np.random.default_rng(0)  # of controls: there are none
     batch, _ = query_batch(queries, n_sequences=1, n_rows=n_rows, answered=[0], rng=rng, n_controls=0)
     readout, logits_RV = read(model.model, batch.tokens_BT, batch.rows, batch.length_B)
-    attribution = _attribution(readout, rule, points, tolerance, path)
+    attribution = attribution_by(readout, rule, points, tolerance, path)
     predicted_R, probability = jax.device_get((logits_RV.argmax(-1), readout.untouched().prod()))
     place = tokens_read(queries, 0, model.tokenizer)
     return Attributed(
@@ -80,15 +78,6 @@ def attribute(
         readout=readout,
         model=model,
     )
-
-
-def _attribution(readout: Readout, rule: str, points: int, tolerance: float, path: Path) -> Attribution:
-    if path == "per_layer":
-        return per_layer_attribution(readout, integral(rule, points, tolerance))
-    if rule == "adaptive":
-        raise UserError("the adaptive rule is for the per_layer path; on the joint path choose another rule")
-    fixed = quadrature(rule, points)
-    return jax.jit(lambda readout: integrated_gradients(readout, fixed, path="joint"))(readout)
 
 
 def _query(

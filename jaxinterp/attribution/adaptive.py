@@ -11,11 +11,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution.integrated_gradients import (
     Attribution,
+    Path,
     branch_slopes,
     gradient_x_activation,
     integrated_gradients,
 )
-from jaxinterp.attribution.quadrature import Adaptive, Integral, Quadrature
+from jaxinterp.attribution.quadrature import Adaptive, Integral, Quadrature, integral, quadrature
 from jaxinterp.attribution.readout import Branches, Readout
 from jaxinterp.base.errors import UserError
 
@@ -35,19 +36,41 @@ class AdaptiveAttribution(NamedTuple):
     evaluations_LR: Int[np.ndarray, "L R"]  # of P and its gradient
 
 
-def per_layer_attribution(readout: Readout, integral: Integral) -> Attribution:
+def attribution_by(readout: Readout, rule: str, points: int, tolerance: float, path: Path) -> Attribution:
+    """Integrated gradients of a readout made of arrays, on either path, by any rule that has a name.
+
+    Args:
+      readout: made of arrays; as many values of it at a time are computed as it has memory for.
+      rule, points, tolerance: see `jaxinterp.attribution.quadrature.integral`; "adaptive" is for the per_layer path.
+      path: "per_layer" or "joint".
+    Raises:
+      UserError: if the rule or the path is unknown, or they do not go together.
+    """
+    if path == "per_layer":
+        return per_layer_attribution(readout, integral(rule, points, tolerance))
+    if rule == "adaptive":
+        raise UserError("the adaptive rule is for the per_layer path; on the joint path choose another rule")
+    return _joint(readout, *(jnp.asarray(part) for part in quadrature(rule, points)), readout.evaluations_at_once())
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _joint(readout: Readout, points_M: Array, weights_M: Array, at_once: int) -> Attribution:
+    return integrated_gradients(readout, Quadrature(points_M, weights_M), path="joint", at_once=at_once)
+
+
+def per_layer_attribution(readout: Readout, how: Integral) -> Attribution:
     """Integrated gradients on the per-layer path of a readout made of arrays, by a fixed rule or adaptively.
 
     Not to be traced or differentiated; see `attribution.integrated_gradients` for that.
 
     Args:
       readout: made of arrays; as many values of it at a time are computed as it has memory for.
-      integral: how.
+      how: a fixed rule, or a tolerance.
     """
     at_once = readout.evaluations_at_once()
-    if isinstance(integral, Adaptive):
-        return adaptive_integrated_gradients(readout, integral.tolerance, at_once=at_once).attribution
-    return _fixed(readout, *(jnp.asarray(part) for part in integral), at_once)
+    if isinstance(how, Adaptive):
+        return adaptive_integrated_gradients(readout, how.tolerance, at_once=at_once).attribution
+    return _fixed(readout, *(jnp.asarray(part) for part in how), at_once)
 
 
 @functools.partial(jax.jit, static_argnums=3)

@@ -46,7 +46,7 @@ def run_texts(
 ) -> Run:
     """See `jaxinterp.models.language_model.LanguageModel.run`."""
     read, tokens_BT, length_B = _batch(model, tokenizer, texts, control_tokens)
-    changes = _changes(edit, model.config, tokens_BT, _queries(tokenizer, tokens_BT, length_B), length_B)
+    changes = _changes(edit, model.config, tokens_BT, _queries(tokenizer, read), length_B)
     logits_BTV, activations = _run(model, tokens_BT, length_B, changes, capture=tuple(capture))
     return Run(read, tokens_BT, length_B, logits_BTV, activations)
 
@@ -63,8 +63,8 @@ def top_tokens(
     """See `jaxinterp.models.language_model.LanguageModel.top`."""
     if n < 1:
         raise UserError(f"n must be at least 1, got {n}")
-    _, tokens_BT, length_B = _batch(model, tokenizer, texts, control_tokens)
-    at_B = _queries(tokenizer, tokens_BT, length_B)
+    read, tokens_BT, length_B = _batch(model, tokenizer, texts, control_tokens)
+    at_B = _queries(tokenizer, read)
     if position is not None:
         at_B = np.array([position + length * (position < 0) for length in length_B.tolist()])
         for row in np.flatnonzero((at_B < 0) | (at_B >= length_B)).tolist():
@@ -143,12 +143,13 @@ def _begun(tokenizer: TextTokenizer, text: str, control_tokens: bool) -> list[in
     return ids if control_tokens and prefix and ids[: len(prefix)] == prefix else prefix + ids
 
 
-def _queries(tokenizer: TextTokenizer, tokens_BT: np.ndarray, length_B: np.ndarray) -> np.ndarray:
-    """Where each text is read: at its first mask token, or at its last token if it has none."""
-    if tokenizer.mask is None:
-        return length_B - 1
-    masked_BT = tokens_BT == tokenizer.mask
-    return np.where(masked_BT.any(1), masked_BT.argmax(1), length_B - 1)
+def read_position(tokenizer: TextTokenizer, ids: Sequence[int]) -> int:
+    """Where a text is read: at its first mask token, or at its last token if it has none."""
+    return list(ids).index(tokenizer.mask) if tokenizer.mask in ids else len(ids) - 1
+
+
+def _queries(tokenizer: TextTokenizer, read: Sequence[Tokens]) -> np.ndarray:
+    return np.array([read_position(tokenizer, tokens.ids) for tokens in read])
 
 
 def _changes(
