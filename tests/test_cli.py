@@ -1,5 +1,6 @@
 """The command line: help, one-line errors, and the commands on the reference models."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,9 +18,11 @@ from jaxinterp.cli import main as cli
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import save_model
 from jaxinterp.models.model import Model
+from jaxinterp.models.sources.fetch import resolve
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.training.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
-REFERENCE = ROOT / "checkpoints" / "reference"
 
 
 def status(arguments, capsys):
@@ -127,7 +130,7 @@ def test_help_explains_every_field(command, capsys):
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(arguments, message, made, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(arguments.format(tmp=tmp_path, model=REFERENCE / "suppressable", **made))
+    words = shlex.split(arguments.format(tmp=tmp_path, model="reference-suppressable", **made))
     code, _, err = status(words, capsys)
     assert code == 2
     # A config within another one is checked while tyro parses, which puts the same sentence into its box.
@@ -184,11 +187,32 @@ def test_any_output_encoding_will_do(encoding, tmp_path):
         assert escaped in out + err
 
 
+def test_a_run_goes_on_from_its_folder_alone(capsys, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("jaxinterp.training.data.training_data", lambda config: None)
+    monkeypatch.setattr(
+        "jaxinterp.training.loop.train", lambda config, data, out, resume: asked.append((config, resume))
+    )
+    own = dataclasses.replace(
+        TrainConfig(), steps=700, batch_size=8, objective=ObjectiveConfig(weights={"control": "1"})
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"config": dataclasses.asdict(own)}))
+    out = ["--out", str(tmp_path)]
+    assert status(["train", "--resume", *out], capsys)[0] == 0
+    assert status(["train", "--resume", *out, "--steps", "900"], capsys)[0] == 0
+    assert asked == [(own, True), (dataclasses.replace(own, steps=900), True)]
+    # Without --resume the folder does not count.
+    assert status(["train", *out], capsys)[0] == 0 and asked[-1] == (TrainConfig(), False)
+    (tmp_path / "config.json").write_text('{"config": {"stps": 1}}')
+    code, _, err = status(["train", "--resume", *out], capsys)
+    assert code == 2 and "config.json does not hold a config of this version: TrainConfig has no stps" in err
+
+
 def test_attribute_on_the_reference_model(capsys):
     arguments = [
         "attribute",
         "--model",
-        str(REFERENCE / "suppressable"),
+        "reference-suppressable",
         "--prompt",
         "The internet domain of Brazil is",
     ]
@@ -225,7 +249,7 @@ def test_measure_on_the_reference_models(capsys, tmp_path):
     results = {}
     for name in ("plain", "suppressable"):
         path = tmp_path / f"{name}.json"
-        code, out, _ = status(["measure", "--model", str(REFERENCE / name), *small, "--json", str(path)], capsys)
+        code, out, _ = status(["measure", "--model", f"reference-{name}", *small, "--json", str(path)], capsys)
         assert code == 0 and "objective" in out
         results[name] = json.loads(path.read_text())
     for name in ("objective", "held_out_prompts", "unseen_facts"):
@@ -248,7 +272,7 @@ def test_measure_on_a_relation_whose_answers_have_no_probability(capsys, tmp_pat
     table.write_text("\n".join(["relation,subject,answer,prompt", *rows]), encoding="utf-8")
     small = ["--ablation-queries", "0", "--replicates", "50", "--points", "2", "--controls", "1"]
     path = tmp_path / "numbers.json"
-    arguments = ["--model", str(REFERENCE / "plain"), "--facts", str(table), *small, "--json", str(path)]
+    arguments = ["--model", "reference-plain", "--facts", str(table), *small, "--json", str(path)]
     code, out, err = status(["measure", *arguments], capsys)
     assert code == 0, err
     assert "facts: 1 relation left out: motto (P = 0)" in out
@@ -331,7 +355,7 @@ def test_models_list_needs_no_network(capsys, tmp_path, monkeypatch):
 
 
 def test_measuring_other_facts_is_refused(capsys, tmp_path):
-    shutil.copytree(REFERENCE / "plain", tmp_path / "model")
+    shutil.copytree(resolve("reference-plain"), tmp_path / "model")
     provenance = json.loads((tmp_path / "model" / "provenance.json").read_text())
     provenance["data"]["sha256"] = "another"
     (tmp_path / "model" / "provenance.json").write_text(json.dumps(provenance))

@@ -29,7 +29,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
-FETCHED = ROOT / models_folder() / "smollm2-135m" / "model.gguf"
+FETCHED = models_folder() / "smollm2-135m" / "model.gguf"
 EXAMPLE = "example"  # the module that examples stand in
 SMALL = MeasureConfig(queries=8, ability_queries=8, ablation_queries=0, rows=8, replicates=10)
 

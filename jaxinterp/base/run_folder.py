@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
@@ -13,8 +13,14 @@ from jaxinterp.base.files import read_json, writable_folder, write_json
 from jaxinterp.base.provenance import provenance
 
 
-def claim(config: Mapping, out: Path, resume: bool) -> None:
+def claim(config: Mapping, out: Path, resume: bool, *, grows: Sequence[str] = ()) -> None:
     """Makes `out` the folder of the run with this config, or checks that it is.
+
+    Args:
+      config: what decides the run.
+      out: folder.
+      resume: whether a run there is to be continued.
+      grows: names of fields, numbers that may be larger than they were; the folder's config is then the new one.
 
     Raises:
       UserError: if `out` cannot be written, holds a run already (without `resume`), or none or another one (with it).
@@ -29,12 +35,18 @@ def claim(config: Mapping, out: Path, resume: bool) -> None:
         return
     if not path.exists():
         raise UserError(f"{out} holds no run to resume (config.json is missing); start it without --resume")
-    if differing := difference(config, read_json(path).get("config", {})):
+    kept = read_json(path)
+    saved_config = {**kept.get("config", {})}
+    grown = {name: config[name] for name in grows if config[name] > saved_config.get(name, config[name])}
+    if differing := difference(config, saved_config | grown):
         name, given, saved = differing
         raise UserError(
             f"{out} holds a run of another config: {name} is {saved!r} there and {given!r} here; "
             "resume with the same config, or choose another folder"
         )
+    if grown:
+        before = {name: saved_config[name] for name in grown}
+        write_json(path, {**kept, "config": saved_config | grown, "grown": [*kept.get("grown", []), before]})
 
 
 def difference(config: Mapping, saved: Mapping) -> tuple[str, object, object] | None:

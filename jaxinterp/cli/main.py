@@ -2,21 +2,23 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from jaxinterp.attribution.config import IntegralConfig
+from jaxinterp.base.configs import emptied, filled, from_json
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json
 from jaxinterp.cli.metrics import Metrics
 from jaxinterp.cli.models import Models
 from jaxinterp.cli.run import experiment
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.training.config import TrainConfig
 
-REFERENCE = "checkpoints/reference/suppressable"
+REFERENCE = "reference-suppressable"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Train:
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     out: Path = Path("checkpoints/run")  # folder of the run
-    resume: bool = False  # continue the run in that folder from its newest checkpoint
+    # Continue the run in that folder from its newest checkpoint. The folder is enough: options that are not given are
+    # the run's own. --steps may be larger than before, also of a run that is done
+    resume: bool = False
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -116,14 +120,35 @@ class Facts:
         print(describe(load_facts(self.facts)))
 
 
+def _saved(parsed: object) -> TrainConfig | None:
+    """The config of a run that is to be continued, as its folder has it; None if that is not what is asked."""
+    if not isinstance(parsed, Train) or not parsed.resume or not (parsed.out / "config.json").is_file():
+        return None
+    place = parsed.out / "config.json"
+    return from_json(TrainConfig, read_json(place).get("config", {}), str(place))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `jaxinterp`."""
-    commands = (
-        Annotated[Train, tyro.conf.subcommand("train")]
+
+    def once_more(parsed: object, parse: Callable[[object], object]) -> object:
+        saved = _saved(parsed)
+        if saved is None:
+            return parsed
+        train = parse(_commands(dataclasses.replace(parsed, config=emptied(saved))))
+        return dataclasses.replace(train, config=filled(train.config, saved))
+
+    experiment(_commands(), arguments, prog="jaxinterp", once_more=once_more)
+
+
+def _commands(train: Train | None = None) -> object:
+    """All commands; what is not given to `train` is as in this one."""
+    begun = {} if train is None else {"default": train}
+    return (
+        Annotated[Train, tyro.conf.subcommand("train", **begun)]
         | Annotated[Measure, tyro.conf.subcommand("measure")]
         | Annotated[Attribute, tyro.conf.subcommand("attribute")]
         | Annotated[Facts, tyro.conf.subcommand("facts")]
         | Annotated[Models, tyro.conf.subcommand("models")]
         | Annotated[Metrics, tyro.conf.subcommand("metrics")]
     )
-    experiment(commands, arguments, prog="jaxinterp")

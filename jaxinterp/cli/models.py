@@ -6,17 +6,19 @@ from typing import Annotated
 
 import tyro
 
+from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json
 from jaxinterp.models.sources import catalogue, fetch
 from jaxinterp.models.sources import huggingface as hub
-from jaxinterp.models.sources.catalogue import Entry, Hub, models_folder
+from jaxinterp.models.sources.catalogue import Entry, Hub, Shipped, models_folder
 
 
 @dataclasses.dataclass(frozen=True)
 class ListModels:
     """List the models that have names, and which of them are here."""
 
-    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models; JAXINTERP_MODELS sets it too
+    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -45,7 +47,7 @@ class FetchModel:
 
     name: Annotated[str, tyro.conf.Positional]  # of the catalogue; `jaxinterp models list` has them
     accept_terms: bool = False  # you have read and accepted the model's terms
-    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models; JAXINTERP_MODELS sets it too
+    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -59,7 +61,7 @@ class VerifyModels:
     """Recompute the hashes of fetched models; status 2 if one is damaged."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # of the catalogue; () is every model that is here
-    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models; JAXINTERP_MODELS sets it too
+    folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models
 
     def __call__(self) -> None:
         """Runs the command."""
@@ -109,6 +111,10 @@ class Models:
 
 
 def _verified(entry: Entry, folder: Path) -> tuple[fetch.State, str]:
+    if isinstance(entry.source, Shipped):
+        weights = entry.source.folder / "model.safetensors"
+        kept = read_json(entry.source.folder / "provenance.json")["weights_sha256"]
+        return "whole" if file_digest(weights) == kept else "damaged", f"hash of {weights}"
     if not isinstance(entry.source, Hub):
         return fetch.check(entry, folder)
     snapshot = hub.cached_folder(entry.source.repo, entry.source.revision or "main")
@@ -122,6 +128,8 @@ def _verified(entry: Entry, folder: Path) -> tuple[fetch.State, str]:
 
 
 def _state(entry: Entry, folder: Path) -> str:
+    if isinstance(entry.source, Shipped):
+        return "here"
     if not isinstance(entry.source, Hub):
         state, words = fetch.check(entry, folder, contents=False)
         return {"whole": "here", "missing": "not fetched", "damaged": f"damaged: {words}"}[state]
@@ -134,6 +142,8 @@ def _state(entry: Entry, folder: Path) -> str:
 
 def _origin(entry: Entry) -> str:
     source = entry.source
+    if isinstance(source, Shipped):
+        return "this package"
     if isinstance(source, Hub):
         pinned = f"@{source.revision[:8]}" if source.revision else ", revision not pinned"
         return f"hub: {source.repo}{pinned}" + (", gated" if source.gated else "")

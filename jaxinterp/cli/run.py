@@ -4,18 +4,17 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import tyro
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.home import home
 from jaxinterp.base.numbers_given import check_numbers
 
 
 def keep_compiled() -> None:
     """Lets JAX, which is yet to be imported, keep what it compiles for the next start; the environment goes first."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxinterp" / "compiled"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
@@ -43,16 +42,31 @@ def run(command: Callable[[], None]) -> int:
     return 0
 
 
-def experiment(command: object, arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+def experiment(
+    command: object,
+    arguments: Sequence[str] | None = None,
+    prog: str | None = None,
+    once_more: Callable[[object, Callable[[object], object]], object] = lambda parsed, parse: parsed,
+) -> None:
     """Entry point of a script: parses a config dataclass, or one of several subcommands, and runs it.
 
     Mistakes in the arguments are told by tyro, with status 2.
+
+    Args:
+      command: the dataclass, or a union of them.
+      arguments: of the command line; None is `sys.argv`.
+      prog: the name that help shows.
+      once_more: what was parsed, and a function that parses the same arguments by another command (with other defaults)
+        -> the command that is run.
     """
     escape_output()
     keep_compiled()
 
     def parsed_and_run() -> None:
-        parsed = tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
+        def parse(command: object) -> object:
+            return tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
+
+        parsed = once_more(parse(command), parse)
         check_numbers(parsed)  # options of the command itself, beside those of its configs
         parsed()
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxinterp.base.configs import from_json
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.provenance import DATA_PACKAGES
 from jaxinterp.facts.batches import QueryBatch, earlier, query_batch
 from jaxinterp.facts.encoding import EncodedQueries, encode, sentence
 from jaxinterp.facts.facts import FactSet
-from jaxinterp.facts.splits import Split, SplitConfig, split_facts
+from jaxinterp.facts.splits import Split, split_facts
 from jaxinterp.facts.text_tokens import prompt_tokens, together, token_queries
 from jaxinterp.facts.worldfacts import world_facts
 from jaxinterp.models.tokenizer_training import train_tokenizer
@@ -64,10 +65,7 @@ def data_from_provenance(provenance: Mapping) -> TrainingData:
       UserError: if the folder does not say it, or the facts are others today (another release of a data package).
     """
     try:
-        config = dict(provenance["config"]["data"])
-        split = SplitConfig(**{**config["split"], "unseen_relations": tuple(config["split"]["unseen_relations"])})
-        lists = {name: tuple(config[name]) for name in ("domains", "relations")}
-        data = training_data(DataConfig(**{**config, **lists, "split": split}))
+        data = training_data(from_json(DataConfig, provenance["config"]["data"], "the model's provenance.json"))
         digest, versions = provenance["data"]["sha256"], provenance["packages"]
     except (KeyError, TypeError):
         raise UserError("the model's provenance.json does not say which facts it was trained on") from None

@@ -70,6 +70,7 @@ class Job(Generic[State, Inputs]):
     # (state, metrics of the steps since the last lines, steps done) -> lines of metrics.jsonl; raises NotFinite
     lines: Callable[[State, Sequence[Metrics], int], list[dict]]
     evaluate: Callable[[State, int], list[dict]] | None = None  # (state, steps done) -> lines of evaluations.jsonl
+    grows: Sequence[str] = ()  # fields of the config that may be larger when a run is continued
 
 
 def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "train") -> State:
@@ -93,7 +94,7 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
     """
     job.step(job.objective)  # its mistakes are told before the folder is claimed
     if job.config is not None:
-        claim(job.config, out, resume)
+        claim(job.config, out, resume, grows=job.grows)
     cadence = job.cadence
     with contextlib.closing(Checkpoints(out / "checkpoints", cadence.keep)) as checkpoints:
         done, state = 0, job.start()

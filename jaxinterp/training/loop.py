@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.metrics.config import MeasureConfig
@@ -71,6 +72,8 @@ def train(
       data: as from `training_data(config.data)`.
       out: the run's folder.
       resume: continue from the newest checkpoint in `out`; the result is that of an uninterrupted run, bit for bit.
+        With more steps than before the run is prolonged, also one that is done; the learning rate is then, from there
+        on, that of a run of so many steps.
       title: of the progress bar.
     Raises:
       UserError: if a part of the config does not fit the data or the device, or as `run`.
@@ -104,15 +107,23 @@ def train(
         cadence=cadence(config),
         lines=lines,
         evaluate=evaluate,
+        grows=("steps",),
     )
     state = run(job, out, resume=resume, title=title)
     beginning = record(config.objective.start, state.known, state.begun)
     if config.objective.weights and (sentence := never_began(title, beginning)):
         print(sentence, flush=True)
-    if not (out / "model" / "config.json").exists():
+    if not _is_model_of(config, out / "model"):
         params, made = jax.device_get(state.params), run_provenance(config, data, state)
         save_model(out / "model", LanguageModel(Model(model, params), data.tokenizer, made))
     return load_model(out / "model")
+
+
+def _is_model_of(config: TrainConfig, folder: Path) -> bool:
+    """Whether a folder has the model of a run of so many steps, and not of the run before it was prolonged."""
+    if not (folder / "config.json").exists():
+        return False
+    return read_json(folder / "provenance.json")["config"]["steps"] == config.steps
 
 
 def cadence(config: TrainConfig) -> Cadence:

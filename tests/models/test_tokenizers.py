@@ -1,7 +1,6 @@
 """Tokenizers trained on a few sentences, their frames and files."""
 
 import inspect
-from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
@@ -9,6 +8,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, write_json
 from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
+from jaxinterp.models.sources.fetch import resolve
 from jaxinterp.models.tokenizer_training import BOS, PAD, UNK, train_tokenizer
 from jaxinterp.models.tokenizers import TextTokenizer, byte_alphabet
 
@@ -18,7 +18,7 @@ CORPUS = [
     "Question: what is the capital of Peru? Answer: Lima.",
     "The internet domain of Peru is .pe.",
 ]
-SHIPPED = sorted((Path(__file__).parents[2] / "checkpoints" / "reference").glob("*/tokenizer.json"))
+SHIPPED = [resolve(f"reference-{name}") / "tokenizer.json" for name in ("plain", "suppressable")]
 
 
 @pytest.fixture(scope="module")

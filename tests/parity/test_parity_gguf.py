@@ -1,7 +1,5 @@
 """Real GGUF files: our logits equal those of transformers' own GGUF loading."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +12,10 @@ from jaxinterp.facts.encoding import encode, tokens_read
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.model import Model
+from jaxinterp.models.sources.catalogue import models_folder
 from jaxinterp.models.transformer import forward
 
-MODELS = Path(__file__).parents[2] / "checkpoints" / "models"
+MODELS = models_folder()
 TOLERANCE = 1e-3
 BATCH = 10
 SUBJECTS = {

@@ -128,7 +128,7 @@ def test_a_finished_run_is_not_trained_again(finished, data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 9}, "holds a run of another config: steps is 8 there and 9 here"),
+        ({"steps": 7}, "holds a run of another config: steps is 8 there and 7 here"),
         ({"objective": dataclasses.replace(CONFIG.objective, k=4)}, "objective.k is 8 there and 4 here"),
         (
             {"objective": dataclasses.replace(CONFIG.objective, weights={"control": "1"})},
@@ -139,6 +139,24 @@ def test_a_finished_run_is_not_trained_again(finished, data):
 def test_resuming_another_config(finished, data, change, message):
     with pytest.raises(UserError, match=message):
         train(dataclasses.replace(CONFIG, **change), data, finished[0], resume=True)
+
+
+def test_a_run_that_is_done_is_prolonged(data, tmp_path):
+    out = tmp_path / "run"
+    train(CONFIG, data, out)
+    longer = dataclasses.replace(CONFIG, steps=12)
+    model = train(longer, data, out, resume=True)
+    assert [line["step"] for line in lines(out / "metrics.jsonl")] == [2, 4, 6, 8, 10, 12]
+    kept = json.loads((out / "config.json").read_text())
+    assert kept["config"]["steps"] == 12 and kept["grown"] == [{"steps": 8}]
+    assert model.provenance["config"]["steps"] == 12
+    with pytest.raises(UserError, match="steps is 12 there and 8 here"):
+        train(CONFIG, data, out, resume=True)
+    # The folder of a run is its model; one that is not done has none.
+    assert_same_params(load_model(out).params, model.params)
+    (out / "model").rename(tmp_path / "taken")
+    with pytest.raises(UserError, match=r"holds a run that is not done; continue it with .*--resume"):
+        load_model(out)
 
 
 def test_folders(finished, data, tmp_path):

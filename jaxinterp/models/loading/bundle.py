@@ -43,7 +43,8 @@ def load_model(path: str | Path, *, dtype: str | None = None, placement: Placeme
     """Opens a model, whatever wrote it.
 
     Args:
-      path: a folder that `save_model` wrote; or a published model, see `load_pretrained`. A text may also be a name of
+      path: a folder that `save_model` wrote, or that of a run whose model it is; or a published model, see
+        `load_pretrained`. A text may also be a name of
         the catalogue or of the hub, see `jaxinterp.models.sources.fetch.resolve`.
       dtype: of parameters and arithmetic; None is that of our own folder, and float32 for a published model.
       placement: the sharding of each parameter, from its path and shape; None is JAX's default device.
@@ -52,6 +53,7 @@ def load_model(path: str | Path, *, dtype: str | None = None, placement: Placeme
         published model is not supported.
     """
     path = resolve(path) if isinstance(path, str) else path
+    path = _of_run(path)
     refuse_adapter(path)
     if is_gguf(path) or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
         return _told(load_pretrained(path, dtype=dtype or "float32", placement=placement), path)
@@ -69,6 +71,21 @@ def load_model(path: str | Path, *, dtype: str | None = None, placement: Placeme
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.params)
     config = dataclasses.replace(model.config, dtype=dtype)
     return dataclasses.replace(model, model=Model(config, params))
+
+
+def _of_run(path: Path) -> Path:
+    """The model's folder, if the path is that of a training run.
+
+    Raises:
+      UserError: if the run is not done.
+    """
+    if not (path / "metrics.jsonl").is_file():
+        return path
+    if not (path / "model" / "config.json").is_file():
+        raise UserError(
+            f"{path} holds a run that is not done; continue it with `jaxinterp train --out {path} --resume`"
+        )
+    return path / "model"
 
 
 def _told(model: LanguageModel, path: Path) -> LanguageModel:

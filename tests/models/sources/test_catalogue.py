@@ -29,7 +29,7 @@ WHEELS = {
 
 def test_usual_models_are_there_with_a_family_and_a_pinned_source():
     entries = [catalogue.entry(name) for name in catalogue.names()]
-    assert {entry.family for entry in entries} <= {family.name for family in FAMILIES}
+    assert {entry.family for entry in entries} <= {"jaxinterp", *(family.name for family in FAMILIES)}
     for name in ("smollm2-135m", "gemma3-270m", "bert-base-cased", "gpt2", "pythia-70m", "pythia-1.4b", "llama-3.2-1b"):
         assert catalogue.entry(name).name == name
     for entry in entries:
@@ -63,10 +63,14 @@ def test_unknown_model_lists_the_known_ones():
 
 
 def test_folder_is_set_by_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("JAXINTERP_MODELS", str(tmp_path))
-    assert catalogue.models_folder() == tmp_path
-    monkeypatch.delenv("JAXINTERP_MODELS")
-    assert catalogue.models_folder() == catalogue.MODELS
+    monkeypatch.setenv("JAXINTERP_HOME", str(tmp_path / "own"))
+    assert catalogue.models_folder() == tmp_path / "own" / "models"
+    monkeypatch.delenv("JAXINTERP_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert catalogue.models_folder() == tmp_path / "jaxinterp" / "models"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert catalogue.models_folder() == tmp_path / "me" / ".cache" / "jaxinterp" / "models"
 
 
 def test_entries_as_in_the_tests_below_are_accepted():

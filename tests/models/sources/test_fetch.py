@@ -63,7 +63,7 @@ def index(tmp_path, monkeypatch):
     }
     entries = {name: Entry(name, "llama", 1000, "free", "", source) for name, source in sources.items()}
     monkeypatch.setattr(catalogue, "_catalogue", lambda: entries)
-    monkeypatch.setenv("JAXINTERP_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("JAXINTERP_HOME", str(tmp_path))
     return folder
 
 
