@@ -62,15 +62,19 @@ def scores(readout):
 
 @pytest.fixture(scope="module")
 def probability(model, asked):
-    """Of the answer, when gates [L, F] are put on both of its tokens."""
+    """Of the answer, or of one of its tokens, when gates [L, F] are put on both of its tokens."""
     tokens_BT, rows = jax.tree.map(jnp.asarray, asked)
 
     @jax.jit
     def slow(params, gates_LF):
         gates_LRF = jnp.broadcast_to(gates_LF[:, None], (L, 2, F))
-        return FullForwardReadout(Model(model.config, params), tokens_BT, rows)(gates_LRF).prod()
+        return FullForwardReadout(Model(model.config, params), tokens_BT, rows)(gates_LRF)
 
-    return lambda gates_LF: float(slow(model.params, jnp.asarray(gates_LF, jnp.float32)))
+    def p(gates_LF, token=None):
+        found = np.asarray(slow(model.params, jnp.asarray(gates_LF, jnp.float32)))
+        return float(found.prod() if token is None else found[token])
+
+    return p
 
 
 def strongest(scores_LF, k):
@@ -94,9 +98,16 @@ def test_the_neurons_of_an_answer_are_those_of_its_summed_scores(model, scores, 
         shown = np.zeros((L, F))
         for neuron in found.neurons(token=token):
             shown[neuron.layer, neuron.neuron] = 1
+            alone = np.ones((L, F))
+            alone[neuron.layer, neuron.neuron] = 0
+            assert neuron.alone == pytest.approx(probability(alone, token), rel=1e-4)
         np.testing.assert_array_equal(shown, strongest(scores_LF, K))
         assert (shown != own).any()
         assert abs(probability(1 - shown) / found.suppressed() - 1) > 1e-2
+    for neuron in found.neurons():
+        alone = np.ones((L, F))
+        alone[neuron.layer, neuron.neuron] = 0
+        assert neuron.alone == pytest.approx(probability(alone), rel=1e-4)
     with pytest.raises(UserError, match="k must be at least 1"):
         found.suppressed(0)
 
@@ -144,6 +155,10 @@ def test_it_shows_itself(model):
     best = found.neurons(token=1)[0]
     for text in (str(found), found._repr_html_()):
         assert f"own neurons off {found.suppressed():.4f}" in text and f"{best.score:.4f}" in text
+    before, after = (found.top_tokens(5, edit, token=1) for edit in (None, suppress(found.mask())))
+    assert found.to_json()["tokens"][1]["says"] == {"untouched": dict(before), "suppressed": dict(after)}
+    for words, tokens in (("the model says", before), ("own neurons off, it says", after)):
+        assert f"{words} {', '.join(f'{token} {p:.1%}' for token, p in tokens)}" in str(found)
     assert "<bos>" in str(found) and "<bos>" not in found._repr_html_() and "&lt;bos&gt;" in found._repr_html_()
     bars, probabilities = found.chart(5).to_dict()["hconcat"]
     assert [row["score"] for row in bars["data"]["values"]] == [neuron.score for neuron in found.neurons(5)]

@@ -18,10 +18,13 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.results import promoted_tokens
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.readout import LanguageModelReadout
-from jaxinterp.report.shown import Part, Shown
+from jaxinterp.report.shown import Part, Shown, probability_shown, visible
 
 if TYPE_CHECKING:
     from jaxinterp.report.charts import Chart
+
+
+SAID = 5  # tokens that a model says, as they are shown
 
 
 class Neuron(NamedTuple):
@@ -32,6 +35,7 @@ class Neuron(NamedTuple):
     score: float  # in units of probability
     share: float | None  # of all positive scores; None for a score that is not positive
     activation: float
+    alone: float  # probability when it alone is switched off
     promotes: list[str]  # the tokens that its value vector promotes most
 
 
@@ -93,7 +97,8 @@ class Attributed(Shown):
         Args:
           k: how many; None is the value's own k.
           token: number of a token of the answer, whose own scores and activations count. None is the whole answer:
-            scores are summed over its tokens, and activations are those at the first one's query.
+            scores are summed over its tokens, activations are those at the first one's query, and `alone` is of the
+            whole answer, whose tokens' queries all lose the neuron.
         Raises:
           UserError: if k is not in [1, L·F).
         """
@@ -101,14 +106,17 @@ class Attributed(Shown):
         # Of a signed sum there is no share: scores that cancel make it any number.
         positive = scores.sum(where=scores > 0)
 
-        def neuron(layer: int, number: int) -> Neuron:
+        places = np.unravel_index(_best(scores, self._k(k)), scores.shape)
+        alone_KR = np.asarray(_alone(self.readout, *map(jnp.asarray, places)))
+        alone_K = alone_KR.prod(1) if token is None else alone_KR[:, token]
+
+        def neuron(layer: int, number: int, alone: float) -> Neuron:
             score, activation = float(scores[layer, number]), float(activations[layer, number])
             share = float(scores[layer, number] / positive) if score > 0 else None
             promotes = promoted_tokens(self.model, layer, number, activation=activation)
-            return Neuron(layer, number, score, share, activation, promotes)
+            return Neuron(layer, number, score, share, activation, alone, promotes)
 
-        places = np.unravel_index(_best(scores, self._k(k)), scores.shape)
-        return [neuron(int(layer), int(number)) for layer, number in zip(*places, strict=True)]
+        return [neuron(int(layer), int(number), float(p)) for layer, number, p in zip(*places, alone_K, strict=True)]
 
     def top_tokens(self, n: int = 5, edit: NeuronEdit | None = None, token: int = 0) -> list[tuple[str, float]]:
         """The n most probable tokens where a token of the answer stands, with their probabilities.
@@ -148,6 +156,7 @@ class Attributed(Shown):
                     "probability": float(self.probability_R[row]),
                     "predicted": self.predicted[row],
                     "completeness_residual": self._residual(row),
+                    "says": {name: dict(tokens) for name, tokens in self._says(row).items()},
                     "neurons": [neuron._asdict() for neuron in self.neurons(token=row)],
                 }
                 for row, token in enumerate(self._answer_tokens)
@@ -157,7 +166,7 @@ class Attributed(Shown):
     def __repr__(self) -> str:
         n_layers, n_rows, n_neurons = self.scores_LRF.shape
         return (
-            f"Attributed({self.prompt!r} → {self.answer!r}, P = {self.probability:.4f}, {n_rows} token"
+            f"Attributed({self.prompt!r} → {self.answer!r}, P = {probability_shown(self.probability)}, {n_rows} token"
             f"{'s' * (n_rows > 1)}, {n_layers} layers of {n_neurons} neurons)"
         )
 
@@ -169,26 +178,43 @@ class Attributed(Shown):
             f"{self.prompt!r} → {self.answer!r}",
             f"read as {' | '.join(' '.join(map(repr, stretch)) for stretch in stretches if stretch)}",
             *(f"note: {note}" for note in self.notes),
-            f"P = {self.probability:.4f}; own neurons off {edited['suppressed']:.4f}, doubled "
-            f"{edited['amplified']:.4f}; as many random neurons off {edited['random']:.4f}",
-            *(self._table(row) for row in range(end - first)),
+            f"P = {probability_shown(self.probability)}; own neurons off {probability_shown(edited['suppressed'])}, "
+            f"doubled {probability_shown(edited['amplified'])}; as many random neurons off "
+            f"{probability_shown(edited['random'])}",
+            *(part for row in range(end - first) for part in (*self._said(row), self._table(row))),
+        ]
+
+    def _says(self, row: int) -> dict[str, list[tuple[str, float]]]:
+        """The most probable tokens in place of one of the answer's, before and after."""
+        return {
+            "untouched": self.top_tokens(SAID, token=row),
+            "suppressed": self.top_tokens(SAID, suppress(self.mask()), token=row),
+        }
+
+    def _said(self, row: int) -> list[str]:
+        words = {"untouched": "the model says", "suppressed": "own neurons off, it says"}
+        return [
+            f"{words[name]} {', '.join(f'{visible(token)} {p:.1%}' for token, p in tokens)}"
+            for name, tokens in self._says(row).items()
         ]
 
     def _table(self, row: int) -> Table:
-        token, predicted = (escape(repr(tokens[row])) for tokens in (self._answer_tokens, self.predicted))
+        token = escape(repr(self._answer_tokens[row]))
         title = (
-            f"{token}: P = {self.probability_R[row]:.4f}, most probable {predicted}, "
+            f"{token}: P = {probability_shown(float(self.probability_R[row]))}, "
             f"completeness residual {self._residual(row):.1e}"
         )
-        table = Table("layer", "neuron", "score", "share", "activation", "promotes", title=title, title_justify="left")
+        columns = ("layer", "neuron", "score", "share", "activation", "P without it", "promotes")
+        table = Table(*columns, title=title, title_justify="left")
         for neuron in self.neurons(token=row):
             table.add_row(
                 str(neuron.layer),
                 str(neuron.neuron),
-                f"{neuron.score:.4f}",
+                f"{neuron.score:.4f}" if abs(neuron.score) >= 1e-3 else f"{neuron.score:.2e}",
                 "-" if neuron.share is None else f"{neuron.share:.1%}",
                 f"{neuron.activation:.3f}",
-                escape(", ".join(neuron.promotes)),
+                probability_shown(neuron.alone),
+                escape(", ".join(map(visible, neuron.promotes))),
             )
         return table
 
@@ -223,6 +249,17 @@ def _edited(readout: Readout, mask: Float[Array, "L R F"], key: PRNGKeyArray) ->
     at_random = jnp.broadcast_to(random_mask(key, mask[:, :1], active[:, :1]), mask.shape)
     edits = {"suppressed": suppress(mask), "amplified": amplify(mask), "random": suppress(at_random)}
     return {name: readout(*edit).prod() for name, edit in edits.items()}
+
+
+@jax.jit
+def _alone(readout: Readout, layer_K: Array, neuron_K: Array) -> Float[Array, "K R"]:
+    """P of every row with one neuron off at a time, at all rows."""
+
+    def without(place: tuple[Array, Array]) -> Array:
+        layer, neuron = place
+        return readout(jnp.ones(readout.shape, readout.untouched().dtype).at[layer, :, neuron].set(0))
+
+    return jax.lax.map(without, (layer_K, neuron_K))
 
 
 @jax.jit

@@ -1,21 +1,15 @@
-"""Progress with an estimate of the time left: a bar on a terminal, a line now and then elsewhere."""
+"""Progress with an estimate of the time left, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 Report = Callable[[int, str], None]  # (units done so far, a few words)
 SECONDS_BETWEEN_LINES = 10.0
-WIDTH = 240  # columns at most of a table that goes to a file or a pipe
-
-
-def print_table(table: Table) -> None:
-    """Prints a table; where there is no terminal, as in a log file, wide enough that its numbers are not wrapped."""
-    Console(width=None if Console().is_terminal else WIDTH).print(table)
 
 
 @contextlib.contextmanager
@@ -30,7 +24,7 @@ def progress(title: str, total: int, *, done: int = 0) -> Iterator[Report]:
       total: units in all.
       done: units done before, which do not count for the estimate.
     """
-    console = Console()
+    console = Console(stderr=True)
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -45,7 +39,7 @@ def progress(title: str, total: int, *, done: int = 0) -> Iterator[Report]:
             task = bar.add_task(title, total=total, completed=done, words="")
             yield lambda now, words="": bar.update(task, completed=now, words=words)
         return
-    print(f"{title}: {done}/{total}", flush=True)
+    print(f"{title}: {done}/{total}", file=sys.stderr, flush=True)
     start = last = time.monotonic()
     compiled: tuple[float, int] | None = None  # when the first units were done, and how many
 
@@ -60,6 +54,6 @@ def progress(title: str, total: int, *, done: int = 0) -> Iterator[Report]:
         left = "0 s left" if now >= total else "time left not known yet"
         if compiled is not None and compiled[1] < now < total:
             left = f"{(clock - compiled[0]) / (now - compiled[1]) * (total - now):.0f} s left"
-        print(f"{title}: {now}/{total}, {clock - start:.0f} s, {left}  {words}", flush=True)
+        print(f"{title}: {now}/{total}, {clock - start:.0f} s, {left}  {words}", file=sys.stderr, flush=True)
 
     yield report

@@ -21,7 +21,7 @@ class ListMetrics:
         """Runs the command."""
         from rich.table import Column, Table
 
-        from jaxinterp.base.progress import print_table
+        from jaxinterp.base.tables import print_table
 
         entries = described()
         if self.json:

@@ -24,7 +24,7 @@ class ListModels:
         """Runs the command."""
         from rich.table import Column, Table
 
-        from jaxinterp.base.progress import print_table
+        from jaxinterp.base.tables import print_table
 
         table = Table("name", "family", "parameters", "licence", Column("where from", overflow="fold"), "state")
         entries = [catalogue.entry(name) for name in catalogue.names()]

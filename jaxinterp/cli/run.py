@@ -16,6 +16,8 @@ def keep_compiled() -> None:
     """Lets JAX, which is yet to be imported, keep what it compiles for the next start; the environment goes first."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    # XLA's own lines on standard error, such as alarms that a program takes long to compile.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def escape_output() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxinterp.base.progress import print_table
+from jaxinterp.base.tables import WIDTH, fitted, print_table, width_there_is
 
 Part = str | Table  # a line of plain text, or a table
 
@@ -27,13 +27,28 @@ class Shown(abc.ABC):
 
     def __str__(self) -> str:
         text = io.StringIO()
-        Console(file=text, width=160, color_system=None).print(self)
+        width = width_there_is()
+        console = Console(file=text, width=width or WIDTH, color_system=None)
+        for part in self.parts():
+            shown = Text(part) if isinstance(part, str) else fitted(part, width)
+            console.print(shown, soft_wrap=isinstance(shown, Text))
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def _repr_html_(self) -> str:
         return "".join(
             f"<div>{html.escape(part)}</div>" if isinstance(part, str) else _table(part) for part in self.parts()
         )
+
+
+def visible(token: str) -> str:
+    """A token with its white space to be seen: "␣Paris", "⏎"; what cannot be printed is escaped."""
+    marked = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in marked)
+
+
+def probability_shown(p: float) -> str:
+    """Four decimals; three significant digits below 0.001, so that improbable answers can be told apart."""
+    return f"{p:.4f}" if p >= 1e-3 or p == 0 else f"{p:.2e}"
 
 
 def print_parts(parts: Iterable[Part]) -> None:

@@ -13,7 +13,7 @@ def lines(monkeypatch, capsys, reports, **options):
     with module.progress("train", 100, **options) as report:
         for _, now in reports:
             report(now, "x")
-    return capsys.readouterr().out.splitlines()
+    return capsys.readouterr().err.splitlines()
 
 
 def test_the_estimate_leaves_out_what_was_compiled_first(monkeypatch, capsys):

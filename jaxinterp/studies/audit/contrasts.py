@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.table import Table
 
+from jaxinterp.base.tables import print_table
 from jaxinterp.report.labels import metric_label, set_label
-from jaxinterp.report.shown import print_table
 from jaxinterp.studies.audit.config import AuditConfig
 from jaxinterp.studies.audit.models import Measured
 from jaxinterp.studies.audit.words import with_interval

@@ -17,8 +17,9 @@ from rich.table import Table
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder, write_json
 from jaxinterp.base.numbers_given import check_numbers
-from jaxinterp.base.progress import print_table, progress
+from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
+from jaxinterp.base.tables import print_table
 from jaxinterp.facts.encoding import encode
 from jaxinterp.groundtruth.grid import grid_table, in_words, language_model
 from jaxinterp.groundtruth.registry import GRID_D_MLP, GRID_PLANTS, grid_planted

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.numbers_given import check_numbers
-from jaxinterp.base.progress import print_table, progress
+from jaxinterp.base.progress import progress
+from jaxinterp.base.tables import print_table
 from jaxinterp.studies.audit.rates import CERTAIN, REPLICATES
 from jaxinterp.studies.audit.verdict import FAMILIES, Criteria, Outcome, Samples, Scale, audited
 from jaxinterp.studies.statistics import Share, share

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from jaxinterp.base.progress import print_table
+from jaxinterp.base.tables import print_table
 from jaxinterp.metrics.registry import METRICS
 from jaxinterp.studies.audit.arms import CHEATS
 from jaxinterp.studies.audit.rates import FOUND

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from rich.console import Console
 from rich.table import Table
 
 from jaxinterp.attribution.registry import METHODS
@@ -18,6 +17,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder, write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
+from jaxinterp.base.tables import print_table
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.compiled import compiled_table
 from jaxinterp.groundtruth.registry import PLANTS, planted
@@ -105,7 +105,7 @@ def ground_truth_study(seeds: int, out: Path, *, tracr: bool = False) -> dict:
     }
     write_json(out / "results.json", results)
     save_chart(precision_map(results), out / "charts", "ground_truth")
-    print_table(results)
+    print_results(results)
     return results
 
 
@@ -141,7 +141,7 @@ def _summary(found: list[tuple[Planted, Measured]]) -> dict:
     }
 
 
-def print_table(results: Mapping) -> None:
+def print_results(results: Mapping) -> None:
     """Precision at k and AUROC, a row a plant and a column a method."""
     methods = results["methods"]
     table = Table(title="precision at k / AUROC; k: the number of true neurons")
@@ -157,4 +157,4 @@ def print_table(results: Mapping) -> None:
             f"{plant['p_without']:.2f}",
             *(f"{cell['precision']['value']:.2f} / {cell['auroc']['value']:.2f}" for cell in cells),
         )
-    Console().print(table)
+    print_table(table)

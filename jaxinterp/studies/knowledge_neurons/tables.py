@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from jaxinterp.base.progress import print_table
+from jaxinterp.base.tables import print_table
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.facts.readers.pararel import TITLES
 from jaxinterp.metrics.results import (

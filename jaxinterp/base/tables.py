@@ -1,0 +1,91 @@
+"""Tables in the width there is: no number and no name is cut."""
+
+import copy
+import dataclasses
+import shutil
+import sys
+import textwrap
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 160  # columns of a table that goes to a file or a pipe, unless it needs more
+_UNLIMITED = 100_000
+
+
+def width_there_is() -> int | None:
+    """Columns of the terminal that standard output is; None if it is none, as a file or a pipe."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else None
+
+
+def fitted(table: Table, width: int | None) -> Table | Text:
+    """A table that fits: as it is, with fewer lines, or, where even that is too wide, row by row in words.
+
+    Text is wrapped between words; a column is never narrower than its longest word.
+
+    Args:
+      table: with strings in its cells.
+      width: columns; None is a file, which a table may make as wide as it needs to be.
+    """
+    if width is None or (whole := _in(table, width)) is None:
+        slim = copy.copy(table)
+        slim.box, slim.padding, slim.pad_edge, slim.show_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False, False
+        whole = table if width is None else _in(slim, width)
+    return _rows(table, width) if whole is None else whole
+
+
+def print_table(table: Table) -> None:
+    """Prints a table as wide as there is room; in a log file, wide enough that nothing is wrapped that need not be."""
+    width = width_there_is()
+    shown = fitted(table, width)
+    Console(width=width or max(WIDTH, _most(table))).print(shown, soft_wrap=isinstance(shown, Text))
+
+
+def _in(table: Table, width: int) -> Table | None:
+    """The table with widths of its columns that add up to no more; None if its longest words do not fit.
+
+    Rich alone would cut words before it narrows other columns.
+    """
+    cells = [[_plain(cell) for cell in (column.header, *column.cells)] for column in table.columns]
+    least = [max((len(word) for cell in column for word in cell.split()), default=1) for column in cells]
+    most = [max(len(line) for cell in column for line in (cell.splitlines() or [""])) for column in cells]
+    room = width - table._extra_width - sum(table._get_padding_width(number) for number in range(len(cells)))
+    if sum(least) > room:
+        return None
+    widths = list(least)
+    # What is left goes where it is needed, a character at a time to the narrowest share.
+    while sum(widths) < room and widths != most:
+        narrow = min((n for n in range(len(widths)) if widths[n] < most[n]), key=lambda n: widths[n] / most[n])
+        widths[narrow] += 1
+    fitting = copy.copy(table)
+    fitting.columns = [
+        dataclasses.replace(column, width=own) for column, own in zip(table.columns, widths, strict=True)
+    ]
+    return fitting
+
+
+def _most(table: Table) -> int:
+    wide = Console(width=_UNLIMITED)
+    return min(Measurement.get(wide, wide.options, table).maximum, _UNLIMITED)
+
+
+def _rows(table: Table, width: int) -> Text:
+    """Every row as "column value; column value", the title above them."""
+    headers = [_plain(column.header) for column in table.columns]
+    lines = [_plain(table.title)] if table.title else []
+    first = ""
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        values = [_plain(cell) for cell in cells]
+        # A name that stands for several rows stands in the first of them alone.
+        first = values[0] = values[0] or first
+        words = "; ".join(f"{header} {value}".strip() for header, value in zip(headers, values, strict=True) if value)
+        lines += textwrap.wrap(words, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return Text("\n".join(lines))
+
+
+def _plain(cell: object) -> str:
+    """The text of a cell, in which rich may have put its own markup."""
+    return Text.from_markup(cell).plain if isinstance(cell, str) else str(cell)
