@@ -5,6 +5,7 @@ import pkgutil
 from typing import Generic, TypeVar
 
 from jaxinterp.base.errors import unknown
+from jaxinterp.base.plugins import plugins
 
 T = TypeVar("T")
 
@@ -15,7 +16,8 @@ class Registry(Generic[T]):
     Args:
       what: the kind, for error messages.
       folder: package whose modules register things. They are imported when a thing is first asked for, so that a new
-        file in it is found by itself, and whoever merely imports the registry does not wait for them.
+        file in it is found by itself, and whoever merely imports the registry does not wait for them. After them come
+        plug-ins, see `jaxinterp.base.plugins`.
     """
 
     def __init__(self, what: str, folder: str | None = None) -> None:
@@ -49,3 +51,4 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(importlib.import_module(self._folder).__path__, f"{self._folder}."):
                 importlib.import_module(module.name)
             self._folder = None
+            plugins()

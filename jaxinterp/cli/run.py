@@ -10,6 +10,7 @@ import tyro
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.home import home
 from jaxinterp.base.numbers_given import check_numbers
+from jaxinterp.base.plugins import add_imports
 
 
 def keep_compiled() -> None:
@@ -29,6 +30,24 @@ def escape_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def imports_taken(arguments: Sequence[str]) -> list[str]:
+    """The arguments without `--import MODULE`, which any command takes, any number of times; see `base.plugins`."""
+    left, names = [], []
+    words = iter(arguments)
+    for word in words:
+        if word == "--import":
+            names.append(next(words, ""))
+        elif word.startswith("--import="):
+            names.append(word.removeprefix("--import="))
+        else:
+            left.append(word)
+    if "" in names:
+        print("error: --import needs the name of a module", file=sys.stderr)
+        sys.exit(2)
+    add_imports(names)
+    return left
 
 
 def run(command: Callable[[], None]) -> int:
@@ -63,6 +82,7 @@ def experiment(
     """
     escape_output()
     keep_compiled()
+    arguments = imports_taken(sys.argv[1:] if arguments is None else arguments)
 
     def parsed_and_run() -> None:
         def parse(command: object) -> object:

@@ -2,20 +2,29 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 
 from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.plugins import plugins
 from jaxinterp.models import families
 from jaxinterp.models.families.family import Family
 
 
-def _families() -> Iterator[Family]:
-    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
-        values = vars(importlib.import_module(module.name))
-        yield from values.get("FAMILIES", [values["FAMILY"]] if "FAMILY" in values else [])
+def _families(modules: Iterable[ModuleType]) -> Iterator[Family]:
+    for module in modules:
+        values = vars(module)
+        yield from [values["FAMILY"]] if "FAMILY" in values else values.get("FAMILIES", [])
 
 
-FAMILIES: tuple[Family, ...] = tuple(_families())
+_FOLDER = pkgutil.iter_modules(families.__path__, f"{families.__name__}.")
+FAMILIES: tuple[Family, ...] = tuple(_families(importlib.import_module(module.name) for module in _FOLDER))
+
+
+def all_families() -> tuple[Family, ...]:
+    """Those of this folder, and those of plug-ins (modules with a `FAMILY` or `FAMILIES`), which come first."""
+    return (*_families(plugins()), *FAMILIES)
+
 
 # Parts of a config.json of a model that does not only read text.
 OTHER_SENSES = ("text_config", "vision_config", "audio_config", "visual", "thinker_config")
@@ -28,7 +37,7 @@ def hf_family(config: Mapping[str, object], where: str) -> Family:
     Raises:
       UserError: if the model type or its head is not supported.
     """
-    by_type = {model_type: family for family in FAMILIES for model_type in family.model_types}
+    by_type = {model_type: family for family in reversed(all_families()) for model_type in family.model_types}
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise UserError(f"{where} has no model_type; known: {', '.join(sorted(by_type))}")
@@ -60,7 +69,7 @@ def gguf_family(metadata: Mapping[str, object], where: str) -> Family:
     Raises:
       UserError: if the architecture is not supported.
     """
-    by_name = {name: family for family in FAMILIES for name in family.gguf_architectures}
+    by_name = {name: family for family in reversed(all_families()) for name in family.gguf_architectures}
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise UserError(f"{where} has no general.architecture; it may hold something else than a model")
