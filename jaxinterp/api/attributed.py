@@ -1,6 +1,7 @@
 """One prompt under the microscope: which neurons carry its answer, and what switching or doubling them does."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -174,6 +175,7 @@ class Attributed(Shown):
         first, end = self.answer_place
         stretches = (self.tokens[part] for part in (slice(first), slice(first, end), slice(end, None)))
         edited = self._edited(None)
+        rows: list[list[Part]] = [[*self._said(row), self._table(row)] for row in range(end - first)]
         return [
             f"{self.prompt!r} → {self.answer!r}",
             f"read as {' | '.join(' '.join(map(repr, stretch)) for stretch in stretches if stretch)}",
@@ -181,7 +183,7 @@ class Attributed(Shown):
             f"P = {probability_shown(self.probability)}; own neurons off {probability_shown(edited['suppressed'])}, "
             f"doubled {probability_shown(edited['amplified'])}; as many random neurons off "
             f"{probability_shown(edited['random'])}",
-            *(part for row in range(end - first) for part in (*self._said(row), self._table(row))),
+            *itertools.chain(*rows),
         ]
 
     def _says(self, row: int) -> dict[str, list[tuple[str, float]]]:

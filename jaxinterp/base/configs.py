@@ -52,7 +52,7 @@ def _mapped(config: Any, other: Any, change: Callable[[Any, Any], Any]) -> Any:
 
 
 def _built(kind: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise TypeError(f"{kind.__name__} must be an object, got {value!r}")
         hints = typing.get_type_hints(kind)

@@ -30,11 +30,14 @@ def fitted(table: Table, width: int | None) -> Table | Text:
       table: with strings in its cells.
       width: columns; None is a file, which a table may make as wide as it needs to be.
     """
-    if width is None or (whole := _in(table, width)) is None:
-        slim = copy.copy(table)
-        slim.box, slim.padding, slim.pad_edge, slim.show_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False, False
-        whole = table if width is None else _in(slim, width)
-    return _rows(table, width) if whole is None else whole
+    if width is None:
+        return table
+    slim = copy.copy(table)
+    slim.box, slim.padding, slim.pad_edge, slim.show_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False, False
+    for candidate in (table, slim):
+        if (whole := _in(candidate, width)) is not None:
+            return whole
+    return _rows(table, width)
 
 
 def print_table(table: Table) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import tyro
 
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         saved = _saved(parsed)
         if saved is None:
             return parsed
-        train = parse(_commands(dataclasses.replace(parsed, config=emptied(saved))))
+        train = cast(Train, parse(_commands(dataclasses.replace(cast(Train, parsed), config=emptied(saved)))))
         return dataclasses.replace(train, config=filled(train.config, saved))
 
     experiment(_commands(), arguments, prog="jaxinterp", once_more=once_more)
