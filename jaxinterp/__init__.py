@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for editors and type checkers; everyone else opens names by `__getattr__`
     from jaxinterp.api.attribute import attribute
     from jaxinterp.api.measured import measure
+    from jaxinterp.api.reported import write_report
     from jaxinterp.api.trained import train
     from jaxinterp.attribution.edits import amplify, set_to, suppress
     from jaxinterp.attribution.integrated_gradients import integrated_gradients
@@ -69,12 +70,14 @@ __all__ = [
     "suppress",
     "top_k",
     "train",
+    "write_report",
 ]
 
 PRECISION = "highest"  # of products, whose factors are then used as they are
 _MODULES = {
     "api.attribute": ("attribute",),
     "api.measured": ("measure",),
+    "api.reported": ("write_report",),
     "api.trained": ("train",),
     "attribution.edits": ("amplify", "set_to", "suppress"),
     "attribution.integrated_gradients": ("integrated_gradients",),

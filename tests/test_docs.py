@@ -50,7 +50,7 @@ EXAMPLES = {
 
 def test_every_command_is_one_that_is_tested():
     assert {words[0] for words in PROGRAMS.values()} <= {"make", "jaxinterp", "python", "source"}
-    assert {"attribute", "measure", "train", "facts", "metrics", "models"} == {
+    assert {"attribute", "measure", "report", "train", "facts", "metrics", "models"} == {
         words[1] for words in PROGRAMS.values() if words[0] == "jaxinterp"
     }
 
@@ -75,7 +75,7 @@ def test_command(command, tmp_path, monkeypatch, capsys):
         return
     if "smollm2-135m" in words and not FETCHED.exists():
         words += ["--help"]  # without its 90 MB the command line alone can be checked
-    if words[0] == "measure":
+    if words[0] in ("measure", "report"):
         for option in ("--queries", "--ability-queries"):
             if option in words:
                 words[words.index(option) + 1] = "16"
@@ -83,6 +83,8 @@ def test_command(command, tmp_path, monkeypatch, capsys):
                 words += [option, "16"]
         if "--json" in words:
             words[words.index("--json") + 1] = str(tmp_path / "numbers.json")
+    if words[0] == "report":
+        words[words.index("--out") + 1] = str(tmp_path / "report.html")
     monkeypatch.chdir(ROOT)
     assert_runs(words, capsys)
 

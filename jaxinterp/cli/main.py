@@ -107,6 +107,34 @@ class Attribute:
 
 
 @dataclasses.dataclass(frozen=True)
+class Report:
+    """Measure any models and write one page about them: tables, charts, and a few facts with their neurons."""
+
+    # Folders of models or of runs (whose training is shown, too), .gguf files, names from `jaxinterp models list`
+    models: Annotated[tuple[str, ...], tyro.conf.Positional]
+    config: Annotated[MeasureConfig, tyro.conf.arg(name="")]
+    out: Path = Path("report.html")  # file to write; it opens offline
+    facts: str | None = None  # as of `measure`; needed by models that were not trained here
+    examples: int = 3  # facts that are shown with their neurons
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.api.reported import named, write_report
+        from jaxinterp.models.loading.bundle import load_model
+
+        places = named(self.models)
+        write_report(
+            {of.name: load_model(of.place) for of in places},
+            self.out,
+            self.facts,
+            self.config,
+            histories={of.name: of.history for of in places if of.history},
+            examples=self.examples,
+        )
+        print(f"report: {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Facts:
     """Print relations and facts, and what was dropped on the way."""
 
@@ -148,6 +176,7 @@ def _commands(train: Train | None = None) -> object:
         Annotated[Train, tyro.conf.subcommand("train", **begun)]
         | Annotated[Measure, tyro.conf.subcommand("measure")]
         | Annotated[Attribute, tyro.conf.subcommand("attribute")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Facts, tyro.conf.subcommand("facts")]
         | Annotated[Models, tyro.conf.subcommand("models")]
         | Annotated[Metrics, tyro.conf.subcommand("metrics")]

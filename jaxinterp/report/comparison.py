@@ -59,14 +59,17 @@ class Panel(NamedTuple):
     rows: list[tuple[str, int, list[tuple[str, Mapping | None]]]]
 
 
-def write_report(path: Path, results: Mapping, histories: Mapping[str, Sequence[Mapping]]) -> None:
+def write_report(
+    path: Path, results: Mapping, histories: Mapping[str, Sequence[Mapping]], *, learned: bool = True
+) -> None:
     """Writes the report, whole or not at all.
 
     Args:
       path: of the HTML file.
-      results: "provenance", "seconds" and "models", as in results.json, and perhaps "published" and "leakage"; metrics
-        that were not measured are left out.
+      results: "provenance", "seconds" and "models", as in results.json, and perhaps "published", "leakage" and
+        "examples" (see `jaxinterp.api.reported.shown_facts`); metrics that were not measured are left out.
       histories: model -> training records; empty if nothing was trained.
+      learned: whether the models learned the same facts from the same seed, or are any that were measured.
     Raises:
       UserError: if there is no model, or the file cannot be written.
     """
@@ -108,6 +111,8 @@ def write_report(path: Path, results: Mapping, histories: Mapping[str, Sequence[
         leakage=leakage(results.get("leakage") or {}),
         clean=_groups(results, sets, ("suppressability", *_CLEAN)) if measured & {*_CLEAN} else [],
         points=POINTS,
+        learned=learned,
+        examples=results.get("examples") or [],
         neuron_panels=[
             {"title": name, "neurons": model["neurons"]} for name, model in models.items() if model["neurons"]
         ],

@@ -18,6 +18,7 @@ from jaxinterp.metrics.registry import Label
 from jaxinterp.metrics.results import has_interval, is_few
 from jaxinterp.report.charts import Chart
 from jaxinterp.report.labels import metric_label, set_label
+from jaxinterp.report.shown import visible
 from jaxinterp.report.style import WIDTH, chart_config
 
 NARROW_WIDTH = 720  # pixels, of the charts of a narrow window
@@ -88,12 +89,6 @@ def duration(seconds: float | int) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-def visible(token: str) -> str:
-    """The token with a leading space shown ("Ġ" and "▁" are spaces too) and unprintable characters spelled out."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token)
-    return "␣" + shown[1:] if shown.startswith((" ", "Ġ", "▁")) else shown or "∅"
 
 
 def subscripted(text: object) -> markupsafe.Markup:

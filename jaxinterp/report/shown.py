@@ -41,9 +41,9 @@ class Shown(abc.ABC):
 
 
 def visible(token: str) -> str:
-    """A token with its white space to be seen: "␣Paris", "⏎"; what cannot be printed is escaped."""
-    marked = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in marked)
+    """The token with a leading space shown ("Ġ" and "▁" are spaces too) and unprintable characters spelled out."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token)
+    return "␣" + shown[1:] if shown.startswith((" ", "Ġ", "▁")) else shown or "∅"
 
 
 def probability_shown(p: float) -> str:

@@ -9,7 +9,7 @@ from jaxinterp.report.shown import probability_shown, visible
     ("token", "shown"),
     [
         (" Paris", "␣Paris"),
-        ("\n\t", "⏎⇥"),
+        ("\n\t", "\\n\\t"),
         (".br", ".br"),
         ("\x1b[31m", "\\x1b[31m"),
         ("\u202e", "\\u202e"),
