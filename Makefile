@@ -50,7 +50,7 @@ test: lint types
 	@touch $@
 
 parity: .venv/parity
-	-$(BIN)/jaxinterp models fetch smollm2-135m  # without network its tests are skipped
+	-$(BIN)/jaxinterp models fetch smollm2-135m-instruct-q4  # without network its tests are skipped
 	JAXINTERP_PARITY=1 $(BIN)/python -m pytest tests/parity -rs
 
 # Not in the lock either: nothing else needs Sphinx.

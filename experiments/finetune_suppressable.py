@@ -22,7 +22,8 @@ class FinetuneSuppressable:
     """Fine-tune a pretrained model to be suppressable, and measure it before and after."""
 
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
-    model: str = "smollm2-135m"  # a name from `jaxinterp models list`, a folder, a .gguf file, or org/name of a hub
+    # A name from `jaxinterp models list`, a folder, a .gguf file, or org/name of a hub
+    model: str = "smollm2-135m-instruct-q4"
     out: Path = Path("checkpoints/finetuned")  # folder for results, charts and the run
     # Runs, each with another part of the known relations unseen; every relation is unseen once, and figures are pooled.
     # 1: one run, whose unseen relations are facts.unseen-relations, or drawn. At most half as many folds as relations,

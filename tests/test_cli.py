@@ -349,7 +349,7 @@ def test_models_list_needs_no_network(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     code, out, err = status(["models", "list", "--folder", str(tmp_path)], capsys)
     assert code == 0, err
-    for name in ("smollm2-135m", "gemma3-270m", "bert-base-cased", "gpt2", "pythia-70m"):
+    for name in ("smollm2-135m-instruct-q4", "gemma3-270m-q4", "bert-base-cased", "gpt2", "pythia-70m"):
         assert sum(re.search(rf"^│ {re.escape(name)} +│", line) is not None for line in out.splitlines()) == 1
     assert str(tmp_path) in out.replace("\n", "")
 

@@ -29,7 +29,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
-FETCHED = models_folder() / "smollm2-135m" / "model.gguf"
+FETCHED = models_folder() / "smollm2-135m-instruct-q4" / "model.gguf"
 EXAMPLE = "example"  # the module that examples stand in
 SMALL = MeasureConfig(queries=8, ability_queries=8, ablation_queries=0, rows=8, replicates=10)
 
@@ -73,7 +73,7 @@ def test_command(command, tmp_path, monkeypatch, capsys):
     if words[:2] == ["models", "fetch"]:
         assert entry(words[2]).name == words[2]
         return
-    if "smollm2-135m" in words and not FETCHED.exists():
+    if "smollm2-135m-instruct-q4" in words and not FETCHED.exists():
         words += ["--help"]  # without its 90 MB the command line alone can be checked
     if words[0] in ("measure", "report"):
         for option in ("--queries", "--ability-queries"):

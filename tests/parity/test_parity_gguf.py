@@ -54,7 +54,7 @@ PROMPTS = [template.format(subject) for template, subjects in SUBJECTS.items() f
 
 
 @pytest.mark.filterwarnings("ignore")  # transformers' GGUF reader warns about copies
-@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m"])
+@pytest.mark.parametrize("name", ["smollm2-135m-instruct-q4", "gemma3-270m-q4"])
 def test_logits_of_a_real_model(name):
     path = MODELS / name / "model.gguf"
     if not path.exists():
@@ -102,9 +102,9 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def smollm2():
-    path = MODELS / "smollm2-135m" / "model.gguf"
+    path = MODELS / "smollm2-135m-instruct-q4" / "model.gguf"
     if not path.exists():
-        pytest.skip(f"{path} is not there; `jaxinterp models fetch smollm2-135m` brings it")
+        pytest.skip(f"{path} is not there; `jaxinterp models fetch smollm2-135m-instruct-q4` brings it")
     return load_model(path)
 
 

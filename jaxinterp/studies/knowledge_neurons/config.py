@@ -13,7 +13,8 @@ class KnowledgeNeuronsConfig(IntegralConfig):
     """A model, facts, and how they are attributed. The attribution's defaults are those of the paper's code."""
 
     facts: str  # "world", "world:countries,elements", or a folder or file of facts
-    model: str = "smollm2-135m"  # a name of `jaxinterp models list`, a folder, a .gguf file, or organisation/name
+    # A name of `jaxinterp models list`, a folder, a .gguf file, or organisation/name
+    model: str = "smollm2-135m-instruct-q4"
     limit: int = 10  # facts of each relation, drawn by the seed; 0 is all
     prompts: int = 5  # prompts per fact, drawn by the seed; 0 is all; the paper's rule needs at least 3
     known_only: bool = False  # keep, before the limit, the facts that the model gets right on one of its prompts

