@@ -44,7 +44,8 @@ def print_table(table: Table) -> None:
     """Prints a table as wide as there is room; in a log file, wide enough that nothing is wrapped that need not be."""
     width = width_there_is()
     shown = fitted(table, width)
-    Console(width=width or max(WIDTH, _most(table))).print(shown, soft_wrap=isinstance(shown, Text))
+    # With both sizes given, rich does not take its own 80 columns where TERM is dumb.
+    Console(width=width or max(WIDTH, _most(table)), height=25).print(shown, soft_wrap=isinstance(shown, Text))
 
 
 def _in(table: Table, width: int) -> Table | None:
@@ -71,7 +72,7 @@ def _in(table: Table, width: int) -> Table | None:
 
 
 def _most(table: Table) -> int:
-    wide = Console(width=_UNLIMITED)
+    wide = Console(width=_UNLIMITED, height=25)
     return min(Measurement.get(wide, wide.options, table).maximum, _UNLIMITED)
 
 

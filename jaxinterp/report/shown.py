@@ -28,7 +28,7 @@ class Shown(abc.ABC):
     def __str__(self) -> str:
         text = io.StringIO()
         width = width_there_is()
-        console = Console(file=text, width=width or WIDTH, color_system=None)
+        console = Console(file=text, width=width or WIDTH, height=25, color_system=None)
         for part in self.parts():
             shown = Text(part) if isinstance(part, str) else fitted(part, width)
             console.print(shown, soft_wrap=isinstance(shown, Text))
