@@ -231,6 +231,11 @@ def test_mistakes_are_told(model):
         measure(model, query=3)
     with pytest.raises((UserError, TypeCheckError), match=r"edit must be an edit of neurons|parameter 'edit'"):
         attributed.top_tokens(2, edit=attributed.mask(2))
+    for call in (attributed.top_tokens, attributed.neurons):
+        with pytest.raises(UserError, match="token 2 is out of range: the answer has 2"):
+            call(token=2)
+    with pytest.raises(UserError, match=r"the edit's arrays must have the shape"):
+        attributed.top_tokens(2, edit=suppress(attributed.mask(2)[:, :1]))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_language_models_on_facts_with_examples(tmp_path, capsys):
     run = tmp_path / "run"
     save_model(run / "model", model)
     lines = [{"step": step, "lm": 1.0 / step, "loss": 1.0 / step, "probability": 0.5} for step in range(1, 9)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "l')
     (tmp_path / "facts.csv").write_text(table(facts))
     words = ["report", str(run), str(run / "model"), "--facts", str(tmp_path / "facts.csv"), "--examples", "2"]
     words += ["--out", str(tmp_path / "page.html")]

@@ -103,6 +103,7 @@ class Attributed(Shown):
         Raises:
           UserError: if k is not in [1, L·F).
         """
+        self._check_token(token)
         scores, activations = self._scores(token), np.asarray(self.activations_LRF)[:, token or 0]
         # Of a signed sum there is no share: scores that cancel make it any number.
         positive = scores.sum(where=scores > 0)
@@ -129,6 +130,10 @@ class Attributed(Shown):
         """
         if edit is not None and not isinstance(edit, NeuronEdit):
             raise UserError("edit must be an edit of neurons, such as ji.suppress(mask) or ji.amplify(mask)")
+        self._check_token(token)
+        for array in () if edit is None else (part for part in edit if part is not None):
+            if np.shape(array) != self.readout.shape:
+                raise UserError(f"the edit's arrays must have the shape {self.readout.shape}, got {np.shape(array)}")
         gates, shift = edit if edit is not None else NeuronEdit(jnp.ones_like(self.readout.neurons_LRF))
         probability_V = np.asarray(_probabilities(self.readout, gates, shift)[token])
         best = np.argsort(-probability_V, kind="stable")[:n]
@@ -237,6 +242,11 @@ class Attributed(Shown):
         """P of the answer under each edit of k neurons."""
         edited = jax.device_get(_edited(self.readout, self.mask(k), jax.random.key(self.seed)))
         return {name: float(edited[name]) for name in ("suppressed", "amplified", "random")}
+
+    def _check_token(self, token: int | None) -> None:
+        n_tokens = self.scores_LRF.shape[1]
+        if token is not None and not 0 <= token < n_tokens:
+            raise UserError(f"token {token} is out of range: the answer has {n_tokens}")
 
     def _k(self, k: int | None) -> int:
         k = self.k if k is None else k

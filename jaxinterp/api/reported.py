@@ -1,5 +1,6 @@
 """One page about any models or measurements."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -124,8 +125,11 @@ class Named:
     @property
     def history(self) -> list[dict]:
         """The records of its training, if the place is a run's folder."""
-        path = Path(self.place) / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        path, found = Path(self.place) / "metrics.jsonl", []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            with contextlib.suppress(ValueError):  # a line that was cut off
+                found.append(json.loads(line))
+        return found
 
 
 def named(places: Sequence[str]) -> list[Named]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution.integrated_gradients import (
+    PATHS,
     Attribution,
     Path,
     branch_slopes,
@@ -18,7 +19,7 @@ from jaxinterp.attribution.integrated_gradients import (
 )
 from jaxinterp.attribution.quadrature import Adaptive, Integral, Quadrature, integral, quadrature
 from jaxinterp.attribution.readout import Branches, Readout
-from jaxinterp.base.errors import UserError
+from jaxinterp.base.errors import UserError, unknown
 
 # Points are multiples of 1 / ONE. That fine, as the norm after a layer of Gemma's makes P jump near α = 0.
 ONE = 2**16
@@ -46,6 +47,8 @@ def attribution_by(readout: Readout, rule: str, points: int, tolerance: float, p
     Raises:
       UserError: if the rule or the path is unknown, or they do not go together.
     """
+    if path not in PATHS:
+        raise unknown("path", path, PATHS)
     if path == "per_layer":
         return per_layer_attribution(readout, integral(rule, points, tolerance))
     if rule == "adaptive":

@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -26,26 +27,40 @@ def add_imports(names: Sequence[str]) -> None:
 
 
 @functools.cache
-def plugins() -> tuple[ModuleType, ...]:
-    """The modules, imported once.
-
-    Raises:
-      UserError: if one cannot be imported; its own message is given.
-    """
+def _loaded() -> tuple[tuple[ModuleType, ...], tuple[str, ...]]:
+    """The modules, and what is wrong with those that cannot be imported."""
     entries = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name)
     named = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
-    found = [_imported(entry.value, f"the plug-in {entry.name!r} of an installed package") for entry in entries]
-    return (*found, *(_imported(name, f"--import {name}") for name in named))
+    asked = [(entry.value, f"the plug-in {entry.name!r} of an installed package") for entry in entries]
+    found, wrong = [], []
+    for name, what in [*asked, *((name, f"--import {name}") for name in named)]:
+        try:
+            found.append(_imported(name))
+        except Exception as error:  # whatever a module does when it is imported
+            wrong.append(f"{what} cannot be imported: {type(error).__name__}: {error}")
+    return tuple(found), tuple(wrong)
 
 
-def _imported(name: str, what: str) -> ModuleType:
-    """A module by its name, or a file in the folder that a command runs in."""
-    module = name.removesuffix(".py").replace(os.sep, ".") if name.endswith(".py") else name
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+def plugins() -> tuple[ModuleType, ...]:
+    """The modules, imported once; of one that cannot be imported a warning says why."""
+    found, wrong = _loaded()
+    for message in wrong:
+        warnings.warn(message, stacklevel=2)
+    return found
+
+
+def check_plugins() -> None:
+    """UserError if one of the modules cannot be imported."""
+    if wrong := _loaded()[1]:
+        raise UserError(wrong[0])
+
+
+def _imported(name: str) -> ModuleType:
+    """A module by its name, from the folder in which a command runs as well, or a file."""
+    path = Path(name)
+    folder, module = (str(path.resolve().parent), path.stem) if name.endswith(".py") else (str(Path.cwd()), name)
+    sys.path.insert(0, folder)
     try:
         return importlib.import_module(module)
-    except Exception as error:  # whatever the module does when it is imported
-        raise UserError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(here)
+        sys.path.remove(folder)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -45,7 +46,7 @@ def print_table(table: Table) -> None:
     width = width_there_is()
     shown = fitted(table, width)
     # With both sizes given, rich does not take its own 80 columns where TERM is dumb.
-    Console(width=width or max(WIDTH, _most(table)), height=25).print(shown, soft_wrap=isinstance(shown, Text))
+    Console(width=width or width_needed(table), height=25).print(shown, soft_wrap=isinstance(shown, Text))
 
 
 def _in(table: Table, width: int) -> Table | None:
@@ -54,8 +55,8 @@ def _in(table: Table, width: int) -> Table | None:
     Rich alone would cut words before it narrows other columns.
     """
     cells = [[_plain(cell) for cell in (column.header, *column.cells)] for column in table.columns]
-    least = [max((len(word) for cell in column for word in cell.split()), default=1) for column in cells]
-    most = [max(len(line) for cell in column for line in (cell.splitlines() or [""])) for column in cells]
+    least = [max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in cells]
+    most = [max(1, *(cell_len(line) for cell in column for line in (cell.splitlines() or [""]))) for column in cells]
     room = width - table._extra_width - sum(table._get_padding_width(number) for number in range(len(cells)))
     if sum(least) > room:
         return None
@@ -71,9 +72,10 @@ def _in(table: Table, width: int) -> Table | None:
     return fitting
 
 
-def _most(table: Table) -> int:
+def width_needed(table: Table) -> int:
+    """Columns of a file in which nothing of the table is wrapped or cut."""
     wide = Console(width=_UNLIMITED, height=25)
-    return min(Measurement.get(wide, wide.options, table).maximum, _UNLIMITED)
+    return max(WIDTH, min(Measurement.get(wide, wide.options, table).maximum, _UNLIMITED))
 
 
 def _rows(table: Table, width: int) -> Text:

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.run import Run
+from jaxinterp.models.running import check_whole
 
 if TYPE_CHECKING:
     from jaxinterp.report.charts import Chart
@@ -27,6 +28,7 @@ def attention_chart(run: Run, layer: int, text: int = 0) -> "Chart":
         raise UserError('the run has not captured attn_pattern; run the model with capture=("attn_pattern",)')
     pattern = run.activations["attn_pattern"]
     for name, number, most in (("layer", layer, pattern.shape[0]), ("text", text, len(run.tokens))):
+        check_whole(**{name: number})
         if not -most <= number < most:
             raise UserError(f"{name} {number} is out of range: the run has {most}")
     tokens = run.tokens[text]

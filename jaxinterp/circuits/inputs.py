@@ -4,7 +4,6 @@ The integrated gradients of neurons (Sundararajan et al. 2017), with other gates
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -106,7 +105,8 @@ def attribute_parts(
         another, as norms take away the size of what they read: a fixed rule needs very many points there, and the
         completeness residual tells.
       path: of heads; the adaptive rule is for the per_layer one. Tokens have one layer, whose paths are the same.
-      baseline: of tokens: x₀ is the "mean" of all tokens' embeddings, or "zero".
+      baseline: of tokens: x₀ is the "mean" of all tokens' embeddings at the token's own position, or "zero", which
+        takes learned positions away as well.
     Raises:
       UserError: if the model is not causal, the texts cannot be read, or a choice is unknown.
     """
@@ -121,12 +121,13 @@ def attribute_parts(
     tokens_1T = jnp.asarray(queries.tokens_NT[:1, : start + length])
     names = tuple(model.tokenizer.token(int(token)) for token in tokens_1T[0, :start])
     shape = (1, 1, start) if of == "tokens" else (model.config.n_layers, 1, model.config.n_heads)
-    gated = functools.partial(_gated, of=of, start=start, baseline=baseline)
+    gated = Gated(of, start, baseline, min(model.config.d_vocab, model.tokenizer.n_tokens))
     # Of one value: its layers' activations, and logits of the answer.
     numbers = tokens_1T.size * model.config.n_layers * (8 * model.config.d_model + 3 * model.config.d_mlp)
     numbers += length * model.config.d_vocab
     readout = PartsReadout(gated, shape, None, (model.model, tokens_1T), numbers)
-    path = path if of == "heads" or rule == "adaptive" else "joint"
+    if of == "tokens":  # one layer, whose paths are the same
+        path = "per_layer" if rule == "adaptive" else "joint"
     found = attribution_by(readout, rule, points, tolerance, path)
     end, begin = _ends(readout)
     residual = float(max(np.asarray(found.residual_PR).ravel(), key=abs))
@@ -151,21 +152,36 @@ def _ends(readout: FunctionReadout) -> tuple[Array, Array]:
     return readout.untouched(), readout(jnp.zeros(readout.shape))
 
 
-def _gated(
-    gates_L1N: Float[Array, "L 1 N"], model: Model, tokens_1T: Array, *, of: Of, start: int, baseline: str
-) -> Float[Array, " 1"]:
-    """P of the tokens from `start` on, while parts are multiplied by gates."""
-    n = tokens_1T.shape[1]
-    if of == "heads":
-        changes = {"attn_z": Change(gates_L1N[:, :, None, :, None])}
-    else:
-        gates_1T1 = jnp.pad(gates_L1N[0], ((0, 0), (0, n - start)), constant_values=1.0)[..., None]
-        shift = None
-        if baseline == "mean":
-            vocabulary = jnp.arange(model.config.d_vocab)[None]
-            mean_D = embed(model, vocabulary, jnp.zeros_like(vocabulary)).mean((0, 1))
-            shift = (1 - gates_1T1) * mean_D[None, None]
-        changes = {"embed": Change(gates_1T1, shift)}
-    resid = forward(model, tokens_1T, edit=changes).resid_final_BTD[0, start - 1 : n - 1]
-    log_p = jax.nn.log_softmax(unembed(model, resid))
-    return jnp.exp(jnp.take_along_axis(log_p, tokens_1T[0, start:, None], axis=-1).sum())[None]
+@dataclasses.dataclass(frozen=True)
+class Gated:
+    """(gates [L, 1, N], model, tokens [1, T]) -> P [1] of the tokens from `start` on, parts multiplied by their gates.
+
+    A value, so that what is compiled for one serves for all that are equal to it.
+    """
+
+    of: Of
+    start: int
+    baseline: str
+    n_tokens: int  # of the vocabulary, without what only pads the model's
+
+    def __call__(self, gates_L1N: Float[Array, "L 1 N"], model: Model, tokens_1T: Array) -> Float[Array, " 1"]:
+        n, start = tokens_1T.shape[1], self.start
+        if self.of == "heads":
+            changes = {"attn_z": Change(gates_L1N[:, :, None, :, None])}
+        else:
+            gates_1T1 = jnp.pad(gates_L1N[0], ((0, 0), (0, n - start)), constant_values=1.0)[..., None]
+            shift = None
+            if self.baseline == "mean":
+                shift = (1 - gates_1T1) * mean_embedding(model, self.n_tokens, n)[None]
+            changes = {"embed": Change(gates_1T1, shift)}
+        resid = forward(model, tokens_1T, edit=changes).resid_final_BTD[0, start - 1 : n - 1]
+        log_p = jax.nn.log_softmax(unembed(model, resid))
+        return jnp.exp(jnp.take_along_axis(log_p, tokens_1T[0, start:, None], axis=-1).sum())[None]
+
+
+def mean_embedding(model: Model, n_tokens: int, n_positions: int) -> Float[Array, "T D"]:
+    """The mean over the vocabulary of what the first layer reads, at each position: learned positions stay."""
+    vocabulary, position_1T = jnp.arange(n_tokens)[None], jnp.arange(n_positions)[None]
+    mean_D = embed(model, vocabulary, jnp.zeros_like(vocabulary)).mean((0, 1))
+    one = jnp.zeros_like(position_1T)
+    return (embed(model, one, position_1T) - embed(model, one, one))[0] + mean_D[None]

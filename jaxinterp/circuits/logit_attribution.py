@@ -17,12 +17,11 @@ from rich.table import Table
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.circuits.cells import largest
-from jaxinterp.circuits.question import Answer, answer_of
+from jaxinterp.circuits.question import Answer, answer_of, asked_position
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.layers import exact
 from jaxinterp.models.model import Model
-from jaxinterp.models.running import read_position
-from jaxinterp.models.transformer import forward
+from jaxinterp.models.transformer import forward, unembed
 from jaxinterp.report.shown import Part, Shown
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ class LogitAttribution(Shown):
     unit: str  # "logit" or "logit difference"
     parts_of: Parts
     logit: float  # the sum of all parts
+    own: float  # what the model's head gives: the same, but for a cap on logits and the rounding of short floats
 
     def components(self) -> list[tuple[str, float]]:
         """Name and contribution of the embedding, of every head and of every FFN as a whole, largest first."""
@@ -85,7 +85,8 @@ class LogitAttribution(Shown):
         table = Table("part", "adds", title="parts that add most", title_justify="left")
         for name, value in self.components()[:SHOWN]:
             table.add_row(name, f"{value:+.3f}")
-        return [f"{self.text!r} → {self.answer!r}: {self.unit} {self.logit:.3f}", table]
+        capped = f"; after the model's cap and rounding {self.own:.3f}" if abs(self.own - self.logit) > 1e-3 else ""
+        return [f"{self.text!r} → {self.answer!r}: {self.unit} {self.logit:.3f}{capped}", table]
 
 
 def logit_attribution(
@@ -95,8 +96,8 @@ def logit_attribution(
 
     A part c adds s ⊙ (c − mean c) / σ · (u_answer − u_wrong), where s and σ are the final norm's weights and the
     standard deviation of what it read (without the mean in RMSNorm), and u unembeddings. Norms on the outputs of
-    attention or FFNs are taken with their denominators as they were, likewise. The parts sum to the logit exactly;
-    where a model caps its logits, to that before the cap.
+    attention or FFNs are taken with their denominators as they were, likewise. The parts sum to the logit, where a
+    model caps its logits to that before the cap; the model's own stands beside it.
 
     Args:
       model: a language model whose layers add to one residual stream (not one that norms it after each layer, as BERT).
@@ -108,26 +109,27 @@ def logit_attribution(
       UserError: if the model's stream is no sum, an answer is not one token, or the position is out of range.
     """
     config = model.config
-    if config.norm_placement == "post" or config.head == "transform":
-        raise UserError(
-            f"a {config.attention} model that norms its residual stream after each layer has no direct parts"
-        )
+    if config.norm_placement == "post":
+        raise UserError("a model that norms its residual stream after each layer, as BERT, has no direct parts")
+    if config.head == "transform":
+        raise UserError("a model with a layer between stream and unembedding, as ModernBERT, has no direct parts")
     if config.norms_outputs and config.norm == "layernorm":
         raise UserError("a LayerNorm on the outputs of attention and FFN leaves no direct parts")
     asked = answer_of(model, answer, wrong)
     tokens = model.tokens(text, control_tokens=model.tokenizer.mask is not None)
-    at = read_position(model.tokenizer, tokens.ids) if position is None else position + len(tokens) * (position < 0)
+    at = asked_position(model, text, tokens) if position is None else position + len(tokens) * (position < 0)
     if not 0 <= at < len(tokens):
         raise UserError(f"position {position} is out of range: the text has {len(tokens)} tokens")
-    found = jax.device_get(_parts(model.model, jnp.array([tokens.ids]), jnp.asarray(at), asked))
+    found, own = jax.device_get(_parts(model.model, jnp.array([tokens.ids]), jnp.asarray(at), asked))
     total = sum(float(part.sum()) for part in found)
-    return LogitAttribution(text, answer, "logit" if wrong is None else "logit difference", found, total)
+    return LogitAttribution(text, answer, "logit" if wrong is None else "logit difference", found, total, float(own))
 
 
 @functools.partial(jax.jit, static_argnames="asked")
-def _parts(model: Model, tokens_1T: Array, at: Array, asked: Answer) -> Parts:
+def _parts(model: Model, tokens_1T: Array, at: Array, asked: Answer) -> tuple[Parts, Float[Array, ""]]:
+    """The parts, and the model's own logit or difference of logits."""
     config, layers = model.config, model.params["layers"]
-    places = ("embed", "attn_z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
+    places = ("embed", "attn_z", "mlp_post")
     result = forward(model, tokens_1T, capture=places)
     here = {name: exact(x[0, at] if name == "embed" else x[:, 0, at]) for name, x in result.activations.items()}
     table = exact(model.params["embedding" if config.tied else "unembedding"])
@@ -151,17 +153,21 @@ def _parts(model: Model, tokens_1T: Array, at: Array, asked: Answer) -> Parts:
     if config.norms_outputs:
         # What is added is normed first: linear in its parts, with the norm's denominator as it was.
         attention = _norm_scale(config, layers["norm_attn_out"], heads_LHD.sum(1) + attention_bias_LD)
-        ffn = _norm_scale(config, layers["norm_mlp_out"], here["mlp_out"])
+        written = jnp.einsum("lf,lfd->ld", neurons_LF, w_out) + ffn_bias_LD
+        ffn = _norm_scale(config, layers["norm_mlp_out"], written)
         heads_LHD, attention_bias_LD = heads_LHD * attention[:, None], attention_bias_LD * attention
         ffn_bias_LD = ffn_bias_LD * ffn
     else:
-        ffn = jnp.ones_like(here["mlp_out"])
+        ffn = jnp.ones_like(ffn_bias_LD)
     # [L, F, D] would be as large as the weights; the direction goes through W_out instead.
     direction_LD = ffn * (scale * token_D)[None]
     if config.norm == "layernorm":
         direction_LD = direction_LD - ffn * (scale * token_D).mean()
     by_neuron_LF = neurons_LF * jnp.einsum("lfd,ld->lf", w_out, direction_LD)
-    return Parts(adds(here["embed"]), adds(heads_LHD), adds(attention_bias_LD), by_neuron_LF, adds(ffn_bias_LD), bias)
+    logits_V = unembed(model, result.resid_final_BTD[0, at])
+    own = logits_V[asked.right] - (0 if asked.wrong is None else logits_V[asked.wrong])
+    parts = (adds(here["embed"]), adds(heads_LHD), adds(attention_bias_LD), by_neuron_LF, adds(ffn_bias_LD), bias)
+    return Parts(*parts), own
 
 
 def _direction(table_VD: Array, asked: Answer) -> Float[Array, " D"]:

@@ -70,6 +70,8 @@ def path_patching(
     """
     base, source = base_and_source(clean, corrupted, direction)
     config = model.config
+    if not all(isinstance(receiver, tuple) and len(receiver) == len(Receiver._fields) for receiver in receivers):
+        raise UserError('receivers are several (place, layer, head), such as [("attn_q", 2, 0)]')
     ends = tuple(Receiver(*receiver) for receiver in receivers)
     for place, layer, head in ends:
         if place not in INPUTS:

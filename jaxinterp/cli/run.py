@@ -10,7 +10,7 @@ import tyro
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.home import home
 from jaxinterp.base.numbers_given import check_numbers
-from jaxinterp.base.plugins import add_imports
+from jaxinterp.base.plugins import VARIABLE, add_imports, check_plugins
 
 
 def keep_compiled() -> None:
@@ -89,6 +89,8 @@ def experiment(
             return tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
 
         parsed = once_more(parse(command), parse)
+        if os.environ.get(VARIABLE):
+            check_plugins()
         check_numbers(parsed)  # options of the command itself, beside those of its configs
         parsed()
 

@@ -152,7 +152,8 @@ class Block(nn.Module):
         if config.norms_inputs:
             read = self.norm_mlp(read)
         mlp_pre, mlp_post, mlp_out = self.ffn(read, change, route)
-        resid_post = resid_mid + (self.norm_mlp_out(mlp_out) if config.norms_outputs else mlp_out)
+        mlp_out = change("mlp_out", self.norm_mlp_out(mlp_out) if config.norms_outputs else mlp_out)
+        resid_post = resid_mid + mlp_out
         if config.norm_placement == "post":
             resid_post = self.norm_mlp(resid_post)
         resid_post = change("resid_post", resid_post)

@@ -30,7 +30,7 @@ class Sampler:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise UserError(f"temperature must be at least 0, got {self.temperature}")
-        if self.top_k < 0:
+        if not isinstance(self.top_k, int) or self.top_k < 0:
             raise UserError(f"top_k must be at least 0 (0 is all), got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p must lie in (0, 1], got {self.top_p}")

@@ -56,6 +56,10 @@ class Edit:
         for name in ("layer", "position", "head", "unit", "source"):
             if getattr(self, name) is not None and name not in there:
                 raise UserError(f"{self.place} has no {name}; leave it out")
+        if self.patch is not None and not isinstance(self.patch, Run):
+            raise UserError(
+                f"patch takes a run, as from model.run, not {type(self.patch).__name__}; set_to takes arrays"
+            )
         if self.patch is not None and self.place not in self.patch.activations:
             raise UserError(f"the run that is patched from has not captured {self.place}; add it to its capture")
 
@@ -88,6 +92,8 @@ def changes_of(
       UserError: if a number is out of range, or an array does not fit what is selected.
     """
     changes: dict[str, Change] = {}
+    if not isinstance(edits, Edit | list | tuple):
+        raise UserError(f"an edit is a ji.Edit, or a list of them, got {type(edits).__name__}")
     for edit in [edits] if isinstance(edits, Edit) else edits:
         if not isinstance(edit, Edit):
             raise UserError(f"an edit is a ji.Edit, or a sequence of them, got {type(edit).__name__}")
@@ -105,7 +111,7 @@ def _change(edit: Edit, config: ModelConfig, length_B: np.ndarray, n_positions: 
     if edit.patch is not None:
         value = _from_run(edit, axes, sizes, length_B, beyond)
     else:
-        value = jnp.asarray(next(v for v in (edit.scale, edit.set_to, edit.add) if v is not None))
+        value = _array(next(v for v in (edit.scale, edit.set_to, edit.add) if v is not None))
     if value.ndim > len(axes):
         raise UserError(f"an array of an edit has {value.ndim} axes; {edit.place} has {len(axes)}: {' '.join(axes)}")
     value = value.reshape((1,) * (len(axes) - value.ndim) + value.shape)
@@ -113,7 +119,7 @@ def _change(edit: Edit, config: ModelConfig, length_B: np.ndarray, n_positions: 
     index = {
         # All of an axis without a selector, where the array or a position differs along it; else it broadcasts.
         axis: np.arange(sizes[axis])
-        if axis not in index and (value.shape[number] > 1 or (axis == "B" and "S" in index))
+        if axis not in index and (value.shape[number] > 1 or (axis == "B" and index.keys() & {"S", "T"}))
         else index.get(axis)
         for number, axis in enumerate(axes)
     }
@@ -135,6 +141,13 @@ def _change(edit: Edit, config: ModelConfig, length_B: np.ndarray, n_positions: 
     if edit.add is not None:
         return Change(None, spread)
     return Change(jnp.asarray(~mask, jnp.result_type(float)), spread)
+
+
+def _array(value: ArrayLike) -> Array:
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise UserError(f"what an edit scales by, sets or adds must be a number or an array, got {value!r}") from None
 
 
 def _index(

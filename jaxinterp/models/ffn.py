@@ -22,11 +22,11 @@ class FFN(nn.Module):
     def __call__(
         self, x_BSD: Float[Array, "B S D"], change: Callable[[str, Array], Array], route: Route | None = None
     ) -> tuple[Float[Array, "B S F"], Float[Array, "B S F"], Float[Array, "B S D"]]:
-        """Arguments of the activation function, neurons, and the output, each after its change.
+        """Arguments of the activation function and neurons, each after its change, and the output.
 
         Args:
           x_BSD: what the FFN reads.
-          change: of what stands at "mlp_pre", "mlp_post" and "mlp_out".
+          change: of what stands at "mlp_pre" and "mlp_post".
           route: whom the neurons' gradient reaches; None is everything.
         """
         w = self.weights
@@ -35,9 +35,9 @@ class FFN(nn.Module):
         mlp_post = activation(self.config, mlp_pre)
         mlp_post = change("mlp_post", mlp_post * up if self.config.gated else mlp_post)
         if route is None:
-            return mlp_pre, mlp_post, change("mlp_out", self.output(mlp_post))
+            return mlp_pre, mlp_post, self.output(mlp_post)
         product = routed_product(mlp_post, w["w_out"], learns(route, mlp_post.shape[-1]))
-        return mlp_pre, mlp_post, change("mlp_out", biased(product, w.get("b_out")))
+        return mlp_pre, mlp_post, biased(product, w.get("b_out"))
 
     def output(self, mlp_post: Float[Array, "*B F"]) -> Float[Array, "*B D"]:
         """The FFN's output: linear in the neurons (with a bias)."""

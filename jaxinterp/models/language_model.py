@@ -20,8 +20,8 @@ class LanguageModel:
     Texts are read as they stand, with the tokens that the model expects before and after them. In all methods
     `control_tokens` says whether names of control tokens in a text, as "[MASK]" or "<|im_end|>", mean those tokens;
     otherwise they are refused. An `edit` is a `jaxinterp.models.edit.Edit` or several, at any place and position; or
-    arrays of neurons, such as `suppress(attributed.mask())`, which act at the position that is read: the last one, or a
-    masked model's first mask. Programs are compiled once for each shape.
+    arrays of neurons, such as `suppress(attributed.mask())` of an answer of one token, which act at the position that
+    is read: the last one, or a masked model's first mask. Programs are compiled once for each shape.
     """
 
     model: Model

@@ -22,7 +22,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "resid_mid": ("B", "S", "D"),  # between attention and FFN
     "mlp_pre": ("B", "S", "F"),  # the argument of the activation function (the gate's, if the FFN is gated)
     "mlp_post": ("B", "S", "F"),  # the neurons: what W_out multiplies
-    "mlp_out": ("B", "S", "D"),  # the FFN's output, before the norm that some families put on it
+    "mlp_out": ("B", "S", "D"),  # what the FFN adds
     "resid_post": ("B", "S", "D"),  # the residual stream after the layer
 }
 

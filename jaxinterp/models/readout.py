@@ -206,6 +206,9 @@ def lm_readout(
     result = forward(model, tokens_BT, length_B=length_B, capture=capture)
     found = {name: result.activations[name] for name in ("resid_mid", "mlp_out", "mlp_post")}
     found = {name: value[:, rows.sequence_R, rows.position_R] for name, value in found.items()}
+    if model.config.norms_outputs:
+        # Branches start before the norm that is put on the FFN's output.
+        found["mlp_out"] = ffn_output(model.config, model.params["layers"], found["mlp_post"])
     position_RT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], (rows.target_R.shape[0], tokens_BT.shape[1]))
     cache = jax.tree.map(lambda x: x[:, rows.sequence_R], result.cache)
     tokens_RT = tokens_BT[rows.sequence_R]

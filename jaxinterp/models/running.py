@@ -61,6 +61,7 @@ def top_tokens(
     control_tokens: bool,
 ) -> list[list[tuple[str, float]]]:
     """See `jaxinterp.models.language_model.LanguageModel.top`."""
+    check_whole(n=n, position=position)
     if n < 1:
         raise UserError(f"n must be at least 1, got {n}")
     read, tokens_BT, length_B = _batch(model, tokenizer, texts, control_tokens)
@@ -92,6 +93,7 @@ def generated(
     config = model.config
     if config.attention != "causal":
         raise UserError(f"only causal models continue a text; this one is {config.attention}")
+    check_whole(n_tokens=n_tokens, seed=seed)
     if n_tokens < 0:
         raise UserError(f"n_tokens must be at least 0, got {n_tokens}")
     read, tokens_BT, length_B = _batch(model, tokenizer, prompts, control_tokens)
@@ -114,6 +116,13 @@ def generated(
     )
     rows = zip(np.asarray(found_BT).tolist(), np.asarray(whole_B).tolist(), read, strict=True)
     return [tokenizer.text(ids[:whole])[len(tokenizer.text(prompt.ids)) :] for ids, whole, prompt in rows]
+
+
+def check_whole(**numbers: object) -> None:
+    """UserError if a number is given that is not whole."""
+    for name, number in numbers.items():
+        if number is not None and not isinstance(number, int | np.integer):
+            raise UserError(f"{name} must be a whole number, got {number!r}")
 
 
 def _batch(
@@ -169,10 +178,16 @@ def _changes(
 
 def _one_row(edit: NeuronEdit, config: ModelConfig, n_texts: int) -> NeuronEdit:
     """Checks the shape of an edit that acts at one position of each text."""
-    n_layers, rows, d_mlp = edit.gates.shape
-    if (n_layers, d_mlp) != (config.n_layers, config.d_mlp) or rows not in (1, n_texts):
-        wanted = [config.n_layers, 1, config.d_mlp]
-        raise UserError(f"the gates of an edit have shape {list(edit.gates.shape)}; give one row: {wanted}")
+    for name, array in zip(("gates", "shift"), edit, strict=True):
+        if array is None:
+            continue
+        shape = list(np.shape(array))
+        if len(shape) != 3 or [shape[0], shape[2]] != [config.n_layers, config.d_mlp] or shape[1] not in (1, n_texts):
+            wanted = [config.n_layers, 1, config.d_mlp]
+            raise UserError(
+                f"the {name} of an edit have shape {shape}; give one row: {wanted} (of an answer of several tokens, "
+                "that of one of them: mask[:, :1])"
+            )
     return edit
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxinterp.base.tables import WIDTH, fitted, print_table, width_there_is
+from jaxinterp.base.tables import WIDTH, fitted, print_table, width_needed, width_there_is
 
 Part = str | Table  # a line of plain text, or a table
 
@@ -28,9 +28,10 @@ class Shown(abc.ABC):
     def __str__(self) -> str:
         text = io.StringIO()
         width = width_there_is()
-        console = Console(file=text, width=width or WIDTH, height=25, color_system=None)
         for part in self.parts():
             shown = Text(part) if isinstance(part, str) else fitted(part, width)
+            room = width or (WIDTH if isinstance(shown, Text) else width_needed(shown))
+            console = Console(file=text, width=room, height=25, color_system=None)
             console.print(shown, soft_wrap=isinstance(shown, Text))
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 

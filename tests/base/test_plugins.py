@@ -56,9 +56,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["my_metrics", "my_metrics.py"])
+@pytest.mark.parametrize("name", ["my_metrics", "my_metrics.py", "./my_metrics.py", "{folder}/my_metrics.py"])
 def test_a_file_in_the_folder_is_imported(folder, name):
-    told = jaxinterp(f"metrics list --import {name}", folder)
+    told = jaxinterp(f"metrics list --import {name.format(folder=folder)}", folder)
     assert told.returncode == 0 and "half_off" in told.stdout, told.stderr
     assert "half_off" not in jaxinterp("metrics list", folder).stdout
 
@@ -93,6 +93,21 @@ def test_what_cannot_be_imported(folder):
         told = jaxinterp(f"metrics list --import {name}", folder)
         assert told.returncode == 2 and told.stderr.count("\n") == 1
         assert f"error: --import {name} cannot be imported: " in told.stderr and message in told.stderr
+
+
+def test_what_cannot_be_imported_leaves_the_registries_whole(folder):
+    told = program(
+        """
+        from jaxinterp.metrics.registry import METRICS
+        first = METRICS.names()
+        import jaxinterp.api.measured
+        print(len(first) > 50, METRICS.names() == first)
+    """,
+        folder,
+        JAXINTERP_IMPORT="nobody",
+    )
+    assert told.stdout == "True True\n", told.stderr
+    assert "UserWarning: --import nobody cannot be imported" in told.stderr
 
 
 def test_the_option_is_taken_from_anywhere(monkeypatch, capsys):

@@ -60,6 +60,13 @@ def test_how_it_looks():
     ]
 
 
+def test_wide_characters_and_empty_columns():
+    table = Table("name", "")
+    table.add_row("東京都庁舎の展望台", "")
+    for width in (20, 24, 35, 80):
+        assert "東京都庁舎の展望台" in shown(table, width)
+
+
 @pytest.mark.parametrize("columns", ["80", "120"])
 def test_a_terminal_has_its_width_and_a_pipe_has_all(columns, monkeypatch, capsys):
     wide = made()

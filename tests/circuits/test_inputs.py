@@ -7,6 +7,7 @@ import pytest
 from small import small_model
 
 import jaxinterp as ji
+from jaxinterp.attribution.adaptive import _at_one
 from jaxinterp.base.errors import UserError
 
 PROMPT = "a b c"
@@ -44,10 +45,10 @@ def slow_integral(p_of_gates, shape, points=20, step=1e-7):
 def test_tokens(baseline, float64):
     model = small_model("gpt", n_layers=1)
     embedded = np.asarray(model.run(PROMPT, capture=("embed",)).activations["embed"])[0]
-    start = np.zeros(model.config.d_model)
+    start = np.zeros((4, model.config.d_model))
     if baseline == "mean":
-        at_start = np.asarray(model.params["embedding"]) + np.asarray(model.params["positions"])[0]
-        start = at_start.mean(0)
+        # A token that could be any, at the position where it stands.
+        start = np.asarray(model.params["embedding"]).mean(0) + np.asarray(model.params["positions"])[:4]
 
     def p(gates):
         x = start + gates[:, None] * (embedded - start)
@@ -91,6 +92,17 @@ def test_adaptive_scores_are_complete(name):
     assert abs(heads.residual) < 0.05
 
 
+def test_the_same_question_is_compiled_once():
+    model = small_model()
+    first = ji.attribute_parts(model, PROMPT, answer(model))
+    compiled = _at_one._cache_size()
+    again = ji.attribute_parts(model, PROMPT, answer(model))
+    np.testing.assert_array_equal(again.scores_LN, first.scores_LN)
+    assert compiled > 0 and _at_one._cache_size() == compiled
+    joint = ji.attribute_parts(model, PROMPT, answer(model), path="joint")  # of tokens the paths are the same
+    np.testing.assert_array_equal(joint.scores_LN, first.scores_LN)
+
+
 def test_it_shows_itself_and_refuses():
     model = small_model()
     found = ji.attribute_parts(model, PROMPT, answer(model))
@@ -99,6 +111,7 @@ def test_it_shows_itself_and_refuses():
     heads = ji.attribute_parts(model, PROMPT, answer(model), of="heads")
     assert heads.best(1)[0][0].count(".") == 1 and jnp.isfinite(heads.scores_LN).all()
     for arguments, message in (
+        ({"of": "heads", "rule": "adaptive", "path": "joint"}, "adaptive rule is for the per_layer path"),
         ({"baseline": "one"}, "unknown baseline 'one'"),
         ({"rule": "simpson"}, "unknown quadrature rule"),
     ):

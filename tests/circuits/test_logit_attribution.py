@@ -77,6 +77,15 @@ def test_heads_under_norms_on_outputs_add_up_with_the_norm_as_it_was(float64):
     np.testing.assert_allclose(ratio, (by_head * scale * last) @ token, atol=1e-10)
 
 
+def test_a_cap_on_logits_is_told(float64):
+    model = small_model("llama", logit_softcap=2.0)
+    found = ji.logit_attribution(model, TEXT, "b")
+    run = model.run(TEXT)
+    assert found.own == pytest.approx(float(run.logits_BTV[0, -1, model.tokenizer.encode("b")[0]]), abs=1e-10)
+    assert found.own == pytest.approx(2 * np.tanh(found.logit / 2), abs=1e-10) and found.own != found.logit
+    assert f"after the model's cap and rounding {found.own:.3f}" in str(found)
+
+
 def test_it_shows_itself():
     model = small_model("gpt")
     found = ji.logit_attribution(model, TEXT, "b")

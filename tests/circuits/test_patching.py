@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small import CAUSAL, small_model
+from small import CAUSAL, masked_model, small_model
 
 import jaxinterp as ji
 from jaxinterp.base.errors import UserError
@@ -121,6 +121,19 @@ def test_it_shows_itself(model):
     assert "resid_pre: logit difference" in str(found) and "moved" in str(found)
     chart = found.chart().to_dict()
     assert len(chart["data"]["values"]) == 15 and isinstance(found, Patching)
+
+
+def test_a_masked_model_is_read_at_its_one_mask():
+    model = masked_model()
+    found = ji.patching(model, "a b [MASK]", "a e [MASK]", "d", place="resid_pre")
+    clean = model.run("a b [MASK]", capture=("resid_pre",), control_tokens=True)
+    edit = ji.Edit("resid_pre", layer=1, position=2, patch=clean)
+    run = model.run("a e [MASK]", edit=edit, control_tokens=True)
+    token = model.tokenizer.encode("d")[0]
+    assert found.scores_LN[1, 2] == pytest.approx(float(run.log_probabilities(3)[0, token]), abs=1e-5)
+    for text in ("a b", "[MASK] b [MASK]"):
+        with pytest.raises(UserError, match=r"must have \[MASK\] once"):
+            ji.patching(model, text, text, "d")
 
 
 def test_what_cannot_be_patched(model):

@@ -73,6 +73,7 @@ CASES = [
     ("attn_k", {"head": 0, "position": -2}),
     ("attn_pattern", {"layer": 0, "head": 1, "source": 1}),
     ("attn_pattern", {"position": -1, "source": [0, -1]}),
+    ("attn_pattern", {"source": -1}),
 ]
 
 

@@ -92,7 +92,7 @@ def test_text_is_generated_under_edits_at_old_and_new_positions(model, place):
     assert len(texts) >= 4
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt"])
+@pytest.mark.parametrize("name", ["llama", "gpt", "olmo"])
 def test_decoding_is_the_forward_of_other_architectures(name):
     tokenizer = train_tokenizer([WORDS])
     config = tiny_config(n_layers=2, d_vocab=tokenizer.n_tokens, n_ctx=N_CTX, **ARCHITECTURES[name])
