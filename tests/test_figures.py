@@ -96,3 +96,22 @@ def test_which_gradient():
         for contrast, of in META["contrasts"][name].items()
     ]
     assert [[cell.lstrip("+") for cell in row] for row in cells] == expected
+
+
+TUNING = json.loads((ROOT / "checkpoints" / "reference" / "finetuning.json").read_text(encoding="utf-8"))
+
+
+def test_fine_tuning_by_folds():
+    cells = [row for row in rows("docs/studies/finetuning.md") if row[0] in METRICS and row[0] != "C_answer"]
+    shown = [title for title in METRICS if title in {row[0] for row in cells}]
+    pooled, over_folds = cells[: len(shown)], cells[len(shown) :]
+    models = TUNING["models"]
+    for title, *found in pooled:
+        expected = [models["original"], models["fine-tuned"], TUNING["change"]]
+        assert [cell.strip("*") for cell in found] == [estimate(of[METRICS[title]]) for of in expected], title
+    for title, *found in over_folds:
+        of = TUNING["mean_over_folds"]
+        spreads = [of[t][name][METRICS[title]] for name in SETS[::2] for t in ("original", "fine-tuned")]
+        assert found == [f"{percent(spread['mean'])} ± {percent(spread['sd'])}" for spread in spreads], title
+    kept, text = TUNING["kept"]["fine-tuned"], (ROOT / "docs/studies/finetuning.md").read_text(encoding="utf-8")
+    assert len(pooled) == len(over_folds) == len(METRICS) and f"{kept['right']} of {kept['of']} still are" in text

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
@@ -86,6 +86,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
     """Writes JSON that any parser reads: NaN and infinity are errors. In one line if `indent` is None."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def rounded(value: object, digits: int = 5) -> object:
+    """JSON whose numbers have so many significant digits: what pages quote."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, Mapping):
+        return {name: rounded(of, digits) for name, of in value.items()}
+    return [rounded(of, digits) for of in value] if isinstance(value, list | tuple) else value
 
 
 def read_json(path: Path) -> dict:

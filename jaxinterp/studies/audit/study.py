@@ -5,12 +5,11 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxinterp.api.attribute import attribute
-from jaxinterp.base.files import write_json
+from jaxinterp.base.files import rounded, write_json
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.run_folder import claim
 from jaxinterp.facts.worldfacts import describe
@@ -77,7 +76,7 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     return results
 
 
-def condensed(results: Mapping) -> dict:
+def condensed(results: Mapping) -> object:
     """What pages quote of an audit's results: figures over seeds, contrasts and verdicts, to five digits.
 
     Returns:
@@ -89,15 +88,7 @@ def condensed(results: Mapping) -> dict:
         for group, sets in results["verdicts"].items()
     }
     parts = {name: results[name] for name in ("provenance", "seeds", "titles", "ability", "contrasts")}
-    return _rounded({**parts, "models": results["published"], "verdicts": verdicts})
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, Mapping):
-        return {name: _rounded(of) for name, of in value.items()}
-    return [_rounded(of) for of in value] if isinstance(value, list | tuple) else value
+    return rounded({**parts, "models": results["published"], "verdicts": verdicts})
 
 
 def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.files import read_json, write_json
+from jaxinterp.base.files import read_json, rounded, write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.folds import SHARE, relation_folds, spelled_out_groups
@@ -42,6 +42,7 @@ from jaxinterp.training.finetune_known import Asked, ask
 from jaxinterp.training.texts import TextData, text_data
 
 LEVEL = 0.95  # of the intervals
+PUBLISHED = "published.json"  # file of what pages quote
 HOW = {
     "models": "unseen relations of all folds: every relation counts once, from the fold in which it is unseen, where "
     "both models are measured on the same queries; a value is the mean over relations, C the largest of the kinds' "
@@ -105,11 +106,25 @@ def finetuning_folds(name: str, config: FinetuneConfig, measure: MeasureConfig, 
         **pooled([out / f"fold{number}" for number in range(1, n_folds + 1)], of_folds, folds, measure),
     }
     write_json(out / "results.json", results)
+    write_json(out / PUBLISHED, quoted(results), indent=None)
     for title, chart in {"overview": overview(results), f"relations_{UNSEEN}": relation_bars(results, UNSEEN)}.items():
         if chart is not None:
             save_chart(chart, out / "charts", title)
     _print(results)
     return results
+
+
+def quoted(results: Mapping) -> object:
+    """What pages quote of the pooled results, to five digits, without folders of the machine.
+
+    Returns:
+      {"provenance" (revision, date, packages, model), "models": {title: {metric: E}} on unseen relations, "change",
+      "mean_over_folds", "kept", "perplexity"}.
+    """
+    provenance = {name: results["provenance"][name] for name in ("revision", "date", "packages", "model", "n_folds")}
+    models = {title: model["sets"][UNSEEN] for title, model in results["models"].items()}
+    parts = {name: results[name] for name in ("change", "mean_over_folds", "kept", "perplexity")}
+    return rounded({"provenance": provenance, "models": models, **parts})
 
 
 def _fold(
