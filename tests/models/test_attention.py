@@ -96,13 +96,15 @@ def test_outputs_alone_are_normed(float64):
     """x + norm(f(x)): what is added to the residual stream has a mean square of 1 before its scale."""
     config = tiny_config(n_layers=2, **ARCHITECTURES["olmo"] | {"dtype": "float64"})
     params = tiny_params(config)
-    names = ("resid_pre", "attn_out", "resid_mid", "mlp_pre", "mlp_out", "resid_post")
+    names = ("resid_pre", "attn_out", "resid_mid", "mlp_pre", "mlp_post", "mlp_out", "resid_post")
     a = ran(config, params=params, capture=names).activations
     w = jax.tree.map(np.asarray, params["layers"])
     np.testing.assert_allclose(a["mlp_pre"], np.einsum("lbsd,ldf->lbsf", a["resid_mid"], w["w_gate"]), atol=1e-12)
     added = a["resid_post"] - a["resid_mid"]
-    square = (a["mlp_out"] ** 2).mean(-1, keepdims=True) + config.norm_eps
-    expected = a["mlp_out"] / np.sqrt(square) * w["norm_mlp_out"]["scale"][:, None, None]
+    written = np.einsum("lbsf,lfd->lbsd", a["mlp_post"], w["w_out"])
+    square = (written**2).mean(-1, keepdims=True) + config.norm_eps
+    expected = written / np.sqrt(square) * w["norm_mlp_out"]["scale"][:, None, None]
+    np.testing.assert_allclose(a["mlp_out"], expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(added, expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(a["resid_mid"], a["resid_pre"] + a["attn_out"], rtol=0, atol=1e-12)
     unscaled = a["attn_out"] / w["norm_attn_out"]["scale"][:, None, None]

@@ -161,7 +161,7 @@ def test_batches_without_controls_say_nothing_of_them(inputs, tmp_path, capsys, 
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         found = json.loads(line, parse_constant=pytest.fail)
         assert {name for name, value in found.items() if value is None} == set(missing)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "nan" not in said and ("C " in said) is not one_subject and "S " in said
 
 
