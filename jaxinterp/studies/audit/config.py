@@ -103,7 +103,7 @@ class AuditConfig:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Names of the groups of models: arms, plain first, and longer ones with their factor."""
+        """The groups of models by name, arms first of which plain is the first, and longer ones with their factor."""
         longer = (f"{arm}_x{factor}" for factor in self.longer for arm in ("plain", "suppressable"))
         return (*dict.fromkeys(("plain", *self.arms)), *longer)
 

@@ -118,7 +118,7 @@ def quoted(results: Mapping) -> object:
     """What pages quote of the pooled results, to five digits, without folders of the machine.
 
     Returns:
-      {"provenance" (revision, date, packages, model), "models": {title: {metric: E}} on unseen relations, "change",
+      Parts of the results: {"provenance", "models": {title: {metric: E}} on unseen relations, "change",
       "mean_over_folds", "kept", "perplexity"}.
     """
     provenance = {name: results["provenance"][name] for name in ("revision", "date", "packages", "model", "n_folds")}
