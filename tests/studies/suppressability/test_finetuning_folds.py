@@ -74,6 +74,8 @@ def test_every_relation_is_unseen_once_and_groups_stay_together(finished):
             assert not set(model["by_relation"]["objective"]) & set(names)
             assert fold["models"][title]["sets"] == model["sets"]
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
+    quoted = json.loads((out / "published.json").read_text())
+    assert quoted["change"].keys() == results["change"].keys() and "config" not in quoted["provenance"]
 
 
 def test_pooling_by_hand(finished):
