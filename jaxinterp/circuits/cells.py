@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.circuits.question import Answer
 from jaxinterp.models.model import Model
-from jaxinterp.models.places import PLACES
 from jaxinterp.models.transformer import forward, unembed
 
 Direction = Literal["denoise", "noise"]
@@ -29,17 +28,6 @@ def base_and_source(clean: str, corrupted: str, direction: Direction) -> tuple[s
     if direction not in ("denoise", "noise"):
         raise unknown("direction", direction, ("denoise", "noise"))
     return (corrupted, clean) if direction == "denoise" else (clean, corrupted)
-
-
-def axes_of(place: str) -> tuple[str, ...]:
-    """A place's axes, the layers' included.
-
-    Raises:
-      UserError: if the place is unknown.
-    """
-    if place not in PLACES:
-        raise unknown("place", place, PLACES)
-    return PLACES[place] if place == "embed" else ("L", *PLACES[place])
 
 
 def largest(values_RC: Float[np.ndarray, "R C"], n: int) -> list[tuple[int, int, float]]:

@@ -19,7 +19,6 @@ from rich.table import Table
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.circuits.cells import (
     Direction,
-    axes_of,
     base_and_source,
     batch_size,
     batches,
@@ -32,7 +31,7 @@ from jaxinterp.circuits.cells import (
 from jaxinterp.circuits.question import Answer, answer_of, two_texts
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
-from jaxinterp.models.places import Change
+from jaxinterp.models.places import Change, axes_of
 from jaxinterp.models.transformer import forward, unembed
 from jaxinterp.report.shown import Part, Shown
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int
 
-from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.places import PLACES, Change
+from jaxinterp.models.places import PLACES, Change, axes_of
 from jaxinterp.models.run import Run
 
 Selector = int | Sequence[int] | None
@@ -47,12 +47,10 @@ class Edit:
     patch: Run | None = None  # of the same model, that captured the place; its values at the same positions, layers, …
 
     def __post_init__(self) -> None:
-        if self.place not in PLACES:
-            raise unknown("place", self.place, PLACES)
+        there = {_field(self.place, axis) for axis in axes_of(self.place)}
         given = [name for name in VALUES if getattr(self, name) is not None]
         if len(given) != 1:
             raise UserError(f"an edit has one of {', '.join(VALUES)}; this one has {' and '.join(given) or 'none'}")
-        there = {_field(self.place, axis) for axis in _axes(self.place)}
         for name in ("layer", "position", "head", "unit", "source"):
             if getattr(self, name) is not None and name not in there:
                 raise UserError(f"{self.place} has no {name}; leave it out")
@@ -62,10 +60,6 @@ class Edit:
             )
         if self.patch is not None and self.place not in self.patch.activations:
             raise UserError(f"the run that is patched from has not captured {self.place}; add it to its capture")
-
-
-def _axes(place: str) -> tuple[str, ...]:
-    return PLACES[place] if place == "embed" else ("L", *PLACES[place])
 
 
 def _field(place: str, axis: str) -> str:
@@ -103,7 +97,7 @@ def changes_of(
 
 
 def _change(edit: Edit, config: ModelConfig, length_B: np.ndarray, n_positions: int, beyond: bool) -> Change:
-    axes = _axes(edit.place)
+    axes = axes_of(edit.place)
     sizes = {
         **{"L": config.n_layers, "B": len(length_B), "S": n_positions, "T": n_positions},
         **{"D": config.d_model, "F": config.d_mlp, "K": config.d_head, "H": config.n_heads, "G": config.n_kv_heads},
@@ -251,7 +245,7 @@ def at_positions(changes: dict[str, Change], position_B: Int[Array, " B"]) -> di
     batch = position_B.shape[0]
 
     def taken(x: Array | None, place: str) -> Array | None:
-        axes = _axes(place)
+        axes = axes_of(place)
         axis = axes.index("S")
         if x is None or x.shape[axis] == 1:
             return x

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxinterp.attribution.edits import NeuronEdit
+from jaxinterp.base.errors import unknown
 
 # What a forward can return and change, in the order of computation, with its axes; all but the first have a layer axis
 # before them. T are the positions that are attended to.
@@ -35,6 +36,17 @@ class Change(NamedTuple):
 
 
 Changes = Mapping[str, Change]  # by place
+
+
+def axes_of(place: str) -> tuple[str, ...]:
+    """A place's axes, the layers' included.
+
+    Raises:
+      UserError: if the place is unknown.
+    """
+    if place not in PLACES:
+        raise unknown("place", place, PLACES)
+    return PLACES[place] if place == "embed" else ("L", *PLACES[place])
 
 
 def of_neurons(edit: NeuronEdit) -> dict[str, Change]:

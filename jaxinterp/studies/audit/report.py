@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.base.files import write_text
-from jaxinterp.metrics.registry import METRICS, Label
+from jaxinterp.metrics.registry import METRICS
 from jaxinterp.report.labels import metric_label, set_label
 from jaxinterp.report.page import drawn, number, page
 from jaxinterp.studies.audit.arms import CHEATS, DOSES, META
@@ -75,7 +75,6 @@ def write_audit_report(path: Path, results: Mapping, ground_truth: Mapping | Non
         definitions=[(metric_label(name), metric_label(name).definition) for name in dict.fromkeys(defined)],
         arrow=lambda name: ARROWS[METRICS[name].better],
         signed=lambda name: dataclasses.replace(metric_label(name), signed=True),
-        score=Label("", "", signed=True),
         why=lambda found: "; ".join(filter(None, (found["because"], decided_by(found)))),
         aside=aside_in_words,
         in_effects=lambda family: with_interval(family, digits=1),
