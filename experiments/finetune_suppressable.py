@@ -1,8 +1,9 @@
 """Fine-tune a pretrained model so that its facts sit in neurons of their own, and see what became of it.
 
 Asks the model what it knows, keeps some known facts and relations from the objective, fine-tunes on the others while
-the model stays as it is on neutral text, and measures it before and after. Writes results.json, charts/ and model/.
-With --folds, once for each fold of the known relations, so that each relation is unseen once, and pools the figures.
+the model stays as it is on neutral text, and measures it before and after. Writes report.html, results.json, charts/
+and model/. With --folds, once for each fold of the known relations, so that each relation is unseen once, and pools
+the figures.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ class FinetuneSuppressable:
         else:
             finetuning_folds(self.model, self.config, self.measure, self.out, self.folds)
         models = self.out / ("model" if self.folds == 1 else "foldN/model")
-        print(f"numbers: {self.out / 'results.json'}   charts: {self.out / 'charts'}   model: {models}")
+        print(f"report: {self.out / 'report.html'}   numbers: {self.out / 'results.json'}   model: {models}")
 
 
 if __name__ == "__main__":

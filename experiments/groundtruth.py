@@ -1,7 +1,8 @@
 """Planted ground truth: which attribution method finds the neurons that are known to carry a fact?
 
 Models are written by hand, trained with gradient routing and, with --tracr, compiled from a program, so that their
-responsible neurons are known. Prints precision and AUROC of every method on each, and writes results.json and a chart.
+responsible neurons are known. Prints precision and AUROC of every method on each, and writes report.html and
+results.json.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ class GroundTruth:
         from jaxinterp.studies.groundtruth.study import ground_truth_study
 
         ground_truth_study(self.seeds, self.out, tracr=self.tracr)
-        print(f"numbers: {self.out / 'results.json'}   chart: {self.out / 'charts' / 'ground_truth.png'}")
+        print(f"report: {self.out / 'report.html'}   numbers: {self.out / 'results.json'}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Scores the neurons of every fact, switches them off and doubles them, against the activation baseline, random neurons
 and those of other facts: of the same relation, of the same subject, and of neither. Prints tables, and writes
-results.json, neurons.json and charts/. Interrupted, it goes on where it was when started again.
+report.html, results.json, neurons.json and charts/. Interrupted, it goes on where it was when started again.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """How much the figures of the main job depend on the seed: several seeds of several weights, trained in one program.
 
-Prints suppressability S and control drop C with their spread over seeds, and writes results.json and the models. It
-goes on where it was when started again.
+Prints suppressability S and control drop C with their spread over seeds, and writes report.html, results.json and the
+models. It goes on where it was when started again.
 """
 
 import dataclasses
@@ -37,7 +37,9 @@ class Seeds:
         from jaxinterp.studies.suppressability.seeds import seeds_study
 
         seeds_study(self.config, self.measure, self.out)
-        print(f"numbers: {self.out / 'results.json'}   models: {self.out / 'models'}")
+        print(
+            f"report: {self.out / 'report.html'}   numbers: {self.out / 'results.json'}   models: {self.out / 'models'}"
+        )
 
 
 if __name__ == "__main__":

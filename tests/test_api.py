@@ -156,7 +156,11 @@ def test_it_shows_itself(model):
     for text in (str(found), found._repr_html_()):
         assert f"own neurons off {found.suppressed():.4f}" in text and f"{best.score:.4f}" in text
     before, after = (found.top_tokens(5, edit, token=1) for edit in (None, suppress(found.mask())))
-    assert found.to_json()["tokens"][1]["says"] == {"untouched": dict(before), "suppressed": dict(after)}
+    says = found.to_json()["tokens"][1]["says"]
+    assert [[(of["token"], of["probability"]) for of in says[name]] for name in ("untouched", "suppressed")] == [
+        before,
+        after,
+    ]
     for words, tokens in (("the model says", before), ("own neurons off, it says", after)):
         assert f"{words} {', '.join(f'{token} {p:.1%}' for token, p in tokens)}" in str(found)
     assert "<bos>" in str(found) and "<bos>" not in found._repr_html_() and "&lt;bos&gt;" in found._repr_html_()

@@ -162,7 +162,11 @@ class Attributed(Shown):
                     "probability": float(self.probability_R[row]),
                     "predicted": self.predicted[row],
                     "completeness_residual": self._residual(row),
-                    "says": {name: dict(tokens) for name, tokens in self._says(row).items()},
+                    "says": {
+                        # A list, for tokens of different numbers may read alike.
+                        name: [{"token": text, "probability": p} for text, p in tokens]
+                        for name, tokens in self._says(row).items()
+                    },
                     "neurons": [neuron._asdict() for neuron in self.neurons(token=row)],
                 }
                 for row, token in enumerate(self._answer_tokens)

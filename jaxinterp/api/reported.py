@@ -12,7 +12,7 @@ from jaxinterp.api.measured import Measurements, measure
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
 from jaxinterp.base.provenance import provenance
-from jaxinterp.facts.facts import FactSet
+from jaxinterp.facts.facts import FactSet, Text
 from jaxinterp.facts.source import load_facts
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.examples import ReadoutExamples
@@ -94,9 +94,10 @@ def shown_facts(
     queues, shown, tried = list(by_relation.values()), [], 0
     while queues and len(shown) < n and tried < TRIED:
         queue = queues.pop(0)
-        before, answer, after = known.text(*queue.pop(0))
+        text = known.text(*queue.pop(0))
+        before, answer, _ = text
         tried += 1
-        seen = {} if after.strip(" .") else _seen(models, before, answer, k)
+        seen = _seen(models, text, k)
         tokens = seen[next(iter(models))]["tokens"] if next(iter(models)) in seen else []
         if tokens and all(token["predicted"] == token["token"] for token in tokens):
             shown.append({"title": f"{before} …{answer}", "prompt": before, "answer": answer, "models": seen})
@@ -105,9 +106,18 @@ def shown_facts(
     return shown
 
 
-def _seen(models: Mapping[str, LanguageModel], prompt: str, answer: str, k: int) -> dict[str, dict]:
+def _seen(models: Mapping[str, LanguageModel], text: Text, k: int) -> dict[str, dict]:
+    """By model, the attribution; without models that cannot be asked, such as causal ones before the text's end."""
     found = {}
     for name, model in models.items():
+        mask = model.tokenizer.mask
+        prompt, answer = text.before, text.answer
+        if mask is not None:
+            # A mask stands in place of a word; the space before it is the answer's.
+            space, answer = answer[: len(answer) - len(answer.lstrip())], answer.lstrip()
+            prompt = f"{prompt}{space}{model.tokenizer.token(mask)}{text.after}"
+        elif text.after.strip(" ."):
+            continue
         try:
             found[name] = attribute(model, prompt, answer, k=k, rule="midpoint").to_json()
         except UserError:  # a vocabulary of words that lacks one

@@ -3,11 +3,11 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
-from jaxinterp.base.errors import UserError
+from jaxinterp.base.errors import UserError, known_names
 
 Config = TypeVar("Config")
 
@@ -28,27 +28,82 @@ def from_json(kind: type[Config], fields: Mapping, where: str) -> Config:
         raise UserError(f"{where} does not hold a config of this version: {error}") from None
 
 
-def emptied(config: Config) -> Config:
-    """A config whose mappings are empty: tyro offers the keys of a default alone, and any keys where it is empty."""
-    return _mapped(config, config, lambda value, _: {} if isinstance(value, Mapping) else value)
+def changed(config: Any, fields: Mapping, where: str) -> Any:
+    """A config dataclass with some fields changed, as a file of options has them; the others stay as they are.
+
+    Args:
+      config: whose fields that are dataclasses are changed field by field; mappings are taken whole.
+      fields: as of `from_json`, by the names of fields, with "-" for "_" where that is wanted.
+      where: the file, for messages.
+    Raises:
+      UserError: as `from_json`.
+    """
+    try:
+        return _changed(config, fields)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{where}: {error}") from None
 
 
-def filled(config: Config, saved: Config) -> Config:
-    """A config whose empty mappings are those of another one."""
-    return _mapped(config, saved, lambda value, other: other if isinstance(value, Mapping) and not value else value)
+def option(name: str, old: Any, kind: Any, value: Any, where: str) -> Any:
+    """An option as a file has it, of a type; one that is a config dataclass is changed field by field.
+
+    Raises:
+      UserError: as `from_json`.
+    """
+    try:
+        return _option(name, old, kind, value)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{where}: {error}") from None
 
 
-def _mapped(config: Any, other: Any, change: Callable[[Any, Any], Any]) -> Any:
+def _option(name: str, old: Any, kind: Any, value: Any) -> Any:
+    both = dataclasses.is_dataclass(old) and isinstance(value, Mapping)
+    try:
+        return _changed(old, value) if both else _built(kind, value)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
+def _changed(config: Any, fields: Mapping) -> Any:
+    hints = typing.get_type_hints(type(config))
+    named = _named(type(config), fields)
+    found = {name: _option(name, getattr(config, name), hints[name], value) for name, value in named.items()}
+    return dataclasses.replace(config, **found)
+
+
+def _named(kind: type, fields: Mapping) -> dict[str, Any]:
+    """The values by the names of fields; TypeError if one is unknown."""
+    found = {str(name).replace("-", "_"): value for name, value in fields.items()}
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in found:
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}; {known_names(name, known)}")
+    return found
+
+
+def emptied(config: Any) -> Any:
+    """A config whose mappings are empty, where they may be: tyro offers the keys of a default alone, and any keys where
+    it is empty.
+    """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return dataclasses.replace(
-        config,
-        **{
-            name: _mapped(value, getattr(other, name), change)
-            if dataclasses.is_dataclass(value)
-            else change(value, getattr(other, name))
-            for name, value in fields.items()
-        },
-    )
+    inside = {name: emptied(value) for name, value in fields.items() if dataclasses.is_dataclass(value)}
+    empty: dict[str, Mapping] = {name: {} for name, value in fields.items() if isinstance(value, Mapping)}
+    try:
+        return dataclasses.replace(config, **inside, **empty)
+    except UserError:
+        return dataclasses.replace(config, **inside)
+
+
+def filled(config: Any, saved: Any) -> Any:
+    """A config whose empty mappings are those of another one."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value, other = getattr(config, field.name), getattr(saved, field.name)
+        if dataclasses.is_dataclass(value) and type(value) is type(other):
+            found[field.name] = filled(value, other)
+        elif isinstance(value, Mapping) and not value:
+            found[field.name] = other
+    return dataclasses.replace(config, **found)
 
 
 def _built(kind: Any, value: Any) -> Any:
@@ -81,6 +136,11 @@ def _built(kind: Any, value: Any) -> Any:
         return {name: _built(inside[1], of) for name, of in value.items()}
     if kind is Path:
         return Path(value)
+    # YAML takes 1e-3 for a text and 0.3 for a number, whatever is meant.
+    if kind is float and isinstance(value, str):
+        return float(value)
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.15g}"
     if isinstance(kind, type) and kind in (bool, int, float, str):
         fits = isinstance(value, (int, float) if kind is float else kind) and (
             kind is bool or not isinstance(value, bool)

@@ -2,14 +2,48 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Report = Callable[[int, str], None]  # (units done so far, a few words)
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BEFORE_A_LINE = 3.0
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says on standard error what takes a while and cannot say how far it is, such as compiling.
+
+    A terminal shows the seconds, and nothing is left there in the end; elsewhere it is one line, if it takes longer
+    than `SECONDS_BEFORE_A_LINE`.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            bar.add_task(escape(what), total=None)
+            yield
+        return
+    line = threading.Timer(SECONDS_BEFORE_A_LINE, lambda: print(f"{what} …", file=sys.stderr, flush=True))
+    line.daemon = True
+    line.start()
+    try:
+        yield
+    finally:
+        line.cancel()
 
 
 @contextlib.contextmanager

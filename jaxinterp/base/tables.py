@@ -54,7 +54,7 @@ def _in(table: Table, width: int) -> Table | None:
 
     Rich alone would cut words before it narrows other columns.
     """
-    cells = [[_plain(cell) for cell in (column.header, *column.cells)] for column in table.columns]
+    cells = [[plain_text(cell) for cell in (column.header, *column.cells)] for column in table.columns]
     least = [max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in cells]
     most = [max(1, *(cell_len(line) for cell in column for line in (cell.splitlines() or [""]))) for column in cells]
     room = width - table._extra_width - sum(table._get_padding_width(number) for number in range(len(cells)))
@@ -80,11 +80,11 @@ def width_needed(table: Table) -> int:
 
 def _rows(table: Table, width: int) -> Text:
     """Every row as "column value; column value", the title above them."""
-    headers = [_plain(column.header) for column in table.columns]
-    lines = [_plain(table.title)] if table.title else []
+    headers = [plain_text(column.header) for column in table.columns]
+    lines = [plain_text(table.title)] if table.title else []
     first = ""
     for cells in zip(*(column.cells for column in table.columns), strict=True):
-        values = [_plain(cell) for cell in cells]
+        values = [plain_text(cell) for cell in cells]
         # A name that stands for several rows stands in the first of them alone.
         first = values[0] = values[0] or first
         words = "; ".join(f"{header} {value}".strip() for header, value in zip(headers, values, strict=True) if value)
@@ -92,6 +92,6 @@ def _rows(table: Table, width: int) -> Text:
     return Text("\n".join(lines))
 
 
-def _plain(cell: object) -> str:
-    """The text of a cell, in which rich may have put its own markup."""
+def plain_text(cell: object) -> str:
+    """The text of a cell, in which there may be rich's markup."""
     return Text.from_markup(cell).plain if isinstance(cell, str) else str(cell)

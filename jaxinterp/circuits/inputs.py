@@ -4,6 +4,7 @@ The integrated gradients of neurons (Sundararajan et al. 2017), with other gates
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -50,9 +51,10 @@ class PartsAttributed(Shown):
     residual: float  # largest completeness residual: Σ scores − (P at the path's end − P at its start)
 
     def best(self, n: int = SHOWN) -> list[tuple[str, float]]:
-        """The n highest scores, in absolute value, by name."""
+        """The n highest scores, in absolute value, by name; repeated tokens have their position before them."""
         found = largest(self.scores_LN, n)
-        names = self.names
+        repeated = {name for name, count in Counter(self.names).items() if count > 1}
+        names = [f"{place}: {name}" if name in repeated else name for place, name in enumerate(self.names)]
         return [
             (names[column] if self.of == "tokens" else f"{row}.{names[column]}", value) for row, column, value in found
         ]

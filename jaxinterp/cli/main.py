@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import tyro
 
 from jaxinterp.attribution.config import IntegralConfig
-from jaxinterp.base.configs import emptied, filled, from_json
+from jaxinterp.base.configs import from_json
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json
+from jaxinterp.cli.facts import Facts
 from jaxinterp.cli.metrics import Metrics
 from jaxinterp.cli.models import Models
+from jaxinterp.cli.options import Defaults
 from jaxinterp.cli.run import experiment
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.training.config import TrainConfig
@@ -46,7 +48,7 @@ class Measure:
 
     config: Annotated[MeasureConfig, tyro.conf.arg(name="")]
     model: str = REFERENCE  # folder of a model, a .gguf file, a name from `jaxinterp models list`, or org/name of a hub
-    facts: str | None = None  # world, world:DOMAINS, a ParaRel or LAMA folder, a CounterFact .json, a .jsonl or .csv
+    facts: str | None = None  # world, world:DOMAINS, pararel, a folder of ParaRel or LAMA, a .json, .jsonl or .csv
     json: Path | None = None  # file to write all numbers to, as results.json has them
 
     def __call__(self) -> None:
@@ -87,23 +89,26 @@ class Attribute:
     def __call__(self) -> None:
         """Runs the command."""
         from jaxinterp.api.attribute import attribute
+        from jaxinterp.base.progress import waiting
         from jaxinterp.models.loading.bundle import load_model
         from jaxinterp.report.shown import print_parts
 
-        attributed = attribute(
-            load_model(self.model),
-            self.prompt,
-            self.answer,
-            k=self.k,
-            **dataclasses.asdict(self.integral),
-            path=self.path,
-            chat=self.chat,
-            control_tokens=self.special_tokens,
-        )
-        if self.json:
-            print(json.dumps(attributed.to_json(), indent=1, ensure_ascii=False))
-        else:
-            print_parts(attributed.parts())
+        with waiting(f"reading {self.model}"):
+            model = load_model(self.model)
+        with waiting("compiling, and following the answer's probability along the path"):
+            attributed = attribute(
+                model,
+                self.prompt,
+                self.answer,
+                k=self.k,
+                **dataclasses.asdict(self.integral),
+                path=self.path,
+                chat=self.chat,
+                control_tokens=self.special_tokens,
+            )
+        with waiting("switching neurons off, together and one by one"):
+            shown = json.dumps(attributed.to_json(), indent=1, ensure_ascii=False) if self.json else attributed.parts()
+        print(shown) if isinstance(shown, str) else print_parts(shown)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,50 +139,26 @@ class Report:
         print(f"report: {self.out}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """Print relations and facts, and what was dropped on the way."""
-
-    facts: str = "world"  # world, world:DOMAINS, a ParaRel or LAMA folder, a CounterFact .json, a .jsonl or .csv
-
-    def __call__(self) -> None:
-        """Runs the command."""
-        from jaxinterp.facts.source import load_facts
-        from jaxinterp.facts.worldfacts import describe
-
-        print(describe(load_facts(self.facts)))
+COMMANDS = {
+    "train": Train,
+    "measure": Measure,
+    "attribute": Attribute,
+    "report": Report,
+    "facts": Facts,
+    "models": Models,
+    "metrics": Metrics,
+}
 
 
-def _saved(parsed: object) -> TrainConfig | None:
-    """The config of a run that is to be continued, as its folder has it; None if that is not what is asked."""
+def _saved(parsed: object) -> Defaults | None:
+    """A run that is to be continued, with the config that its folder has; None if that is not what is asked."""
     if not isinstance(parsed, Train) or not parsed.resume or not (parsed.out / "config.json").is_file():
         return None
     place = parsed.out / "config.json"
-    return from_json(TrainConfig, read_json(place).get("config", {}), str(place))
+    config = from_json(TrainConfig, read_json(place).get("config", {}), str(place))
+    return Defaults("train", Train, {**vars(parsed), "config": config})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `jaxinterp`."""
-
-    def once_more(parsed: object, parse: Callable[[object], object]) -> object:
-        saved = _saved(parsed)
-        if saved is None:
-            return parsed
-        train = cast(Train, parse(_commands(dataclasses.replace(cast(Train, parsed), config=emptied(saved)))))
-        return dataclasses.replace(train, config=filled(train.config, saved))
-
-    experiment(_commands(), arguments, prog="jaxinterp", once_more=once_more)
-
-
-def _commands(train: Train | None = None) -> object:
-    """All commands; what is not given to `train` is as in this one."""
-    begun = {} if train is None else {"default": train}
-    return (
-        Annotated[Train, tyro.conf.subcommand("train", **begun)]
-        | Annotated[Measure, tyro.conf.subcommand("measure")]
-        | Annotated[Attribute, tyro.conf.subcommand("attribute")]
-        | Annotated[Report, tyro.conf.subcommand("report")]
-        | Annotated[Facts, tyro.conf.subcommand("facts")]
-        | Annotated[Models, tyro.conf.subcommand("models")]
-        | Annotated[Metrics, tyro.conf.subcommand("metrics")]
-    )
+    experiment(COMMANDS, arguments, prog="jaxinterp", saved=_saved)

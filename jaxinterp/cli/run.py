@@ -1,16 +1,19 @@
 """Parsing a command line and running its command, mistakes and interruptions included; imports no JAX."""
 
+import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Union
 
 import tyro
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.home import home
 from jaxinterp.base.numbers_given import check_numbers
-from jaxinterp.base.plugins import VARIABLE, add_imports, check_plugins
+from jaxinterp.base.plugins import VARIABLE, check_plugins
+from jaxinterp.cli.options import ANYWHERE, Commands, Defaults, closed, configured, opened, taken
 
 
 def keep_compiled() -> None:
@@ -32,24 +35,6 @@ def escape_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def imports_taken(arguments: Sequence[str]) -> list[str]:
-    """The arguments without `--import MODULE`, which any command takes, any number of times; see `base.plugins`."""
-    left, names = [], []
-    words = iter(arguments)
-    for word in words:
-        if word == "--import":
-            names.append(next(words, ""))
-        elif word.startswith("--import="):
-            names.append(word.removeprefix("--import="))
-        else:
-            left.append(word)
-    if "" in names:
-        print("error: --import needs the name of a module", file=sys.stderr)
-        sys.exit(2)
-    add_imports(names)
-    return left
-
-
 def run(command: Callable[[], None]) -> int:
     """Runs a command; a user's mistake becomes one line on stderr and status 2, an interruption status 130."""
     try:
@@ -64,34 +49,51 @@ def run(command: Callable[[], None]) -> int:
 
 
 def experiment(
-    command: object,
+    commands: Commands,
     arguments: Sequence[str] | None = None,
     prog: str | None = None,
-    once_more: Callable[[object, Callable[[object], object]], object] = lambda parsed, parse: parsed,
+    saved: Callable[[object], Defaults | None] = lambda parsed: None,
 ) -> None:
     """Entry point of a script: parses a config dataclass, or one of several subcommands, and runs it.
 
-    Mistakes in the arguments are told by tyro, with status 2.
+    Mistakes in the arguments are told by tyro, with status 2. See `jaxinterp.cli.options` for what any command takes.
 
     Args:
-      command: the dataclass, or a union of them.
+      commands: the dataclass, or dataclasses by the names of subcommands.
       arguments: of the command line; None is `sys.argv`.
       prog: the name that help shows.
-      once_more: what was parsed, and a function that parses the same arguments by another command (with other defaults)
-        -> the command that is run.
+      saved: of what was parsed, the defaults with which the line is parsed once more; None to take what was parsed.
     """
     escape_output()
     keep_compiled()
-    arguments = imports_taken(sys.argv[1:] if arguments is None else arguments)
 
     def parsed_and_run() -> None:
-        def parse(command: object) -> object:
-            return tyro.cli(command, args=arguments, prog=prog, config=(tyro.conf.OmitSubcommandPrefixes,))
-
-        parsed = once_more(parse(command), parse)
+        given = taken(sys.argv[1:] if arguments is None else arguments)
+        with_files = configured(commands, given) if given.files else None
+        parsed = _parsed(commands, with_files, given.arguments, prog)
+        if (defaults := saved(parsed)) is not None:
+            if with_files is not None:
+                raise UserError("a run that is continued has its own config; leave --config out")
+            parsed = _parsed(commands, defaults, given.arguments, prog)
         if os.environ.get(VARIABLE):
             check_plugins()
         check_numbers(parsed)  # options of the command itself, beside those of its configs
         parsed()
 
     sys.exit(run(parsed_and_run))
+
+
+def _parsed(commands: Commands, defaults: Defaults | None, arguments: Sequence[str], prog: str | None) -> Any:
+    """The command of a line; options that it does not give are the defaults, if there are any of its own."""
+    begun = {} if defaults is None else {"default": opened(defaults)}
+    options = {"args": list(arguments), "prog": prog, "config": (tyro.conf.OmitSubcommandPrefixes,)}
+    if isinstance(commands, Mapping):
+        kinds = [
+            Annotated[kind, tyro.conf.subcommand(own, **(begun if defaults and own == defaults.name else {}))]
+            for own, kind in commands.items()
+        ]
+        parsed = tyro.cli(Union[tuple(kinds)], description=ANYWHERE, **options)  # noqa: UP007
+    else:
+        description = f"{inspect.getdoc(commands)}\n\n{ANYWHERE}"
+        parsed = tyro.cli(commands, description=description, **begun, **options)
+    return parsed if defaults is None else closed(parsed, defaults)

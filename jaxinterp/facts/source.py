@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import FactSet
+from jaxinterp.facts.fetching import SOURCES, fetched
 from jaxinterp.facts.readers.counterfact import read_counterfact
 from jaxinterp.facts.readers.lama import read_lama
 from jaxinterp.facts.readers.lines import json_lines, with_suffix
@@ -15,7 +16,8 @@ from jaxinterp.facts.readers.table import COLUMNS, read_table
 
 WORLD = "world"
 ACCEPTED = (
-    f'"{WORLD}", "{WORLD}:countries,elements", a folder of ParaRel or of LAMA files, a CounterFact file .json, '
+    f'"{WORLD}", "{WORLD}:countries,elements", "pararel" (`jaxinterp facts fetch pararel`), a folder of ParaRel or of '
+    "LAMA files, a CounterFact file .json, "
     f"a LAMA file .jsonl, or a table of your own, .csv or .jsonl, with the columns {', '.join(COLUMNS)}"
 )
 
@@ -28,6 +30,7 @@ def load_facts(spec: str | Sequence[str]) -> FactSet:
 
     Args:
       spec: "world" for all facts of the installed data packages, "world:countries,elements" for some of their domains;
+        "pararel" for what `jaxinterp facts fetch pararel` has brought here, unless a folder here has that name;
         otherwise the path of a folder (ParaRel or LAMA, by what is in it), of a ".json" file (CounterFact), a ".csv"
         file (a table of one's own) or a ".jsonl" file (LAMA or a table, by its first line's fields). A file that is
         called "world" is "./world". Several of them are a sequence.
@@ -79,6 +82,8 @@ def _one(spec: str) -> FactSet:
             raise UserError(f'{spec!r} names no domain; write "{WORLD}" for all, or domains with commas between them')
         return world_facts(domains.split(",") if domains else ())
     path = Path(spec).expanduser()
+    if spec in SOURCES and not path.exists():
+        return _one(str(fetched(spec)))
     if not spec or not path.exists():
         several = " (put spaces between several)" if "," in spec else ""
         raise UserError(f"no facts at {spec!r}: no such file or folder{several}; accepted: {ACCEPTED}")

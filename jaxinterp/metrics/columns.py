@@ -5,6 +5,7 @@ A group is one decorated pure function of `Measured`; a metric that needs one of
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, get_args
 
@@ -162,6 +163,7 @@ class Group:
     selectors: tuple[str, ...]  # attribution methods besides the attribution itself, whose scores or choice it needs
     donors: bool  # whether it needs the activations of controls
     like: Like
+    package: tuple[str, str] | None = None  # a module that it imports, and the extra that installs it
 
     @property
     def of_set(self) -> bool:
@@ -208,9 +210,11 @@ def compared_group(
     return _registered(name, gives, cost, "compared", text, selectors, donors)
 
 
-def set_group(name: str, *, gives: Gives, cost: Cost, text: bool = False) -> Callable[[SetColumns], SetColumns]:
-    """The same for a function of `MeasuredSet`, which is not traced."""
-    return _registered(name, gives, cost, "set", text)
+def set_group(
+    name: str, *, gives: Gives, cost: Cost, text: bool = False, package: tuple[str, str] | None = None
+) -> Callable[[SetColumns], SetColumns]:
+    """The same for a function of `MeasuredSet`, which is not traced; `package` is as in `Group`."""
+    return _registered(name, gives, cost, "set", text, package=package)
 
 
 def _registered(
@@ -221,6 +225,7 @@ def _registered(
     text: bool,
     selectors: tuple[str, ...] = (),
     donors: bool = False,
+    package: tuple[str, str] | None = None,
 ) -> Callable:
     if isinstance(gives, str) or not gives:
         raise ValueError(f"group {name!r}: gives must be a tuple of names, got {gives!r}")
@@ -233,11 +238,19 @@ def _registered(
         for other in GROUPS.registered.values():
             if taken := set(other.gives) & set(gives):
                 raise ValueError(f"column {sorted(taken)[0]!r} is given by {other.name!r} already")
-        group = Group(name, tuple(gives), cost, columns, looks, text, selectors, donors, like)
+        group = Group(name, tuple(gives), cost, columns, looks, text, selectors, donors, like, package)
         GROUPS.add(name, group, columns.__module__)
         return columns
 
     return register
+
+
+def check_packages(groups: Iterable[str]) -> None:
+    """Raises UserError if a group imports a package of an extra that is not installed."""
+    for name in groups:
+        package = GROUPS[name].package
+        if package is not None and importlib.util.find_spec(package[0]) is None:
+            raise UserError(f"the columns {name!r} need {package[0]}: pip install jaxinterp[{package[1]}]")
 
 
 def check_text(group: str, examples: Examples, metrics: Iterable[str] = ()) -> None:

@@ -16,7 +16,7 @@ from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.leakage import clean
 from jaxinterp.facts.splits import SETS, Split
 from jaxinterp.metrics.answers import ABILITY, MeasuredAnswers, measured_answers
-from jaxinterp.metrics.columns import GROUPS, MeasuredSet, check_text, groups_giving
+from jaxinterp.metrics.columns import GROUPS, MeasuredSet, check_packages, check_text, groups_giving
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import Estimates, estimate
 from jaxinterp.metrics.examples import Examples, LanguageExamples
@@ -189,6 +189,13 @@ def wanted(config: MeasureConfig) -> tuple[str, ...]:
     return METRICS.names() if config.metrics == ("all",) else config.metrics
 
 
+def check_installed(names: Sequence[str]) -> None:
+    """Raises UserError if one of these metrics needs a package that is not installed: before long work, not after."""
+    needs = {need for name in names for base in base_metrics(name) for need in METRICS[base].needs}
+    given = {column for name in GROUPS.names() for column in GROUPS[name].gives}
+    check_packages(groups_giving(needs & given))
+
+
 def _groups(config: MeasureConfig, examples: Examples) -> tuple[str, ...]:
     """The groups of columns that the metrics need; without names, those that the examples have."""
     named = [METRICS[base] for name in wanted(config) for base in base_metrics(name)]
@@ -202,6 +209,7 @@ def _groups(config: MeasureConfig, examples: Examples) -> tuple[str, ...]:
         groups = tuple(name for name in groups if GROUPS[name].cost != "ablations")
     if not isinstance(examples, LanguageExamples) and config.metrics in ((), ("all",)):
         groups = tuple(name for name in groups if not GROUPS[name].text)
+    check_packages(groups)
     for name in groups:
         check_text(name, examples, wanted(config))
     return groups

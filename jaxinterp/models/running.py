@@ -28,7 +28,9 @@ def tokens_of(model: Model, tokenizer: TextTokenizer, text: str, control_tokens:
     Raises:
       UserError: if the text cannot be encoded, has no tokens or does not fit the context.
     """
-    ids = [*_begun(tokenizer, text, control_tokens), *tokenizer.suffix]
+    ids, suffix = _begun(tokenizer, text, control_tokens), list(tokenizer.suffix)
+    if not (control_tokens and suffix and ids[-len(suffix) :] == suffix):  # a text may spell its frame out
+        ids += suffix
     if not ids:
         raise UserError("a text has no tokens; give text")
     if len(ids) > model.config.n_ctx:

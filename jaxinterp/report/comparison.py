@@ -60,7 +60,12 @@ class Panel(NamedTuple):
 
 
 def write_report(
-    path: Path, results: Mapping, histories: Mapping[str, Sequence[Mapping]], *, learned: bool = True
+    path: Path,
+    results: Mapping,
+    histories: Mapping[str, Sequence[Mapping]],
+    *,
+    learned: bool = True,
+    told: Sequence[str] = (),
 ) -> None:
     """Writes the report, whole or not at all.
 
@@ -70,6 +75,7 @@ def write_report(
         "examples" (see `jaxinterp.api.reported.shown_facts`); metrics that were not measured are left out.
       histories: model -> training records; empty if nothing was trained.
       learned: whether the models learned the same facts from the same seed, or are any that were measured.
+      told: sentences on what metrics do not say.
     Raises:
       UserError: if there is no model, or the file cannot be written.
     """
@@ -112,6 +118,7 @@ def write_report(
         clean=_groups(results, sets, ("suppressability", *_CLEAN)) if measured & {*_CLEAN} else [],
         points=POINTS,
         learned=learned,
+        told=list(told),
         examples=results.get("examples") or [],
         neuron_panels=[
             {"title": name, "neurons": model["neurons"]} for name, model in models.items() if model["neurons"]

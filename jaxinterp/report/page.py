@@ -62,8 +62,13 @@ def drawn(chart: Callable[..., Chart | None], *data: object) -> dict[str, dict] 
         found = chart(*data, width=width)
         if found is None:
             return None
-        specs[size] = found.to_dict(validate=False) | {"config": chart_config(ink="currentColor", background=None)}
+        specs[size] = _on_the_page(found)
     return specs
+
+
+def embedded(chart: Chart) -> dict[str, dict]:
+    """Vega-Lite specs of a chart that has one width, for windows of any width."""
+    return dict.fromkeys(("wide", "narrow"), _on_the_page(chart))
 
 
 def number(value: float | int | None, label: Label, *, bare: bool = False) -> str:
@@ -89,6 +94,11 @@ def duration(seconds: float | int) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _on_the_page(chart: Chart) -> dict:
+    """Its spec in the page's colours, which follow the reader's light or dark."""
+    return chart.to_dict(validate=False) | {"config": chart_config(ink="currentColor", background=None)}
 
 
 def subscripted(text: object) -> markupsafe.Markup:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxinterp.base.tables import WIDTH, fitted, print_table, width_needed, width_there_is
+from jaxinterp.base.tables import WIDTH, fitted, plain_text, print_table, width_needed, width_there_is
 
 Part = str | Table  # a line of plain text, or a table
 
@@ -69,5 +69,4 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: object) -> str:
-    """The text of a cell, in which rich may have put its own markup."""
-    return html.escape(Text.from_markup(cell).plain if isinstance(cell, str) else str(cell))
+    return html.escape(plain_text(cell))

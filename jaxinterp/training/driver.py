@@ -14,6 +14,7 @@ from jax.stages import Wrapped
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.progress import progress
 from jaxinterp.base.run_folder import claim, interruptible, truncate
+from jaxinterp.base.writers import asked_writers, writing
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import Metrics
 from jaxinterp.training.checkpoint import Checkpoints
@@ -76,8 +77,8 @@ class Job(Generic[State, Inputs]):
 def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "train") -> State:
     """Runs a job to its end; what it leaves behind stands in `out`.
 
-    `config.json` (config and provenance), `metrics.jsonl`, `evaluations.jsonl` and `checkpoints/`. Ctrl-C and SIGTERM
-    save a checkpoint first.
+    `config.json` (config and provenance), `metrics.jsonl`, `evaluations.jsonl` and `checkpoints/`; writers that are
+    asked for (`jaxinterp.base.writers`) have the same records. Ctrl-C and SIGTERM save a checkpoint first.
 
     Args:
       job: the run.
@@ -93,6 +94,7 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
       KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
     job.step(job.objective)  # its mistakes are told before the folder is claimed
+    asked_writers()
     if job.config is not None:
         claim(job.config, out, resume, grows=job.grows)
     cadence = job.cadence
@@ -105,6 +107,7 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
         steps = range(done, cadence.steps)
         with (
             progress(title, cadence.steps, done=done) as report,
+            writing(out, job.config, done) as log,
             interruptible() as interrupted,
             contextlib.closing(prefetched(lambda number: jax.device_put(job.inputs(number)), steps)) as inputs,
         ):
@@ -125,10 +128,13 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
                         raise NotFinite(f"{error}; {checkpoints.describe()}") from None
                     pending = []
                     _append(out / METRICS, lines)
+                    log(lines)
                     report(done, _words(lines))
                 # Before the checkpoint, so that a run resumed from it has all evaluations up to it.
                 if evaluate:
-                    _append(out / EVALUATIONS, job.evaluate(state, done))
+                    lines = job.evaluate(state, done)
+                    _append(out / EVALUATIONS, lines)
+                    log(lines)
                 if save:
                     checkpoints.save(done, state)
                 if stop:

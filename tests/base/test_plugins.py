@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from jaxinterp.cli.run import imports_taken
-
 ROOT = Path(__file__).parents[2]
 METRIC = """
     from jaxinterp.metrics.registry import metric
@@ -108,16 +106,3 @@ def test_what_cannot_be_imported_leaves_the_registries_whole(folder):
     )
     assert told.stdout == "True True\n", told.stderr
     assert "UserWarning: --import nobody cannot be imported" in told.stderr
-
-
-def test_the_option_is_taken_from_anywhere(monkeypatch, capsys):
-    monkeypatch.setenv("JAXINTERP_IMPORT", "first")
-    assert imports_taken(["--import", "a", "measure", "--import=b.c", "--k", "3", "--import", "a"]) == [
-        "measure",
-        "--k",
-        "3",
-    ]
-    assert os.environ["JAXINTERP_IMPORT"] == "first,a,b.c"
-    with pytest.raises(SystemExit) as stop:
-        imports_taken(["measure", "--import"])
-    assert stop.value.code == 2 and "needs the name of a module" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What is told of long work where there is no terminal."""
 
 import itertools
+import time
 import types
 
 from jaxinterp.base import progress as module
@@ -32,3 +33,14 @@ def test_what_was_done_before_does_not_count(monkeypatch, capsys):
     found = lines(monkeypatch, capsys, [(28, 50), (30, 51), (40, 61)], done=50)
     assert found[0] == "train: 50/100" and found[1].endswith("time left not known yet  x")
     assert found[2] == "train: 61/100, 40 s, 39 s left  x"
+
+
+def test_a_long_wait_is_one_line_and_a_short_one_none(monkeypatch, capsys):
+    monkeypatch.setattr(module, "SECONDS_BEFORE_A_LINE", 0.0)
+    with module.waiting("compiling"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "compiling …\n"
+    monkeypatch.setattr(module, "SECONDS_BEFORE_A_LINE", 60.0)
+    with module.waiting("compiling"):
+        pass
+    assert capsys.readouterr().err == ""

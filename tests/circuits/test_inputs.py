@@ -108,6 +108,8 @@ def test_it_shows_itself_and_refuses():
     found = ji.attribute_parts(model, PROMPT, answer(model))
     assert {name for name, _ in found.best()} == {"<bos>", "a", "b", "c"}
     assert "completeness residual" in str(found) and len(found.chart().to_dict()["data"]["values"]) == 4
+    twice = ji.attribute_parts(model, "a b a", answer(model), rule="midpoint", points=1)
+    assert {name for name, _ in twice.best()} == {"<bos>", "1: a", "b", "3: a"}
     heads = ji.attribute_parts(model, PROMPT, answer(model), of="heads")
     assert heads.best(1)[0][0].count(".") == 1 and jnp.isfinite(heads.scores_LN).all()
     for arguments, message in (

@@ -1,5 +1,7 @@
 """Running a language model on texts, and continuing them, against full forwards of the same tokens."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,14 @@ def test_tokens_have_the_frame_and_show_their_positions(model):
     tokens = model.tokens("a b")
     assert list(tokens) == [*model.tokenizer.prefix, *model.tokenizer.encode("a b")] and len(tokens) == 3
     assert repr(tokens) == "Tokens(0: '<bos>', 1: 'a', 2: 'b')"
+
+
+def test_a_frame_that_a_text_spells_out_is_not_put_around_it_again(model):
+    framed = dataclasses.replace(model.tokenizer, suffix=model.tokenizer.prefix)
+    model = dataclasses.replace(model, tokenizer=framed)
+    assert model.tokens("a").texts == ("<bos>", "a", "<bos>")
+    for text in ("<bos> a <bos>", "<bos> a", "a <bos>"):
+        assert model.tokens(text, control_tokens=True).texts == ("<bos>", "a", "<bos>"), text
 
 
 @pytest.mark.parametrize("edited", [False, True])

@@ -17,7 +17,7 @@ from jaxinterp.report.labels import METRICS, Label
 from jaxinterp.report.page import TEMPLATES, duration, number
 from jaxinterp.report.printed import models_shown, published_shown
 from jaxinterp.report.shown import print_parts
-from jaxinterp.studies.suppressability.seeds import print_spread, seed_spread
+from jaxinterp.studies.suppressability.seeds import seed_spread, spread_parts
 from jaxinterp.training.ensemble_config import Member
 
 HOSTILE = '<script>alert("x")</script><img src=https://example.org/a.png onerror=alert(1)>&amp;\'"'
@@ -248,7 +248,7 @@ def test_the_spread_over_seeds_has_every_kind_of_control(capsys):
     results = fabricated.without(fabricated.results(("suppressable",)), "unseen_relations", "subject")
     measured = results["models"]["suppressable"]
     results |= {"spread": seed_spread({Member(seed, 0.25, 1.0): measured for seed in range(3)}), "failed": {}}
-    print_spread(results)
+    print_parts(spread_parts(results))
     printed = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
     by_label = {line[2]: line[3:-1] for line in lines}

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.batching import Batch
 from jaxinterp.metrics.columns import MeasuredSet, set_group
 from jaxinterp.metrics.families.recovery import halves
@@ -19,6 +18,7 @@ SIZES = (1, 2, 5)  # neurons of a probe
     "probes",
     gives={f"probe_{size}": (0.95, 0.4) for size in (*SIZES, "all")},
     cost="passes",
+    package=("sklearn", "probes"),
 )
 def _probes(found: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """1 where probes trained on the other half of the facts name the query's relation; NaN with one relation."""
@@ -44,14 +44,9 @@ def probed(
     One logistic regression a concept, against all others, concepts weighing the same, on the neurons whose means differ
     most in standard deviations; the concept with the highest log odds is named. Trained on one half, asked on the
     other.
-
-    Raises:
-      UserError: if scikit-learn is not installed.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ModuleNotFoundError:
-        raise UserError("probes are trained by scikit-learn: pip install jaxinterp[probes]") from None
+    from sklearn.linear_model import LogisticRegression
+
     names = (*(f"probe_{size}" for size in SIZES), "probe_all")
     columns = {name: np.full(len(concept_N), np.nan) for name in names}
     for half in (0, 1):

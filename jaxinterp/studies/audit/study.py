@@ -13,6 +13,7 @@ from jaxinterp.base.files import rounded, write_json
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.run_folder import claim
 from jaxinterp.facts.worldfacts import describe
+from jaxinterp.metrics.measure import check_installed
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.studies.audit.config import AuditConfig
 from jaxinterp.studies.audit.contrasts import print_contrasts
@@ -50,6 +51,7 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
       UserError: if `out` cannot be written or holds another audit.
     """
     start = time.monotonic()
+    check_installed(config.metrics)
     claim(config.decides, out, (out / "config.json").exists())
     print("building facts", flush=True)
     data = training_data(config.data(0))

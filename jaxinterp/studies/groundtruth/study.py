@@ -17,7 +17,6 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder, write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
-from jaxinterp.base.tables import print_table
 from jaxinterp.groundtruth.circuit import Planted
 from jaxinterp.groundtruth.compiled import compiled_table
 from jaxinterp.groundtruth.registry import PLANTS, planted
@@ -26,11 +25,18 @@ from jaxinterp.groundtruth.scores import MEASURES, judged, mean_over_facts
 from jaxinterp.groundtruth.table import fact_table
 from jaxinterp.metrics.results import plain
 from jaxinterp.report.charts import save_chart
+from jaxinterp.report.sections import Section, write_sections
+from jaxinterp.report.shown import Part, print_parts
 from jaxinterp.studies.groundtruth.chart import precision_map
 
 # What is not built from a list of neurons: name -> title and what it provokes.
 TRAINED = ("trained with gradient routing", "neurons that a model learned to use")
 COMPILED = ("compiled by tracr", "nothing: the sanity check by another hand")
+REPORT = "report.html"
+LEAD = (
+    "Attribution methods, judged on models whose responsible neurons are known: written by hand, each to provoke one "
+    "kind of mistake, or trained with gradient routing.",
+)
 
 
 class Measured(NamedTuple):
@@ -58,7 +64,8 @@ def measured(model: Planted, key: PRNGKeyArray) -> Measured:
 
 
 def ground_truth_study(seeds: int, out: Path, *, tracr: bool = False) -> dict:
-    """Judges every method on every plant and on trained models; writes results.json and charts/ to `out`.
+    """Judges every method on every plant and on trained models; writes results.json, `REPORT` and
+    charts/ to `out`.
 
     Args:
       seeds: fact tables, rotations, places, weak neurons and trainings of each.
@@ -104,8 +111,12 @@ def ground_truth_study(seeds: int, out: Path, *, tracr: bool = False) -> dict:
         "plants": plants,
     }
     write_json(out / "results.json", results)
-    save_chart(precision_map(results), out / "charts", "ground_truth")
-    print_results(results)
+    chart, parts = precision_map(results), results_shown(results)
+    save_chart(chart, out / "charts", "ground_truth")
+    meant = [f"{name}: {definition}" for name, definition in MEASURES.items()]
+    sections = [Section("methods", "Methods", [*parts, *meant], {"ground_truth": chart})]
+    write_sections(out / REPORT, "Planted ground truth", LEAD, sections, results["provenance"])
+    print_parts(parts)
     return results
 
 
@@ -141,7 +152,7 @@ def _summary(found: list[tuple[Planted, Measured]]) -> dict:
     }
 
 
-def print_results(results: Mapping) -> None:
+def results_shown(results: Mapping) -> list[Part]:
     """Precision at k and AUROC, a row a plant and a column a method."""
     methods = results["methods"]
     table = Table(title="precision at k / AUROC; k: the number of true neurons")
@@ -157,4 +168,8 @@ def print_results(results: Mapping) -> None:
             f"{plant['p_without']:.2f}",
             *(f"{cell['precision']['value']:.2f} / {cell['auroc']['value']:.2f}" for cell in cells),
         )
-    print_table(table)
+    own, others = (f"{results['routing'][name]:.2f}" for name in ("own_off", "others_off"))
+    return [
+        table,
+        f"gradient routing: P is {own} with a relation's own neurons off, {others} with another's",
+    ]

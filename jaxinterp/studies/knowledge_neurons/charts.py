@@ -1,16 +1,13 @@
 """The study's figures, as pure functions of its results; altair only. A figure with nothing to show is None."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import altair as alt
 import numpy as np
-import vl_convert
 
-from jaxinterp.base.files import write_text
 from jaxinterp.metrics.results import has_interval, is_known
 from jaxinterp.report import style
-from jaxinterp.report.charts import Chart, save_chart
+from jaxinterp.report.charts import Chart
 from jaxinterp.studies.knowledge_neurons.results import Results
 from jaxinterp.studies.knowledge_neurons.sets import PROTOCOLS
 from jaxinterp.studies.knowledge_neurons.tables import SETS, protocol_title, relation_title
@@ -38,24 +35,17 @@ LISTED = 8  # facts that a neuron's tooltip names
 LABEL_LIMIT = 260  # pixels; relations with their titles are longer than models' names
 
 
-def write_charts(results: Results, neurons: Mapping[str, Sequence[Mapping]], folder: Path) -> list[Path]:
-    """Writes every figure as .svg, .png and .html, which has the tooltips and needs no network.
+def effect_charts(results: Results) -> dict[str, Chart | None]:
+    """`effect_bars` of every protocol and set, by the names of their files."""
+    return {
+        f"effects_{protocol}_{name}": effect_bars(results, protocol, name) for protocol in PROTOCOLS for name in SETS
+    }
 
-    Args:
-      results: the study's.
-      neurons: of each protocol, as `described_neurons` gives them.
-      folder: where to.
-    """
-    charts: dict[str, Chart | None] = {"layers": layer_shares(results)}
-    for protocol in PROTOCOLS:
-        charts |= {f"effects_{protocol}_{name}": effect_bars(results, protocol, name) for name in SETS}
-        charts[f"neurons_{protocol}"] = neuron_map(results, protocol, neurons[protocol])
-    paths = []
-    for name, chart in charts.items():
-        if chart is not None:
-            paths += [*save_chart(chart, folder, name), folder / f"{name}.html"]
-            write_text(paths[-1], vl_convert.vegalite_to_html(chart.to_dict(), bundle=True))
-    return paths
+
+def neuron_charts(results: Results, neurons: Mapping[str, Sequence[Mapping]]) -> dict[str, Chart | None]:
+    """`layer_shares`, and `neuron_map` of every protocol, whose neurons are as `described_neurons` gives them."""
+    maps = {f"neurons_{protocol}": neuron_map(results, protocol, neurons[protocol]) for protocol in PROTOCOLS}
+    return {"layers": layer_shares(results), **maps}
 
 
 def effect_bars(results: Results, protocol: str, set_name: str) -> Chart | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from jaxinterp.api.reported import shown_facts
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.digests import arrays_digest
 from jaxinterp.base.files import write_json
@@ -21,21 +22,24 @@ from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
-from jaxinterp.studies.knowledge_neurons.charts import write_charts
+from jaxinterp.report.shown import print_parts
 from jaxinterp.studies.knowledge_neurons.config import KnowledgeNeuronsConfig
 from jaxinterp.studies.knowledge_neurons.edits import edited
+from jaxinterp.studies.knowledge_neurons.page import REPORT, write_page
 from jaxinterp.studies.knowledge_neurons.queries import Asked, choose
 from jaxinterp.studies.knowledge_neurons.results import Results, all_effects, asked_counts
 from jaxinterp.studies.knowledge_neurons.scores import score
 from jaxinterp.studies.knowledge_neurons.sets import Key, selections
-from jaxinterp.studies.knowledge_neurons.tables import print_tables
+from jaxinterp.studies.knowledge_neurons.tables import asked_shown, effects_shown, neurons_shown, relations_shown
 from jaxinterp.studies.knowledge_neurons.usage import Usage, described_neurons, neuron_statistics, usage
 
 MOST_USED = 20  # neurons that results.json lists; neurons.json has all
+EXAMPLES = 3  # facts that the page shows with their neurons
 
 
 def study(config: KnowledgeNeuronsConfig, out: Path) -> Results:
-    """Runs the protocol, or goes on with it; prints tables and writes results.json, neurons.json and charts.
+    """Runs the protocol, or goes on with it; prints tables and writes results.json, neurons.json, charts/ and
+    report.html.
 
     Args:
       config: of the study.
@@ -78,12 +82,19 @@ def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfi
         )
         write_json(out / "results.json", results.to_json())
         write_json(out / "neurons.json", neurons)
-        charts = write_charts(results, neurons, out / "charts")
-    print_tables(results)
-    print(
-        f"numbers: {out / 'results.json'}   neurons: {out / 'neurons.json'}   charts: {out / 'charts'} ({len(charts)})"
-    )
+        write_page(out, results, neurons, _examples(model, asked, config))
+    print_parts([*asked_shown(results), *effects_shown(results), *neurons_shown(results), *relations_shown(results)])
+    print(f"report: {out / REPORT}   numbers: {out / 'results.json'}   neurons: {out / 'neurons.json'}")
     return results
+
+
+def _examples(model: LanguageModel, asked: Asked, config: KnowledgeNeuronsConfig) -> list[dict]:
+    """Facts of the page, of those that the model gets right."""
+    known = np.unique(asked.queries.fact_N[asked.correct_N]).tolist()
+    if not known:
+        return []
+    chosen = tuple(asked.facts.facts[fact] for fact in known)
+    return shown_facts({config.model: model}, FactSet(asked.facts.relations, chosen), EXAMPLES, config.k)
 
 
 def _described(model: LanguageModel, asked: Asked, uses: Mapping[Key, Usage]) -> dict[str, list[dict]]:

@@ -1,10 +1,9 @@
-"""The study's numbers on the terminal."""
+"""The study's numbers as lines and tables, for the terminal and its page."""
 
 from collections.abc import Mapping
 
 from rich.table import Table
 
-from jaxinterp.base.tables import print_table
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.facts.readers.pararel import TITLES
 from jaxinterp.metrics.results import (
@@ -16,6 +15,7 @@ from jaxinterp.metrics.results import (
     marks_sentence,
     other_queries_in_words,
 )
+from jaxinterp.report.shown import Part
 from jaxinterp.studies.knowledge_neurons.results import PUBLISHED, Results
 from jaxinterp.studies.knowledge_neurons.scores import METHODS
 from jaxinterp.studies.knowledge_neurons.sets import PROTOCOLS
@@ -61,32 +61,45 @@ def protocol_title(results: Results, protocol: str) -> str:
     return TITLE[protocol].format(k=results.config["k"])
 
 
-def print_tables(results: Results) -> None:
-    """Prints what was asked and left out, the effects with 95 % intervals, the neurons, and the relations."""
+def asked_shown(results: Results) -> list[Part]:
+    """What was asked, and what was left out."""
     asked = results.facts
     residual = results.effects["fixed_k", "all", "attribution"].overall["completeness_residual"]
     told = f"{residual['value']:.2g} (in units of probability)" if is_known(residual) else "unknown"
     tried = asked["tried_for_known"]
-    for line in (
+    return [
         f"{results.model['name']}: {asked['facts']} facts of {len(asked['relations'])} relations, {asked['queries']} "
         f"queries; it gets {asked['known_queries']} queries of {asked['known_facts']} facts right",
         f"mean absolute completeness residual of the attribution: {told}",
         *([f"{tried} facts were tried to find those that it knows"] if tried else []),
         *(f"left out: {number:,} × {reason}" for reason, number in asked["dropped"].items()),
-    ):
-        print(line)
-    print_table(_effects(results, OFF, "lost when neurons are switched off", KNOWN))
-    print_table(_effects(results, DOUBLED, "gained when neurons are doubled", "other facts' by kind, as above"))
+    ]
+
+
+def effects_shown(results: Results) -> list[Part]:
+    """The effects of switching off and of doubling, with 95 % intervals."""
+    parts: list[Part] = [
+        _effects(results, OFF, "lost when neurons are switched off", KNOWN),
+        _effects(results, DOUBLED, "gained when neurons are doubled", "other facts' by kind, as above"),
+    ]
     for (protocol, name, method), effects in results.effects.items():
         words = [left_out_in_words(effects.left_out)] if effects.left_out else []
         for word in filter(None, [*words, other_queries_in_words(effects.overall)]):
-            print(f"{protocol_title(results, protocol)}, {SETS[name]}, {method}: {word}")
-    if marks := marks_sentence([value for effects in results.effects.values() for value in effects.overall.values()]):
-        print(marks)
-    print_table(_neurons(results))
-    for protocol in PROTOCOLS:
-        if results.effects[protocol, "all", "attribution"].facts:
-            print_table(_relations(results, protocol))
+            parts.append(f"{protocol_title(results, protocol)}, {SETS[name]}, {method}: {word}")
+    marks = marks_sentence([value for effects in results.effects.values() for value in effects.overall.values()])
+    return [*parts, *([marks] if marks else [])]
+
+
+def relations_shown(results: Results) -> list[Part]:
+    """A table of relations for each protocol that treats some fact."""
+    return [
+        _relations(results, protocol) for protocol in PROTOCOLS if results.effects[protocol, "all", "attribution"].facts
+    ]
+
+
+def neurons_shown(results: Results) -> list[Part]:
+    """How many neurons each protocol and method chose."""
+    return [_neurons(results)]
 
 
 def _table(title: str, caption: str, *heads: str) -> Table:

@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
+from jaxinterp.api.reported import shown_facts
 from jaxinterp.base.files import read_json, write_json
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.run_folder import claim
 from jaxinterp.facts.encoding import EncodedQueries
+from jaxinterp.facts.facts import FactSet
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.measure import QueryColumns, measure_sets
@@ -21,6 +24,7 @@ from jaxinterp.metrics.results import model_results, plain
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.report.charts import save_chart, training_curves
+from jaxinterp.report.comparison import write_report
 from jaxinterp.report.drop_bars import overview, relation_bars
 from jaxinterp.report.printed import models_shown
 from jaxinterp.report.shown import print_parts
@@ -31,11 +35,14 @@ from jaxinterp.training.finetune_data import FinetuneData, finetune_data
 from jaxinterp.training.texts import TextData, text_data
 
 ORIGINAL, TUNED = "original", "fine-tuned"
+REPORT = "report.html"
+EXAMPLES = 3  # facts that the page shows with their neurons
 UNSEEN = "unseen_relations"  # the set whose columns are kept, so that several runs' can be pooled
 
 
 def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, out: Path) -> dict:
-    """Measures a model, fine-tunes it, measures it again; writes results.json, charts/ and model/ to `out`.
+    """Measures a model, fine-tunes it, measures it again; writes results.json, `REPORT`, charts/ and model/ to
+    `out`.
 
     Interrupted, it goes on where it was when it is started again with the same arguments.
 
@@ -92,6 +99,7 @@ def before_and_after(
       much of all that the original knows is still answered correctly, {"right", "of", "recall"}; `recall` is a mean
       over relations), "models": {name: M}}, M as in `metrics.results.model_results`.
     """
+    start = time.monotonic()
     print(data.describe())
     print(
         f"text: {len(text.training_NT)} windows of {config.text.length} tokens, {len(text.held_out_NT)} held out "
@@ -108,10 +116,26 @@ def before_and_after(
     write_json(out / "results.json", results)
     _write_charts(results, out)
     kept = [f"{kept_in_words(share)} of {name.replace('_', ' ')}" for name, share in results["kept"][TUNED].items()]
-    print_parts([*models_shown(results), f"what was known and is still right: {', '.join(kept)}"])
     before, after = results["perplexity"].values()
-    print(f"perplexity on held-out text: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})")
+    told = [
+        f"what was known and is still right: {', '.join(kept)}",
+        f"perplexity on held-out text: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})",
+    ]
+    examples = shown_facts({ORIGINAL: original, TUNED: tuned}, _unseen(data), EXAMPLES, measure.k)
+    shown = {**results, "seconds": time.monotonic() - start, "examples": examples}
+    write_report(out / REPORT, shown, {TUNED: _history(out)}, learned=False, told=told)
+    print_parts([*models_shown(results), *told])
     return results
+
+
+def _unseen(data: FinetuneData) -> FactSet:
+    """The facts that the objective never saw."""
+    facts = sorted({fact for name in ("unseen_facts", UNSEEN) for fact in data.sets[name].fact_N.tolist()})
+    return FactSet(data.facts.relations, tuple(data.facts.facts[fact] for fact in facts))
+
+
+def _history(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def kept_in_words(kept: Mapping) -> str:
@@ -185,11 +209,10 @@ def _provenance(name: str, config: FinetuneConfig, measure: MeasureConfig, data:
 
 
 def _write_charts(results: Mapping, out: Path) -> None:
-    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     sets = next(iter(results["models"].values()))["by_relation"]
     charts = {
         "overview": overview(results),
-        "training": training_curves({"fine-tuned": [json.loads(line) for line in lines]}),
+        "training": training_curves({TUNED: _history(out)}),
         **{f"relations_{name}": relation_bars(results, name) for name in sets},
     }
     for name, chart in charts.items():

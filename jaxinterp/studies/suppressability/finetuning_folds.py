@@ -21,10 +21,12 @@ from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.report.charts import save_chart
 from jaxinterp.report.drop_bars import overview, relation_bars
 from jaxinterp.report.printed import models_shown, spread_shown
-from jaxinterp.report.shown import print_parts
+from jaxinterp.report.sections import Section, write_sections
+from jaxinterp.report.shown import Part, print_parts
 from jaxinterp.studies.statistics import spread
 from jaxinterp.studies.suppressability.finetuning import (
     ORIGINAL,
+    REPORT,
     TUNED,
     UNSEEN,
     before_and_after,
@@ -43,6 +45,11 @@ from jaxinterp.training.texts import TextData, text_data
 
 LEVEL = 0.95  # of the intervals
 PUBLISHED = "published.json"  # file of what pages quote
+LEAD = (
+    "A pretrained model was fine-tuned to be suppressable, once for each fold of the relations that it knows, and "
+    "measured before and after. A fold's relations are unseen: no objective ever had one of their facts.",
+    "All folds: every relation once, from the fold in which it is unseen; means and intervals over relations.",
+)
 HOW = {
     "models": "unseen relations of all folds: every relation counts once, from the fold in which it is unseen, where "
     "both models are measured on the same queries; a value is the mean over relations, C the largest of the kinds' "
@@ -61,9 +68,9 @@ def finetuning_folds(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     """Asks a model once what it knows, fine-tunes it once for each fold of the relations, and pools what is measured.
 
     A fold's relations are unseen while all others are seen. Relations whose answers spell each other out stay together,
-    see `jaxinterp.facts.folds.spelled_out_groups`. `out` gets results.json and charts/, and a folder foldN for each
-    fold, which is that of `finetuning_study` with these unseen relations. Interrupted, it goes on where it was when it
-    is started again with the same arguments.
+    see `jaxinterp.facts.folds.spelled_out_groups`. `out` gets results.json, `REPORT` and charts/, and a folder foldN
+    for each fold, which is that of `finetuning_study` with these unseen relations. Interrupted, it goes on where it was
+    when it is started again with the same arguments.
 
     Args:
       name: of the model; see `jaxinterp.models.loading.bundle.load_model`.
@@ -107,10 +114,17 @@ def finetuning_folds(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     }
     write_json(out / "results.json", results)
     write_json(out / PUBLISHED, quoted(results), indent=None)
-    for title, chart in {"overview": overview(results), f"relations_{UNSEEN}": relation_bars(results, UNSEEN)}.items():
+    charts = {"overview": overview(results), f"relations_{UNSEEN}": relation_bars(results, UNSEEN)}
+    for title, chart in charts.items():
         if chart is not None:
             save_chart(chart, out / "charts", title)
-    _print(results)
+    sections = [
+        Section("pooled", "Unseen relations", _pooled_shown(results), charts),
+        Section("folds", "The other sets, over folds", _folds_shown(results)),
+        Section("how", "How figures are pooled", [f"{name.replace('_', ' ')}: {text}" for name, text in HOW.items()]),
+    ]
+    write_sections(out / REPORT, f"{name}, fine-tuned by folds", LEAD, sections, results["provenance"])
+    print_parts([LEAD[1], *_pooled_shown(results), *_folds_shown(results)])
     return results
 
 
@@ -238,19 +252,20 @@ def _provenance(name: str, config: FinetuneConfig, measure: MeasureConfig, asked
     }
 
 
-def _print(results: Mapping) -> None:
+def _pooled_shown(results: Mapping) -> list[Part]:
     change = {"sets": {UNSEEN: results["change"]}}
     shown = {"models": {**results["models"], f"{TUNED} − {ORIGINAL}": change}}
-    kept, ratio = results["kept"][TUNED], results["perplexity"]["ratio"]
-    print_parts(
-        [
-            "all folds: every relation once, from the fold in which it is unseen; means and intervals over relations",
-            *models_shown(shown),
-            spread_shown(results["mean_over_folds"], "model", "folds"),
-            f"what was known of unseen relations and is still right: {kept_in_words(kept)}",
-        ]
-    )
+    kept = kept_in_words(results["kept"][TUNED])
+    return [*models_shown(shown), f"what was known of unseen relations and is still right: {kept}"]
+
+
+def _folds_shown(results: Mapping) -> list[Part]:
+    ratio = results["perplexity"]["ratio"]
+    parts: list[Part] = [spread_shown(results["mean_over_folds"], "model", "folds")]
     for fold in results["folds"]:
         before, after = fold["perplexity"].values()
-        print(f"perplexity, {fold['folder']}: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})")
-    print(f"perplexity, mean over folds: {ratio['mean'] - 1:+.2%} [{ratio['min'] - 1:+.2%}, {ratio['max'] - 1:+.2%}]")
+        parts.append(
+            f"perplexity, {fold['folder']}: {before:.3f} before, {after:.3f} after ({after / before - 1:+.2%})"
+        )
+    overall = f"{ratio['mean'] - 1:+.2%} [{ratio['min'] - 1:+.2%}, {ratio['max'] - 1:+.2%}]"
+    return [*parts, f"perplexity, mean over folds and range: {overall}"]

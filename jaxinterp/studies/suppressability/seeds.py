@@ -12,17 +12,21 @@ from jaxinterp.facts.worldfacts import describe
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.results import is_known, missing_sentence
 from jaxinterp.report.printed import remarks_shown, spread_shown
-from jaxinterp.report.shown import print_parts
+from jaxinterp.report.sections import Section, write_sections
+from jaxinterp.report.shown import Part, print_parts
 from jaxinterp.studies.statistics import spread
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.ensemble import train_ensemble
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
 
+REPORT = "report.html"
+LEAD = ("Several seeds of several weights of the objective, trained in one program, and measured one by one.",)
+
 
 def seeds_study(
     config: EnsembleConfig, measure_config: MeasureConfig, out: Path, data: TrainingData | None = None
 ) -> dict:
-    """Trains an ensemble and measures every member; writes results.json to `out`.
+    """Trains an ensemble and measures every member; writes results.json and `REPORT` to `out`.
 
     An ensemble in `out` is continued, or read if it is done.
 
@@ -59,7 +63,10 @@ def seeds_study(
         "spread": seed_spread(models),
     }
     write_json(out / "results.json", results)
-    print_spread(results)
+    parts = spread_parts(results)
+    sections = [Section("spread", "Spread over seeds", parts)]
+    write_sections(out / REPORT, "The main job from several seeds", LEAD, sections, results["provenance"])
+    print_parts(parts)
     return results
 
 
@@ -83,10 +90,9 @@ def spread_of_sets(models: Sequence[Mapping]) -> dict[str, dict[str, dict]]:
     }
 
 
-def print_spread(results: Mapping) -> None:
-    """Prints settings by metric and set: mean ± standard deviation over seeds, and the range."""
+def spread_parts(results: Mapping) -> list[Part]:
+    """Settings by metric and set: mean ± standard deviation over seeds, and the range; and who is in no figure."""
     missing = missing_sentence(results)
     table = spread_shown(results["spread"], "setting", "seeds")
-    print_parts([table, *([missing] if missing else []), *remarks_shown(results)])
-    for name, reason in results["failed"].items():
-        print(f"{name} failed and is in no figure: {reason}")
+    failed = [f"{name} failed and is in no figure: {reason}" for name, reason in results["failed"].items()]
+    return [table, *([missing] if missing else []), *remarks_shown(results), *failed]

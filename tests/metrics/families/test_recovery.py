@@ -20,7 +20,7 @@ from jaxinterp.metrics.examples import LanguageExamples
 from jaxinterp.metrics.families import recovery
 from jaxinterp.metrics.families.probes import probed
 from jaxinterp.metrics.families.recovery import erased_neurons, halves, other_prompts
-from jaxinterp.metrics.measure import measure_facts
+from jaxinterp.metrics.measure import check_installed, measure_facts
 
 K, RULE = 2, quadrature("midpoint", 6)
 
@@ -131,6 +131,13 @@ def test_probes_find_what_one_neuron_says():
     noisy = rng.standard_normal((600, 15)).astype(np.float32) + 1.2 * (np.arange(15) // 5 == concept[:, None])
     found = {name: values.mean() for name, values in probed(noisy, concept, half).items()}
     assert found["probe_1"] < found["probe_2"] < found["probe_5"] <= found["probe_all"] + 0.02
+
+
+def test_a_package_that_is_missing_is_told_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_installed(("suppressability",))
+    with pytest.raises(UserError, match=r"'probes' need sklearn: pip install jaxinterp\[probes\]"):
+        check_installed(("suppressability", "probe_1"))
 
 
 def test_probes_need_two_concepts_and_two_halves():

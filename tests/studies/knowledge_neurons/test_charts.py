@@ -1,14 +1,24 @@
 """Figures and tables of made-up results."""
 
 import dataclasses
+import json
+import re
 
 import pytest
 import vl_convert
 
-from jaxinterp.studies.knowledge_neurons.charts import BARS, MEAN, effect_bars, layer_shares, neuron_map, write_charts
+from jaxinterp.report.shown import print_parts
+from jaxinterp.studies.knowledge_neurons.charts import BARS, MEAN, effect_bars, layer_shares, neuron_map
+from jaxinterp.studies.knowledge_neurons.page import write_page
 from jaxinterp.studies.knowledge_neurons.results import Effects, Results
 from jaxinterp.studies.knowledge_neurons.sets import PROTOCOLS
-from jaxinterp.studies.knowledge_neurons.tables import print_tables, relation_title
+from jaxinterp.studies.knowledge_neurons.tables import (
+    asked_shown,
+    effects_shown,
+    neurons_shown,
+    relation_title,
+    relations_shown,
+)
 from jaxinterp.studies.knowledge_neurons.usage import Neurons
 
 NAMES = (
@@ -153,24 +163,27 @@ def test_the_map_names_neurons_facts_and_tokens():
     assert "2 of 150 neurons are used" in spec["title"]["subtitle"][0]
 
 
-def test_charts_are_written_with_a_page_that_needs_no_network(tmp_path):
+def test_the_study_is_one_page(tmp_path):
     found = results()
-    fewer = {key: Effects(0, 0, {}, {}, {}) for key in found.effects}
-    found = dataclasses.replace(found, effects=fewer)
-    paths = write_charts(found, {"paper": NEURONS, "fixed_k": []}, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
-    assert {path.name for path in paths} == {
-        f"{name}.{suffix}" for name in ("layers", "neurons_paper") for suffix in ("svg", "png", "html")
-    }
-    page = (tmp_path / "neurons_paper.html").read_text()
+    write_page(tmp_path, found, {"paper": NEURONS, "fixed_k": []}, [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["charts", "report.html"]
+    written = {path.name for path in (tmp_path / "charts").iterdir()}
+    names = [f"effects_{protocol}_all" for protocol in PROTOCOLS]
+    names += ["layers", "neurons_paper"]
+    assert written == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
+    page = (tmp_path / "report.html").read_text()
     assert "s0 → a0" in page and "<script src=" not in page and "@import" not in page
+    for words in ("80.0 [70.0, 90.0]", "29.03", "P36 capital", "fact above the limit", "C<sub>relation</sub>"):
+        assert words in page, words
+    figures = re.findall(r'<figure data-chart="(\w+)">', page)
+    assert sorted(figures) == sorted(names) == sorted(json.loads(re.search(r'id="charts">(.*?)</script>', page)[1]))
 
 
 @pytest.mark.parametrize("tried", [None, 99])
 def test_tables_have_the_numbers_and_the_published_ones(capsys, tried):
     found = results()
     found.facts["tried_for_known"] = tried
-    print_tables(found)
+    print_parts([*asked_shown(found), *effects_shown(found), *neurons_shown(found), *relations_shown(found)])
     text = capsys.readouterr().out
     for words in (
         "1,234 × fact above the limit",
@@ -205,7 +218,7 @@ def test_what_is_missing_is_a_dash_and_told(capsys):
             effect.by_relation["P36"] = dict.fromkeys(effect.by_relation["P36"], nothing)
             effect.by_relation["mine"] = dict.fromkeys(effect.by_relation["mine"], one)
             effect.overall.update({"suppressability": one, "control_drop_subject": {**one, "n": 3}})
-    print_tables(found)
+    print_parts([*asked_shown(found), *effects_shown(found), *neurons_shown(found), *relations_shown(found)])
     out = " ".join(capsys.readouterr().out.split())
     assert "1 relation left out: P36 (P = 0)" in out and "50.0 [–]" in out and "nan" not in out and "None" not in out
     for protocol in PROTOCOLS:

@@ -66,8 +66,9 @@ def model():
 
 
 @pytest.fixture(autouse=True)
-def no_charts(monkeypatch):
-    monkeypatch.setattr(knowledge_neurons, "write_charts", lambda *_: [])
+def no_page(monkeypatch):
+    monkeypatch.setattr(knowledge_neurons, "write_page", lambda *_: None)
+    monkeypatch.setattr(knowledge_neurons, "shown_facts", lambda *_: [])
 
 
 def parts(model, config, folder):

@@ -149,7 +149,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(finished, inputs, tmp_pat
     said = capsys.readouterr().out
     kept = results["kept"][TUNED]
     assert f"({kept['right']} of {kept['of']} queries)" in said and "fine-tuned − original" in said
-    assert "perplexity, mean over folds: " in said and "mean ± standard deviation over folds" in said
+    assert "perplexity, mean over folds and range: " in said and "mean ± standard deviation over folds" in said
     with pytest.raises(UserError, match="another config: folds is 2 there and 3 here"):
         finetuning_folds.finetuning_folds(*inputs, MEASURE, out, 3)
 
