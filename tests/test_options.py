@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,14 @@ def test_a_file_has_a_commands_options(tmp_path):
     same = {"steps": 20, "data": config.data, "optimiser": config.optimiser, "objective": config.objective}
     assert config == dataclasses.replace(default, **same)
     assert config.data == dataclasses.replace(default.data, domains=("elements",))
+
+
+def test_the_file_that_the_documentation_shows(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "start.md").read_text(encoding="utf-8")
+    (content,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    config = parsed(COMMANDS, "train", "--config", written(tmp_path, content), "--steps", "500").config
+    assert (config.steps, config.data.domains, config.objective.start) == (500, ("countries", "elements"), 0.9)
+    assert config.objective.weights == {"suppression": "0@0,0.3@300", "control": "0@0,0.9@300"}
 
 
 def test_the_command_line_and_later_files_come_first(tmp_path):

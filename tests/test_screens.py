@@ -20,7 +20,7 @@ COMMANDS = {
     ],
     "models": ["list"],
     "metrics": ["list"],
-    "facts": ["--facts", "world:elements"],
+    "facts": ["show", "--facts", "world:elements"],
 }
 LINES = "─━│┃┌┏┬┳┐┓├┡┼╇┤┩└┴┘╶╴"
 

@@ -67,12 +67,15 @@ def asked_shown(results: Results) -> list[Part]:
     residual = results.effects["fixed_k", "all", "attribution"].overall["completeness_residual"]
     told = f"{residual['value']:.2g} (in units of probability)" if is_known(residual) else "unknown"
     tried = asked["tried_for_known"]
+    left_out = Table("left out", "number")
+    for reason, number in asked["dropped"].items():
+        left_out.add_row(reason, f"{number:,}")
     return [
         f"{results.model['name']}: {asked['facts']} facts of {len(asked['relations'])} relations, {asked['queries']} "
         f"queries; it gets {asked['known_queries']} queries of {asked['known_facts']} facts right",
         f"mean absolute completeness residual of the attribution: {told}",
         *([f"{tried} facts were tried to find those that it knows"] if tried else []),
-        *(f"left out: {number:,} × {reason}" for reason, number in asked["dropped"].items()),
+        *([left_out] if asked["dropped"] else []),
     ]
 
 
