@@ -5,6 +5,7 @@ import dataclasses
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -15,6 +16,7 @@ from rich.text import Text
 
 WIDTH = 160  # columns of a table that goes to a file or a pipe, unless it needs more
 _UNLIMITED = 100_000
+GAP = 2  # spaces between columns that stand side by side
 
 
 def width_there_is() -> int | None:
@@ -23,7 +25,8 @@ def width_there_is() -> int | None:
 
 
 def fitted(table: Table, width: int | None) -> Table | Text:
-    """A table that fits: as it is, with fewer lines, or, where even that is too wide, row by row in words.
+    """A table that fits: as it is, with fewer lines, or, where even that is too wide, with long cells below
+    their row, in words.
 
     Text is wrapped between words; a column is never narrower than its longest word.
 
@@ -79,17 +82,37 @@ def width_needed(table: Table) -> int:
 
 
 def _rows(table: Table, width: int) -> Text:
-    """Every row as "column value; column value", the title above them."""
-    headers = [plain_text(column.header) for column in table.columns]
+    """Columns of short cells side by side, as many as fit; what is in the others stands below each row in words."""
+    columns = [[plain_text(cell) for cell in (column.header, *column.cells)] for column in table.columns]
+    widths = [max(map(cell_len, column)) for column in columns]
+    kept, room = [], width
+    for number in sorted(range(len(columns)), key=lambda n: (n > 0, widths[n])):  # the first one is the row's name
+        if (widths[number] + GAP if kept else widths[number]) <= room:
+            room -= widths[number] + GAP * bool(kept)
+            kept.append(number)
+    kept.sort()
+    rest = [number for number in range(len(columns)) if number not in kept]
+    beside = kept[:1] == [0] and len(kept) > 1
+    if not beside:
+        kept, rest = [], list(range(len(columns)))
     lines = [plain_text(table.title)] if table.title else []
+    lines += [_beside([columns[n][0] for n in kept], [widths[n] for n in kept])] if beside else []
+    lines += ["-" * (sum(widths[n] for n in kept) + GAP * (len(kept) - 1))] if beside else []
     first = ""
-    for cells in zip(*(column.cells for column in table.columns), strict=True):
-        values = [plain_text(cell) for cell in cells]
+    for row in range(1, len(columns[0])):
         # A name that stands for several rows stands in the first of them alone.
-        first = values[0] = values[0] or first
-        words = "; ".join(f"{header} {value}".strip() for header, value in zip(headers, values, strict=True) if value)
-        lines += textwrap.wrap(words, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        first = columns[0][row] = columns[0][row] or first
+        lines += [_beside([columns[n][row] for n in kept], [widths[n] for n in kept])] if beside else []
+        words = "; ".join(f"{columns[n][0]} {columns[n][row]}".strip() for n in rest if columns[n][row])
+        indent = "  " if beside else ""
+        breaks = {"break_long_words": False, "break_on_hyphens": False}
+        lines += textwrap.wrap(words, width, initial_indent=indent, subsequent_indent=f"{indent}  ", **breaks)
     return Text("\n".join(lines))
+
+
+def _beside(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True))
+    return (" " * GAP).join(padded).rstrip()
 
 
 def plain_text(cell: object) -> str:

@@ -49,14 +49,17 @@ def test_how_it_looks():
     assert "┏" not in shown(made(), 64) and "model" in shown(made(), 64).splitlines()[1]
     assert shown(made(), 40).splitlines() == [
         "k neurons off, % of P",
-        "model plain; S; objective 16.2 [14.1,",
-        "  18.3]; promotes puts, area, file",
-        "model plain; C_relation; objective 1.2",
-        "  [1.0, 1.4]; promotes America/Bogota,",
-        "  [x], a",
-        "model a-name-to-be-typed; S; objective",
-        "  -92.0 [-89.3, 94.6]; promotes Saint,",
-        "  Brazil",
+        "model",
+        "-" * 30,
+        "plain               S",
+        "  objective 16.2 [14.1, 18.3]; promotes",
+        "    puts, area, file",
+        "plain               C_relation",
+        "  objective 1.2 [1.0, 1.4]; promotes",
+        "    America/Bogota, [x], a",
+        "a-name-to-be-typed  S",
+        "  objective -92.0 [-89.3, 94.6];",
+        "    promotes Saint, Brazil",
     ]
 
 
