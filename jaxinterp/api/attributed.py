@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from rich.markup import escape
 from rich.table import Table
 
 from jaxinterp.attribution.edits import NeuronEdit, active_neurons, amplify, random_mask, suppress
@@ -210,7 +209,7 @@ class Attributed(Shown):
         ]
 
     def _table(self, row: int) -> Table:
-        token = escape(repr(self._answer_tokens[row]))
+        token = repr(self._answer_tokens[row])
         title = (
             f"{token}: P = {probability_shown(float(self.probability_R[row]))}, "
             f"completeness residual {self._residual(row):.1e}"
@@ -225,7 +224,7 @@ class Attributed(Shown):
                 "-" if neuron.share is None else f"{neuron.share:.1%}",
                 f"{neuron.activation:.3f}",
                 probability_shown(neuron.alone),
-                escape(", ".join(map(visible, neuron.promotes))),
+                ", ".join(map(visible, neuron.promotes)),
             )
         return table
 

@@ -1,13 +1,14 @@
 """What a run has done so far, by fact: a line of JSON for each, so that an interrupted run goes on where it was."""
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.files import read_json
+from jaxinterp.base.files import read_json, write_bytes
+from jaxinterp.base.lines import opened, put_aside, sealed, whole_lines
+from jaxinterp.base.owner import FILES
 from jaxinterp.base.run_folder import claim, difference
 
 
@@ -25,7 +26,7 @@ def claim_recorded(config: Mapping, out: Path) -> dict:
         another = saved.keys() == config.keys() and difference(config, saved) is not None
         if another and not any(file.stat().st_size for file in out.glob("*.jsonl")):
             path.unlink()
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(path.name not in FILES for path in out.iterdir()):
         raise UserError(f"{out} is not empty and holds no run that could be continued; choose another folder")
     claim(config, out, resume=path.exists())
     return {name: value for name, value in read_json(path).items() if name != "config"}
@@ -35,24 +36,20 @@ class Record:
     """A file with a line of JSON for every fact that is done, by the fact's index."""
 
     def __init__(self, path: Path) -> None:
-        """Reads what is there; a last line that was cut off is dropped.
+        """Reads what is there; a last line that was cut off is dropped. Broken lines are put aside, and told: their
+        facts are done again.
 
         Raises:
-          UserError: if a line before the last one is broken.
+          UserError: if the file cannot be written.
         """
         self.path = path
-        self._lines: dict[int, dict] = {}
-        text = path.read_bytes() if path.exists() else b""
-        whole = text[: text.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                value = json.loads(line)
-                self._lines[value["fact"]] = value
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path}, line {number} is broken; delete it, and its fact is done again") from None
-        if len(whole) < len(text):
-            with path.open("rb+") as file:
-                file.truncate(len(whole))
+        good, broken = whole_lines(path)
+        named = [(number, line, value) for number, line, value in good if isinstance(value.get("fact"), int)]
+        broken += [(number, line) for number, line, value in good if not isinstance(value.get("fact"), int)]
+        self._lines: dict[int, dict] = {value["fact"]: value for _, _, value in named}
+        if path.exists():
+            put_aside(path, sorted(broken))
+            write_bytes(path, b"".join(line + b"\n" for _, line, _ in named))
 
     def __contains__(self, fact: int) -> bool:
         return fact in self._lines
@@ -65,12 +62,12 @@ class Record:
 
     def add(self, values: Sequence[Mapping]) -> None:
         """Appends facts; what `[]` gives afterwards is what a later run will read."""
-        lines = [json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values]
+        lines = [sealed(value) for value in values]
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
-        self._lines |= {value["fact"]: value for value in map(json.loads, lines)}
+        self._lines |= {value["fact"]: value for value in (opened(line.encode()) for line in lines)}
 
     def fill(
         self,

@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import itertools
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
 from rich import box
@@ -34,6 +36,7 @@ def fitted(table: Table, width: int | None) -> Table | Text:
       table: with strings in its cells.
       width: columns; None is a file, which a table may make as wide as it needs to be.
     """
+    table = literal(table)
     if width is None:
         return table
     slim = copy.copy(table)
@@ -78,6 +81,7 @@ def _in(table: Table, width: int) -> Table | None:
 def width_needed(table: Table) -> int:
     """Columns of a file in which nothing of the table is wrapped or cut."""
     wide = Console(width=_UNLIMITED, height=25)
+    table = literal(table)
     return max(WIDTH, min(Measurement.get(wide, wide.options, table).maximum, _UNLIMITED))
 
 
@@ -85,7 +89,8 @@ def _rows(table: Table, width: int) -> Text:
     """Columns of short cells side by side, as many as fit; what is in the others stands below each row in words."""
     columns = [[plain_text(cell) for cell in (column.header, *column.cells)] for column in table.columns]
     widths = [max(map(cell_len, column)) for column in columns]
-    kept, room = [], width
+    kept: list[int] = []
+    room = width
     for number in sorted(range(len(columns)), key=lambda n: (n > 0, widths[n])):  # the first one is the row's name
         if (widths[number] + GAP if kept else widths[number]) <= room:
             room -= widths[number] + GAP * bool(kept)
@@ -105,8 +110,14 @@ def _rows(table: Table, width: int) -> Text:
         lines += [_beside([columns[n][row] for n in kept], [widths[n] for n in kept])] if beside else []
         words = "; ".join(f"{columns[n][0]} {columns[n][row]}".strip() for n in rest if columns[n][row])
         indent = "  " if beside else ""
-        breaks = {"break_long_words": False, "break_on_hyphens": False}
-        lines += textwrap.wrap(words, width, initial_indent=indent, subsequent_indent=f"{indent}  ", **breaks)
+        lines += textwrap.wrap(
+            words,
+            width,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     return Text("\n".join(lines))
 
 
@@ -115,6 +126,43 @@ def _beside(cells: Sequence[str], widths: Sequence[int]) -> str:
     return (" " * GAP).join(padded).rstrip()
 
 
+def literal(table: Table) -> Table:
+    """The table with its strings as they stand: names of facts and tokens are no markup, and move no cursor."""
+    found = copy.copy(table)
+    found.columns, found.rows = [], []
+    for column in table.columns:
+        found.add_column(
+            _literal(column.header),
+            justify=column.justify,
+            overflow=column.overflow,
+            no_wrap=column.no_wrap,
+            width=column.width,
+        )
+    columns = (column.cells for column in table.columns)
+    for cells, row in zip(itertools.zip_longest(*columns, fillvalue=""), table.rows, strict=True):
+        found.add_row(*map(_literal, cells), end_section=row.end_section)
+    found.title = table.title if table.title is None else _literal(table.title, "italic")
+    found.caption = table.caption if table.caption is None else _literal(table.caption, "dim italic")
+    return found
+
+
+def _literal(cell: object, style: str = "") -> Text:
+    return cell if isinstance(cell, Text) else Text(printable(str(cell)), style)
+
+
+def printable(text: str) -> str:
+    """The text with control characters, other than the ends of lines, spelled out: they would reach the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c == "\n" or not is_control(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_control(character: str) -> bool:
+    """Whether a character is none that is read: one that commands a terminal, half of one, or none at all."""
+    point = ord(character)
+    return unicodedata.category(character) in ("Cc", "Cs") or point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF
+
+
 def plain_text(cell: object) -> str:
-    """The text of a cell, in which there may be rich's markup."""
-    return Text.from_markup(cell).plain if isinstance(cell, str) else str(cell)
+    """The text of a cell."""
+    return cell.plain if isinstance(cell, Text) else str(cell)

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from rich.markup import escape
 from rich.table import Table
 
 from jaxinterp.attribution.adaptive import attribution_by
@@ -76,7 +75,7 @@ class PartsAttributed(Shown):
     def parts(self) -> Sequence[Part]:
         table = Table(self.of[:-1], "score", title=f"{self.of} by score", title_justify="left")
         for name, score in self.best():
-            table.add_row(escape(name), f"{score:+.4f}")
+            table.add_row(name, f"{score:+.4f}")
         first = f"{self.prompt!r} → {self.answer!r}: P = {self.probability:.4f}"
         return [f"{first}, completeness residual {self.residual:.1e}", table]
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from rich.markup import escape
 from rich.table import Table
 
 from jaxinterp.base.errors import UserError, unknown
@@ -81,7 +80,7 @@ class Patching(Shown):
         table = Table("layer", self.by, self.unit, "moved", title="cells that move it most", title_justify="left")
         for layer, column, moved in self.best():
             score = f"{self.scores_LN[layer, column]:.3f}"
-            table.add_row(str(layer), escape(self.columns[column]), score, f"{moved:.1%}")
+            table.add_row(str(layer), self.columns[column], score, f"{moved:.1%}")
         return [f"{self.place}: {self.unit} {self.base:.3f} of the base, {self.source:.3f} of the source", table]
 
 

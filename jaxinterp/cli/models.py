@@ -1,4 +1,4 @@
-"""`jaxinterp models list|fetch|verify`: the catalogue of named models on the command line."""
+"""`jaxinterp models list|fetch|verify|pin`: the catalogue of named models on the command line."""
 
 import dataclasses
 from pathlib import Path
@@ -58,15 +58,21 @@ class FetchModel:
 
 @dataclasses.dataclass(frozen=True)
 class VerifyModels:
-    """Recompute the hashes of fetched models; status 2 if one is damaged."""
+    """Recompute the hashes of fetched and of pinned models; status 2 if one is damaged."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # of the catalogue; () is every model that is here
+    # Of the catalogue, or paths of models that are pinned; () is every model of the catalogue that is here
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     folder: Path = dataclasses.field(default_factory=models_folder)  # of fetched models
 
     def __call__(self) -> None:
         """Runs the command."""
         damaged, n_checked = [], 0
-        for entry in [catalogue.entry(name) for name in self.names or catalogue.names()]:
+        paths = [name for name in self.names if name not in catalogue.names() and Path(name).exists()]
+        for path in paths:
+            self._verify_pinned(Path(path))
+        if self.names and len(paths) == len(self.names):
+            return
+        for entry in [catalogue.entry(name) for name in self.names or catalogue.names() if name not in paths]:
             state, words = _verified(entry, self.folder)
             if state == "missing":
                 if self.names:
@@ -76,13 +82,20 @@ class VerifyModels:
             print(f"{entry.name}: {'intact' if state == 'whole' else state}: {words}", flush=True)
             if state == "damaged":
                 damaged.append(entry.name)
-        missing = len(self.names or catalogue.names()) - n_checked
+        missing = len(self.names or catalogue.names()) - len(paths) - n_checked
         print(f"{n_checked} checked, {len(damaged)} damaged, {missing} not fetched")
         if not self.names:
             self._say_what_was_passed_over()
         if damaged:
             again = "; ".join(f"`jaxinterp models fetch {name}`" for name in damaged)
             raise UserError(f"damaged: {', '.join(damaged)}; fetch again: {again}")
+
+    def _verify_pinned(self, path: Path) -> None:
+        from jaxinterp.models.loading.pinned import verify
+
+        if not verify(path):
+            raise UserError(f"{path} is not pinned; `jaxinterp models pin {path}` records what it is now")
+        print(f"{path}: intact: all files are those that were pinned")
 
     def _say_what_was_passed_over(self) -> None:
         known = set(catalogue.names())
@@ -92,10 +105,24 @@ class VerifyModels:
             print(f"not of the catalogue, so not checked: {', '.join(str(self.folder / name) for name in others)}")
 
 
+@dataclasses.dataclass(frozen=True)
+class PinModel:
+    """Record the SHA-256 of every file of a model as it is now; whatever loads it later checks them."""
+
+    model: Annotated[str, tyro.conf.Positional]  # folder of a model, a .gguf file, a name of the catalogue or the hub
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.models.loading.pinned import pin
+
+        print(f"pinned: {pin(fetch.resolve(self.model))}")
+
+
 Command = (
     Annotated[ListModels, tyro.conf.subcommand("list")]
     | Annotated[FetchModel, tyro.conf.subcommand("fetch")]
     | Annotated[VerifyModels, tyro.conf.subcommand("verify")]
+    | Annotated[PinModel, tyro.conf.subcommand("pin")]
 )
 
 

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from jaxinterp.base.errors import unknown
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.tables import is_control
 from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation
 from jaxinterp.facts.spelling import gives_away, same_text
+
+SPACES = "\n\r\t"  # control characters that stand in texts
 
 
 def checked(
@@ -17,10 +20,10 @@ def checked(
 ) -> FactSet:
     """A FactSet of the candidates that can be asked and answered without ambiguity; the rest is counted by reason.
 
-    Dropped: "empty" (no subject or answer), "duplicate" (the same fact again), "ambiguous subject" (one subject,
-    several answers in one relation: all of them go), "answer inside its prompt" (see `spelling.gives_away`, before or
-    after the answer's place in any of the relation's prompts). Texts are compared as by `spelling.same_text`, and kept
-    as they are; of equal spellings the first is kept.
+    Dropped: "empty" (no subject or answer), "control character" (in one of them), "duplicate" (the same fact again),
+    "ambiguous subject" (one subject, several answers in one relation: all of them go), "answer inside its prompt" (see
+    `spelling.gives_away`, before or after the answer's place in any of the relation's prompts). Texts are compared as
+    by `spelling.same_text`, and kept as they are; of equal spellings the first is kept.
 
     Args:
       relations: all relations that may occur.
@@ -28,8 +31,11 @@ def checked(
       dropped: counts of what the caller left out already.
       ambiguous: "keep" makes a fact of each answer of an ambiguous subject.
     Raises:
-      UserError: if a candidate's relation is unknown, or nothing is left.
+      UserError: if a candidate's relation is unknown, a relation's name or prompt has a control character, or nothing
+        is left.
     """
+    for relation in relations:
+        _refuse_control(relation)
     by_name = {relation.name: relation for relation in relations}
     counts = dict(dropped or {})
 
@@ -43,6 +49,9 @@ def checked(
         subject, answer = same_text(fact.subject), same_text(fact.answer)
         if not subject or not answer:
             drop("empty")
+            continue
+        if has_control(fact.subject, SPACES) or has_control(fact.answer, SPACES):
+            drop("control character")
             continue
         known = answers.setdefault((fact.relation, subject), {})
         if answer in known:
@@ -72,6 +81,19 @@ def checked(
     order = {relation.name: index for index, relation in enumerate(relations)}
     facts.sort(key=lambda fact: (order[fact.relation], fact.subject, fact.answer))
     return FactSet(tuple(relations), tuple(facts), counts)
+
+
+def has_control(text: str, allowed: str = "") -> bool:
+    """Whether a text has characters that command a terminal, or are none."""
+    return not text.isprintable() and any(is_control(c) and c not in allowed for c in text)
+
+
+def _refuse_control(relation: Relation) -> None:
+    if has_control(relation.name):
+        raise UserError(f"the relation {relation.name!r} has a control character in its name; take it out")
+    for prompt in relation.prompts:
+        if has_control(prompt, SPACES):
+            raise UserError(f"a prompt of {relation.name} has a control character: {prompt!r}; take it out")
 
 
 def _plain_prompts(relation: Relation) -> list[str] | None:

@@ -4,6 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import overload
 
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from jaxinterp.base.digests import arrays_digest
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoding import GREEDY, Sampler
 from jaxinterp.models.model import Model
@@ -37,6 +41,11 @@ class LanguageModel:
     def params(self) -> Mapping:
         """The model's."""
         return self.model.params
+
+    def digest(self) -> str:
+        """SHA-256 over names, types, shapes and values of all parameters."""
+        named = sorted(flatten_dict(self.params).items())
+        return arrays_digest((".".join(path), np.asarray(value)) for path, value in named)
 
     def tokens(self, text: str, *, control_tokens: bool = False) -> Tokens:
         """How the model reads a text: its tokens by position, the frame included.

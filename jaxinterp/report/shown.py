@@ -9,7 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxinterp.base.tables import WIDTH, fitted, plain_text, print_table, width_needed, width_there_is
+from jaxinterp.base.tables import (
+    WIDTH,
+    fitted,
+    literal,
+    plain_text,
+    print_table,
+    printable,
+    width_needed,
+    width_there_is,
+)
 
 Part = str | Table  # a line of plain text, or a table
 
@@ -23,13 +32,13 @@ class Shown(abc.ABC):
 
     def __rich_console__(self, *_: object) -> Iterable[Text | Table]:
         for part in self.parts():
-            yield Text(part) if isinstance(part, str) else part
+            yield Text(printable(part)) if isinstance(part, str) else literal(part)
 
     def __str__(self) -> str:
         text = io.StringIO()
         width = width_there_is()
         for part in self.parts():
-            shown = Text(part) if isinstance(part, str) else fitted(part, width)
+            shown = Text(printable(part)) if isinstance(part, str) else fitted(part, width)
             room = width or (WIDTH if isinstance(shown, Text) else width_needed(shown))
             console = Console(file=text, width=room, height=25, color_system=None)
             console.print(shown, soft_wrap=isinstance(shown, Text))
@@ -55,7 +64,7 @@ def probability_shown(p: float) -> str:
 def print_parts(parts: Iterable[Part]) -> None:
     """Prints lines as they are, and tables wide enough."""
     for part in parts:
-        print_table(part) if isinstance(part, Table) else print(part)
+        print_table(part) if isinstance(part, Table) else print(printable(part))
 
 
 def _table(table: Table) -> str:

@@ -4,7 +4,10 @@ Orbax restores damaged arrays, and arrays of another dtype, without a word; so e
 shape and dtype of every array, and nothing that differs is restored.
 """
 
+import hashlib
 import logging
+import shutil
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,19 +20,28 @@ from jaxinterp.base.digests import array_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
 
+CHECK = "check"  # name of the digest over all digests
+MOST = 120  # characters of another library's message
 State = TypeVar("State")  # any pytree of arrays and keys
 _MARKER = "_CHECKPOINT_METADATA"  # in every checkpoint; a folder without it was made by something else than orbax
 
 
+class _Damaged(Exception):
+    """A checkpoint that is not what was saved."""
+
+
 class Checkpoints:
-    """The checkpoints of one folder, a subfolder a step; each is written beside its place and moved there when done."""
+    """The checkpoints of one folder, a subfolder a step; each is written beside its place and moved there when done.
+
+    A damaged or incomplete one is moved to `damaged-STEP`, a line says so, and the newest good one is taken.
+    """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = writable_folder(folder.resolve())
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        steps = sorted((path for path in self.folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-        if steps and not (steps[-1] / _MARKER).exists():
-            raise UserError(f"the checkpoint {steps[-1]} is not complete; remove that folder and resume again")
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        for path in self.folder.iterdir():
+            if _is_step(path) and not (path / _MARKER).exists():
+                self._put_aside(int(path.name), "it is not complete")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
@@ -45,44 +57,93 @@ class Checkpoints:
         return f"the last good checkpoint is {self.folder / str(steps[-1])}" if steps else "there is no checkpoint"
 
     def save(self, step: int, state: Any) -> None:
-        """Saves the state after so many steps; a step that is there already is left alone."""
+        """Saves the state after so many steps; a step that is there already is left alone.
+
+        Raises:
+          UserError: if it cannot be written, as on a full disk; the checkpoints before it stay whole.
+        """
         if step in self._manager.all_steps():
             return
         tree = _as_arrays(state)
-        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), digests=ocp.args.JsonSave(_digests(tree)))
-        self._manager.save(step, args=items, force=True)
-        self._manager.wait_until_finished()
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(tree), digests=ocp.args.JsonSave(_sealed(_digests(tree)))
+        )
+        try:
+            self._manager.save(step, args=items, force=True)
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:  # tensorstore's are ValueErrors
+            raise UserError(
+                f"the checkpoint of step {step} cannot be written to {self.folder}: {_in_short(error)}; "
+                f"{self.describe()}; free space, and continue the run"
+            ) from None
 
     def restore(self, like: State) -> tuple[int, State]:
-        """The newest state, and the steps done.
+        """The newest good state, and the steps done.
 
         Args:
           like: a state of the same structure, whose values are not used.
         Raises:
-          UserError: if there is none, or an array is damaged, or is not what `like` says.
+          UserError: if there is none, or the newest one is of another structure, which is no damage.
         """
-        steps = self.steps()
-        if not steps:
+        if not self.steps():
             raise UserError(f"no checkpoint in {self.folder} to resume from; start the run without --resume")
-        step = steps[-1]
-        earlier = f"remove {self.folder / str(step)} to resume from " + (
-            f"step {steps[-2]}" if steps[1:] else "the start"
-        )
         template = _as_arrays(like)
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), template)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore())
+        for step in reversed(self.steps()):
+            try:
+                return step, self._restored(step, like, template)
+            except _Damaged as damage:
+                self._put_aside(step, str(damage))
+        self._manager.reload()
+        raise UserError(
+            f"no checkpoint in {self.folder} is whole; the damaged ones are kept there; start in another folder"
+        )
+
+    def _restored(self, step: int, like: State, template: Any) -> State:
         try:
-            restored = self._manager.restore(step, args=items)
-        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged or foreign checkpoint
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"the checkpoint of step {step} cannot be read ({line}); {earlier}") from None
-        expected, found = _digests(restored.state), restored.digests
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                raise UserError(f"array {name} of the checkpoint of step {step} is damaged; {earlier}")
-        found = type(like)(**restored.state) if hasattr(like, "_asdict") else restored.state
-        wrapped = jax.tree.map(lambda leaf, x: jax.random.wrap_key_data(x) if _is_key(leaf) else x, like, found)
-        return step, wrapped
+            items = ocp.args.Composite(digests=ocp.args.JsonRestore())
+            kept = dict(self._manager.restore(step, args=items).digests)
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise _Damaged(f"its digests cannot be read ({_in_short(error)})") from None
+        if kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
+            raise _Damaged("its digests are not what was saved")
+        del kept[CHECK]
+        kinds = {name: digest.rpartition(" ")[0] for name, digest in kept.items()}
+        expected = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(template).items()}
+        try:
+            # Where this process puts its own states, wherever the checkpoint was written.
+            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_place(x)), template)
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            found = self._manager.restore(step, args=args).state
+        except Exception as error:
+            if kinds != expected:
+                raise UserError(self._another(step, kinds, expected)) from None
+            raise _Damaged(f"it cannot be read ({_in_short(error)})") from None
+        digests = _digests(found)
+        if all(kept.get(name) == digest for name, digest in digests.items()) and kept.keys() == digests.keys():
+            wrapped = type(like)(**found) if hasattr(like, "_asdict") else found
+            return jax.tree.map(lambda leaf, x: jax.random.wrap_key_data(x) if _is_key(leaf) else x, like, wrapped)
+        if kinds != expected:
+            raise UserError(self._another(step, kinds, expected))
+        bad = sorted(name for name in kept.keys() | digests.keys() if kept.get(name) != digests.get(name))
+        raise _Damaged(f"array {bad[0]} is not what was saved")
+
+    def _another(self, step: int, there: dict[str, str], here: dict[str, str]) -> str:
+        name = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))[0]
+        return (
+            f"the checkpoint of step {step} is of another run, and not damaged: array {name} is "
+            f"{there.get(name, 'not there')} in it, and {here.get(name, 'not there')} here, as another vocabulary, "
+            "model or version has it; continue it with what it began with, or start in another folder"
+        )
+
+    def _put_aside(self, step: int, why: str) -> None:
+        """Moves a damaged checkpoint out of the way and says so."""
+        target = self.folder / f"damaged-{step}"
+        try:
+            shutil.rmtree(target, ignore_errors=True)
+            (self.folder / str(step)).rename(target)
+        except OSError as error:
+            raise UserError(f"cannot move {self.folder / str(step)}: {error.strerror or error}") from None
+        print(f"the checkpoint of step {step} is damaged: {why}; it is kept in {target}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Releases orbax's threads."""
@@ -99,6 +160,29 @@ def _as_arrays(state: Any) -> Any:
     return arrays._asdict() if hasattr(arrays, "_asdict") else arrays
 
 
+def _named(tree: dict) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def _digests(tree: dict) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): array_digest(np.asarray(leaf)) for path, leaf in leaves}
+    return {name: array_digest(np.asarray(leaf)) for name, leaf in _named(tree).items()}
+
+
+def _sealed(digests: dict[str, str]) -> dict[str, str]:
+    """Digests with one over all of them."""
+    whole = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
+    return {**digests, CHECK: hashlib.sha256(whole.encode()).hexdigest()}
+
+
+def _place(leaf: Any) -> jax.sharding.Sharding:
+    return getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def _is_step(path: Path) -> bool:
+    return path.is_dir() and path.name.isascii() and path.name.isdigit()
+
+
+def _in_short(error: Exception) -> str:
+    """The first line of an error, without what follows for developers."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return line if len(line) <= MOST else f"{line[:MOST]}…"

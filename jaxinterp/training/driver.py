@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ import jax
 from jax.stages import Wrapped
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.lines import sealed
+from jaxinterp.base.owner import owned
 from jaxinterp.base.progress import progress
-from jaxinterp.base.run_folder import claim, interruptible, truncate
+from jaxinterp.base.run_folder import check_resumable, claim, interruptible, truncate
 from jaxinterp.base.writers import asked_writers, writing
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import Metrics
@@ -72,6 +73,7 @@ class Job(Generic[State, Inputs]):
     lines: Callable[[State, Sequence[Metrics], int], list[dict]]
     evaluate: Callable[[State, int], list[dict]] | None = None  # (state, steps done) -> lines of evaluations.jsonl
     grows: Sequence[str] = ()  # fields of the config that may be larger when a run is continued
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what it reads -> its digest
 
 
 def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "train") -> State:
@@ -88,22 +90,29 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
     Returns:
       The last state.
     Raises:
-      UserError: if `out` cannot be written, holds a run already (without `resume`), or another run (with it), or if a
-        step does not fit into memory.
+      UserError: if `out` cannot be written or another process holds it, holds a run already (without `resume`), or
+        another run (with it), is deleted while the run goes on, or if a step does not fit into memory.
       NotFinite: if the numbers stop being finite.
       KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
     job.step(job.objective)  # its mistakes are told before the folder is claimed
     asked_writers()
-    if job.config is not None:
-        claim(job.config, out, resume, grows=job.grows)
+    if resume:
+        check_resumable(out)
+    with owned(out) as still_there:
+        if job.config is not None:
+            claim(job.config, out, resume, grows=job.grows, data=job.data)
+        return _run(job, out, resume, title, still_there)
+
+
+def _run(job: Job[State, Any], out: Path, resume: bool, title: str, still_there: Callable[[], None]) -> State:
     cadence = job.cadence
     with contextlib.closing(Checkpoints(out / "checkpoints", cadence.keep)) as checkpoints:
         done, state = 0, job.start()
         if resume and checkpoints.steps():
             done, state = checkpoints.restore(state)
         for name in (METRICS, EVALUATIONS) if job.evaluate else (METRICS,):
-            truncate(out / name, done)
+            truncate(out / name, done, complete=name == METRICS)
         steps = range(done, cadence.steps)
         with (
             progress(title, cadence.steps, done=done) as report,
@@ -122,6 +131,7 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
                 save = stop or cadence.due(cadence.checkpoint, done)
                 evaluate = job.evaluate is not None and cadence.due(cadence.evaluate, done)
                 if save or evaluate or cadence.due(cadence.log, done):
+                    still_there()
                     try:
                         lines = job.lines(state, pending, done)
                     except NotFinite as error:
@@ -146,8 +156,11 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
 
 
 def _append(path: Path, lines: Sequence[Mapping]) -> None:
-    with path.open("a", encoding="utf-8") as log:
-        log.writelines(json.dumps(line) + "\n" for line in lines)
+    try:
+        with path.open("a", encoding="utf-8") as log:
+            log.writelines(sealed(line, strict=False) + "\n" for line in lines)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; what was saved before is whole") from None
 
 
 def plain_line(metrics: Mapping) -> dict[str, float | None]:

@@ -131,6 +131,7 @@ def train_ensemble(
         cadence=cadence(config.run),
         lines=members.lines,
         evaluate=members.evaluate,
+        data={"facts": data.facts.digest()},
     )
     states = run(job, out, resume=resume, title=title)
     members.note_failed(states, config.run.steps)

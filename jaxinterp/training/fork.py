@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import new_folder, read_json
-from jaxinterp.base.run_folder import claim, difference
+from jaxinterp.base.run_folder import claim, difference, truncate
 from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.driver import METRICS
@@ -42,7 +42,9 @@ def branch(config: TrainConfig, trunk: Path, step: int, out: Path) -> None:
             if begun[step] > _alike(text, config.objective.start):
                 raise UserError(f"the weight of {name} is not 0 up to step {step} {where}: {text!r}")
     with new_folder(out) as folder:
-        claim(plain, folder, resume=False)
+        claim(plain, folder, resume=False, data=read_json(trunk / "config.json").get("data"))
+        shutil.copyfile(trunk / METRICS, folder / METRICS)
+        truncate(folder / METRICS, step)
         shutil.copytree(trunk / "checkpoints" / str(step), folder / "checkpoints" / str(step))
 
 

@@ -108,6 +108,7 @@ def train(
         lines=lines,
         evaluate=evaluate,
         grows=("steps",),
+        data={"facts": data.facts.digest()},
     )
     state = run(job, out, resume=resume, title=title)
     beginning = record(config.objective.start, state.known, state.begun)

@@ -8,7 +8,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.records import Record, claim_recorded, saying_how_to_go_on
 
 
-def test_a_record_forgets_a_line_that_was_cut_off_and_refuses_a_broken_one(tmp_path):
+def test_a_record_forgets_a_line_that_was_cut_off_and_puts_broken_ones_aside(tmp_path, capsys):
     path = tmp_path / "lines.jsonl"
     record = Record(path)
     record.add([{"fact": 3, "x": 0.1}, {"fact": 5, "x": 2}])
@@ -19,10 +19,14 @@ def test_a_record_forgets_a_line_that_was_cut_off_and_refuses_a_broken_one(tmp_p
     assert again[3] == record[3] == {"fact": 3, "x": 0.1}
     again.add([{"fact": 7, "x": 1}])
     assert [json.loads(line)["fact"] for line in path.read_text().splitlines()] == [3, 5, 7]
-    for broken in ("{", "[1]", '{"x": 1}'):
-        path.write_text('{"fact": 1}\n' + broken + '\n{"fact": 2}\n')
-        with pytest.raises(UserError, match="line 2 is broken; delete it"):
-            Record(path)
+    lines = path.read_text().splitlines()
+    for broken in ("{", "[1]", '{"x": 1}', lines[1].replace('"x": 2', '"x": 3'), "\udcff"):
+        path.write_text("\n".join([lines[0], broken, lines[2]]) + "\n", errors="surrogateescape")
+        left = Record(path)
+        assert 3 in left and 7 in left and len(left) == 2
+        assert f"{path}: line 2 is not what was written; kept in lines.jsonl.broken" in capsys.readouterr().err
+        assert path.read_text().splitlines() == [lines[0], lines[2]]
+    assert len((tmp_path / "lines.jsonl.broken").read_bytes().splitlines()) == 5
 
 
 def test_parts_that_lack_a_fact_are_computed_whole_and_written_once(tmp_path):

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +20,7 @@ ROWS = [
 def made():
     table = Table("model", "", "objective", "promotes", title="k neurons off, % of P")
     for row in ROWS:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     return table
 
 
@@ -87,3 +86,12 @@ def test_a_terminal_has_its_width_and_a_pipe_has_all(columns, monkeypatch, capsy
     tables.print_table(made())
     told = capsys.readouterr().out
     assert max(map(len, told.splitlines())) <= int(columns) and "America/Bogota" in told and "\x1b" not in told
+
+
+def test_what_a_cell_holds_is_neither_markup_nor_a_command(capsys):
+    table = Table("[red]name", "text")
+    table.add_row("[/red]x", "a\x1b[31m\x07\x00\x9b\uffffb")
+    tables.print_table(table)
+    out = capsys.readouterr().out
+    assert "[red]name" in out and "[/red]x" in out and r"a\x1b[31m\x07\x00\x9b\uffffb" in out
+    assert not {"\x1b", "\x07", "\x00", "\x9b", "\uffff"} & set(out)

@@ -473,3 +473,14 @@ def test_split_errors_tell_what_to_change():
 def test_split_config_rejects(wrong: dict):
     with pytest.raises(UserError, match=next(iter(wrong))):
         SplitConfig(**wrong)
+
+
+def test_control_characters_are_kept_out():
+    """They command terminals, and end the process in which a chart is drawn."""
+    plain = Relation("capital", ("the capital of {subject} is",), domain="x")
+    candidates = [Fact("capital", "a\x1b[31m", "b"), Fact("capital", "c", "d\uffff"), Fact("capital", "e", "f\ng")]
+    found = checked([plain], candidates)
+    assert [fact.subject for fact in found.facts] == ["e"] and found.dropped == {"control character": 2}
+    for name, prompt in (("capi\x07tal", "of {subject}:"), ("capital", "of\x00 {subject}:")):
+        with pytest.raises(UserError, match="has a control character"):
+            checked([Relation(name, (prompt,), domain="x")], [Fact(name, "a", "b")])

@@ -1,6 +1,7 @@
 """Checkpoints: round trip, damage, foreign contents."""
 
 import gc
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -67,45 +68,65 @@ def test_any_pytree_is_saved_under_the_step_that_is_given(tmp_path):
     np.testing.assert_array_equal(*(jax.random.key_data(x["states"][1]) for x in (found, mine)))
 
 
-def test_another_structure_or_dtype_is_refused(folder):
-    with pytest.raises(UserError, match=r"step 3 .*remove .* to resume from step 2"):
-        restored(folder, state(0)._replace(params={"w_in": jnp.zeros((64, 32)), "norm": {"scale": jnp.ones(4)}}))
-    as_integers = {"w_in": jnp.zeros((64, 64), jnp.int32), "norm": {"scale": jnp.ones(4)}}
-    with pytest.raises(UserError, match=r"w_in.* is damaged|cannot be read"):
-        restored(folder, state(0)._replace(params=as_integers))
+def test_another_structure_or_dtype_is_no_damage(folder):
+    for params, message in (
+        ({"w_in": jnp.zeros((64, 32))}, r"\['w_in'\] is float32\[64, 64\] in it, and float32\[64, 32\] here"),
+        ({"w_in": jnp.zeros((64, 64), jnp.int32)}, r"\['w_in'\] is float32\[64, 64\] in it, and int32\[64, 64\] here"),
+        ({"w_out": jnp.zeros((64, 64))}, r"array .*w_in'\] is float32\[64, 64\] in it, and not there here"),
+    ):
+        like = state(0)._replace(params={**params, "norm": {"scale": jnp.ones(4)}})
+        with pytest.raises(UserError, match=f"step 3 is of another run, and not damaged: .*{message}"):
+            restored(folder, like)
+    assert int(restored(folder).step) == 3  # nothing was moved
 
 
-def test_every_flipped_bit_in_the_arrays_is_noticed(folder):
-    data = [path for path in (folder / "3" / "state").rglob("*") if path.is_file() and path.stat().st_size > 1000]
-    assert data
+def test_any_flipped_bit_gives_the_newest_state_that_is_whole(folder, tmp_path, capsys):
+    files = [path for path in (folder / "3").rglob("*") if path.is_file()]
     rng = np.random.default_rng(0)
-    for path in data:
-        before = path.read_bytes()
-        for _ in range(3):
-            flipped = bytearray(before)
-            flipped[rng.integers(len(before))] ^= 1 << rng.integers(8)
-            path.write_bytes(flipped)
-            # A bit that nothing reads may flip; a state that differs may not come back.
-            try:
-                found = restored(folder)
-            except UserError as error:
-                assert "remove" in str(error)
-            else:
-                np.testing.assert_array_equal(found.params["w_in"], state(3, 3).params["w_in"])
-        path.write_bytes(before)
-    assert int(restored(folder).step) == 3
+    seen = set()
+    for number, path in enumerate(files):
+        copy = shutil.copytree(folder, tmp_path / f"copy{number}")
+        target = copy / path.relative_to(folder)
+        flipped = bytearray(target.read_bytes())
+        if not flipped:
+            continue
+        flipped[rng.integers(len(flipped))] ^= 1 << rng.integers(8)
+        target.write_bytes(flipped)
+        found = restored(copy)
+        step = int(found.step)
+        seen.add(step)
+        # A bit that nothing reads may flip; a state that differs may not come back.
+        np.testing.assert_array_equal(found.params["w_in"], state(step, step).params["w_in"])
+        told = capsys.readouterr().err
+        assert ("the checkpoint of step 3 is damaged" in told and (copy / "damaged-3").is_dir()) == (step == 2)
+    assert seen == {2, 3}
 
 
-def test_damaged_values_are_named(folder, monkeypatch):
+def test_damaged_values_are_named_and_no_good_state_is_an_error(folder, monkeypatch, capsys):
     monkeypatch.setattr("jaxinterp.training.checkpoint.array_digest", lambda array: "other")
-    with pytest.raises(UserError, match=r"array \['begun'\] of the checkpoint of step 3 is damaged"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole;"):
         restored(folder)
+    assert "step 3 is damaged: array ['begun'] is not what was saved" in capsys.readouterr().err
+    assert {path.name for path in folder.iterdir()} == {"damaged-2", "damaged-3"}
 
 
-def test_an_empty_step_is_not_taken_for_the_newest(folder):
+def test_an_incomplete_step_is_not_taken_for_the_newest(folder, capsys):
     (folder / "9").mkdir()
-    with pytest.raises(UserError, match="is not complete; remove that folder"):
-        restored(folder)
+    (folder / "²").mkdir()
+    assert int(restored(folder).step) == 3
+    assert "the checkpoint of step 9 is damaged: it is not complete" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_one_line(folder, monkeypatch):
+    checkpoints = Checkpoints(folder, keep=2)
+
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing x\nsecond line")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(UserError, match=r"step 4 cannot be written .*RESOURCE_EXHAUSTED: Error writing x; the last"):
+        checkpoints.save(4, state(4))
+    checkpoints.close()
 
 
 def test_nothing_to_restore(tmp_path):

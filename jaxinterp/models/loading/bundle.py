@@ -1,4 +1,7 @@
-"""A language model in a folder: config.json, model.safetensors, the tokenizer's two files, provenance.json."""
+"""A language model in a folder: config.json, model.safetensors, the tokenizer's two files, provenance.json.
+
+digests.json has the SHA-256 of all of them; see `jaxinterp.models.loading.pinned`.
+"""
 
 import dataclasses
 import sys
@@ -11,12 +14,13 @@ from safetensors.numpy import save
 
 from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.files import is_gguf, new_folder, read_json, write_json
+from jaxinterp.base.files import is_gguf, new_folder, read_json, write_bytes, write_json
 from jaxinterp.models.config import ModelConfig, RopeScaling
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.checks import refuse_adapter
 from jaxinterp.models.loading.embedded_tokenizer import embedded
 from jaxinterp.models.loading.load import check_dtype, load_pretrained
+from jaxinterp.models.loading.pinned import pin, verify
 from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
 from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
 from jaxinterp.models.loading.weights import Placement
@@ -33,10 +37,11 @@ def save_model(folder: Path, model: LanguageModel) -> None:
     arrays = {name: np.asarray(value) for name, value in flatten_dict(model.params, sep=".").items()}
     with new_folder(folder) as partial:
         weights = partial / "model.safetensors"
-        weights.write_bytes(save(arrays))
+        write_bytes(weights, save(arrays))
         save_tokenizer(model.tokenizer, partial / "tokenizer.json")
         write_json(partial / "config.json", dataclasses.asdict(model.config))
         write_json(partial / "provenance.json", {**model.provenance, "weights_sha256": file_digest(weights)})
+        pin(partial)
 
 
 def load_model(path: str | Path, *, dtype: str | None = None, placement: Placement | None = None) -> LanguageModel:
@@ -55,6 +60,7 @@ def load_model(path: str | Path, *, dtype: str | None = None, placement: Placeme
     path = resolve(path) if isinstance(path, str) else path
     path = _of_run(path)
     refuse_adapter(path)
+    verify(path)
     if is_gguf(path) or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
         return _told(load_pretrained(path, dtype=dtype or "float32", placement=placement), path)
     if not (path / "config.json").is_file():

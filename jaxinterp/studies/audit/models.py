@@ -15,7 +15,7 @@ import numpy as np
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import write_json
 from jaxinterp.base.progress import Report, progress
-from jaxinterp.base.run_folder import interruptible
+from jaxinterp.base.run_folder import interruptible, stop_with
 from jaxinterp.facts.encoding import EncodedQueries, encode
 from jaxinterp.facts.leakage import clean
 from jaxinterp.metrics.measure import measure_sets
@@ -164,7 +164,7 @@ def _in_workers(config: AuditConfig, out: Path, todo: Sequence[tuple[int, str]],
     shares = [seeds[index::workers] for index in range(min(workers, len(seeds)))]
     (out / "logs").mkdir(parents=True, exist_ok=True)
     processes = [
-        context.Process(target=_work, args=(config, out, share, index, len(shares), mistakes))
+        context.Process(target=_work, args=(config, out, share, index, len(shares), mistakes, os.getpid()))
         for index, share in enumerate(shares)
     ]
     before = len(jobs(config)) - len(todo)
@@ -192,11 +192,12 @@ def _in_workers(config: AuditConfig, out: Path, todo: Sequence[tuple[int, str]],
         raise RuntimeError(f"process {failed[0]} of the audit failed; its traceback stands above")
 
 
-def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: int, mistakes) -> None:
+def _work(config: AuditConfig, out: Path, seeds: Sequence[int], index: int, n: int, mistakes, parent: int) -> None:
     """What a process does: all models of its seeds, on its share of the cores."""
     if hasattr(os, "sched_setaffinity"):  # Linux; JAX makes a thread for each core that it may use
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[index::n] or cores)
+    stop_with(parent)
     path = out / "logs" / f"{index}.log"
     with path.open("a", encoding="utf-8", buffering=1) as log, contextlib.redirect_stdout(log):
         try:

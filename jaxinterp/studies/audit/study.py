@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxinterp.api.attribute import attribute
 from jaxinterp.base.files import rounded, write_json
+from jaxinterp.base.owner import owned
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.run_folder import claim
 from jaxinterp.facts.worldfacts import describe
@@ -50,8 +51,13 @@ def goodhart_audit(config: AuditConfig, out: Path, *, workers: int = 1) -> dict:
     Raises:
       UserError: if `out` cannot be written or holds another audit.
     """
-    start = time.monotonic()
     check_installed(config.metrics)
+    with owned(out):
+        return _audit(config, out, workers)
+
+
+def _audit(config: AuditConfig, out: Path, workers: int) -> dict:
+    start = time.monotonic()
     claim(config.decides, out, (out / "config.json").exists())
     print("building facts", flush=True)
     data = training_data(config.data(0))

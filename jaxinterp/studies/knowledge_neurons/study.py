@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from jaxinterp.api.reported import shown_facts
 from jaxinterp.attribution.selection import check_k
-from jaxinterp.base.digests import arrays_digest
 from jaxinterp.base.files import write_json
+from jaxinterp.base.owner import owned
 from jaxinterp.base.progress import progress
 from jaxinterp.base.records import claim_recorded, saying_how_to_go_on
 from jaxinterp.facts.facts import FactSet
@@ -56,11 +55,10 @@ def study_of(model: LanguageModel, facts: FactSet, config: KnowledgeNeuronsConfi
     n_layers, d_mlp = model.config.n_layers, model.config.d_mlp
     check_k(config.k, model.config.n_neurons)
     # Weights of the same name may have changed since a study began.
-    weights = ((".".join(path), np.asarray(value)) for path, value in sorted(flatten_dict(model.params).items()))
-    identity = {"facts_sha256": facts.digest(), "weights_sha256": arrays_digest(weights)}
+    identity = {"facts_sha256": facts.digest(), "weights_sha256": model.digest()}
     whole = {**dataclasses.asdict(config), **identity}
-    provenance = claim_recorded(whole, out)
-    with saying_how_to_go_on(out):
+    with saying_how_to_go_on(out), owned(out):
+        provenance = claim_recorded(whole, out)
         asked = choose(model, facts, config, out)
         record = score(model, asked, config, out)
         chosen = selections(asked, record, config)

@@ -66,9 +66,7 @@ def compare(
         if common and not folder.exists():
             branch(config, trunk, common, folder)
         bundle = train(config, data, folder, resume=(folder / "config.json").exists(), title=f"train {name}")
-        own = _history(folder)
-        before = [line for line in histories[trunk.name] if line["step"] < own[0]["step"]] if common else []
-        histories[name], runs[name] = [*before, *own], bundle.provenance
+        histories[name], runs[name] = _history(folder), bundle.provenance
         models[name] = measured_results(name, bundle, data, measure_config)
     results = {
         "provenance": _provenance(runs, measure_config, data),

@@ -11,11 +11,13 @@ from jaxtyping import Int
 
 from jaxinterp.api.reported import shown_facts
 from jaxinterp.base.files import read_json, write_json
+from jaxinterp.base.owner import owned
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.run_folder import claim
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.facts.facts import FactSet
+from jaxinterp.facts.source import load_facts
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.estimates import estimate
 from jaxinterp.metrics.measure import QueryColumns, measure_sets
@@ -59,7 +61,14 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     """
     original = load_model(name)
     text = text_data(config.text.folder, original.tokenizer, config.text.length)
-    claim_tuning(name, config, measure, out)
+    with owned(out):
+        claim_tuning(name, config, measure, out, original, text)
+        return _study(name, original, text, config, measure, out)
+
+
+def _study(
+    name: str, original: LanguageModel, text: TextData, config: FinetuneConfig, measure: MeasureConfig, out: Path
+) -> dict:
     with progress("ask what the model knows", 100) as report:
         pieces = pieces_asked(config, text)
         data = finetune_data(
@@ -68,14 +77,23 @@ def finetuning_study(name: str, config: FinetuneConfig, measure: MeasureConfig, 
     return before_and_after(name, original, data, text, config, measure, out)
 
 
-def claim_tuning(name: str, config: FinetuneConfig, measure: MeasureConfig, out: Path, **more: object) -> None:
+def claim_tuning(
+    name: str,
+    config: FinetuneConfig,
+    measure: MeasureConfig,
+    out: Path,
+    original: LanguageModel,
+    text: TextData,
+    **more: object,
+) -> None:
     """Makes `out` the folder of this run, or checks that it is; `more` fields decide the run as well.
 
     Raises:
-      UserError: if `out` cannot be written, or holds another run.
+      UserError: if `out` cannot be written, or holds another run, or one of another model, text or facts.
     """
+    data = {"model": original.digest(), "text": text.digest, "facts": load_facts(config.facts.source).digest()}
     whole = {"model": name, **more, **dataclasses.asdict(config), "measure": dataclasses.asdict(measure)}
-    claim(whole, out, resume=(out / "config.json").exists())
+    claim(whole, out, resume=(out / "config.json").exists(), data=data)
 
 
 def pieces_asked(config: FinetuneConfig, text: TextData) -> Int[np.ndarray, "N T"] | None:

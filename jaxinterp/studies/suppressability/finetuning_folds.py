@@ -93,7 +93,7 @@ def finetuning_folds(name: str, config: FinetuneConfig, measure: MeasureConfig, 
         )
     original = load_model(name)
     text = text_data(config.text.folder, original.tokenizer, config.text.length)
-    claim_tuning(name, config, measure, out, folds=n_folds)
+    claim_tuning(name, config, measure, out, original, text, folds=n_folds)
     with progress("ask what the model knows", 100) as report:
         pieces = pieces_asked(config, text)
         asked = ask(original, config.facts, pieces, progress=lambda done, total: report(100 * done // total, ""))
@@ -151,7 +151,7 @@ def _fold(
     out: Path,
 ) -> dict:
     """The results of a fold, read if it is done."""
-    claim_tuning(name, config, measure, out)
+    claim_tuning(name, config, measure, out, original, text)
     if (out / "results.json").exists():
         return read_json(out / "results.json")
     with progress("ask what the model believes", 100) as report:

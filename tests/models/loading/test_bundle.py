@@ -15,6 +15,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
+from jaxinterp.models.loading.pinned import pin
 from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizer_training import train_tokenizer
 
@@ -35,6 +36,13 @@ def folder(model, tmp_path):
     return tmp_path / "model"
 
 
+@pytest.fixture
+def unpinned(folder):
+    """A folder without digests, as of earlier versions: what is wrong with a file is told by who reads it."""
+    (folder / "digests.json").unlink()
+    return folder
+
+
 def rewrite(folder, change):
     """Changes the tensors, with the hash in provenance.json made to fit."""
     arrays = load_file(folder / "model.safetensors")
@@ -48,7 +56,7 @@ def rewrite(folder, change):
 
 def test_round_trip_is_bit_exact(model, folder):
     assert {path.name for path in folder.iterdir()} == {
-        *("config.json", "model.safetensors", "tokenizer.json", "frame.json", "provenance.json"),
+        *("config.json", "model.safetensors", "tokenizer.json", "frame.json", "provenance.json", "digests.json"),
     }
     loaded = load_model(folder)
     assert loaded.config == model.config
@@ -115,13 +123,36 @@ def test_a_folder_that_cannot_be_written(model, tmp_path):
         ("provenance.json", r"provenance\.json is missing"),
     ],
 )
-def test_a_missing_file(folder, name, message):
-    (folder / name).unlink()
+def test_a_missing_file(unpinned, name, message):
+    (unpinned / name).unlink()
     with pytest.raises(UserError, match=message):
+        load_model(unpinned)
+
+
+def test_every_file_is_pinned(folder):
+    names = [path.name for path in folder.iterdir()]
+    for name in names:
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        with pytest.raises(UserError, match=rf"{name} (is damaged|cannot be read)"):
+            load_model(folder)
+        (folder / name).write_bytes(whole)
+        if name not in ("digests.json", "config.json"):
+            (folder / name).unlink()
+            with pytest.raises(UserError, match=rf"{name} is pinned in digests.json and cannot be read"):
+                load_model(folder)
+            (folder / name).write_bytes(whole)
+    load_model(folder)
+    frame = folder / "frame.json"
+    frame.write_text(frame.read_text() + " ")
+    with pytest.raises(UserError, match=r"if the change is meant, `jaxinterp models pin .*` records it"):
         load_model(folder)
+    pin(folder)
+    load_model(folder)
 
 
-def test_a_damaged_file(folder):
+def test_a_damaged_file(unpinned):
+    folder = unpinned
     path = folder / "model.safetensors"
     whole = path.read_bytes()
     for place in (len(whole) - 1, len(whole) // 2):
@@ -181,7 +212,8 @@ def overflow(arrays):
         (overflow, "tensor 'layers.norm_attn.scale' has values that are not finite"),
     ],
 )
-def test_a_wrong_tensor_is_named(folder, change, message):
+def test_a_wrong_tensor_is_named(unpinned, change, message):
+    folder = unpinned
     rewrite(folder, lambda arrays: None)
     load_model(folder)
     rewrite(folder, change)
