@@ -1,5 +1,7 @@
 """The question of an attribution: a prompt and its answer as tokens, and the neurons that carry the answer."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -16,6 +18,8 @@ from jaxinterp.models.chat import chat_prompt
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.readout import read
 from jaxinterp.models.tokenizers import TextTokenizer
+
+MULTIPLE = 8  # of tokens, of the arrays that a prompt is read in
 
 
 def attribute(
@@ -100,8 +104,20 @@ def _query(
         text = Text(before[:-1], f" {answer}", after) if spaced else Text(before, answer, after)
     if not answer.strip() or not (text.before.strip() or text.after.strip()):
         raise UserError(f"neither prompt nor answer may be empty, got {prompt!r} and {answer!r}")
-    queries = encode_texts([text], tokenizer, n_ctx=model.config.n_ctx, control_tokens=control_tokens or chat)
-    return queries, _notes(text, queries, tokenizer, chat)
+    try:
+        queries = encode_texts([text], tokenizer, n_ctx=model.config.n_ctx, control_tokens=control_tokens or chat)
+    except UserError as error:
+        if runs_together(text.before, text.answer):
+            raise UserError(
+                f"{error}; did you mean the answer {' ' + text.answer!r}, with a space before it?"
+            ) from None
+        raise
+    notes = _notes(text, queries, tokenizer, chat)
+    # Prompts of nearly the same length share what is compiled.
+    n = queries.tokens_NT.shape[1]
+    more = min(model.config.n_ctx, -(-n // MULTIPLE) * MULTIPLE) - n
+    padded = np.pad(queries.tokens_NT, ((0, 0), (0, max(0, more))), constant_values=tokenizer.pad)
+    return dataclasses.replace(queries, tokens_NT=padded), notes
 
 
 def _notes(text: Text, queries: EncodedQueries, tokenizer: TextTokenizer, chat: bool) -> list[str]:

@@ -147,10 +147,10 @@ def measured_results(name: str, model: LanguageModel, data: TrainingData, config
 
 def _on_own_facts(name: str, model: LanguageModel, data: TrainingData, config: MeasureConfig) -> Measurement:
     # The number of queries is known only once they are sampled, so the bar counts sets in percent.
-    with progress(f"measure {name}", 100 * len(SETS)) as report:
+    with progress(f"measure {name}, percent", 100) as report:
 
         def advance(set_name: str, done: int, total: int) -> None:
-            report(100 * SETS.index(set_name) + 100 * done // total, set_name.replace("_", " "))
+            report(int(100 * (SETS.index(set_name) + done / total) / len(SETS)), set_name.replace("_", " "))
 
         return metrics_measure.measure(model, data.facts, data.split, config, progress=advance)
 
@@ -159,11 +159,11 @@ def _on_facts(
     name: str, model: LanguageModel, facts: FactSet, config: MeasureConfig
 ) -> tuple[Measurement, dict[str, object], tuple[str, ...]]:
     """The measurement, more of its plain numbers, and sentences about it."""
-    with progress(f"measure {name}", 300) as report:
+    with progress(f"measure {name}, percent", 100) as report:
         stages = ("what it knows", "facts", "known_facts")
 
         def advance(stage: str, done: int, total: int) -> None:
-            report(100 * stages.index(stage) + 100 * done // total, stage.replace("_", " "))
+            report(int(100 * (stages.index(stage) + done / total) / len(stages)), stage.replace("_", " "))
 
         measurement, left_out, read = measure_facts(model, facts, config, progress=advance)
     first, end = read["answer"]
@@ -182,7 +182,7 @@ def _of_examples(examples: ReadoutExamples, config: MeasureConfig, name: str, re
     named = list(relations) or [str(number) for number in range(n_relations)]
     if len(named) < n_relations:
         raise UserError(f"relations names {len(named)} relations, but the examples have {n_relations}")
-    with progress(f"measure {name}", 100) as report:
+    with progress(f"measure {name}, percent", 100) as report:
 
         def advance(_: str, done: int, total: int) -> None:
             report(100 * done // total, "")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from jaxinterp.api.attribute import attribute
 from jaxinterp.api.measured import Measurements, measure
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
+from jaxinterp.base.progress import waiting
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.facts import FactSet, Text
 from jaxinterp.facts.source import load_facts
@@ -20,6 +22,10 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.report import comparison
 from jaxinterp.training.data import data_from_provenance
 
+OTHER_FACTS = (
+    "the models were measured on different facts, so that their figures do not compare; --facts (in Python, facts=) "
+    "measures all of them on the same"
+)
 TRIED = 60  # facts at most, of which examples are taken
 
 
@@ -61,14 +67,28 @@ def write_report(
         else:
             found[name] = measure(model, facts if of_language else None, config, name=name, **fields)
     language = {name: model for name, model in models.items() if isinstance(model, LanguageModel)}
+    shown: list[dict] = []
+    if language and examples:
+        with waiting("compiling, and showing a few facts with their neurons"):
+            shown = shown_facts(language, facts, examples)
     results = {
         "provenance": {**provenance(), "models": {name: of.results["provenance"] for name, of in found.items()}},
         "seconds": round(time.monotonic() - start, 1),
         "models": {name: of.results for name, of in found.items()},
-        "examples": shown_facts(language, facts, examples) if language and examples else [],
+        "examples": shown,
     }
-    comparison.write_report(out, json.loads(json.dumps(results)), histories or {}, learned=False)
+    of_facts = {json.dumps(_measured_on(of.results["provenance"]), sort_keys=True) for of in found.values()}
+    told = [] if len(of_facts) == 1 else [OTHER_FACTS]
+    for sentence in told:
+        print(f"note: {sentence}", file=sys.stderr)
+    comparison.write_report(out, json.loads(json.dumps(results)), histories or {}, learned=False, told=told)
     return out
+
+
+def _measured_on(provenance: Mapping) -> object:
+    """What tells the facts of one measurement from those of another."""
+    own = provenance.get("model") or {}
+    return [provenance.get("facts"), own.get("data") if provenance.get("facts") is None else None]
 
 
 def shown_facts(

@@ -23,5 +23,7 @@ MANY = 20  # names that nobody reads through
 def known_names(given: object, known: Iterable[str]) -> str:
     """The names there are, or of very many those that are like the given one."""
     names = sorted(known)
-    like = difflib.get_close_matches(str(given), names, n=3) if len(names) > MANY else []
-    return f"did you mean {' or '.join(like)}?" if like else f"known: {', '.join(names)}"
+    like = difflib.get_close_matches(str(given), names, n=3)
+    meant = f"did you mean {' or '.join(like)}?" if like else ""
+    shown = "" if like and len(names) > MANY else f"known: {', '.join(names)}"
+    return "; ".join(filter(None, (shown, meant)))

@@ -61,6 +61,21 @@ def owned(folder: Path) -> Iterator[Callable[[], None]]:
         lock.release()
 
 
+def is_owned(folder: Path) -> bool:
+    """Whether some other process holds a folder."""
+    path = folder.resolve() / LOCK
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path, timeout=0, is_singleton=True, thread_local=False)
+    try:
+        with lock:
+            return False
+    except filelock.Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return False
+
+
 def _holder(folder: Path) -> str:
     try:
         of = read_json(folder / OWNER)

@@ -92,10 +92,15 @@ def writing(out: Path, config: Mapping | None, done: int) -> Iterator[Callable[[
 
 
 def numbers_of(line: Mapping) -> dict[str, float]:
-    """A record's numbers by name, its texts before them: {"member": "a", "loss": 1} gives {"a/loss": 1.0}."""
+    """A record's numbers by name, its texts before them, and what they stand in: {"member": "a", "loss": 1} gives
+    {"a/loss": 1.0}, and {"sets": {"facts": {"recall": {"value": 1, "low": 0}}}} gives {"sets/facts/recall": 1.0}.
+    """
     texts = [value for value in line.values() if isinstance(value, str)]
-    return {
-        "/".join([*texts, name]): float(value)
-        for name, value in line.items()
-        if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    found: dict[str, float] = {}
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            inside = {"": value["value"]} if isinstance(value.get("value"), int | float) else numbers_of(value)
+            found |= {"/".join(filter(None, [*texts, name, own])): float(number) for own, number in inside.items()}
+        elif name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+            found["/".join([*texts, name])] = float(value)
+    return found

@@ -12,11 +12,13 @@ from jaxinterp.attribution.config import IntegralConfig
 from jaxinterp.base.configs import from_json
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json
+from jaxinterp.cli.doctor import Doctor
 from jaxinterp.cli.facts import Facts
 from jaxinterp.cli.metrics import Metrics
 from jaxinterp.cli.models import Models
 from jaxinterp.cli.options import Defaults
 from jaxinterp.cli.run import experiment
+from jaxinterp.cli.runs import Runs
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.training.config import TrainConfig
 
@@ -147,6 +149,8 @@ COMMANDS = {
     "facts": Facts,
     "models": Models,
     "metrics": Metrics,
+    "runs": Runs,
+    "doctor": Doctor,
 }
 
 

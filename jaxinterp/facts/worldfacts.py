@@ -66,6 +66,6 @@ def describe(fact_set: FactSet) -> str:
     rows.append(("total", str(len(fact_set.relations)), str(len(fact_set)), "", "", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = ["  ".join([*map(str.ljust, row, widths), row[5]]).rstrip() for row in rows]
-    lines += ["", "dropped"]
+    lines += ["", "dropped"] if fact_set.dropped else []
     lines += [f"{number:8d}  {reason}" for reason, number in Counter(fact_set.dropped).most_common()]
     return "\n".join(lines)

@@ -58,23 +58,24 @@ class LanguageModel:
     def run(
         self,
         texts: str | Sequence[str],
-        capture: Sequence[str] = (),
-        edit: Edits = None,
         *,
+        capture: str | Sequence[str] = (),
+        edit: Edits = None,
         control_tokens: bool = False,
     ) -> Run:
         """Runs the model on a batch of texts, padded on the right to the longest.
 
         Args:
           texts: one text or several.
-          capture: names of places, out of `jaxinterp.models.places.PLACES`; "mlp_post" are the neurons. Values are
-            those after the edit.
+          capture: names of places, or one name, out of `jaxinterp.models.places.PLACES`; "mlp_post" are the neurons.
+            Values are those after the edit.
           edit: what is changed on the way; None is the untouched model.
         Raises:
           UserError: if there is no text, a text cannot be encoded or does not fit the context, a name is unknown, or
             the edit does not fit the model or the texts.
         """
-        return run_texts(self.model, self.tokenizer, texts, capture, edit, control_tokens)
+        places = (capture,) if isinstance(capture, str) else capture
+        return run_texts(self.model, self.tokenizer, texts, places, edit, control_tokens)
 
     @overload
     def top(self, texts: str, n: int = 5, edit: Edits = None, **rest: object) -> list[tuple[str, float]]: ...

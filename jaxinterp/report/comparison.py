@@ -18,7 +18,7 @@ from jaxinterp.metrics.results import (
 )
 from jaxinterp.report.charts import POINTS, neuron_use, training_curves
 from jaxinterp.report.drop_bars import overview, relation_bars, second_opinion
-from jaxinterp.report.labels import METRICS, set_label
+from jaxinterp.report.labels import metric_labels, set_label
 from jaxinterp.report.page import drawn, number, page
 
 _NUMBERS = ("One", "Two", "Three", "Four", "Five", "Six")
@@ -94,6 +94,8 @@ def write_report(
         "neurons": drawn(neuron_use, results),
         **{f"relations-{name}": drawn(relation_bars, results, name) for name in by_relation},
     }
+    labels = metric_labels()
+    whole = _group("Untouched model", "", models, ("cross_entropy", "recall"))
     text = page(
         "report/comparison.html",
         charts,
@@ -102,9 +104,8 @@ def write_report(
         models=list(models),
         results=results,
         sets=sets,
-        whole=_group("Untouched model", "", models, ("cross_entropy", "recall")),
-        headline=_groups(results, sets, _HEADLINE),
-        every=_groups(results, sets, (*METRICS, *sorted(measured - METRICS.keys()))),
+        headline=[*([whole] if whole.rows else []), *_groups(results, sets, _HEADLINE)],
+        every=_groups(results, sets, (*labels, *sorted(measured - labels.keys()))),
         missing=missing_sentence(results),
         remarks=remarks(models),
         marks=marks_sentence([e for model in models.values() for of in model["sets"].values() for e in of.values()]),
@@ -123,7 +124,7 @@ def write_report(
         neuron_panels=[
             {"title": name, "neurons": model["neurons"]} for name, model in models.items() if model["neurons"]
         ],
-        items=[(METRICS[name], METRICS[name].definition) for name in METRICS if name in measured],
+        items=[(label, label.definition) for name, label in labels.items() if name in measured],
     )
     write_text(path, text)
 

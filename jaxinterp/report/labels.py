@@ -14,12 +14,16 @@ SETS: Mapping[str, Label] = {
     "unseen_relations": Label("Unseen relations", "facts of relations that the objective never acts on"),
 }
 
-METRICS: Mapping[str, Label] = {name: registry.METRICS[name].label for name in registry.METRICS.names()}
-
 
 def metric_label(name: str) -> Label:
     """What a metric is called; one that nobody described is shown by its name."""
-    return METRICS.get(name) or Label(name.replace("_", " "), "")
+    known = name in registry.METRICS.names()
+    return registry.METRICS[name].label if known else Label(name.replace("_", " "), "")
+
+
+def metric_labels() -> dict[str, Label]:
+    """What all metrics are called, those that were registered late included."""
+    return {name: registry.METRICS[name].label for name in registry.METRICS.names()}
 
 
 def set_label(name: str) -> Label:

@@ -4,6 +4,7 @@ Orbax restores damaged arrays, and arrays of another dtype, without a word; so e
 shape and dtype of every array, and nothing that differs is restored.
 """
 
+import contextlib
 import hashlib
 import logging
 import shutil
@@ -148,6 +149,24 @@ class Checkpoints:
     def close(self) -> None:
         """Releases orbax's threads."""
         self._manager.close()
+
+
+def damage_of(folder: Path, step: int) -> str:
+    """What is wrong with a checkpoint of any structure, whose arrays are read; "" if it is whole. Nothing is moved."""
+    path = folder.resolve() / str(step)
+    if not (path / _MARKER).exists():
+        return "it is not complete"
+    with contextlib.closing(ocp.CheckpointManager(folder.resolve())) as manager:
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(), digests=ocp.args.JsonRestore())
+            found = manager.restore(step, args=args)
+            kept = dict(found.digests)
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            return f"it cannot be read ({_in_short(error)})"
+    if kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
+        return "its digests are not what was saved"
+    bad = sorted(name for name, digest in _digests(found.state).items() if kept.get(name) != digest)
+    return f"array {bad[0]} is not what was saved" if bad else ""
 
 
 def _is_key(leaf: Any) -> bool:

@@ -63,6 +63,9 @@ def test_wandb_is_told_the_same_and_goes_on_as_the_same_run(tmp_path, monkeypatc
 def test_texts_name_whose_numbers_they_are():
     line = {"step": 3, "member": "a", "set": "unseen", "S": 0.5, "n": 3, "finite": True, "C": None}
     assert writers.numbers_of(line) == {"a/unseen/S": 0.5, "a/unseen/n": 3.0}
+    recall = {"value": 0.25, "low": 0.0, "high": 1.0, "n": 9}
+    evaluation = {"step": 3, "sets": {"unseen_facts": {"recall": recall, "S": {**recall, "value": None}}}}
+    assert writers.numbers_of(evaluation)["sets/unseen_facts/recall"] == 0.25
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,9 @@ def test_paths_from_all_heads_differ_from_patching_them():
 def test_architectures(name):
     model = small_model(name)
     found = ji.patching(model, CLEAN, CORRUPTED, "b", place="resid_mid")
-    run = model.run(CORRUPTED, edit=ji.Edit("resid_mid", layer=1, position=2, patch=model.run(CLEAN, ("resid_mid",))))
+    run = model.run(
+        CORRUPTED, edit=ji.Edit("resid_mid", layer=1, position=2, patch=model.run(CLEAN, capture="resid_mid"))
+    )
     assert found.scores_LN[1, 2] == pytest.approx(score(model, run, "b"), abs=1e-5)
 
 

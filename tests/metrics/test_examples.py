@@ -198,6 +198,20 @@ def test_groups_of_text_are_left_out_unless_they_are_named(names):
         assert {"drop_at_4", "deletion_area", "gini", "probe_all"} <= set(found)
 
 
+def test_a_readout_without_activations_is_measured_by_default():
+    """Its neurons all count as active."""
+
+    def without(number_R):
+        return dataclasses.replace(read(number_R), neurons_LRF=None)
+
+    whole, bare = (
+        measure_examples({"all": dataclasses.replace(examples(), read=of)}, RELATIONS, CONFIG).sets["all"]
+        for of in (read, without)
+    )
+    assert {"suppressability", "control_drop", "ablation_rank_agreement"} <= set(bare)
+    assert bare["suppressability"].overall.value == whole["suppressability"].overall.value
+
+
 def test_answers_of_a_batch_have_the_right_controls():
     answers = examples().answers(np.random.default_rng(0), 2)
     assert answers.control_XR.shape == (2 * 3, N)

@@ -13,7 +13,7 @@ import vl_convert
 from jaxinterp.base.errors import UserError
 from jaxinterp.metrics.results import missing_controls, published_figures
 from jaxinterp.report.comparison import leakage, write_report
-from jaxinterp.report.labels import METRICS, Label
+from jaxinterp.report.labels import Label, metric_labels
 from jaxinterp.report.page import TEMPLATES, duration, number
 from jaxinterp.report.printed import models_shown, published_shown
 from jaxinterp.report.shown import print_parts
@@ -390,5 +390,5 @@ def test_nested_values():
 
 
 def test_every_metric_is_described():
-    assert {"suppressability", "control_drop", "recall"} <= set(METRICS)
-    assert all(about.title and about.definition for about in METRICS.values())
+    assert {"suppressability", "control_drop", "recall"} <= set(metric_labels())
+    assert all(about.title and about.definition for about in metric_labels().values())

@@ -43,7 +43,7 @@ def _ablation(compared: Compared) -> dict[str, Array]:
 def _ablation_ranks(measured: Measured) -> dict[str, Array]:
     """Rank agreement of the attribution with exact single ablations, a mean over an answer's tokens."""
     neurons = measured.readout.neurons_LRF
-    active = jnp.ones_columns(measured.mask_LRF) if neurons is None else active_neurons(neurons)
+    active = jnp.ones_like(measured.mask_LRF) if neurons is None else active_neurons(neurons)
     agreement_R = rank_agreement(measured.scores["ablation"], measured.attribution.scores_LRF, active)
     return {"ablation_rank_agreement": measured.answers.mean(agreement_R)}
 

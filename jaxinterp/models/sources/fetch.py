@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxinterp.base.digests import file_digest
-from jaxinterp.base.errors import UserError
+from jaxinterp.base.errors import UserError, known_names
 from jaxinterp.base.files import is_gguf, new_folder, writable_folder, write_json
 from jaxinterp.models.sources import catalogue
 from jaxinterp.models.sources.catalogue import Document, Entry, Hub, Part, Shipped, Terms, Wheel, Wheels, models_folder
@@ -51,7 +51,8 @@ def resolve(model: str) -> Path:
         return hub_folder(repo, revision or None)
     raise UserError(
         f"there is no model {model!r}: no such folder or .gguf file is here, and it is not a name of the catalogue "
-        f"({', '.join(catalogue.names())}); a model of the hub is organisation/name or organisation/name@revision"
+        f"({known_names(model, catalogue.names())}); a model of the hub is organisation/name or "
+        "organisation/name@revision"
     )
 
 
