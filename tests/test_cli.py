@@ -192,7 +192,7 @@ def test_a_run_goes_on_from_its_folder_alone(capsys, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("jaxinterp.training.data.training_data", lambda config: None)
     monkeypatch.setattr(
-        "jaxinterp.training.loop.train", lambda config, data, out, resume: asked.append((config, resume))
+        "jaxinterp.training.loop.train", lambda config, data, out, resume, mesh: asked.append((config, resume))
     )
     own = dataclasses.replace(
         TrainConfig(), steps=700, batch_size=8, objective=ObjectiveConfig(weights={"control": "1"})

@@ -34,13 +34,16 @@ class Train:
     # Continue the run in that folder from its newest checkpoint. The folder is enough: options that are not given are
     # the run's own. --steps may be larger than before, also of a run that is done
     resume: bool = False
+    # Devices that share the work, as data=2,fsdp=2,tensor=2; "auto" is all of them along data. A run may go on with
+    # another mesh
+    mesh: str = ""
 
     def __call__(self) -> None:
         """Runs the command."""
         from jaxinterp.training.data import training_data
         from jaxinterp.training.loop import train
 
-        train(self.config, training_data(self.config.data), self.out, resume=self.resume)
+        train(self.config, training_data(self.config.data), self.out, resume=self.resume, mesh=self.mesh)
         print(f"model: {self.out / 'model'}   metrics: {self.out / 'metrics.jsonl'}")
 
 

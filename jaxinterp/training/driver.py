@@ -5,9 +5,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.stages import Wrapped
 
 from jaxinterp.base.errors import UserError
@@ -54,6 +55,13 @@ class Cadence:
         return every > 0 and (done % every == 0 or done == self.steps)
 
 
+class Places(NamedTuple):
+    """Where the arrays of a job lie, if it has more devices than one: trees of shardings for a state and for inputs."""
+
+    state: Callable[[Any], Any]
+    inputs: Callable[[Any], Any]
+
+
 @dataclasses.dataclass(frozen=True)
 class Job(Generic[State, Inputs]):
     """A run as data. The state is any pytree of arrays and keys.
@@ -74,6 +82,7 @@ class Job(Generic[State, Inputs]):
     evaluate: Callable[[State, int], list[dict]] | None = None  # (state, steps done) -> lines of evaluations.jsonl
     grows: Sequence[str] = ()  # fields of the config that may be larger when a run is continued
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # what it reads -> its digest
+    places: Places | None = None  # None is the default device
 
 
 def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "train") -> State:
@@ -109,6 +118,8 @@ def _run(job: Job[State, Any], out: Path, resume: bool, title: str, still_there:
     cadence = job.cadence
     with contextlib.closing(Checkpoints(out / "checkpoints", cadence.keep)) as checkpoints:
         done, state = 0, job.start()
+        if job.places is not None:
+            state = jax.device_put(state, job.places.state(state))
         if resume and checkpoints.steps():
             done, state = checkpoints.restore(state)
         for name in (METRICS, EVALUATIONS) if job.evaluate else (METRICS,):
@@ -118,12 +129,12 @@ def _run(job: Job[State, Any], out: Path, resume: bool, title: str, still_there:
             progress(title, cadence.steps, done=done) as report,
             writing(out, job.config, done) as log,
             interruptible() as interrupted,
-            contextlib.closing(prefetched(lambda number: jax.device_put(job.inputs(number)), steps)) as inputs,
+            contextlib.closing(prefetched(lambda number: _placed(job, job.inputs(number)), steps)) as inputs,
         ):
             pending, planned = [], None
             for number, batch in enumerate(inputs, done):
                 if planned is None:
-                    planned = planned_step(job.step, job.objective, (state, batch, number))
+                    planned = planned_step(_step_of(job, state), job.objective, (state, batch, number))
                     report(number, planned.describe())
                 state, metrics = planned.step(state, batch, number)
                 pending.append(metrics)
@@ -153,6 +164,24 @@ def _run(job: Job[State, Any], out: Path, resume: bool, title: str, still_there:
                         "--resume)"
                     )
     return state
+
+
+def _placed(job: Job[Any, Any], inputs: Any) -> Any:
+    return jax.device_put(inputs, None if job.places is None else job.places.inputs(inputs))
+
+
+def _step_of(job: Job[State, Any], state: State) -> Callable[[ObjectiveConfig], Wrapped]:
+    """The job's step; on several devices one whose new state lies as the old one does."""
+    if job.places is None:
+        return job.step
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    metrics = next(iter(jax.tree.leaves(shardings))).mesh
+
+    def made(objective: ObjectiveConfig) -> Wrapped:
+        step, everywhere = job.step(objective), NamedSharding(metrics, PartitionSpec())
+        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, everywhere))
+
+    return made
 
 
 def _append(path: Path, lines: Sequence[Mapping]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json
@@ -22,7 +23,8 @@ from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.diagnosis import first_non_finite
-from jaxinterp.training.driver import Cadence, Job, NotFinite, plain_line, run
+from jaxinterp.training.driver import Cadence, Job, NotFinite, Places, plain_line, run
+from jaxinterp.training.mesh import batch_shardings, make_mesh, state_shardings
 from jaxinterp.training.routing import Routing
 from jaxinterp.training.state import TrainState, initial_state, step_key
 from jaxinterp.training.step import train_step
@@ -61,7 +63,7 @@ def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
 
 
 def train(
-    config: TrainConfig, data: TrainingData, out: Path, *, resume: bool = False, title: str = "train"
+    config: TrainConfig, data: TrainingData, out: Path, *, resume: bool = False, title: str = "train", mesh: str = ""
 ) -> LanguageModel:
     """Trains a model; what it leaves behind stands in `out`.
 
@@ -75,6 +77,8 @@ def train(
         With more steps than before the run is prolonged, also one that is done; the learning rate is then, from there
         on, that of a run of so many steps.
       title: of the progress bar.
+      mesh: the devices that share the work, as "data=2,fsdp=4"; see `jaxinterp.training.mesh`. A run may be continued
+        on another mesh: its data are the same, and its numbers the same but for rounding.
     Raises:
       UserError: if a part of the config does not fit the data or the device, or as `run`.
       NotFinite: if the loss stops being finite, with the name of the first bad array.
@@ -82,6 +86,7 @@ def train(
     model = model_config(config, data)
     check_rows(config, data)
     computed = arithmetic(model, config)
+    devices = make_mesh(mesh)
 
     def lines(state: TrainState, pending: Sequence[Metrics], number: int) -> list[dict]:
         """Those of the last step, if all were finite."""
@@ -109,6 +114,7 @@ def train(
         evaluate=evaluate,
         grows=("steps",),
         data={"facts": data.facts.digest()},
+        places=None if devices is None else _places(devices, model),
     )
     state = run(job, out, resume=resume, title=title)
     beginning = record(config.objective.start, state.known, state.begun)
@@ -118,6 +124,10 @@ def train(
         params, made = jax.device_get(state.params), run_provenance(config, data, state)
         save_model(out / "model", LanguageModel(Model(model, params), data.tokenizer, made))
     return load_model(out / "model")
+
+
+def _places(mesh: Mesh, model: ModelConfig) -> Places:
+    return Places(lambda state: state_shardings(mesh, model, state), lambda batch: batch_shardings(mesh, batch))
 
 
 def _is_model_of(config: TrainConfig, folder: Path) -> bool:

@@ -1,0 +1,143 @@
+"""The same numbers on one device and on several, whichever axes of the mesh they lie along."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from synthetic import SyntheticConfig, SyntheticFacts
+from tiny import tiny_config
+
+from jaxinterp.attribution.integrated_gradients import integrated_gradients
+from jaxinterp.attribution.quadrature import quadrature
+from jaxinterp.base.errors import UserError
+from jaxinterp.facts.splits import SplitConfig
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.models.model import Model
+from jaxinterp.models.readout import lm_readout
+from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.training import loop
+from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
+from jaxinterp.training.data import data_of_facts
+from jaxinterp.training.loop import batch_of, train
+from jaxinterp.training.mesh import batch_shardings, collectives, make_mesh, parameter_shardings, state_shardings
+from jaxinterp.training.state import initial_state
+from jaxinterp.training.step import loss
+
+OBJECTIVE = ObjectiveConfig(weights={"suppression": "0.3", "control": "0.3", "concentration": "0.1"}, k=3, points=2)
+SIZES = {"d_model": "8", "n_layers": "2", "n_heads": "2", "n_kv_heads": "2", "d_mlp": "12"}
+CONFIG = TrainConfig(
+    steps=4,
+    data=DataConfig(split=SplitConfig(n_unseen_relations=2)),
+    model=SIZES,
+    objective=OBJECTIVE,
+    batch_size=8,
+    rows=8,
+    subjects=4,
+    log_every=1,
+    evaluate_every=4,
+    checkpoint_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    facts = SyntheticFacts(SyntheticConfig(n_subjects=12, n_relations=6, n_answers=8, n_prompts=5)).fact_set()
+    return data_of_facts(facts, CONFIG.data)
+
+
+@pytest.fixture(autouse=True)
+def small_evaluation(monkeypatch):
+    small = MeasureConfig(queries=8, ability_queries=16, ablation_queries=0, rows=8, replicates=10)
+    monkeypatch.setattr(loop, "EVALUATION", small)
+
+
+def test_losses_gradients_and_attributions_agree(data, float64):
+    config = tiny_config(
+        n_layers=2,
+        d_model=8,
+        n_heads=2,
+        n_kv_heads=2,
+        d_mlp=12,
+        d_vocab=data.tokenizer.n_tokens,
+        n_ctx=data.n_positions,
+    )
+    config = dataclasses.replace(config, dtype="float64")
+    state = initial_state(config, OptimiserConfig(), 4, 0)
+    params = jax.tree.map(lambda x: 4 * x.astype("float64"), state.params)  # so that answers differ
+    batch = batch_of(CONFIG, data, 0)
+    weights = {name: jax.numpy.asarray(float(weight)) for name, weight in OBJECTIVE.weights.items()}
+
+    @jax.jit
+    def numbers(params, batch):
+        key = jax.random.key(7)
+        value = jax.value_and_grad(lambda p: loss(Model(config, p), OBJECTIVE, batch, weights, key), has_aux=True)
+        readout = lm_readout(Model(config, params), batch.tokens_BT, batch.rows)[1]
+        return value(params), integrated_gradients(readout, quadrature("midpoint", 2), path="joint").scores_LRF
+
+    one = numbers(params, batch)
+    for text in ("data=4", "data=2,tensor=2", "fsdp=2,tensor=2"):
+        mesh = make_mesh(text)
+        spread = jax.device_put(params, parameter_shardings(mesh, config))
+        inputs = jax.device_put(batch, batch_shardings(mesh, batch))
+        found = numbers(spread, inputs)
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(found), strict=True):
+            np.testing.assert_allclose(b, a, rtol=0, atol=1e-10, err_msg=f"{text} {jax.tree_util.keystr(path)}")
+    used = collectives(numbers.lower(spread, inputs).compile())
+    assert used["all-reduce"] > 0
+    assert not any(collectives(numbers.lower(params, batch).compile()).values())
+
+
+def test_arrays_lie_where_the_rules_say(data):
+    mesh = make_mesh("fsdp=2,tensor=2")
+    config = tiny_config(n_layers=2, d_model=8, n_heads=2, n_kv_heads=2, d_mlp=12, d_vocab=11, n_ctx=8)
+    state = initial_state(config, OptimiserConfig(), 4, 0)
+    spread = jax.device_put(state, state_shardings(mesh, config, state))
+    w_in = spread.params["layers"]["w_in"]
+    assert w_in.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
+    assert w_in.addressable_shards[0].data.size == w_in.size // 4
+    # The optimiser's means lie as their parameters; 11 tokens do not divide by 2.
+    means = [x for x in jax.tree.leaves(spread.opt_state) if x.shape == w_in.shape]
+    assert len(means) == 2 and all(x.sharding == w_in.sharding for x in means)
+    assert spread.params["embedding"].sharding.spec == PartitionSpec(None, "fsdp")
+    assert spread.step.sharding.spec == PartitionSpec()
+
+
+def test_a_run_goes_on_with_another_mesh(data, tmp_path):
+    plain = dataclasses.replace(CONFIG, objective=ObjectiveConfig())  # less to compile
+    whole = train(plain, data, tmp_path / "one")
+    half = dataclasses.replace(plain, steps=2)
+    train(half, data, tmp_path / "many", mesh="data=2,fsdp=2")
+    found = train(dataclasses.replace(half, steps=4), data, tmp_path / "many", resume=True, mesh="tensor=2")
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "many")
+    ]
+    # The learning rate of a prolonged run is another one from there on; up to there the numbers agree.
+    for a, b in zip(lines[0][:2], lines[1][:2], strict=True):
+        for name in ("loss", "gradient_norm"):
+            assert b[name] == pytest.approx(a[name], abs=1e-5), name
+    assert [line["step"] for line in lines[1]] == [1, 2, 3, 4]
+    assert (tmp_path / "many" / "evaluations.jsonl").read_text().count("\n") == 2
+    assert found.config == whole.config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows=2", "unknown axis of a mesh 'rows'"),
+        ("data=2,data=2", "names data twice"),
+        ("data=two", "must give whole numbers above 0"),
+        ("data=64", r"needs 64 devices, and there are \d"),
+    ],
+)
+def test_what_is_no_mesh(text, message):
+    with pytest.raises(UserError, match=message):
+        make_mesh(text)
+
+
+def test_all_devices_and_one():
+    assert make_mesh("") is None and make_mesh("data=1") is None
+    assert make_mesh("auto").shape["data"] == jax.device_count()
