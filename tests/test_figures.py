@@ -82,18 +82,23 @@ def estimate(found):
     return "–" if found is None else f"{percent(found['value'])} [{percent(found['low'])}, {percent(found['high'])}]"
 
 
-def test_which_gradient():
-    cells = [row for row in rows("docs/studies/meta_gradient.md") if row[0] in OUTCOMES and len(row) == 1 + len(ARMS)]
+NEURONS = json.loads((ROOT / "checkpoints" / "reference" / "meta_gradient_neurons.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("study", "arms"), [(META, ARMS), (NEURONS, ("plain", "detached", "random", "other_fact"))])
+def test_which_gradient_and_which_neurons(study, arms):
+    cells = [row for row in rows("docs/studies/meta_gradient.md") if row[0] in OUTCOMES and len(row) == 1 + len(arms)]
+    assert len(cells) == 2 * len(OUTCOMES)
     for number, name in enumerate(("unseen_facts", "unseen_relations")):
         table = cells[number * len(OUTCOMES) : (number + 1) * len(OUTCOMES)]
         assert [row[0] for row in table] == list(OUTCOMES)
         for title, *found in table:
-            assert found == [estimate(META["models"][arm][name].get(OUTCOMES[title])) for arm in ARMS], (name, title)
-    cells = [row for row in rows("docs/studies/meta_gradient.md") if row[0] in META["contrasts"]["unseen_facts"]]
+            assert found == [estimate(study["models"][arm][name].get(OUTCOMES[title])) for arm in arms], (name, title)
+    cells = [row for row in rows("docs/studies/meta_gradient.md") if row[0] in study["contrasts"]["unseen_facts"]]
     expected = [
         [contrast, *(estimate(of[metric]) for metric in (*CHANGES, "probability", "bypass"))]
         for name in ("unseen_facts", "unseen_relations")
-        for contrast, of in META["contrasts"][name].items()
+        for contrast, of in study["contrasts"][name].items()
     ]
     assert [[cell.lstrip("+") for cell in row] for row in cells] == expected
 
