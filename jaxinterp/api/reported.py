@@ -1,6 +1,5 @@
 """One page about any models or measurements."""
 
-import contextlib
 import dataclasses
 import json
 import sys
@@ -12,6 +11,7 @@ from jaxinterp.api.attribute import attribute
 from jaxinterp.api.measured import Measurements, measure
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
+from jaxinterp.base.lines import whole_lines
 from jaxinterp.base.progress import waiting
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.facts import FactSet, Text
@@ -155,11 +155,7 @@ class Named:
     @property
     def history(self) -> list[dict]:
         """The records of its training, if the place is a run's folder."""
-        path, found = Path(self.place) / "metrics.jsonl", []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            with contextlib.suppress(ValueError):  # a line that was cut off
-                found.append(json.loads(line))
-        return found
+        return [value for _, _, value in whole_lines(Path(self.place) / "metrics.jsonl")[0]]
 
 
 def named(places: Sequence[str]) -> list[Named]:

@@ -122,9 +122,11 @@ def _built(kind: Any, value: Any) -> Any:
         for option in (option for option in inside if option is not type(None)):
             try:
                 return _built(option, value)
-            except TypeError:
+            except (TypeError, ValueError):
                 continue
         raise TypeError(f"{value!r} is none of {kind}")
+    if origin is typing.Literal and value not in inside:
+        raise TypeError(f"{value!r} is none of {', '.join(map(repr, inside))}")
     if origin is tuple or kind is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError(f"a list was expected, got {value!r}")

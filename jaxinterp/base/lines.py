@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from jaxinterp.base.files import write_bytes
 
 CHECK = "check"  # the field with the digest, the last of a line
 DIGITS = 12  # hexadecimal ones of it
+_DIGEST = re.compile(rb'": "[0-9a-f]{12}"}$')  # the end of a line that has one, also where its name was changed
 
 
 def sealed(value: Mapping, *, strict: bool = True) -> str:
@@ -41,25 +43,22 @@ def is_as_written(value: Mapping) -> bool:
     return dict(value) == with_check({name: of for name, of in value.items() if name != CHECK})
 
 
-def has_digests(content: bytes) -> bool:
-    """Whether any whole line has its digest: files of earlier versions have none."""
-    return any(_is_sealed(line) for line in content.split(b"\n"))
-
-
 def whole_lines(path: Path) -> tuple[list[tuple[int, bytes, dict]], list[tuple[int, bytes]]]:
     """The lines of a file, each with its number: those that are what was written, with their values, and broken ones.
 
-    A last line without its end was being written when its process ended, and is in neither. In a file in which no line
-    has a digest, any line of JSON is whole.
+    A last line without its end was being written when its process ended, and is in neither. A line without a digest is
+    whole if it stands before all that have one: files that an earlier version began go on with digests.
     """
     content = path.read_bytes() if path.exists() else b""
-    checked = has_digests(content)
-    good, broken = [], []
+    good, broken, sealed_before = [], [], False
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            value = opened(line) if checked else json.loads(line.decode("utf-8"))
+            value = json.loads(line.decode("utf-8"))
             if not isinstance(value, dict):
                 raise ValueError("the line holds no object")
+            if sealed_before or CHECK in value or _DIGEST.search(line):
+                sealed_before = True
+                value = opened(line)
             good.append((number, line, value))
         except (ValueError, RecursionError):
             broken.append((number, line))
@@ -79,14 +78,6 @@ def put_aside(path: Path, broken: list[tuple[int, bytes]]) -> None:
     write_bytes(aside, before + b"".join(line + b"\n" for _, line in broken))
     numbers = ", ".join(str(number) for number, _ in broken[:5]) + (", …" if len(broken) > 5 else "")
     print(f"{path}: line {numbers} is not what was written; kept in {aside.name}, and left out", file=sys.stderr)
-
-
-def _is_sealed(line: bytes) -> bool:
-    try:
-        opened(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _digest(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import errno
 import os
 import platform
 import sys
@@ -14,6 +15,8 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, writable_folder, write_json
 
 LOCK, OWNER = ".lock", ".owner.json"
+WAIT = 1.0  # seconds
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 FILES = (LOCK, OWNER)  # in a folder of a run, beside what the run writes
 
 
@@ -31,14 +34,17 @@ def owned(folder: Path) -> Iterator[Callable[[], None]]:
     """
     writable_folder(folder)
     path = folder.resolve() / LOCK
-    lock = filelock.FileLock(path, timeout=0, is_singleton=True, thread_local=False)
+    # One that merely looks whether it is held has it for a moment.
+    lock = filelock.FileLock(path, timeout=WAIT, is_singleton=True, thread_local=False)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise UserError(
             f"{folder} is in use by {_holder(folder)}; stop that first, or wait for its end, or choose another folder"
         ) from None
-    except NotImplementedError:
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in WITHOUT_LOCKS:
+            raise UserError(f"cannot lock {folder}: {error.strerror or error}; choose another folder") from None
         print(f"{folder} is on a file system without locks: nothing keeps a second run out of it", file=sys.stderr)
         yield lambda: None
         return
@@ -66,9 +72,9 @@ def is_owned(folder: Path) -> bool:
     path = folder.resolve() / LOCK
     if not path.exists():
         return False
-    lock = filelock.FileLock(path, timeout=0, is_singleton=True, thread_local=False)
+    lock = filelock.FileLock(path, timeout=WAIT, is_singleton=True, thread_local=False)
     try:
-        with lock:
+        with lock.acquire(timeout=0):
             return False
     except filelock.Timeout:
         return True

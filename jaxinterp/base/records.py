@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, write_bytes
-from jaxinterp.base.lines import opened, put_aside, sealed, whole_lines
+from jaxinterp.base.lines import CHECK, opened, put_aside, sealed, whole_lines
 from jaxinterp.base.owner import FILES
 from jaxinterp.base.run_folder import claim, difference
 
@@ -29,7 +29,7 @@ def claim_recorded(config: Mapping, out: Path) -> dict:
     elif out.exists() and any(path.name not in FILES for path in out.iterdir()):
         raise UserError(f"{out} is not empty and holds no run that could be continued; choose another folder")
     claim(config, out, resume=path.exists())
-    return {name: value for name, value in read_json(path).items() if name != "config"}
+    return {name: value for name, value in read_json(path).items() if name not in ("config", "data", CHECK)}
 
 
 class Record:

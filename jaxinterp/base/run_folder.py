@@ -122,9 +122,9 @@ def truncate(path: Path, step: int, *, complete: bool = False) -> None:
     put_aside(path, sorted([*broken, *odd]))
     kept = [line for _, line, value in good if isinstance(value.get("step"), int) and value["step"] <= step]
     write_bytes(path, b"".join(line + b"\n" for line in kept))
-    last = max((value["step"] for _, _, value in good if isinstance(value.get("step"), int)), default=0)
-    if complete and last < step:
-        print(f"{path} ends at step {last}, and the run goes on from {step}: lines are missing", file=sys.stderr)
+    steps = {value["step"] for _, _, value in good if isinstance(value.get("step"), int)}
+    if complete and step and step not in steps:
+        print(f"{path} has no line of step {step}, from which the run goes on: lines are missing", file=sys.stderr)
 
 
 def stop_with(parent: int) -> None:

@@ -4,14 +4,15 @@
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.files import write_text
 
 VARIABLE = "JAXINTERP_LOG"
 Lines = Sequence[Mapping]  # records with "step"; numbers are values, texts name whose they are, None is no value
@@ -23,7 +24,7 @@ def _tensorboard(out: Path, config: Mapping | None, done: int) -> Iterator[Write
     """Event files in the run's folder tensorboard; `tensorboard --logdir` shows them."""
     from tensorboardX import SummaryWriter
 
-    with SummaryWriter(logdir=str(out / "tensorboard"), purge_step=done or None) as events:
+    with SummaryWriter(logdir=str(out / "tensorboard"), purge_step=done + 1) as events:
 
         def write(step: int, values: Mapping[str, float]) -> None:
             for name, value in values.items():
@@ -34,15 +35,20 @@ def _tensorboard(out: Path, config: Mapping | None, done: int) -> Iterator[Write
 
 @contextlib.contextmanager
 def _wandb(out: Path, config: Mapping | None, done: int) -> Iterator[Write]:
-    """A run of the project WANDB_PROJECT, else jaxinterp; it goes on where it was when the folder's run does."""
+    """A run of the project WANDB_PROJECT, else jaxinterp; it goes on when the folder's run does, whose file has its id.
+
+    W&B keeps what it has of steps that are done again.
+    """
     import wandb
 
     as_json = json.dumps(config or {}, sort_keys=True, default=str)
-    digest = hashlib.sha256(f"{out.resolve()} {as_json}".encode()).hexdigest()
+    place = out / "wandb_id.txt"
+    if not place.exists():
+        write_text(place, secrets.token_hex(8))
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "jaxinterp"),
         name=out.name,
-        id=digest[:16],
+        id=place.read_text(encoding="utf-8").strip(),
         resume="allow",
         config=json.loads(as_json),
         dir=str(out),
@@ -77,7 +83,7 @@ def writing(out: Path, config: Mapping | None, done: int) -> Iterator[Callable[[
     Args:
       out: the run's folder.
       config: what decides the run, if that is known.
-      done: steps done before; what a writer has of later ones is written anew.
+      done: steps done before.
     """
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(WRITERS[name][1](out, config, done)) for name in asked_writers()]

@@ -69,8 +69,14 @@ class VerifyModels:
         damaged, n_checked = [], 0
         paths = [name for name in self.names if name not in catalogue.names() and Path(name).exists()]
         for path in paths:
-            self._verify_pinned(Path(path))
+            try:
+                self._verify_pinned(_model_at(Path(path)))
+            except UserError as error:
+                print(f"{path}: {error}")
+                damaged.append(path)
         if self.names and len(paths) == len(self.names):
+            if damaged:
+                raise UserError(f"damaged: {', '.join(damaged)}")
             return
         for entry in [catalogue.entry(name) for name in self.names or catalogue.names() if name not in paths]:
             state, words = _verified(entry, self.folder)
@@ -87,7 +93,7 @@ class VerifyModels:
         if not self.names:
             self._say_what_was_passed_over()
         if damaged:
-            again = "; ".join(f"`jaxinterp models fetch {name}`" for name in damaged)
+            again = "; ".join(f"`jaxinterp models fetch {name}`" for name in damaged if name not in paths)
             raise UserError(f"damaged: {', '.join(damaged)}; fetch again: {again}")
 
     def _verify_pinned(self, path: Path) -> None:
@@ -115,7 +121,7 @@ class PinModel:
         """Runs the command."""
         from jaxinterp.models.loading.pinned import pin
 
-        print(f"pinned: {pin(fetch.resolve(self.model))}")
+        print(f"pinned: {pin(_model_at(fetch.resolve(self.model)))}")
 
 
 Command = (
@@ -135,6 +141,13 @@ class Models:
     def __call__(self) -> None:
         """Runs the command."""
         self.command()
+
+
+def _model_at(path: Path) -> Path:
+    """The model's own folder, also where a run's is given."""
+    from jaxinterp.models.loading.bundle import of_run
+
+    return of_run(path)
 
 
 def _verified(entry: Entry, folder: Path) -> tuple[fetch.State, str]:

@@ -31,7 +31,9 @@ class ListRuns:
             kept = ", ".join(map(str, run.steps)) + (f" and {len(run.damaged)} damaged" if run.damaged else "")
             size = f"{run.size() / 1e6:.1f}"
             name = str(run.folder)
-            table.add_row(name, run.state, str(run.done), str(run.config.get("steps", "–")), run.begun, kept, size)
+            table.add_row(
+                name, run.state, str(run.done), "–" if run.last is None else str(run.last), run.begun, kept, size
+            )
         print_table(table)
         if not runs:
             print(f"no runs in {self.folder}")

@@ -1,13 +1,15 @@
 """Published facts by name: fetched once from their authors, checked, and kept in the user's folder."""
 
 import dataclasses
+import gzip
 import hashlib
+import http.client
 import io
 import re
 import shutil
 import tarfile
-import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -120,7 +122,7 @@ def _download(name: str, source: Source) -> bytes:
     try:
         with urllib.request.urlopen(source.url, timeout=SECONDS) as answer:
             content = answer.read(MOST + 1)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{source.url} cannot be fetched: {reason}; {by_hand}") from None
     if len(content) > MOST:
@@ -149,5 +151,5 @@ def _extract(content: bytes, source: Source, folder: Path, where: str) -> None:
                 target.parent.mkdir(exist_ok=True)
                 with file, target.open("wb") as copy:
                     shutil.copyfileobj(file, copy)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{where} is no .tar.gz that can be read: {error}") from None

@@ -22,6 +22,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
 
 CHECK = "check"  # name of the digest over all digests
+DAMAGED = "damaged-"  # before the step, in the name of a checkpoint that was put aside
 MOST = 120  # characters of another library's message
 State = TypeVar("State")  # any pytree of arrays and keys
 _MARKER = "_CHECKPOINT_METADATA"  # in every checkpoint; a folder without it was made by something else than orbax
@@ -40,7 +41,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = writable_folder(folder.resolve())
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        for path in self.folder.iterdir():
+        for path in sorted(self.folder.iterdir()):
             if _is_step(path) and not (path / _MARKER).exists():
                 self._put_aside(int(path.name), "it is not complete")
         options = ocp.CheckpointManagerOptions(
@@ -51,6 +52,10 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Saved steps, in order."""
         return sorted(self._manager.all_steps())
+
+    def damaged(self) -> bool:
+        """Whether a checkpoint was put aside."""
+        return any(path.name.startswith(DAMAGED) for path in self.folder.iterdir())
 
     def describe(self) -> str:
         """Where the newest is, in words."""
@@ -86,7 +91,7 @@ class Checkpoints:
         Raises:
           UserError: if there is none, or the newest one is of another structure, which is no damage.
         """
-        if not self.steps():
+        if not self.steps() and not self.damaged():
             raise UserError(f"no checkpoint in {self.folder} to resume from; start the run without --resume")
         template = _as_arrays(like)
         for step in reversed(self.steps()):
@@ -94,7 +99,7 @@ class Checkpoints:
                 return step, self._restored(step, like, template)
             except _Damaged as damage:
                 self._put_aside(step, str(damage))
-        self._manager.reload()
+                self._manager.reload()  # it has forgotten the step, so that it can be saved again
         raise UserError(
             f"no checkpoint in {self.folder} is whole; the damaged ones are kept there; start in another folder"
         )
@@ -105,9 +110,10 @@ class Checkpoints:
             kept = dict(self._manager.restore(step, args=items).digests)
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise _Damaged(f"its digests cannot be read ({_in_short(error)})") from None
-        if kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
+        # Those of earlier versions have none over all of them.
+        if CHECK in kept and kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
             raise _Damaged("its digests are not what was saved")
-        del kept[CHECK]
+        kept.pop(CHECK, None)
         kinds = {name: digest.rpartition(" ")[0] for name, digest in kept.items()}
         expected = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(template).items()}
         try:
@@ -138,7 +144,7 @@ class Checkpoints:
 
     def _put_aside(self, step: int, why: str) -> None:
         """Moves a damaged checkpoint out of the way and says so."""
-        target = self.folder / f"damaged-{step}"
+        target = self.folder / f"{DAMAGED}{step}"
         try:
             shutil.rmtree(target, ignore_errors=True)
             (self.folder / str(step)).rename(target)
@@ -156,16 +162,22 @@ def damage_of(folder: Path, step: int) -> str:
     path = folder.resolve() / str(step)
     if not (path / _MARKER).exists():
         return "it is not complete"
-    with contextlib.closing(ocp.CheckpointManager(folder.resolve())) as manager:
+    with contextlib.closing(ocp.CheckpointManager(folder.resolve(), item_names=("state", "digests"))) as manager:
         try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(), digests=ocp.args.JsonRestore())
+            # Onto one device of this process, wherever the checkpoint was written.
+            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            kinds = manager.item_metadata(step)["state"]
+            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), kinds)
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore())
             found = manager.restore(step, args=args)
             kept = dict(found.digests)
         except Exception as error:  # orbax and tensorstore raise many kinds
             return f"it cannot be read ({_in_short(error)})"
-    if kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
+    if CHECK in kept and kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
         return "its digests are not what was saved"
-    bad = sorted(name for name, digest in _digests(found.state).items() if kept.get(name) != digest)
+    kept.pop(CHECK, None)
+    digests = _digests(found.state)
+    bad = sorted(name for name in kept.keys() | digests.keys() if kept.get(name) != digests.get(name))
     return f"array {bad[0]} is not what was saved" if bad else ""
 
 

@@ -120,7 +120,7 @@ def _run(job: Job[State, Any], out: Path, resume: bool, title: str, still_there:
         done, state = 0, job.start()
         if job.places is not None:
             state = jax.device_put(state, job.places.state(state))
-        if resume and checkpoints.steps():
+        if resume and (checkpoints.steps() or checkpoints.damaged()):
             done, state = checkpoints.restore(state)
         for name in (METRICS, EVALUATIONS) if job.evaluate else (METRICS,):
             truncate(out / name, done, complete=name == METRICS)

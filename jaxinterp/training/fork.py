@@ -1,7 +1,6 @@
 """Runs that share their first steps: train those once, and go on from there with different objectives."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +9,11 @@ import numpy as np
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import new_folder, read_json
+from jaxinterp.base.lines import whole_lines
 from jaxinterp.base.run_folder import claim, difference, truncate
 from jaxinterp.base.schedule import parse_schedule
 from jaxinterp.training.config import TrainConfig
-from jaxinterp.training.driver import METRICS
+from jaxinterp.training.driver import EVALUATIONS, METRICS
 
 
 def branch(config: TrainConfig, trunk: Path, step: int, out: Path) -> None:
@@ -45,6 +45,9 @@ def branch(config: TrainConfig, trunk: Path, step: int, out: Path) -> None:
         claim(plain, folder, resume=False, data=read_json(trunk / "config.json").get("data"))
         shutil.copyfile(trunk / METRICS, folder / METRICS)
         truncate(folder / METRICS, step)
+        if (trunk / EVALUATIONS).exists():
+            shutil.copyfile(trunk / EVALUATIONS, folder / EVALUATIONS)
+            truncate(folder / EVALUATIONS, step)
         shutil.copytree(trunk / "checkpoints" / str(step), folder / "checkpoints" / str(step))
 
 
@@ -68,9 +71,9 @@ def _common(config: Mapping) -> dict:
 
 def _kept(trunk: Path) -> dict[int, int]:
     """The checkpoints of a run: step -> steps since its objective began."""
-    path = trunk / METRICS
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
-    kept = (line for line in lines if (trunk / "checkpoints" / str(line["step"])).is_dir())
+    kept = (
+        line for _, _, line in whole_lines(trunk / METRICS)[0] if (trunk / "checkpoints" / str(line["step"])).is_dir()
+    )
     return {line["step"]: int(line["begun"]) for line in kept}
 
 

@@ -46,6 +46,14 @@ def free_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def _bytes_here(x: object) -> int:
+    """Of an array on one device; of one that is divided, one part."""
+    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return 0
+    part = x.addressable_shards[0].data if isinstance(x, jax.Array) else x
+    return getattr(part, "nbytes", 0)
+
+
 class PlannedStep(NamedTuple):
     """A training step that fits."""
 
@@ -78,7 +86,7 @@ def planned_step(
     Raises:
       UserError: if no mode fits.
     """
-    taken = sum(x.nbytes for x in jax.tree.leaves(arguments) if hasattr(x, "nbytes"))
+    taken = sum(map(_bytes_here, jax.tree.leaves(arguments)))
     budget = int(SHARE * (free_bytes() + taken)) if budget is None else budget
     modes = ("fast", "flat") if objective.memory == "auto" and objective.weights else (objective.memory,)
     for mode in modes:

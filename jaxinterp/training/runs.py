@@ -1,5 +1,6 @@
 """Runs in folders: what there is, whether it is whole, and what of it can go."""
 
+import contextlib
 import dataclasses
 import datetime
 import shutil
@@ -14,7 +15,6 @@ from jaxinterp.models.loading.pinned import verify
 from jaxinterp.training.driver import EVALUATIONS, METRICS
 
 CONFIG, CHECKPOINTS, MODEL = "config.json", "checkpoints", "model"
-DAMAGED = "damaged-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Run:
     @property
     def damaged(self) -> list[Path]:
         """Checkpoints that were put aside."""
-        return sorted(path for path in self._checkpoints() if path.name.startswith(DAMAGED))
+        return sorted(path for path in self._checkpoints() if path.name.startswith("damaged-"))
 
     @property
     def done(self) -> int:
@@ -49,11 +49,24 @@ class Run:
         return max((step for step in steps if isinstance(step, int)), default=0)
 
     @property
+    def last(self) -> int | None:
+        """How many steps its config asks for; None if that is not said."""
+        found = self.config.get("steps", (self.config.get("run") or {}).get("steps"))
+        return found if isinstance(found, int) else None
+
+    @property
+    def models(self) -> list[Path]:
+        """Folders of the models that it has left: one, or one for each member of an ensemble."""
+        folder = self.folder / "models"
+        places = [self.folder / MODEL, *(sorted(folder.iterdir()) if folder.is_dir() else [])]
+        return [place for place in places if (place / CONFIG).is_file()]
+
+    @property
     def state(self) -> str:
-        """ "running" (a process holds it), "done" (its model is there) or "to be continued"."""
+        """ "running" (a process holds it), "done" (its models are there) or "to be continued"."""
         if is_owned(self.folder):
             return "running"
-        return "done" if (self.folder / MODEL / CONFIG).is_file() else "to be continued"
+        return "done" if self.models and self.done >= (self.last or 0) else "to be continued"
 
     @property
     def begun(self) -> str:
@@ -66,7 +79,11 @@ class Run:
 
     def size(self) -> int:
         """Bytes of all its files."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        total = 0
+        for path in self.folder.rglob("*"):
+            with contextlib.suppress(OSError):  # one that was deleted meanwhile
+                total += path.lstat().st_size if path.is_file() else 0
+        return total
 
     def faults(self) -> list[str]:
         """What is not whole, a sentence each: config, logs, checkpoints, model. Checkpoints' arrays are read."""
@@ -82,25 +99,31 @@ class Run:
                 found.append(f"{name}: {len(broken)} lines are not what was written")
         found += [f"{path.name} was damaged, and put aside" for path in self.damaged]
         found += [f"the checkpoint of step {step}: {why}" for step, why in self._damage().items()]
-        if (self.folder / MODEL).is_dir():
+        for place in self.models:
             try:
-                verify(self.folder / MODEL)
+                verify(place)
             except UserError as error:
                 found.append(str(error))
         return found
 
     def prune(self, keep: int) -> int:
-        """Deletes checkpoints but the newest `keep`, and damaged ones.
+        """Deletes checkpoints that were put aside, and those that are older than the newest `keep` whole ones.
 
         Returns:
           The bytes that are free now.
         Raises:
           UserError: if the run is running, or a checkpoint cannot be deleted.
         """
+        from jaxinterp.training.checkpoint import damage_of
+
         with owned(self.folder):
-            before, steps = self.size(), self.steps
-            gone = [self.folder / CHECKPOINTS / str(step) for step in steps[: max(0, len(steps) - keep)]]
-            for path in [*gone, *self.damaged]:
+            before, whole, gone = self.size(), 0, list(self.damaged)
+            for step in reversed(self.steps):
+                if whole == keep:
+                    gone.append(self.folder / CHECKPOINTS / str(step))
+                elif not damage_of(self.folder / CHECKPOINTS, step):
+                    whole += 1
+            for path in gone:
                 try:
                     shutil.rmtree(path)
                 except OSError as error:
@@ -114,6 +137,8 @@ class Run:
     def _damage(self) -> dict[int, str]:
         from jaxinterp.training.checkpoint import damage_of
 
+        if self.state == "running":  # which rotates them
+            return {}
         return {step: why for step in self.steps if (why := damage_of(self.folder / CHECKPOINTS, step))}
 
 
@@ -131,6 +156,10 @@ def runs_in(folder: Path) -> list[Run]:
 def _found(folder: Path) -> Iterator[Run]:
     if (folder / CONFIG).is_file() and ((folder / METRICS).is_file() or (folder / CHECKPOINTS).is_dir()):
         yield Run(folder)
-    for path in folder.iterdir():
-        if path.is_dir() and path.name not in (CHECKPOINTS, MODEL) and not path.name.startswith("."):
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:  # not this user's
+        return
+    for path in inside:
+        if path.is_dir() and not path.is_symlink() and path.name not in (CHECKPOINTS, MODEL) and path.name[0] != ".":
             yield from _found(path)

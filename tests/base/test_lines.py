@@ -48,6 +48,12 @@ def test_what_was_cut_off_goes_without_a_word_and_older_files_have_no_digests(tm
     path.write_text("".join(json.dumps(value) + "\n" for value in VALUES))
     truncate(path, 3)
     assert [value for _, _, value in whole_lines(path)[0]] == VALUES[:3] and not capsys.readouterr().err
+    with path.open("a") as file:
+        file.write(sealed(VALUES[3]) + "\n")
+    truncate(path, 9)  # an older file that was continued
+    assert [value for _, _, value in whole_lines(path)[0]] == VALUES[:4] and not capsys.readouterr().err
+    path.write_text(sealed(VALUES[0]).replace('"step": 1', '"step": 7') + "\n")
+    assert whole_lines(path)[1] and not whole_lines(path)[0]
     path.write_text('{"step": 1}\n{"loss": 2}\n')
     truncate(path, 3)
     assert path.read_text() == '{"step": 1}\n' and "line 2 is not what was written" in capsys.readouterr().err

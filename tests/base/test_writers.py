@@ -51,8 +51,8 @@ def test_wandb_is_told_the_same_and_goes_on_as_the_same_run(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init, __spec__=object()))
     monkeypatch.setenv(writers.VARIABLE, "wandb")
     monkeypatch.setenv("WANDB_PROJECT", "mine")
-    for config in ({"steps": 2}, {"steps": 2}, {"steps": 3}):
-        with writers.writing(tmp_path / "run", config, 0) as write:
+    for name, config in (("run", {"steps": 2}), ("run", {"steps": 3}), ("other", {"steps": 2})):
+        with writers.writing(tmp_path / name, config, 0) as write:
             write(LINES)
     first, again, other = calls[::3]
     assert first["project"] == "mine" and first["name"] == "run" and first["config"] == {"steps": 2}

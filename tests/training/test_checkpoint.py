@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.training.checkpoint import Checkpoints
+from jaxinterp.training.checkpoint import Checkpoints, damage_of
 from jaxinterp.training.state import TrainState
 
 # Orbax leaves coroutines behind when a restore fails.
@@ -102,12 +102,39 @@ def test_any_flipped_bit_gives_the_newest_state_that_is_whole(folder, tmp_path, 
     assert seen == {2, 3}
 
 
+def test_a_step_that_was_damaged_is_saved_again(folder):
+    for path in (folder / "3" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-9])
+    checkpoints = Checkpoints(folder, keep=2)
+    assert checkpoints.restore(state(0))[0] == 2 and checkpoints.steps() == [2]
+    checkpoints.save(3, state(3, 3))
+    assert checkpoints.steps() == [2, 3]
+    checkpoints.save(4, state(4, 4))
+    assert checkpoints.steps() == [3, 4] and checkpoints.restore(state(0))[0] == 4
+    checkpoints.close()
+
+
+def test_digests_of_earlier_versions_have_none_over_all_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxinterp.training.checkpoint._sealed", lambda digests: digests)
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    checkpoints.save(3, state(3, 3))
+    checkpoints.close()
+    monkeypatch.undo()
+    assert int(restored(tmp_path / "c").step) == 3 and damage_of(tmp_path / "c", 3) == ""
+
+
 def test_damaged_values_are_named_and_no_good_state_is_an_error(folder, monkeypatch, capsys):
     monkeypatch.setattr("jaxinterp.training.checkpoint.array_digest", lambda array: "other")
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole;"):
         restored(folder)
     assert "step 3 is damaged: array ['begun'] is not what was saved" in capsys.readouterr().err
     assert {path.name for path in folder.iterdir()} == {"damaged-2", "damaged-3"}
+    checkpoints = Checkpoints(folder, keep=2)
+    assert checkpoints.damaged() and not checkpoints.steps()  # asked again, it does not start from nothing
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole;"):
+        checkpoints.restore(state(0))
+    checkpoints.close()
 
 
 def test_an_incomplete_step_is_not_taken_for_the_newest(folder, capsys):

@@ -50,9 +50,12 @@ def test_runs_are_found_and_told_apart(folder, capsys):
     assert code == 0 and "to be continued" in out and "3, 5, 7" in out and run.begun in out
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")
+    assert run.state == "to be continued"  # the model of a run that was prolonged
+    with (folder / "metrics.jsonl").open("a") as log:
+        log.write(sealed({"step": 10}) + "\n")
     assert run.state == "done"
     code, out, _ = said(["runs", "show", str(folder)], capsys)
-    assert code == 0 and "done, step 7, checkpoints 3, 5, 7" in out and json.loads(out[out.index("{") :])["packages"]
+    assert code == 0 and "done, step 10, checkpoints 3, 5, 7" in out and json.loads(out[out.index("{") :])["packages"]
     assert said(["runs", "show", str(folder.parent)], capsys)[::2] == (
         2,
         f"error: {folder.parent} holds no run; `jaxinterp runs list` has them\n",
@@ -67,6 +70,7 @@ def test_every_file_of_a_run_is_verified(folder, capsys):
     assert code == 0 and out.splitlines() == [f"{folder}: intact", f"{folder.parent / 'other'}: intact"]
     (folder / "model").mkdir()
     (folder / "model" / "frame.json").write_text("{}  ")
+    (folder / "model" / "config.json").write_text("{}")
     pin(folder / "model")
     arrays = [path for path in (folder / "checkpoints" / "5").rglob("*") if path.is_file()]
     for path in (folder / "config.json", folder / "metrics.jsonl", folder / "model" / "frame.json"):
@@ -90,6 +94,9 @@ def test_pruning_leaves_the_newest(folder, capsys):
     assert code == 0 and "MB freed" in out
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["5", "7"]
     assert said(["runs", "prune", str(folder.parent), "--keep", "0"], capsys)[0] == 2
+    flip(max((folder / "checkpoints" / "7" / "state").rglob("*"), key=lambda path: path.stat().st_size))
+    assert said(["runs", "prune", str(folder.parent)], capsys)[0] == 0
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["5", "7"]  # 5 is the newest whole one
     with owned(folder):  # by this process, which may go on with it
         assert runs_in(folder)[0].state == "to be continued"
 

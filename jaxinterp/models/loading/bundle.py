@@ -58,9 +58,9 @@ def load_model(path: str | Path, *, dtype: str | None = None, placement: Placeme
         published model is not supported.
     """
     path = resolve(path) if isinstance(path, str) else path
-    path = _of_run(path)
+    path = of_run(path)
     refuse_adapter(path)
-    verify(path)
+    pinned = verify(path)
     if is_gguf(path) or ((path / "config.json").is_file() and "model_type" in read_json(path / "config.json")):
         return _told(load_pretrained(path, dtype=dtype or "float32", placement=placement), path)
     if not (path / "config.json").is_file():
@@ -70,7 +70,7 @@ def load_model(path: str | Path, *, dtype: str | None = None, placement: Placeme
             f"{path} holds no model: config.json is missing; give a folder that `jaxinterp train` wrote, or a "
             f"published model: a folder with config.json and safetensors, or a .gguf file{hint}"
         )
-    model = _told(_load_own(path, placement), path)
+    model = _told(_load_own(path, placement, pinned), path)
     if dtype is None or dtype == model.config.dtype:
         return model
     check_dtype(dtype)
@@ -79,7 +79,7 @@ def load_model(path: str | Path, *, dtype: str | None = None, placement: Placeme
     return dataclasses.replace(model, model=Model(config, params))
 
 
-def _of_run(path: Path) -> Path:
+def of_run(path: Path) -> Path:
     """The model's folder, if the path is that of a training run.
 
     Raises:
@@ -106,18 +106,20 @@ def _told(model: LanguageModel, path: Path) -> LanguageModel:
     return model
 
 
-def _load_own(folder: Path, placement: Placement | None) -> LanguageModel:
+def _load_own(folder: Path, placement: Placement | None, pinned: bool) -> LanguageModel:
+    """Our own folder; where it is pinned, all of its files have been checked."""
     try:
         config = _config(read_json(folder / "config.json"))
     except TypeError as error:
         raise UserError(f"{folder / 'config.json'} is not a model config: {error}") from None
     provenance = dict(read_json(folder / "provenance.json"))
     path = folder / "model.safetensors"
+    kept = provenance.pop("weights_sha256", None)
     try:
-        digest = file_digest(path)
+        damaged = not pinned and file_digest(path) != kept
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    if digest != provenance.pop("weights_sha256", None):
+    if damaged:
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in provenance.json")
     file = SafetensorsFile(folder)
     expected = flatten_dict(parameter_shapes(config))

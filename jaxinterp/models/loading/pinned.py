@@ -1,6 +1,8 @@
 """Digests of every file of a model, beside it: what was changed since is not loaded."""
 
+import glob
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,8 +52,13 @@ def verify(path: Path) -> bool:
     digests = kept.get("files")
     if kept.keys() != FIELDS or not isinstance(digests, Mapping) or kept["check"] != _check(digests):
         raise UserError(f"{place} is damaged: it is not what was written; `jaxinterp models pin {path}` makes it anew")
+    if more := sorted(_files(path).keys() - digests.keys()):
+        raise UserError(
+            f"{path} has a file that was not there when it was pinned: {more[0]}; if it is meant, "
+            f"`jaxinterp models pin {path}` records it"
+        )
     for name, digest in digests.items():
-        file = path if is_gguf(path) else path / name
+        file = path.with_name(name) if is_gguf(path) else path / name
         try:
             found = file_digest(file)
         except OSError as error:
@@ -66,9 +73,15 @@ def verify(path: Path) -> bool:
 
 def _files(path: Path) -> dict[str, Path]:
     if path.is_file():
-        return {path.name: path} if is_gguf(path) else {}
+        return {file.name: file for file in _parts(path)} if is_gguf(path) else {}
     found = sorted(path.iterdir()) if path.is_dir() else []
     return {file.name: file for file in found if file.is_file() and file.name != DIGESTS and file.name[0] != "."}
+
+
+def _parts(path: Path) -> list[Path]:
+    """A .gguf file, or all parts of one that is split, as a-00001-of-00002.gguf."""
+    found = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})\.gguf", path.name)
+    return sorted(path.parent.glob(f"{glob.escape(found[1])}-?????-of-{found[2]}.gguf")) if found else [path]
 
 
 def _check(digests: Mapping) -> str:

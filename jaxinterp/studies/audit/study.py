@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxinterp.api.attribute import attribute
 from jaxinterp.base.files import rounded, write_json
+from jaxinterp.base.lines import whole_lines
 from jaxinterp.base.owner import owned
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.run_folder import claim
@@ -129,13 +130,13 @@ def examples(config: AuditConfig, data: TrainingData, out: Path) -> list[dict]:
 
 def never_began(folder: Path) -> bool:
     """Whether the last record of a run says that its objective had not begun; False of a run without records."""
-    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines() if (folder / METRICS).exists() else []
-    return bool(lines) and json.loads(lines[-1])["begun"] == 0
+    lines = whole_lines(folder / METRICS)[0]
+    return bool(lines) and lines[-1][2]["begun"] == 0
 
 
 def steps_until(path: Path, share: float = REACHED) -> float | None:
     """The first step at which batches' suppressability, a mean over `WINDOW` records, reaches a share; None: never."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    lines = [value for _, _, value in whole_lines(path)[0]]
     known = [(line["step"], line["suppressability"]) for line in lines if line.get("suppressability") is not None]
     for end in range(WINDOW, len(known) + 1):
         if np.mean([value for _, value in known[end - WINDOW : end]]) >= share:

@@ -1,14 +1,15 @@
 """Train several models on the same data, in the same order, and measure them side by side."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from jaxinterp.api.measured import measured_results
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.files import read_json, writable_folder, write_json
+from jaxinterp.base.files import read_json, write_json
+from jaxinterp.base.lines import whole_lines
+from jaxinterp.base.owner import owned
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.leakage import leakage
 from jaxinterp.facts.splits import SETS
@@ -47,14 +48,20 @@ def compare(
     Raises:
       UserError: if the configs do not share data and seed, `out` cannot be written, or holds runs of other configs.
     """
-    start = time.monotonic()
     first = next(iter(configs.values()))
     for name, config in configs.items():
         if (config.data, config.seed) != (first.data, first.seed):
             raise UserError(
                 f"model {name!r} has other data or another seed than the first; a comparison needs the same"
             )
-    writable_folder(out)
+    with owned(out):
+        return _compare(configs, measure_config, out, published)
+
+
+def _compare(
+    configs: Mapping[str, TrainConfig], measure_config: MeasureConfig, out: Path, published: Path | None
+) -> dict:
+    start, first = time.monotonic(), next(iter(configs.values()))
     print("building facts", flush=True)
     data = training_data(first.data)
     print(describe(data.facts), flush=True)
@@ -100,7 +107,7 @@ def single_seeds(found: Mapping, names: Collection[str]) -> dict:
 
 
 def _history(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [value for _, _, value in whole_lines(folder / "metrics.jsonl")[0]]
 
 
 def _provenance(runs: Mapping[str, Mapping], measure_config: MeasureConfig, data: TrainingData) -> dict:

@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from jaxinterp.api.reported import shown_facts
 from jaxinterp.base.files import read_json, write_json
+from jaxinterp.base.lines import whole_lines
 from jaxinterp.base.owner import owned
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
@@ -153,7 +154,7 @@ def _unseen(data: FinetuneData) -> FactSet:
 
 
 def _history(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [value for _, _, value in whole_lines(out / "metrics.jsonl")[0]]
 
 
 def kept_in_words(kept: Mapping) -> str:

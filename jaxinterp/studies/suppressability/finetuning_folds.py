@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, rounded, write_json
+from jaxinterp.base.owner import owned
 from jaxinterp.base.progress import progress
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.folds import SHARE, relation_folds, spelled_out_groups
@@ -93,6 +94,19 @@ def finetuning_folds(name: str, config: FinetuneConfig, measure: MeasureConfig, 
         )
     original = load_model(name)
     text = text_data(config.text.folder, original.tokenizer, config.text.length)
+    with owned(out):
+        return _folds(name, original, text, config, measure, out, n_folds)
+
+
+def _folds(
+    name: str,
+    original: LanguageModel,
+    text: TextData,
+    config: FinetuneConfig,
+    measure: MeasureConfig,
+    out: Path,
+    n_folds: int,
+) -> dict:
     claim_tuning(name, config, measure, out, original, text, folds=n_folds)
     with progress("ask what the model knows", 100) as report:
         pieces = pieces_asked(config, text)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxinterp.api.measured import measured_results
-from jaxinterp.base.files import writable_folder, write_json
+from jaxinterp.base.files import write_json
+from jaxinterp.base.owner import owned
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.worldfacts import describe
 from jaxinterp.metrics.config import MeasureConfig
@@ -43,12 +44,16 @@ def seeds_study(
     Raises:
       UserError: if `out` cannot be written or holds another run, or no member is finite.
     """
+    with owned(out):
+        return _study(config, measure_config, out, data)
+
+
+def _study(config: EnsembleConfig, measure_config: MeasureConfig, out: Path, data: TrainingData | None) -> dict:
     start = time.monotonic()
     if data is None:
         print("building facts", flush=True)
         data = training_data(config.run.data)
     print(describe(data.facts), flush=True)
-    writable_folder(out)
     title = f"train {len(config.members)} models"
     trained = train_ensemble(config, data, out, resume=(out / "config.json").exists(), title=title)
     models = {

@@ -15,7 +15,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
-from jaxinterp.models.loading.pinned import pin
+from jaxinterp.models.loading.pinned import pin, verify
 from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizer_training import train_tokenizer
 
@@ -149,6 +149,24 @@ def test_every_file_is_pinned(folder):
         load_model(folder)
     pin(folder)
     load_model(folder)
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"was not there when it was pinned: tokenizer_config.json"):
+        load_model(folder)
+    (folder / "tokenizer_config.json").unlink()
+    rewrite(folder, lambda arrays: None)
+    pin(folder)  # weights that were changed on purpose
+    load_model(folder)
+
+
+def test_all_parts_of_a_split_file_are_pinned(tmp_path):
+    parts = [tmp_path / f"a-0000{n}-of-00002.gguf" for n in (1, 2)]
+    for part in parts:
+        part.write_bytes(b"GGUF")
+    pin(parts[0])
+    assert verify(parts[0])
+    parts[1].write_bytes(b"GGUX")
+    with pytest.raises(UserError, match=r"a-00002-of-00002.gguf is damaged"):
+        verify(parts[0])
 
 
 def test_a_damaged_file(unpinned):
