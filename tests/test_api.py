@@ -87,7 +87,7 @@ def test_the_neurons_of_an_answer_are_those_of_its_summed_scores(model, scores, 
     found = attribute(model, PROMPT, ANSWER, k=K, rule="midpoint")
     own = strongest(scores.sum(1), K)
     np.testing.assert_array_equal(found.mask(), np.stack([own, own], axis=1))
-    np.testing.assert_allclose(found.scores_LRF, scores, rtol=1e-6)
+    np.testing.assert_allclose(found.scores_LRF, scores, rtol=1e-5, atol=1e-8)
     assert found.probability == pytest.approx(probability(np.ones((L, F))), rel=1e-4)
     assert found.suppressed() == pytest.approx(probability(1 - own), rel=1e-4)
     assert found.amplified() == pytest.approx(probability(1 + own), rel=1e-4)

@@ -323,6 +323,7 @@ def test_attribute_on_a_masked_model(made, capsys):
 
 def test_fields_that_nobody_read_are_told_and_leave_json_alone(made, capsys, tmp_path):
     model = shutil.copytree(made["masked"], tmp_path / "model")
+    (model / "digests.json").unlink()
     (model / "provenance.json").write_text(
         json.dumps(json.loads((model / "provenance.json").read_text()) | {"fields_not_read": ["window_of_the_future"]})
     )
@@ -361,6 +362,7 @@ def test_measuring_other_facts_is_refused(capsys, tmp_path):
     provenance = json.loads((tmp_path / "model" / "provenance.json").read_text())
     provenance["data"]["sha256"] = "another"
     (tmp_path / "model" / "provenance.json").write_text(json.dumps(provenance))
+    (tmp_path / "model" / "digests.json").unlink()
     code, _, err = status(["measure", "--model", str(tmp_path / "model")], capsys)
     assert code == 2 and "install the data packages" in err and "countryinfo" in err
 

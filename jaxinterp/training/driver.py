@@ -106,7 +106,7 @@ def run(job: Job[State, Any], out: Path, *, resume: bool = False, title: str = "
     """
     job.step(job.objective)  # its mistakes are told before the folder is claimed
     asked_writers()
-    if resume:
+    if resume and job.config is not None:
         check_resumable(out)
     with owned(out) as still_there:
         if job.config is not None:
