@@ -77,17 +77,19 @@ def test_losses_gradients_and_attributions_agree(data, float64):
         readout = lm_readout(Model(config, params), batch.tokens_BT, batch.rows)[1]
         return value(params), integrated_gradients(readout, quadrature("midpoint", 2), path="joint").scores_LRF
 
-    one = numbers(params, batch)
-    for text in ("data=4", "data=2,tensor=2", "fsdp=2,tensor=2"):
+    def run(*arguments):
+        compiled = numbers.lower(*arguments).compile()
+        return compiled(*arguments), collectives(compiled)
+
+    one, used = run(params, batch)
+    assert not any(used.values())
+    for text in ("data=2,tensor=2", "fsdp=4"):
         mesh = make_mesh(text)
         spread = jax.device_put(params, parameter_shardings(mesh, config))
-        inputs = jax.device_put(batch, batch_shardings(mesh, batch))
-        found = numbers(spread, inputs)
+        found, used = run(spread, jax.device_put(batch, batch_shardings(mesh, batch)))
+        assert used["all-reduce"] > 0
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(found), strict=True):
             np.testing.assert_allclose(b, a, rtol=0, atol=1e-10, err_msg=f"{text} {jax.tree_util.keystr(path)}")
-    used = collectives(numbers.lower(spread, inputs).compile())
-    assert used["all-reduce"] > 0
-    assert not any(collectives(numbers.lower(params, batch).compile()).values())
 
 
 def test_arrays_lie_where_the_rules_say(data):
