@@ -7,6 +7,7 @@ shape and dtype of every array, and nothing that differs is restored.
 import contextlib
 import hashlib
 import logging
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -122,6 +123,8 @@ class Checkpoints:
             args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             found = self._manager.restore(step, args=args).state
         except Exception as error:
+            # Tensorstore's other reads of the same files fail as well, and asyncio would tell each.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             if kinds != expected:
                 raise UserError(self._another(step, kinds, expected)) from None
             raise _Damaged(f"it cannot be read ({_in_short(error)})") from None
@@ -159,6 +162,7 @@ class Checkpoints:
 
 def damage_of(folder: Path, step: int) -> str:
     """What is wrong with a checkpoint of any structure, whose arrays are read; "" if it is whole. Nothing is moved."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     path = folder.resolve() / str(step)
     if not (path / _MARKER).exists():
         return "it is not complete"
@@ -176,7 +180,11 @@ def damage_of(folder: Path, step: int) -> str:
     if CHECK in kept and kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
         return "its digests are not what was saved"
     kept.pop(CHECK, None)
-    digests = _digests(found.state)
+    # Without a state to restore into, orbax gives dictionaries for named tuples: names are compared by their words.
+    kept, digests = (
+        {".".join(re.findall(r"\w+", name)): digest for name, digest in of.items()}
+        for of in (kept, _digests(found.state))
+    )
     bad = sorted(name for name in kept.keys() | digests.keys() if kept.get(name) != digests.get(name))
     return f"array {bad[0]} is not what was saved" if bad else ""
 

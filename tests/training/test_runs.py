@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -14,7 +15,9 @@ from jaxinterp.base.run_folder import claim
 from jaxinterp.cli.main import main
 from jaxinterp.models.loading.pinned import pin
 from jaxinterp.training.checkpoint import Checkpoints
+from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.runs import runs_in
+from jaxinterp.training.state import first_state, optimiser
 
 
 @pytest.fixture
@@ -25,7 +28,9 @@ def folder(tmp_path):
     (folder / "metrics.jsonl").write_text("".join(sealed({"step": step}) + "\n" for step in range(1, 8)))
     checkpoints = Checkpoints(folder / "checkpoints", keep=3)
     for step in (3, 5, 7):
-        checkpoints.save(step, {"w": jnp.arange(5000.0) * step})
+        params = {"w_in": jnp.arange(5000.0) * step}
+        # With the optimiser's named tuples, of which orbax makes dictionaries.
+        checkpoints.save(step, first_state(params, optimiser(OptimiserConfig(), 10), jax.random.key(step)))
     checkpoints.close()
     return folder
 
