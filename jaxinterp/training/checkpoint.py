@@ -162,7 +162,8 @@ class Checkpoints:
 
 def damage_of(folder: Path, step: int) -> str:
     """What is wrong with a checkpoint of any structure, whose arrays are read; "" if it is whole. Nothing is moved."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     path = folder.resolve() / str(step)
     if not (path / _MARKER).exists():
         return "it is not complete"

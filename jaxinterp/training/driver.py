@@ -175,11 +175,10 @@ def _step_of(job: Job[State, Any], state: State) -> Callable[[ObjectiveConfig], 
     if job.places is None:
         return job.step
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    metrics = next(iter(jax.tree.leaves(shardings))).mesh
+    everywhere = NamedSharding(jax.tree.leaves(shardings)[0].mesh, PartitionSpec())  # for the metrics
 
     def made(objective: ObjectiveConfig) -> Wrapped:
-        step, everywhere = job.step(objective), NamedSharding(metrics, PartitionSpec())
-        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, everywhere))
+        return jax.jit(job.step(objective), donate_argnums=0, out_shardings=(shardings, everywhere))
 
     return made
 

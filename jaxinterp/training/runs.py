@@ -12,6 +12,7 @@ from jaxinterp.base.files import read_json
 from jaxinterp.base.lines import CHECK, is_as_written, whole_lines
 from jaxinterp.base.owner import is_owned, owned
 from jaxinterp.models.loading.pinned import verify
+from jaxinterp.training.checkpoint import DAMAGED, damage_of
 from jaxinterp.training.driver import EVALUATIONS, METRICS
 
 CONFIG, CHECKPOINTS, MODEL = "config.json", "checkpoints", "model"
@@ -40,7 +41,7 @@ class Run:
     @property
     def damaged(self) -> list[Path]:
         """Checkpoints that were put aside."""
-        return sorted(path for path in self._checkpoints() if path.name.startswith("damaged-"))
+        return sorted(path for path in self._checkpoints() if path.name.startswith(DAMAGED))
 
     @property
     def done(self) -> int:
@@ -114,8 +115,6 @@ class Run:
         Raises:
           UserError: if the run is running, or a checkpoint cannot be deleted.
         """
-        from jaxinterp.training.checkpoint import damage_of
-
         with owned(self.folder):
             before, whole, gone = self.size(), 0, list(self.damaged)
             for step in reversed(self.steps):
@@ -135,8 +134,6 @@ class Run:
         return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
     def _damage(self) -> dict[int, str]:
-        from jaxinterp.training.checkpoint import damage_of
-
         if self.state == "running":  # which rotates them
             return {}
         return {step: why for step in self.steps if (why := damage_of(self.folder / CHECKPOINTS, step))}
