@@ -18,6 +18,7 @@ given = os.environ.get("XLA_FLAGS", "").split()
 named = {flag.partition("=")[0] for flag in given}
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag.partition("=")[0] not in named)])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAXINTERP_MESH", "one")  # of the devices; tests of many ask for theirs
 
 # Compiling is half of what tests take, and the same small programs come back in file after file and run after run: all
 # processes share what they compiled. Programs of another JAX or another processor have a folder of their own. JAX's key

@@ -141,10 +141,10 @@ def made_once(make: Callable) -> Callable:
     """`make`, which gives equal arguments the very same jitted function: runs of one config compile it once."""
     made: dict[str, object] = {}
 
-    def found(*arguments: object) -> object:
-        key = repr(arguments)
+    def found(*arguments: object, **more: object) -> object:
+        key = repr((arguments, more))
         if key not in made:
-            made[key] = make(*arguments)
+            made[key] = make(*arguments, **more)
         return made[key]
 
     return found

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -34,16 +34,14 @@ class Train:
     # Continue the run in that folder from its newest checkpoint. The folder is enough: options that are not given are
     # the run's own. --steps may be larger than before, also of a run that is done
     resume: bool = False
-    # Devices that share the work, as data=2,fsdp=2,tensor=2; "auto" is all of them along data. A run may go on with
-    # another mesh
-    mesh: str = ""
+    of_processes: ClassVar[bool] = True  # several may run it together
 
     def __call__(self) -> None:
         """Runs the command."""
         from jaxinterp.training.data import training_data
         from jaxinterp.training.loop import train
 
-        train(self.config, training_data(self.config.data), self.out, resume=self.resume, mesh=self.mesh)
+        train(self.config, training_data(self.config.data), self.out, resume=self.resume)
         print(f"model: {self.out / 'model'}   metrics: {self.out / 'metrics.jsonl'}")
 
 

@@ -1,4 +1,4 @@
-"""Options that any command takes before it is parsed: `--import`, `--log` and `--config`; imports no JAX."""
+"""Options that any command takes before it is parsed: `--import`, `--log`, `--mesh` and `--config`; imports no JAX."""
 
 import dataclasses
 import os
@@ -11,13 +11,17 @@ import tyro
 
 from jaxinterp.base.configs import changed, emptied, filled, option
 from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.mesh_asked import VARIABLE as MESH
+from jaxinterp.base.mesh_asked import parse_mesh
 from jaxinterp.base.plugins import add_imports
 from jaxinterp.base.writers import VARIABLE, asked_writers
 
 ANYWHERE = (
     "Any command also takes --config FILE (YAML or JSON: options by name, nested as their names are; those of the "
-    "command line come first), --import MODULE (plug-ins) and --log WRITER (tensorboard, wandb)."
+    "command line come first), --import MODULE (plug-ins), --log WRITER (tensorboard, wandb) and --mesh MESH (devices "
+    "that share the work, as data=2,fsdp=4; one: a single one; by default all)."
 )
+VALUES = {"--import": "the name of a module", "--log": "a writer", "--mesh": "a mesh", "--config": "a file"}
 Commands = type | Mapping[str, type]  # a dataclass, or dataclasses by their names
 
 
@@ -39,13 +43,13 @@ class Defaults:
 
 
 def taken(arguments: Sequence[str]) -> Given:
-    """Takes `--import`, `--log` and `--config` out, each any number of times, and has the first two do their work.
+    """Takes `--import`, `--log`, `--mesh` and `--config` out, and has all but the last do their work.
 
     Raises:
-      UserError: if one lacks its value, or a writer is unknown.
+      UserError: if one lacks its value, a writer is unknown, or a mesh is none or given twice.
     """
     left: list[str] = []
-    values: dict[str, list[str]] = {"--import": [], "--log": [], "--config": []}
+    values: dict[str, list[str]] = {name: [] for name in VALUES}
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
@@ -54,12 +58,16 @@ def taken(arguments: Sequence[str]) -> Given:
             continue
         value = value if equals else next(words, "")
         if not value or (not equals and value.startswith("--")):
-            what = {"--import": "the name of a module", "--log": "a writer", "--config": "a file"}[name]
-            raise UserError(f"{name} needs {what}")
+            raise UserError(f"{name} needs {VALUES[name]}")
         values[name].append(value)
     if values["--log"]:
         os.environ[VARIABLE] = ",".join(values["--log"])
     asked_writers()
+    if len(values["--mesh"]) > 1:
+        raise UserError(f"--mesh is given {len(values['--mesh'])} times; give it once")
+    for text in values["--mesh"]:
+        parse_mesh(text)
+        os.environ[MESH] = text
     add_imports(values["--import"])
     return Given(left, [Path(file) for file in values["--config"]])
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from jaxinterp.base import processes
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.home import home
 from jaxinterp.base.numbers_given import check_numbers
@@ -45,11 +46,19 @@ def _short(message: str) -> str:
 
 def run(command: Callable[[], None]) -> int:
     """Runs a command; a user's mistake becomes one line on stderr and status 2, an interruption status 130."""
+    who = ""
     try:
+        if (of := processes.asked()) is not None:
+            who = f"process {of[0]} of {of[1]}: "
         command()
     except UserError as error:
-        print(f"error: {_short(printable(str(error)))}", file=sys.stderr)
+        print(f"error: {who}{_short(printable(str(error)))}", file=processes.loud())
         return 2
+    except Exception as error:
+        if not (who and processes.is_loss(error)):
+            raise
+        print(f"error: {who}{processes.LOST}", file=processes.loud(), flush=True)
+        os._exit(2)  # the end that JAX has for a process waits for those that are no more
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
@@ -76,6 +85,8 @@ def experiment(
     keep_compiled()
 
     def parsed_and_run() -> None:
+        if (status := processes.watched()) is not None:
+            sys.exit(status)
         given = taken(sys.argv[1:] if arguments is None else arguments)
         with_files = configured(commands, given) if given.files else None
         parsed = _parsed(commands, with_files, given.arguments, prog)
@@ -86,6 +97,11 @@ def experiment(
         if os.environ.get(VARIABLE):
             check_plugins()
         check_numbers(parsed)  # options of the command itself, beside those of its configs
+        if processes.asked() is not None:
+            if not getattr(parsed, "of_processes", False):
+                raise UserError("this command runs in one process, which may have many devices; start one")
+            processes.start()
+            processes.quiet()
         parsed()
 
     sys.exit(run(parsed_and_run))

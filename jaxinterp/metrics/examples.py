@@ -21,6 +21,7 @@ from jaxinterp.facts.controls import CONTROL_KINDS, draw_controls
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.batching import Batch, by_length, of_one_length, query_batches, readout_of
 from jaxinterp.metrics.recall import ability
+from jaxinterp.models.mesh import beside
 from jaxinterp.models.model import Model
 
 
@@ -97,7 +98,7 @@ class LanguageExamples(Examples):
         return readout_of(self.model, batch)
 
     def ability(self, batch: QueryBatch) -> Mapping[str, Array]:
-        return ability(self.model, batch)
+        return ability(self.model, beside(self.model.params, batch))
 
 
 class RowBatch(NamedTuple):

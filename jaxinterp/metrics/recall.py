@@ -12,6 +12,7 @@ from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.facts.encoding import EncodedQueries
 from jaxinterp.metrics.batching import by_length, columns_of, of_one_length, query_batches
 from jaxinterp.models.likelihood import next_token_nll
+from jaxinterp.models.mesh import beside
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout, row_logits
 from jaxinterp.models.transformer import forward
@@ -25,7 +26,7 @@ def measured_ability(
     A bidirectional model has the first alone.
     """
     batches = query_batches(queries, rows, seed, of_one_length(model.config, queries))
-    return columns_of(batches, len(queries), lambda number, batch, taken: ability(model, batch))
+    return columns_of(batches, len(queries), lambda number, batch, taken: ability(model, beside(model.params, batch)))
 
 
 def recalled(
@@ -39,8 +40,12 @@ def recalled(
 
     Queries are taken by length, so that short ones are not padded to the longest.
     """
+
+    def recall(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
+        return _recall(model, beside(model.params, batch))
+
     batches = query_batches(queries, rows, 0, by_length(model.config, queries))
-    return columns_of(batches, len(queries), lambda number, batch, taken: _recall(model, batch), progress)
+    return columns_of(batches, len(queries), recall, progress)
 
 
 def most_probable(
@@ -63,7 +68,7 @@ def most_probable(
     one_token = dataclasses.replace(queries, answer_length_N=np.ones(len(queries), int))
 
     def best(number: int, batch: QueryBatch, taken: np.ndarray) -> Mapping[str, np.ndarray]:
-        p_RV = np.asarray(_distribution(model, batch))[: len(taken)]
+        p_RV = np.asarray(_distribution(model, beside(model.params, batch)))[: len(taken)]
         own = [candidates[relation] for relation in queries.relation_N[taken].tolist()]
         token = np.array([tokens[p_V[tokens].argmax()] for tokens, p_V in zip(own, p_RV, strict=True)])
         return {"token": token, "probability": np.take_along_axis(p_RV, token[:, None], 1)[:, 0]}

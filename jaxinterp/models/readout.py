@@ -13,6 +13,7 @@ from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.attribution.readout import EVALUATION_BYTES, Branches, TokenReadout
 from jaxinterp.models.layers import row
 from jaxinterp.models.lens import as_unembedded, unembedding
+from jaxinterp.models.mesh import beside
 from jaxinterp.models.model import Model
 from jaxinterp.models.places import Change, of_neurons
 from jaxinterp.models.rerun import Later, after_ffn, ffn_output, run_branches, run_layers
@@ -249,7 +250,7 @@ def read(
     length_B: Int[Array | np.ndarray, " B"] | None = None,
 ) -> tuple[LanguageModelReadout, Float[Array, "R V"]]:
     """`lm_readout` made of arrays, for what is not traced (the adaptive rule), and the logits at its rows."""
-    readout, logits_RV = _read(model, jax.tree.map(jnp.asarray, (tokens_BT, rows, length_B)))
+    readout, logits_RV = _read(model, beside(model.params, (tokens_BT, rows, length_B)))
     return readout.replace(model=model), logits_RV
 
 

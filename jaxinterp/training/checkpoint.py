@@ -10,6 +10,8 @@ import logging
 import re
 import shutil
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +23,13 @@ import orbax.checkpoint as ocp
 from jaxinterp.base.digests import array_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
+from jaxinterp.base.processes import gathered, is_first, several, together
 
 CHECK = "check"  # name of the digest over all digests
 DAMAGED = "damaged-"  # before the step, in the name of a checkpoint that was put aside
 MOST = 120  # characters of another library's message
 State = TypeVar("State")  # any pytree of arrays and keys
+Kept = Callable[[Sequence[int]], set[int]]  # which of some steps stay
 _MARKER = "_CHECKPOINT_METADATA"  # in every checkpoint; a folder without it was made by something else than orbax
 
 
@@ -36,22 +40,39 @@ class _Damaged(Exception):
 class Checkpoints:
     """The checkpoints of one folder, a subfolder a step; each is written beside its place and moved there when done.
 
-    A damaged or incomplete one is moved to `damaged-STEP`, a line says so, and the newest good one is taken.
+    They are written by a thread while the run goes on, from a copy on the host; the next one waits for it. With several
+    processes all write their parts, and the run waits. A damaged or incomplete one is moved to `damaged-STEP`, a line
+    says so, and the newest good one is taken.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder = writable_folder(folder.resolve())
+    def __init__(self, folder: Path, keep: int, every: int = 0, also: Kept = lambda _: set()) -> None:
+        """Opens a folder, which is made if need be.
+
+        Args:
+          folder: of the checkpoints; with several processes all see it.
+          keep: how many of the newest stay.
+          every: those of multiples of so many steps stay as well; 0 is none.
+          also: which of these steps stay for another reason, such as being the best.
+        Raises:
+          UserError: if the folder cannot be written.
+        """
+        self.folder = writable_folder(folder.resolve()) if is_first() else folder.resolve()
+        self._keep, self._every, self._also = keep, every, also
+        together("checkpoints")
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         for path in sorted(self.folder.iterdir()):
             if _is_step(path) and not (path / _MARKER).exists():
                 self._put_aside(int(path.name), "it is not complete")
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=None, enable_async_checkpointing=False, cleanup_tmp_directories=True
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._written: Future | None = None
 
     def steps(self) -> list[int]:
         """Saved steps, in order."""
+        self.wait()
         return sorted(self._manager.all_steps())
 
     def damaged(self) -> bool:
@@ -64,25 +85,55 @@ class Checkpoints:
         return f"the last good checkpoint is {self.folder / str(steps[-1])}" if steps else "there is no checkpoint"
 
     def save(self, step: int, state: Any) -> None:
-        """Saves the state after so many steps; a step that is there already is left alone.
+        """Saves the state after so many steps; a step that is there already is left alone. It is whole after `wait`.
 
         Raises:
-          UserError: if it cannot be written, as on a full disk; the checkpoints before it stay whole.
+          UserError: if the one before it could not be written, as on a full disk; those before that stay whole.
         """
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
         tree = _as_arrays(state)
+        if several():
+            # Its parts are on many hosts, and orbax's processes wait for one another as operations on devices.
+            self._write(step, tree, gathered(tree))
+            return
+        # A copy, for the next step overwrites the state.
+        host = jax.tree.map(lambda leaf: np.array(leaf), tree)
+        self._written = self._writer.submit(self._write, step, host, host)
+
+    def wait(self) -> None:
+        """Waits until what was saved is on the disk.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def _write(self, step: int, tree: Any, host: Any) -> None:
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(tree), digests=ocp.args.JsonSave(_sealed(_digests(tree)))
+            state=ocp.args.StandardSave(tree), digests=ocp.args.JsonSave(_sealed(_digests(host)))
         )
         try:
             self._manager.save(step, args=items, force=True)
             self._manager.wait_until_finished()
+            self._prune()
         except (OSError, ValueError) as error:  # tensorstore's are ValueErrors
+            there = sorted(self._manager.all_steps())
+            last = f"the last good checkpoint is {self.folder / str(there[-1])}" if there else "there is none before it"
             raise UserError(
                 f"the checkpoint of step {step} cannot be written to {self.folder}: {_in_short(error)}; "
-                f"{self.describe()}; free space, and continue the run"
+                f"{last}; free space, and continue the run"
             ) from None
+
+    def _prune(self) -> None:
+        """Deletes those that no policy keeps."""
+        steps = sorted(self._manager.all_steps())
+        kept = {*steps[-self._keep :], *self._also(steps)}
+        for step in steps:
+            if step not in kept and not (self._every and step % self._every == 0):
+                self._manager.delete(step)
 
     def restore(self, like: State) -> tuple[int, State]:
         """The newest good state, and the steps done.
@@ -128,7 +179,7 @@ class Checkpoints:
             if kinds != expected:
                 raise UserError(self._another(step, kinds, expected)) from None
             raise _Damaged(f"it cannot be read ({_in_short(error)})") from None
-        digests = _digests(found)
+        digests = _digests(gathered(found) if several() else found)
         if all(kept.get(name) == digest for name, digest in digests.items()) and kept.keys() == digests.keys():
             wrapped = type(like)(**found) if hasattr(like, "_asdict") else found
             return jax.tree.map(lambda leaf, x: jax.random.wrap_key_data(x) if _is_key(leaf) else x, like, wrapped)
@@ -147,17 +198,30 @@ class Checkpoints:
 
     def _put_aside(self, step: int, why: str) -> None:
         """Moves a damaged checkpoint out of the way and says so."""
+        together("damaged")  # all have read it
         target = self.folder / f"{DAMAGED}{step}"
+        if not is_first():
+            together("aside")
+            return
         try:
             shutil.rmtree(target, ignore_errors=True)
             (self.folder / str(step)).rename(target)
         except OSError as error:
             raise UserError(f"cannot move {self.folder / str(step)}: {error.strerror or error}") from None
         print(f"the checkpoint of step {step} is damaged: {why}; it is kept in {target}", file=sys.stderr, flush=True)
+        together("aside")
 
     def close(self) -> None:
-        """Releases orbax's threads."""
-        self._manager.close()
+        """Waits for what is being written, and releases the threads.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+            self._manager.close()
 
 
 def damage_of(folder: Path, step: int) -> str:

@@ -61,6 +61,9 @@ class TrainConfig:
     seed: int = 0  # of initialisation, data order, controls and quadrature offsets
     steps: int = 1500  # optimiser steps
     batch_size: int = 64  # sentences a step
+    # Batches whose mean gradient makes a step, one after another: for what does not fit into memory at once. The
+    # controls of an answer are those of its batch
+    accumulate: int = 1
     subjects: int = 8  # whose facts stand together in a batch, so that answers have controls of every kind in it
     controls: int = 1  # controls of each kind for each answer
     rows: int = 48  # answer tokens read for the objective a step, out of the batch's
@@ -77,6 +80,11 @@ class TrainConfig:
     evaluate_every: int = 500
     checkpoint_every: int = 250  # steps between checkpoints; the last step is always saved
     keep_checkpoints: int = 2  # newest checkpoints kept
+    keep_every: int = 0  # steps; checkpoints of multiples of it are kept, too. 0: none
+    # SET/METRIC of the periodic evaluation, as unseen_facts/suppressability: every step that is evaluated is saved, and
+    # the best one kept. "": none
+    keep_best: str = ""
+    skip: int = 0  # steps whose loss or gradient is not finite and which are passed over; one more stops the run
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -95,6 +103,7 @@ class TrainConfig:
         positive = (
             "steps",
             "batch_size",
+            "accumulate",
             "subjects",
             "controls",
             "rows",
@@ -105,6 +114,8 @@ class TrainConfig:
         for field in positive:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
-        for field in ("evaluate_every", "routing"):
+        if self.keep_best and not self.evaluate_every:
+            raise UserError("keep_best needs evaluations; set evaluate_every above 0")
+        for field in ("evaluate_every", "routing", "keep_every", "skip"):
             if getattr(self, field) < 0:
                 raise UserError(f"{field} must be at least 0, got {getattr(self, field)}")

@@ -14,6 +14,8 @@ from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training.step import loss
 
+AGAIN = "none: the step is finite when it is computed again"
+
 
 def first_non_finite(
     model: ModelConfig,
@@ -22,8 +24,8 @@ def first_non_finite(
     batch: QueryBatch,
     weights: Mapping[str, Float[Array, ""]],
     key: PRNGKeyArray,
-) -> str:
-    """The name of the first array that is not finite, in the order in which a step computes them.
+) -> str | None:
+    """The name of the first array that is not finite, in the order in which a step computes them; None if all are.
 
     Parameters, then activations layer by layer, then logits, then the terms of the loss, then the gradients.
     """
@@ -46,8 +48,7 @@ def first_non_finite(
         for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
             yield f"gradient of {_dotted(path)}", leaf
 
-    bad = (name for name, array in arrays() if not bool(jnp.isfinite(array).all()))
-    return next(bad, "none: the step is finite when it is computed again")
+    return next((name for name, array in arrays() if not bool(jnp.isfinite(array).all())), None)
 
 
 def _dotted(path: tuple) -> str:

@@ -16,17 +16,20 @@ import numpy as np
 from jax.stages import Wrapped
 from jaxtyping import Array, Int, Shaped
 
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.processes import one_process
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
+from jaxinterp.models.mesh import along_all, everywhere, make_mesh
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import any_active, term_weights
 from jaxinterp.training.beginning import never_began
 from jaxinterp.training.data import TrainingData
-from jaxinterp.training.diagnosis import first_non_finite
-from jaxinterp.training.driver import Job, NotFinite, plain_line, run
+from jaxinterp.training.diagnosis import AGAIN, first_non_finite
+from jaxinterp.training.driver import Job, NotFinite, Places, plain_line, run
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
 from jaxinterp.training.loop import (
     arithmetic,
@@ -101,7 +104,13 @@ def unstacked(states: TrainState, index: int) -> TrainState:
 
 
 def train_ensemble(
-    config: EnsembleConfig, data: TrainingData, out: Path, *, resume: bool = False, title: str = "train"
+    config: EnsembleConfig,
+    data: TrainingData,
+    out: Path,
+    *,
+    resume: bool = False,
+    title: str = "train",
+    mesh: str | None = None,
 ) -> Trained:
     """Trains E models at once; what they leave behind stands in `out`.
 
@@ -113,15 +122,28 @@ def train_ensemble(
       out: the ensemble's folder.
       resume: continue from the newest checkpoint in `out`; the result is that of an uninterrupted run, bit for bit.
       title: of the progress bar.
+      mesh: the devices that share the work, see `jaxinterp.models.mesh.make_mesh`; members are divided among them.
     Returns:
       The models. A member that stops being finite is reported, left out, and does not disturb the others.
     Raises:
       UserError: as `jaxinterp.training.loop.train`.
       NotFinite: if no member is finite.
     """
+    one_process("an ensemble")
+    if config.run.accumulate > 1 or config.run.skip or config.run.keep_best:
+        raise UserError("an ensemble takes no accumulate, skip or keep_best; train its members one by one for these")
     model = model_config(config.run, data)
     check_rows(config.run, data)
+    devices = make_mesh(mesh)
     members = _Members(config, model, data)
+    folders = {member: out / "models" / member.name for member in config.members}
+
+    def finish(states: TrainState) -> None:
+        members.note_failed(states, config.run.steps)
+        for member, bundle in members.finite(states):
+            if not (folders[member] / "config.json").exists():
+                save_model(folders[member], bundle)
+
     job = Job(
         config=dataclasses.asdict(config),
         start=members.start,
@@ -132,14 +154,15 @@ def train_ensemble(
         lines=members.lines,
         evaluate=members.evaluate,
         data={"facts": data.facts.digest()},
+        # A member is on one device, if there are as many as devices or a multiple: they have nothing to tell another.
+        places=devices and Places(lambda of: along_all(devices, of), lambda batch: everywhere(devices, batch)),
+        finish=finish,
     )
-    states = run(job, out, resume=resume, title=title)
-    members.note_failed(states, config.run.steps)
+    run(job, out, resume=resume, title=title)
     models, never = {}, {}
-    for member, bundle in members.finite(states):
-        folder = out / "models" / member.name
-        if not (folder / "config.json").exists():
-            save_model(folder, bundle)
+    for member, folder in folders.items():
+        if member in members.failed:
+            continue
         models[member] = load_model(folder)
         sentence = never_began(member.name, models[member].provenance["beginning"])
         if sentence and (member.suppression or member.control):
@@ -192,7 +215,7 @@ class _Members:
             state = unstacked(states, index)
             weights = {name: value[index] for name, value in member_weights(self.config, states.begun).items()}
             bad = state.params, batch_of(run, self.data, step), weights, step_key(state)
-            name = first_non_finite(arithmetic(self.model, run), run.objective, *bad)
+            name = first_non_finite(arithmetic(self.model, run), run.objective, *bad) or AGAIN
             self.failed[member] = f"step {step + 1} is not finite; the first bad array is {name}"
             print(f"{member.name} (seed {member.seed}) stands still: {self.failed[member]}", flush=True)
         if len(self.failed) == len(self.config.members):

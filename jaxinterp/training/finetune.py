@@ -11,15 +11,17 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.processes import one_process
 from jaxinterp.base.provenance import provenance
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.likelihood import next_token_nll
+from jaxinterp.models.mesh import batch_shardings, make_mesh, on_mesh, parameter_shardings, state_shardings
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.loss import Metrics
 from jaxinterp.training.adaptation import adapted, trainable
-from jaxinterp.training.driver import Cadence, Job, NotFinite, plain_line, run
+from jaxinterp.training.driver import Cadence, Job, NotFinite, Places, plain_line, run
 from jaxinterp.training.finetune_config import FinetuneConfig
 from jaxinterp.training.finetune_data import FinetuneData, finetune_batch
 from jaxinterp.training.finetune_step import finetune_step
@@ -28,7 +30,13 @@ from jaxinterp.training.texts import TextData
 
 
 def finetune(
-    config: FinetuneConfig, original: LanguageModel, data: FinetuneData, text: TextData, out: Path
+    config: FinetuneConfig,
+    original: LanguageModel,
+    data: FinetuneData,
+    text: TextData,
+    out: Path,
+    *,
+    mesh: str | None = None,
 ) -> LanguageModel:
     """Fine-tunes a model; `out` gets `checkpoints/` and `metrics.jsonl`, and a run in it is continued.
 
@@ -38,6 +46,7 @@ def finetune(
       data: its known facts.
       text: neutral text.
       out: the run's folder, claimed by the caller.
+      mesh: the devices that share the work, see `jaxinterp.models.mesh.make_mesh`.
     Returns:
       The fine-tuned model, in float32.
     Raises:
@@ -48,10 +57,20 @@ def finetune(
     if longest > config.rows:
         raise UserError(f"an answer has {longest} tokens, above rows = {config.rows}; raise rows")
 
+    one_process("fine-tuning")
+    devices = make_mesh(mesh)
     # To the device once, and not with every step's inputs.
-    still = jax.device_put(original.params)
+    if devices is None:
+        places, still = None, jax.device_put(original.params)
+    else:
+        lies = parameter_shardings(devices, original.config)
+        still = on_mesh(original.params, lies)
+        places = Places(
+            lambda state: state_shardings(devices, original.config, state),
+            lambda inputs: (lies, *batch_shardings(devices, inputs[1:])),
+        )
 
-    def start() -> TrainState:
+    def start(still: dict) -> TrainState:
         change_key, key = jax.random.split(jax.random.key(config.seed))
         change = trainable(still, config.adapt, config.rank, change_key)
         return first_state(change, optimiser(config.optimiser, config.steps), key)
@@ -76,9 +95,11 @@ def finetune(
         objective=config.objective,
         cadence=Cadence(config.steps, checkpoint=config.checkpoint_every, keep=config.keep_checkpoints),
         lines=_lines,
+        places=places,
+        given=(still,),
     )
     state = run(job, out, resume=True, title="fine-tune")
-    params = jax.jit(lambda change: adapted(original.params, change, config.adapt, "float32"))(state.params)
+    params = jax.jit(lambda still, change: adapted(still, change, config.adapt, "float32"))(still, state.params)
     history = {
         "original": dict(original.provenance),
         "config": json.loads(json.dumps(dataclasses.asdict(config), default=str)),

@@ -90,4 +90,5 @@ def finetune_step(model: ModelConfig, config: FinetuneConfig) -> Step:
         return finetune_loss(model, config, original, change, batch, text_BT, *more)
 
     rate, transform = learning_rate(config.optimiser, config.steps), optimiser(config.optimiser, config.steps)
-    return scheduled(functools.partial(gradient_step, loss, transform, rate, config.objective.start), config.objective)
+    step = functools.partial(gradient_step, loss, transform, rate, config.objective.start)
+    return scheduled(step, config.objective)

@@ -1,32 +1,37 @@
 """Training a language model on facts: a job, and the model that comes of it."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from jaxinterp.base.errors import UserError
+from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.files import read_json
+from jaxinterp.base.processes import gathered, is_first, several, together
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.batches import QueryBatch
+from jaxinterp.facts.splits import SETS
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
+from jaxinterp.metrics.registry import METRICS
 from jaxinterp.metrics.results import overall
 from jaxinterp.models.config import ModelConfig, preset
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
+from jaxinterp.models.mesh import batch_shardings, make_mesh, state_shardings
 from jaxinterp.models.model import Model
-from jaxinterp.objectives.loss import Metrics, term_weights
+from jaxinterp.objectives.loss import Metrics
 from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
-from jaxinterp.training.diagnosis import first_non_finite
-from jaxinterp.training.driver import Cadence, Job, NotFinite, Places, plain_line, run
-from jaxinterp.training.mesh import batch_shardings, make_mesh, state_shardings
+from jaxinterp.training.driver import Cadence, Job, Places, plain_line, run
+from jaxinterp.training.non_finite import bad_steps, note
 from jaxinterp.training.routing import Routing
-from jaxinterp.training.state import TrainState, initial_state, step_key
+from jaxinterp.training.state import TrainState, initial_state
 from jaxinterp.training.step import train_step
 
 EVALUATION = MeasureConfig(
@@ -63,7 +68,13 @@ def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
 
 
 def train(
-    config: TrainConfig, data: TrainingData, out: Path, *, resume: bool = False, title: str = "train", mesh: str = ""
+    config: TrainConfig,
+    data: TrainingData,
+    out: Path,
+    *,
+    resume: bool = False,
+    title: str = "train",
+    mesh: str | None = None,
 ) -> LanguageModel:
     """Trains a model; what it leaves behind stands in `out`.
 
@@ -77,8 +88,8 @@ def train(
         With more steps than before the run is prolonged, also one that is done; the learning rate is then, from there
         on, that of a run of so many steps.
       title: of the progress bar.
-      mesh: the devices that share the work, as "data=2,fsdp=4"; see `jaxinterp.training.mesh`. A run may be continued
-        on another mesh: its data are the same, and its numbers the same but for rounding.
+      mesh: the devices that share the work, see `jaxinterp.models.mesh.make_mesh`. A run may be continued on another
+        mesh, and by another number of processes: its data are the same, and its numbers the same but for rounding.
     Raises:
       UserError: if a part of the config does not fit the data or the device, or as `run`.
       NotFinite: if the loss stops being finite, with the name of the first bad array.
@@ -89,45 +100,75 @@ def train(
     devices = make_mesh(mesh)
 
     def lines(state: TrainState, pending: Sequence[Metrics], number: int) -> list[dict]:
-        """Those of the last step, if all were finite."""
+        """Those of the last step, unless one was not finite that may not be passed over."""
         pending = jax.device_get(pending)
-        for step, metrics in enumerate(pending, number - len(pending)):
-            if not metrics["finite"]:
-                weights = term_weights(config.objective, state.begun)
-                bad = batch_of(config, data, step), weights, step_key(state)
-                name = first_non_finite(computed, config.objective, state.params, *bad)
-                raise NotFinite(f"step {step + 1} is not finite; the first bad array is {name}")
+        bad = bad_steps(pending, number)
+        # Without skips, those after the first one were not done.
+        for step in bad if config.skip else bad[:1]:
+            if (reason := note(config, computed, out, state, step, inputs_of(config, data, step))) is not None:
+                raise reason
         return [{"step": number, **plain_line(pending[-1])}]
 
     def evaluate(state: TrainState, number: int) -> list[dict]:
-        bundle = LanguageModel(Model(model, state.params), data.tokenizer, {})
-        return [{"step": number, "sets": evaluated(bundle, data)}]
+        # Of several processes the first one measures, on its own devices.
+        params = gathered(state.params) if several() else state.params
+        if not is_first():
+            return []
+        return [{"step": number, "sets": evaluated(LanguageModel(Model(model, params), data.tokenizer, {}), data)}]
 
+    def finish(state: TrainState) -> None:
+        params, made = gathered(state.params), run_provenance(config, data, state)
+        if is_first() and not _is_model_of(config, out / "model"):
+            save_model(out / "model", LanguageModel(Model(model, params), data.tokenizer, made))
+        together("model")
+
+    more = {"accumulate": config.accumulate, "skip": config.skip > 0}
     job = Job(
         config=dataclasses.asdict(config),
         start=lambda: initial_state(model, config.optimiser, config.steps, config.seed),
-        inputs=lambda step: batch_of(config, data, step),
-        step=lambda objective: train_step(computed, objective, config.optimiser, config.steps),
+        inputs=lambda step: inputs_of(config, data, step),
+        step=lambda objective: train_step(computed, objective, config.optimiser, config.steps, **more),
         objective=config.objective,
         cadence=cadence(config),
         lines=lines,
         evaluate=evaluate,
         grows=("steps",),
         data={"facts": data.facts.digest()},
-        places=None if devices is None else _places(devices, model),
+        places=None if devices is None else _places(devices, model, config),
+        goodness=goodness(config.keep_best) if config.keep_best else None,
+        finish=finish,
     )
     state = run(job, out, resume=resume, title=title)
     beginning = record(config.objective.start, state.known, state.begun)
     if config.objective.weights and (sentence := never_began(title, beginning)):
         print(sentence, flush=True)
-    if not _is_model_of(config, out / "model"):
-        params, made = jax.device_get(state.params), run_provenance(config, data, state)
-        save_model(out / "model", LanguageModel(Model(model, params), data.tokenizer, made))
     return load_model(out / "model")
 
 
-def _places(mesh: Mesh, model: ModelConfig) -> Places:
-    return Places(lambda state: state_shardings(mesh, model, state), lambda batch: batch_shardings(mesh, batch))
+def _places(mesh: Mesh, model: ModelConfig, config: TrainConfig) -> Places:
+    axis = 0 if config.accumulate == 1 else 1  # of its texts and rows
+    return Places(lambda state: state_shardings(mesh, model, state), lambda batch: batch_shardings(mesh, batch, axis))
+
+
+def goodness(name: str) -> Callable[[Mapping], float]:
+    """A line of evaluations.jsonl -> a number that is higher the better the state is, from SET/METRIC.
+
+    Raises:
+      UserError: if there is no such set or metric, or it says nothing of better or worse.
+    """
+    set_name, _, metric = name.partition("/")
+    if set_name not in SETS:
+        raise unknown("set of keep_best, as in unseen_facts/suppressability,", set_name, SETS)
+    better = METRICS[metric].better
+    if better == "neither":
+        raise UserError(f"keep_best is {name}, but neither high nor low values of {metric} are better")
+    sign = 1 if better == "higher" else -1
+
+    def of_line(line: Mapping) -> float:
+        of_set = line["sets"].get(set_name, {})
+        return sign * float(of_set[metric]["value"]) if metric in of_set else math.nan
+
+    return of_line
 
 
 def _is_model_of(config: TrainConfig, folder: Path) -> bool:
@@ -140,7 +181,7 @@ def _is_model_of(config: TrainConfig, folder: Path) -> bool:
 def cadence(config: TrainConfig) -> Cadence:
     """How often a run with this config does what."""
     every = (config.checkpoint_every, config.log_every, config.evaluate_every)
-    return Cadence(config.steps, *every, keep=config.keep_checkpoints)
+    return Cadence(config.steps, *every, keep=config.keep_checkpoints, keep_every=config.keep_every)
 
 
 def check_rows(config: TrainConfig, data: TrainingData) -> None:
@@ -160,8 +201,16 @@ def arithmetic(model: ModelConfig, config: TrainConfig) -> ModelConfig:
     return dataclasses.replace(model, dtype=config.dtype, attention_kernel=config.attention)
 
 
+def inputs_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
+    """What a step is given: its batch, or with `config.accumulate` above 1 its batches, along a leading axis."""
+    n = config.accumulate
+    if n == 1:
+        return batch_of(config, data, step)
+    return jax.tree.map(lambda *parts: np.stack(parts), *(batch_of(config, data, n * step + i) for i in range(n)))
+
+
 def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
-    """The batch of a step."""
+    """The batch of a number, which is a step's if a step has one."""
     routing = None
     if config.routing:
         model = model_config(config, data)

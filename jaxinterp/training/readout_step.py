@@ -67,11 +67,14 @@ def gradient_step(
     number: int | Int[Array, ""],
     weights: Weights,
     *more: Any,
+    accumulate: int = 1,
+    skip: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One step down the gradient of a loss; for `jit` and `vmap`.
 
     A step whose loss or gradient is not finite leaves the state as it was, and so does every step whose number is not
-    the state's next: the steps that were under way when the first bad one is noticed.
+    the state's next: the steps that were under way when the first bad one is noticed. With `skip` the number of the
+    state's next step moves on, so that the steps after a bad one count.
 
     Args:
       loss: (parameters, batch, weights, key, *more) -> (loss, metrics).
@@ -81,12 +84,18 @@ def gradient_step(
       state: whose parameters are trained.
       batch, weights, more: of the loss; the weights are those of its terms.
       number: of the step, from 0.
+      accumulate: parts of the batch, along the first axis of its arrays, if above 1; loss and gradient are their means.
+      skip: whether a step that is not finite is passed over.
     Returns:
       The new state, and metrics: "loss", those of the loss, the weight of every term, "known" (if P is) and "begun"
       of the new state, "gradient_norm", "learning_rate", and "finite", whether the state moved on.
     """
     key = step_key(state)
-    (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch, weights, key, *more)
+    graded = jax.value_and_grad(loss, has_aux=True)
+    if accumulate > 1:
+        (total, metrics), grads = _accumulated(graded, accumulate, state.params, batch, weights, key, *more)
+    else:
+        (total, metrics), grads = graded(state.params, batch, weights, key, *more)
     norm = optax.tree.norm(grads)
     updates, opt_state = transform.update(grads, state.opt_state, state.params)
     probability = metrics.get("probability", jnp.asarray(jnp.nan, total.dtype))
@@ -95,8 +104,31 @@ def gradient_step(
     new = TrainState(params, opt_state, state.step + 1, None, known, begun)
     finite = jnp.isfinite(total) & jnp.isfinite(norm) & (number == state.step)
     new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state._replace(key=None))
+    if skip:
+        new = new._replace(step=jnp.where(number == state.step, state.step + 1, state.step))
     metrics = {"loss": total, **metrics, **{f"{name}_weight": weight for name, weight in weights.items()}}
     if rate is not None:
         metrics["learning_rate"] = jnp.asarray(rate(state.step), total.dtype)
     metrics |= {"known": new.known} if "probability" in metrics else {}
     return new._replace(key=state.key), {**metrics, "begun": new.begun, "gradient_norm": norm, "finite": finite}
+
+
+def part_key(key: PRNGKeyArray, part: int | Int[Array, ""]) -> PRNGKeyArray:
+    """The key of a part of a step whose gradient is accumulated; does not consume the step's."""
+    return jax.random.fold_in(key, part)
+
+
+def _accumulated(
+    graded: Callable, n: int, params: Any, batch: Any, weights: Weights, key: PRNGKeyArray, *more: Any
+) -> tuple[tuple[Float[Array, ""], Metrics], Any]:
+    """Means of loss, metrics and gradient over the parts of a batch; a metric is that of the parts that have it."""
+
+    def add(sum_so_far: Any, part: tuple) -> tuple[Any, tuple]:
+        number, one = part
+        values, grads = graded(params, one, weights, part_key(key, number), *more)
+        return jax.tree.map(jnp.add, sum_so_far, grads), values
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    grads, (total_A, metrics) = jax.lax.scan(add, zeros, (jnp.arange(n), batch))
+    means = {name: jnp.nanmean(value_A) for name, value_A in metrics.items()}
+    return (total_A.mean(), means), jax.tree.map(lambda x: x / n, grads)

@@ -69,7 +69,13 @@ def loss(
 
 
 def update(
-    model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int
+    model: ModelConfig,
+    objective: ObjectiveConfig,
+    optimiser_config: OptimiserConfig,
+    steps: int,
+    *,
+    accumulate: int = 1,
+    skip: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`gradient_step` of a model, `(state, batch, number, weights, active) -> (state, metrics)`, for `jit` and `vmap`.
 
@@ -77,6 +83,7 @@ def update(
       model: whose dtype is that of the arithmetic; parameters and optimiser keep theirs.
       objective, optimiser_config: configs.
       steps: of the whole run.
+      accumulate, skip: of `gradient_step`.
     Raises:
       UserError: if a term is unknown, or k does not fit the model.
     """
@@ -86,9 +93,13 @@ def update(
         return loss(Model(model, params), objective, batch, *more)
 
     rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
-    return functools.partial(gradient_step, of_params, transform, rate, objective.start)
+    return functools.partial(
+        gradient_step, of_params, transform, rate, objective.start, accumulate=accumulate, skip=skip
+    )
 
 
-def train_step(model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int) -> Step:
+def train_step(
+    model: ModelConfig, objective: ObjectiveConfig, optimiser_config: OptimiserConfig, steps: int, **more: Any
+) -> Step:
     """`update` of one model, jitted: `(state, batch, number) -> (state, metrics)`; the state passed in is donated."""
-    return scheduled(update(model, objective, optimiser_config, steps), objective)
+    return scheduled(update(model, objective, optimiser_config, steps, **more), objective)

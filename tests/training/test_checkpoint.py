@@ -153,6 +153,7 @@ def test_a_disk_that_is_full_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(checkpoints._manager, "save", full)
     with pytest.raises(UserError, match=r"step 4 cannot be written .*RESOURCE_EXHAUSTED: Error writing x; the last"):
         checkpoints.save(4, state(4))
+        checkpoints.wait()
     checkpoints.close()
 
 

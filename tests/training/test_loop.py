@@ -211,7 +211,8 @@ def test_configs_check_themselves():
 def test_the_first_array_that_is_not_finite_is_named(data, tmp_path):
     huge = dataclasses.replace(CONFIG, optimiser=OptimiserConfig(learning_rate=1e38, warmup_steps=1), steps=20)
     with pytest.raises(
-        UserError, match=r"step \d+ is not finite; the first bad array is \w+ .*; .*checkpoint"
+        UserError,
+        match=r"step \d+ is not finite; the first bad array is \w+ .*; see `jaxinterp .*; .*checkpoint",
     ) as error:
         train(huge, data, tmp_path / "run")
     assert "activation" in str(error.value) or "loss term" in str(error.value) or "parameter" in str(error.value)

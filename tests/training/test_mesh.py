@@ -15,6 +15,7 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.models.mesh import batch_shardings, collectives, make_mesh, parameter_shardings, state_shardings
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout
 from jaxinterp.objectives.config import ObjectiveConfig
@@ -22,7 +23,6 @@ from jaxinterp.training import loop
 from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
 from jaxinterp.training.data import data_of_facts
 from jaxinterp.training.loop import batch_of, train
-from jaxinterp.training.mesh import batch_shardings, collectives, make_mesh, parameter_shardings, state_shardings
 from jaxinterp.training.state import initial_state
 from jaxinterp.training.step import loss
 
@@ -141,5 +141,5 @@ def test_what_is_no_mesh(text, message):
 
 
 def test_all_devices_and_one():
-    assert make_mesh("") is None and make_mesh("data=1") is None
+    assert make_mesh("one") is None and make_mesh("data=1") is None
     assert make_mesh("auto").shape["data"] == jax.device_count()

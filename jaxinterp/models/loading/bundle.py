@@ -24,6 +24,7 @@ from jaxinterp.models.loading.pinned import pin, verify
 from jaxinterp.models.loading.safetensors_file import DTYPES, SafetensorsFile
 from jaxinterp.models.loading.tokenizer_files import load_tokenizer, save_tokenizer
 from jaxinterp.models.loading.weights import Placement
+from jaxinterp.models.mesh import on_mesh
 from jaxinterp.models.model import Model, parameter_shapes
 from jaxinterp.models.sources.fetch import resolve
 
@@ -52,7 +53,7 @@ def load_model(path: str | Path, *, dtype: str | None = None, placement: Placeme
         `load_pretrained`. A text may also be a name of
         the catalogue or of the hub, see `jaxinterp.models.sources.fetch.resolve`.
       dtype: of parameters and arithmetic; None is that of our own folder, and float32 for a published model.
-      placement: the sharding of each parameter, from its path and shape; None is JAX's default device.
+      placement: where each parameter goes, see `jaxinterp.models.mesh.placement`; None is JAX's default device.
     Raises:
       UserError: if a file is missing or damaged, a tensor is missing, unexpected, misshapen or not finite, or a
         published model is not supported.
@@ -123,6 +124,7 @@ def _load_own(folder: Path, placement: Placement | None, pinned: bool) -> Langua
         raise UserError(f"{path} is damaged: its SHA-256 is not the one in provenance.json")
     file = SafetensorsFile(folder)
     expected = flatten_dict(parameter_shapes(config))
+    shardings = flatten_dict(placement(config)) if placement else {}
     named = {".".join(keys): keys for keys in expected}
     for name in sorted(named.keys() ^ file.tensors.keys()):
         raise UserError(f"{folder}: tensor {name!r} is {'missing' if name in named else 'not part of this model'}")
@@ -139,7 +141,7 @@ def _load_own(folder: Path, placement: Placement | None, pinned: bool) -> Langua
         value = file.rows(name, 0, tensor.shape[0])
         if not np.isfinite(value).all():
             raise UserError(f"{folder}: tensor {name!r} has values that are not finite")
-        loaded[keys] = jax.device_put(value, placement(keys, value.shape) if placement else None)
+        loaded[keys] = on_mesh(value, shardings[keys]) if placement else jax.device_put(value)
     return LanguageModel(Model(config, unflatten_dict(loaded)), tokenizer, provenance)
 
 

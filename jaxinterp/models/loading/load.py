@@ -61,7 +61,7 @@ def pretrained_parameters(
       path: a folder with config.json (with a "model_type") and safetensors; or a .gguf file, which is dequantised. A
         GGUF file with a source.json beside it that has its SHA-256 is checked against it.
       dtype: of parameters and arithmetic; float64 needs jax_enable_x64.
-      placement: the sharding of each parameter, from its path and shape; None is JAX's default device.
+      placement: where each parameter goes, see `jaxinterp.models.mesh.placement`; None is JAX's default device.
     Returns:
       The config, the parameters, and their provenance: source, format, family, SHA-256 if known, which tensors were
       ignored on purpose and why, and which fields of the config were not read.

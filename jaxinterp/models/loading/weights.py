@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models import parameters
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.family import Layout, Shape, Source, TensorFile
 from jaxinterp.models.families.names import HF_IGNORED
+from jaxinterp.models.mesh import on_mesh
 
-# (path of a parameter, its shape) → where it goes
-Placement = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
+# The config → where each parameter goes, as a tree like that of the parameters; see `jaxinterp.models.mesh.placement`
+Placement = Callable[[ModelConfig], Mapping]
 ALIGNMENT = 64  # bytes
 # What stands before names of tensors that were saved from inside another object.
 WRAPPERS = {
@@ -51,6 +52,7 @@ def load_weights(
     wanted = _wanted(config, sources)
     names = _names(file, layout, wanted)
     ignored = _check(file, layout, names, wanted, config)
+    shardings = flatten_dict(placement(config)) if placement else {}
     loaded: dict[tuple[str, ...], jax.Array] = {}
     for path in sorted(leaves, key=lambda path: -math.prod(_stacked(path, leaves[path], config))):
         shape = _stacked(path, leaves[path], config)
@@ -61,7 +63,7 @@ def load_weights(
         else:
             _fill(array, file, names, sources[path], None)
         key = tuple(path.split("."))
-        value = jax.device_put(array, placement(key, shape) if placement else None)
+        value = on_mesh(array, shardings[key]) if placement else jax.device_put(array)
         # What the host has goes before the next one comes, unless JAX has taken it over.
         loaded[key] = value.block_until_ready()
         del array, value
