@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TextIO
 
 from jaxinterp.base.errors import UserError
 
@@ -165,16 +165,20 @@ def watched() -> int | None:
     """
     if (of := asked()) is None or os.environ.get(WATCHED):
         return None
-    environment = {**os.environ, WATCHED: str(os.getpid())}
+    environment = {**os.environ, WATCHED: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     # stdin is nobody's: several processes have no terminal to share.
     command = [sys.executable, *sys.orig_argv[1:]]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as child:
         signals = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(number, lambda number, _: child.send_signal(number)) for number in signals]
-        reader = threading.Thread(target=_without_noise, args=(child.stderr,), daemon=True)
-        reader.start()
+        ways = ((child.stdout, sys.stdout), (child.stderr, sys.stderr))
+        readers = [threading.Thread(target=_without_noise, args=way, daemon=True) for way in ways]
+        for reader in readers:
+            reader.start()
         status = child.wait()
-        reader.join(timeout=5)
+        for reader in readers:
+            reader.join(timeout=5)
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
     if status in (-signal.SIGABRT, -signal.SIGSEGV):
@@ -187,9 +191,9 @@ def watched() -> int | None:
     return status
 
 
-def _without_noise(stream) -> None:
+def _without_noise(lines: IO[bytes], to: TextIO) -> None:
     """Passes lines on, but for those of JAX's C++ runtime."""
-    for line in stream:
+    for line in lines:
         if not _NOISE.match(line):
-            sys.stderr.buffer.write(line)
-            sys.stderr.buffer.flush()
+            to.buffer.write(line)
+            to.buffer.flush()
