@@ -57,7 +57,8 @@ def export_model(folder: Path, model: LanguageModel, *, family: str | None = Non
     source = Path(origin["source"]) if origin.get("format") == "safetensors" and chosen.name == own else None
     original = None if source is None else _original(source, model.config, chosen)
     written = written_tensors(model.params, model.config, chosen, original, folder)
-    notes = [*_ignored(origin.get("ignored_tensors", {})), *written.notes]
+    ignored = {name: of for name, of in origin.get("ignored_tensors", {}).items() if name not in written.tensors}
+    notes = [*_ignored(ignored), *written.notes]
     if source is not None and original is None:
         notes.append(f"made anew from parameters, where these do not hold all of a tensor: {source} is gone")
     dtype = _usual_dtype(written.tensors.values())

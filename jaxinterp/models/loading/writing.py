@@ -90,6 +90,9 @@ def written_tensors(
         dtypes = dict.fromkeys(tensors, own)
     tensors = {name: tensor.astype(dtypes[name], copy=False) for name, tensor in tensors.items()}
     notes += _compared(parts, _InMemory(where, tensors), family)
+    for copy, of in family.hf.copies.items():
+        if copy in tensors and of not in tensors:
+            tensors[of] = tensors[copy]  # nothing reads it, but transformers asks for it
     return Written({family.hf.full_name(name): tensor for name, tensor in tensors.items()}, tuple(notes))
 
 
