@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.files import new_folder, read_json, write_bytes, write_json
+from jaxinterp.base.files import new_folder, read_json, write_json
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.family import Family
 from jaxinterp.models.families.registry import hf_family
@@ -74,9 +75,16 @@ def export_model(folder: Path, model: LanguageModel, *, family: str | None = Non
                 f"{fields['pad_token_id']}; the tokenizer's is {ids['pad_token_id']}; choose another family"
             )
         write_json(partial / CONFIG, fields | ids | {"dtype": dtype})
-        # transformers refuses files that do not say which framework's order of axes they have.
-        write_bytes(partial / WEIGHTS, save(written.tensors, {"format": "pt"}))
+        _write_weights(partial / WEIGHTS, written.tensors)
     return Exported(chosen.name, len(written.tensors), dtype, tuple(notes))
+
+
+def _write_weights(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Straight to the file, as models are large; some versions of transformers ask for the name of a framework."""
+    try:
+        save_file(tensors, path, {"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {path.name}: {error}") from None
 
 
 def _origin(provenance: Mapping) -> Mapping:

@@ -59,8 +59,8 @@ def family_named(config: ModelConfig, name: str) -> Family:
     lacking = inexpressible(config, by_name[name])
     if lacking:
         raise UserError(
-            f"the family {name} cannot express this model: it does not have {_named(config, lacking)}; without "
-            "--family one that can is looked for"
+            f"the family {name} cannot express this model: it does not have {_named(config, lacking)}; name "
+            "no family to have one found"
         )
     return by_name[name]
 
@@ -123,8 +123,8 @@ def _canonical_scaling(scaling: RopeScaling) -> RopeScaling:
 
 def _named(config: ModelConfig, fields: set[str]) -> str:
     ordered: Sequence[str] = [field.name for field in dataclasses.fields(config) if field.name in fields]
-    shown = [f"model.{name} {_short(getattr(config, name))}" for name in ordered[:4]]
-    return ", ".join(shown) + (f" and {len(ordered) - 4} more" if len(ordered) > 4 else "")
+    shown = [f"model.{name} {_short(getattr(config, name))}" for name in ordered[:3]]
+    return ", ".join(shown) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
 
 
 def _short(value: object) -> str:

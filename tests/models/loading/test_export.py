@@ -20,7 +20,7 @@ from jaxinterp.models.families import gpt2, llama
 from jaxinterp.models.families.registry import FAMILIES, hf_family
 from jaxinterp.models.families.writing import inverse_square
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.loading import expressing
+from jaxinterp.models.loading import export, expressing
 from jaxinterp.models.loading.export import export_model
 from jaxinterp.models.loading.expressing import canonical, family_for, inexpressible
 from jaxinterp.models.loading.load import pretrained_parameters
@@ -145,6 +145,22 @@ def test_a_model_of_our_own(name, tmp_path):
     sizes = (read.hidden_size, read.num_hidden_layers, read.num_attention_heads, read.vocab_size)
     assert sizes == (8, 3, 2, TOKENIZER.n_tokens)
     assert read.max_position_embeddings == 8 and read.tie_word_embeddings == model.config.tied
+
+
+def test_the_type_of_our_own_parameters(tmp_path):
+    model = own(**ARCHITECTURES["llama"], dtype="bfloat16")
+    assert export_model(tmp_path / "exported", model).dtype == "bfloat16"
+    assert_same_model(model, tmp_path / "exported")
+
+
+def test_a_file_that_cannot_be_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(export, "save_file", full)
+    with pytest.raises(UserError, match=r"cannot write model\.safetensors: No space left on device"):
+        export_model(tmp_path / "exported", own())
+    assert not list(tmp_path.iterdir())
 
 
 def test_logits_are_the_same_array(tmp_path):
