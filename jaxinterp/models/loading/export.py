@@ -88,8 +88,10 @@ def _write_weights(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _origin(provenance: Mapping) -> Mapping:
-    """The provenance of the published model, also of one that was fine-tuned since."""
-    return provenance if "family" in provenance else provenance.get("original", {})
+    """The provenance of the published model, also of one that was fine-tuned since, once or more often."""
+    while "family" not in provenance and "original" in provenance:
+        provenance = provenance["original"]
+    return provenance
 
 
 def _original(source: Path, config: ModelConfig, family: Family) -> Original | None:

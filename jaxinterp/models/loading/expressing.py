@@ -56,12 +56,13 @@ def family_named(config: ModelConfig, name: str) -> Family:
     by_name = {family.name: family for family in reversed(writable_families())}
     if name not in by_name:
         raise unknown("family", name, by_name)
-    lacking = inexpressible(config, by_name[name])
-    if lacking:
-        raise UserError(
-            f"the family {name} cannot express this model: it does not have {_named(config, lacking)}; name "
-            "no family to have one found"
-        )
+    try:
+        lacking = inexpressible(config, by_name[name])
+        reason = f"it does not have {_named(config, lacking)}" if lacking else ""
+    except UserError as error:
+        reason = str(error).removeprefix(f"{CONFIG}: ")
+    if reason:
+        raise UserError(f"the family {name} cannot express this model: {reason}; name no family to have one found")
     return by_name[name]
 
 

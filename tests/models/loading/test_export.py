@@ -226,6 +226,8 @@ def test_a_family_by_name(tmp_path):
         UserError, match=r"the family gpt2 cannot express this model: it does not have model\.n_kv_heads"
     ):
         export_model(tmp_path / "other", model, family="gpt2")
+    with pytest.raises(UserError, match="the family opt cannot express this model: a width of 8 cannot be divided"):
+        export_model(tmp_path / "other", own(n_heads=3, n_kv_heads=3), family="opt")
     with pytest.raises(UserError, match=r"unknown family 'lama'; known: bert, .*did you mean llama\?"):
         export_model(tmp_path / "other", model, family="lama")
 
@@ -321,7 +323,7 @@ def test_the_folder_that_a_model_is_from_may_be_gone(tmp_path):
 
 def test_a_fine_tuned_model_goes_back_to_the_family_of_its_original(tmp_path):
     model = loaded(write(tmp_path / "published", "phi3"))
-    tuned = dataclasses.replace(model, provenance={"original": dict(model.provenance)})
+    tuned = dataclasses.replace(model, provenance={"original": {"original": dict(model.provenance)}})
     assert export_model(tmp_path / "exported", tuned).family == "phi3"
     from_gguf = dataclasses.replace(model, provenance={"format": "gguf", "family": "llama", "source": "model.gguf"})
     assert export_model(tmp_path / "llama", from_gguf).family == "llama"
