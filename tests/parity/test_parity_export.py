@@ -20,6 +20,7 @@ from jaxinterp.models.transformer import forward
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 WORDS = ["a b c d e f g h i j"]
 OWN = {name: fields for name, fields in ARCHITECTURES.items() if name != "gemma"}  # no family has all of that
+OWN["bert_untied"] = ARCHITECTURES["bert"] | {"tied": False}
 
 
 def compare(folder, model, dtype):
