@@ -16,7 +16,7 @@ from tiny import ARCHITECTURES, masked_tokenizer, tiny_config, tiny_params
 
 from jaxinterp.cli import main as cli
 from jaxinterp.models.language_model import LanguageModel
-from jaxinterp.models.loading.bundle import save_model
+from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.model import Model
 from jaxinterp.models.sources.fetch import resolve
 from jaxinterp.objectives.config import ObjectiveConfig
@@ -50,7 +50,7 @@ def made(tmp_path_factory):
     return {"pretrained": folder / "pretrained", "facts": folder / "facts.csv", "masked": folder / "masked"}
 
 
-@pytest.mark.parametrize("command", ["train", "measure", "attribute", "facts", "models list"])
+@pytest.mark.parametrize("command", ["train", "measure", "attribute", "facts", "models list", "models export"])
 def test_help_explains_every_field(command, capsys):
     code, out, _ = status([*command.split(), "--help"], capsys)
     assert code == 0
@@ -126,6 +126,8 @@ def test_help_explains_every_field(command, capsys):
         ("measure --model {pretrained} --facts {facts} --k 12", "k must be at least 1 and below"),
         ("facts show --facts nothere", "no facts at 'nothere': no such file or folder; accepted"),
         ("models verify modle", "modle"),
+        ("models export {model} {masked}", "exists and has files; give a new folder"),
+        ("models export {model} {tmp}/new --family lama", "unknown family 'lama'; known: bert, distilbert, gemma2"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(arguments, message, made, capsys, tmp_path, monkeypatch):
@@ -339,6 +341,13 @@ def test_every_command_loads_models_by_the_function_that_tells():
     for path in (ROOT / "jaxinterp").rglob("*.py"):
         if "models" not in path.relative_to(ROOT).parts:
             assert not re.search(r"\b(load_pretrained|pretrained_parameters)\b", path.read_text()), path
+
+
+def test_models_export_writes_what_models_are_loaded_from(made, capsys, tmp_path):
+    code, out, err = status(["models", "export", str(made["masked"]), str(tmp_path / "new")], capsys)
+    assert (code, err) == (0, "")
+    assert out == f"{tmp_path / 'new'}: bert, 42 tensors, float32\n"
+    assert load_model(tmp_path / "new").digest() == load_model(made["masked"]).digest()
 
 
 def test_models_list_needs_no_network(capsys, tmp_path, monkeypatch):

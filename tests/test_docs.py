@@ -85,6 +85,8 @@ def test_command(command, tmp_path, monkeypatch, capsys):
             words[words.index("--json") + 1] = str(tmp_path / "numbers.json")
     if words[0] == "report":
         words[words.index("--out") + 1] = str(tmp_path / "report.html")
+    if words[:2] == ["models", "export"]:
+        words[-1] = str(tmp_path / "exported")
     monkeypatch.chdir(ROOT)
     assert_runs(words, capsys)
 

@@ -1,4 +1,4 @@
-"""`jaxinterp models list|fetch|verify|pin`: the catalogue of named models on the command line."""
+"""`jaxinterp models list|fetch|verify|pin|export`: named models and their files on the command line."""
 
 import dataclasses
 from pathlib import Path
@@ -124,17 +124,38 @@ class PinModel:
         print(f"pinned: {pin(_model_at(fetch.resolve(self.model)))}")
 
 
+@dataclasses.dataclass(frozen=True)
+class ExportModel:
+    """Write a model as transformers reads it: config.json, model.safetensors and the tokenizer's files."""
+
+    model: Annotated[str, tyro.conf.Positional]  # folder of a model or of a run, a .gguf file, a name of `models list`
+    out: Annotated[Path, tyro.conf.Positional]  # a new folder
+    # As "llama"; None is the family that the model is from, or the first one that can express what was trained here
+    family: str | None = None
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.models.loading.bundle import load_model
+        from jaxinterp.models.loading.export import export_model
+
+        exported = export_model(self.out, load_model(self.model), family=self.family)
+        print(f"{self.out}: {exported.family}, {exported.n_tensors} tensors, {exported.dtype}")
+        for note in exported.notes:
+            print(note)
+
+
 Command = (
     Annotated[ListModels, tyro.conf.subcommand("list")]
     | Annotated[FetchModel, tyro.conf.subcommand("fetch")]
     | Annotated[VerifyModels, tyro.conf.subcommand("verify")]
     | Annotated[PinModel, tyro.conf.subcommand("pin")]
+    | Annotated[ExportModel, tyro.conf.subcommand("export")]
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """Named models: list them, fetch them, check them."""
+    """Named models: list them, fetch them, check them, export them."""
 
     command: Annotated[Command, tyro.conf.arg(name="")]
 

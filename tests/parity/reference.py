@@ -61,13 +61,18 @@ def arithmetic(dtype: str) -> Iterator[None]:
 
 def build(config: Mapping, dtype: str) -> PreTrainedModel:
     """The model of a published config with seeded weights, read from a file in the published format."""
-    auto = AutoModelForMaskedLM if config["model_type"] in MASKED else AutoModelForCausalLM
     with tempfile.TemporaryDirectory() as folder:
-        published.write_checkpoint(Path(folder), config, file_shapes(config))
-        with arithmetic(dtype):
-            model, report = auto.from_pretrained(
-                folder, attn_implementation="eager", dtype=getattr(torch, dtype), output_loading_info=True
-            )
+        return opened(published.write_checkpoint(Path(folder), config, file_shapes(config)), dtype)
+
+
+def opened(folder: Path, dtype: str) -> PreTrainedModel:
+    """The model of a folder, whose tensors have to be all that it needs and no more."""
+    masked = json.loads((folder / "config.json").read_text())["model_type"] in MASKED
+    auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    with arithmetic(dtype):
+        model, report = auto.from_pretrained(
+            folder, attn_implementation="eager", dtype=getattr(torch, dtype), output_loading_info=True
+        )
     if any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
         raise AssertionError(f"transformers did not load the file: {report}")
     return model.eval()

@@ -10,6 +10,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.common import hf_segmented_bert
 from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, linear, sources
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.writing import bert_fields
 
 HF_NAMES = {
     "embedding": "embeddings.word_embeddings.weight",
@@ -55,6 +56,11 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     return hf_segmented_bert(fields, 2)
 
 
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    return bert_fields(config, 2)
+
+
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From safetensors."""
     d = config.d_model
@@ -65,6 +71,8 @@ def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
                 ("embeddings.token_type_embeddings.weight", (2, d)),
             ),
             _plus_first_segment,
+            split=_without_segments,
+            whole=False,
         ),
         "head.w_head": linear("cls.predictions.transform.dense.weight", (d, d)),
     }
@@ -77,6 +85,11 @@ def _plus_first_segment(positions: np.ndarray, segments: np.ndarray) -> np.ndarr
     return positions + segments[:1]
 
 
+def _without_segments(parameter: np.ndarray, positions: np.ndarray, segments: np.ndarray) -> None:
+    positions[...] = parameter
+    segments[...] = -0.0  # which changes no number that it is added to, another -0 included
+
+
 def rename(name: str) -> str:
     """Checkpoints converted from the authors' TensorFlow ones have the authors' names for a LayerNorm's parameters."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
@@ -86,5 +99,5 @@ FAMILY = Family(
     "bert",
     model_types=("bert",),
     architectures=("BertForMaskedLM", "BertForPreTraining"),
-    hf=Layout(hf_config, hf_sources, "bert.", IGNORED, COPIES, rename),
+    hf=Layout(hf_config, hf_sources, "bert.", IGNORED, COPIES, rename, outside=("cls.",), fields=hf_fields),
 )

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig, RopeScaling
-from jaxinterp.models.families.family import ConfigReader, Layout, Shapes, SourceMap, Sources, TensorFile, sources
+from jaxinterp.models.families.family import (
+    ConfigReader,
+    ConfigWriter,
+    Layout,
+    Shapes,
+    SourceMap,
+    Sources,
+    TensorFile,
+    sources,
+)
 from jaxinterp.models.families.fields import REQUIRED, Fields
 from jaxinterp.models.families.names import GGUF_NAMES, HF_IGNORED, HF_NAMES, HF_TIED
 from jaxinterp.models.families.rope import gguf_rope, hf_rope
@@ -151,9 +160,9 @@ def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     return sources(HF_NAMES, shapes)
 
 
-def hf_layout(config: ConfigReader, sources: Sources = hf_sources) -> Layout:
+def hf_layout(config: ConfigReader, fields: ConfigWriter, sources: Sources = hf_sources) -> Layout:
     """The layout of a family like Llama."""
-    return Layout(config, sources, "model.", HF_IGNORED, HF_TIED)
+    return Layout(config, sources, "model.", HF_IGNORED, HF_TIED, outside=("lm_head.",), fields=fields)
 
 
 def hf_local_layers(fields: Fields, n_layers: int, default: tuple[int, ...]) -> tuple[int, ...]:

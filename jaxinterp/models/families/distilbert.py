@@ -4,6 +4,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.common import PLAIN, hf_bert, hf_plain_sizes
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, linear, sources
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.writing import name_of, plain_fields
 
 HF_NAMES = {
     "embedding": "embeddings.word_embeddings.weight",
@@ -42,6 +43,11 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     return hf_bert(sizes, fields, norm_eps=1e-12, ffn=fields.one_of("activation", PLAIN, "gelu"))
 
 
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    return plain_fields(config, "hidden_dim") | {"activation": name_of(config.ffn, PLAIN)}
+
+
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From safetensors."""
     return sources(HF_NAMES, shapes, {"head.w_head": linear("vocab_transform.weight", shapes["head.w_head"])})
@@ -58,5 +64,7 @@ FAMILY = Family(
         {r"embeddings\.position_ids": "0, 1, 2, …"},
         {"vocab_projector.weight": "embeddings.word_embeddings.weight"},
         aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
+        outside=("vocab_",),
+        fields=hf_fields,
     ),
 )

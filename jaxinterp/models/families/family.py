@@ -29,11 +29,15 @@ class TensorFile:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The tensors that a parameter (or one layer of it) comes from."""
+    """The tensors that a parameter (or one layer of it) comes from, and goes back to."""
 
     tensors: tuple[tuple[str, Shape], ...]  # names and shapes in the file; "{}" in a name is the layer's number
     combine: Callable[..., np.ndarray] | None = None  # the tensors → the parameter; None: the one tensor is it
-    first: "Source | None" = None  # of the first layer, where it has something else
+    first: "Source | None" = None  # of the first layer, where nothing reads the parameter
+    # (the parameter, its tensors): writes it into them. None: `combine` gives a view of the one tensor, and what is
+    # written to the view stands in the tensor.
+    split: Callable[..., None] | None = None
+    whole: bool = True  # whether the parameter has all that the tensors have, so that they can be made from it again
 
     def of_layer(self, layer: int | None) -> "Source":
         """The source of this layer's parameter."""
@@ -45,6 +49,8 @@ SourceMap: TypeAlias = dict[str, Source]
 Sources: TypeAlias = Callable[[ModelConfig, Shapes], SourceMap]
 # (fields of config.json or of GGUF metadata, the file) → our config
 ConfigReader: TypeAlias = Callable[[Fields, TensorFile], ModelConfig]
+# Our config → the fields of config.json that are read as this config, as far as the family can say it
+ConfigWriter: TypeAlias = Callable[[ModelConfig], dict[str, object]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +59,8 @@ class Layout:
 
     `config` takes the config (config.json, or GGUF metadata under the architecture's prefix) and the file. `ignored`
     maps regular expressions of tensor names to the reason why they are not needed; `copies` maps a tensor that must
-    equal another one to that one. All names are without `prefix`, which files may lack.
+    equal another one to that one. All names are without `prefix`, which files may lack. Names that begin with one of
+    `outside` never have it. A layout with `fields` can be written, too.
     """
 
     config: ConfigReader
@@ -63,6 +70,12 @@ class Layout:
     copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     rename: Callable[[str], str] = str  # old spellings of tensor names → today's
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of config fields → the names
+    outside: tuple[str, ...] = ()
+    fields: ConfigWriter | None = None
+
+    def full_name(self, name: str) -> str:
+        """A tensor's name as transformers writes it, with the prefix."""
+        return name if name.startswith(self.outside) else self.prefix + name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +118,8 @@ def fused(name: str, shape: Shape, part: int, *, by_head: bool = False) -> Sourc
     outer = (heads, 3) if by_head else (3, heads)
 
     def combine(x: np.ndarray) -> np.ndarray:
-        third = x.reshape(*outer, width, *inputs).take(part, axis=1 if by_head else 0)
+        stored = x.reshape(*outer, width, *inputs)
+        third = stored[:, part] if by_head else stored[part]
         return np.moveaxis(third, -1, 0) if inputs else third
 
     return Source(((name, (3 * heads * width, *inputs)),), combine)

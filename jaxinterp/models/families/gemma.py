@@ -7,6 +7,7 @@ from jaxinterp.models.families import common, names
 from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.rope import gguf_rope, hf_rope, hf_rope_by_layer_type
+from jaxinterp.models.families.writing import inverse_square, layer_types, llama_fields, theta_of_local_layers
 
 HF_NAMES = names.HF_NAMES | {
     "layers.norm_attn_out.scale": "layers.{}.post_attention_layernorm.weight",
@@ -111,6 +112,30 @@ def hf_config_3_of_images(fields: Fields, file: TensorFile) -> ModelConfig:
     return config
 
 
+def _hf_fields(config: ModelConfig) -> dict[str, object]:
+    shared = llama_fields(config)
+    scalar = config.d_head if config.attn_scale is None else inverse_square(config.attn_scale)
+    own = {
+        "hidden_activation": shared.pop("hidden_act"),
+        "attention_bias": config.qkv_bias,
+        "query_pre_attn_scalar": scalar,
+        "sliding_window": 4096 if config.window is None else config.window,
+        "layer_types": layer_types(config),
+        "final_logit_softcapping": config.logit_softcap,
+    }
+    return shared | own
+
+
+def hf_fields_2(config: ModelConfig) -> dict[str, object]:
+    """Gemma 2, to config.json."""
+    return _hf_fields(config) | {"attn_logit_softcapping": config.attn_softcap}
+
+
+def hf_fields_3(config: ModelConfig) -> dict[str, object]:
+    """Gemma 3, to config.json of a text model."""
+    return _hf_fields(config) | {"rope_local_base_freq": theta_of_local_layers(config)}
+
+
 def text_half(name: str) -> str:
     """Tensor names of the text half, which old and new files put under different prefixes."""
     for prefix in ("language_model.model.", "model.language_model.", "language_model."):
@@ -138,7 +163,10 @@ def _one_plus(name: str, shape: tuple[int, ...]) -> Source:
     def combine(x: np.ndarray) -> np.ndarray:
         return 1 + x
 
-    return Source(((name, shape),), combine)
+    def split(parameter: np.ndarray, x: np.ndarray) -> None:
+        x[...] = parameter - 1
+
+    return Source(((name, shape),), combine, split=split, whole=False)
 
 
 def _gguf_common(fields: Fields, file: TensorFile, largest: int) -> dict[str, object]:
@@ -192,7 +220,7 @@ FAMILIES = (
         "gemma2",
         model_types=("gemma2",),
         architectures=("Gemma2ForCausalLM",),
-        hf=common.hf_layout(hf_config_2, hf_sources),
+        hf=common.hf_layout(hf_config_2, hf_fields_2, hf_sources),
         gguf_architectures=("gemma2",),
         gguf=Layout(gguf_config_2, common.gguf_sources),
     ),
@@ -200,7 +228,7 @@ FAMILIES = (
         "gemma3",
         model_types=("gemma3_text",),
         architectures=("Gemma3ForCausalLM",),
-        hf=common.hf_layout(hf_config_3, hf_sources),
+        hf=common.hf_layout(hf_config_3, hf_fields_3, hf_sources),
         gguf_architectures=("gemma3",),
         gguf=Layout(gguf_config_3, common.gguf_sources),
     ),

@@ -17,6 +17,7 @@ from jaxinterp.models.families.family import (
 )
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.names import GGUF_NAMES, GPT_NAMES
+from jaxinterp.models.families.writing import gpt_fields
 
 HF_NAMES = GPT_NAMES | {
     "layers.b_o": "h.{}.attn.c_proj.bias",
@@ -56,6 +57,11 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
         attn_scale=None if fields.flag("scale_attn_weights", True) else 1.0,
         tied=fields.flag("tie_word_embeddings", True),
     )
+
+
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    return gpt_fields(config, "n_inner") | {"scale_attn_weights": config.attn_scale is None}
 
 
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
@@ -101,6 +107,8 @@ FAMILY = Family(
         {r"h\.\d+\.attn\.(masked_)?bias": "the causal mask"},
         {"lm_head.weight": "wte.weight"},
         aliases=ALIASES,
+        outside=("lm_head.",),
+        fields=hf_fields,
     ),
     gguf_architectures=("gpt2",),
     gguf=Layout(gguf_config, gguf_sources),

@@ -5,6 +5,7 @@ from jaxinterp.models.families.common import hf_gpt
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.names import GPT_NAMES
+from jaxinterp.models.families.writing import gpt_fields
 
 HF_NAMES = GPT_NAMES | {
     "layers.w_q": "h.{}.attn.attention.q_proj.weight",
@@ -32,6 +33,13 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
         qkv_bias=False,
         tied=fields.flag("tie_word_embeddings", True),
     )
+
+
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    kinds = [KINDS[layer in config.local_layers] for layer in range(config.n_layers)]
+    window = 256 if config.window is None else config.window
+    return gpt_fields(config, "intermediate_size") | {"window_size": window, "attention_types": [[kinds, 1]]}
 
 
 def _local(fields: Fields, n_layers: int) -> tuple[int, ...]:
@@ -62,5 +70,7 @@ FAMILY = Family(
         {r"h\.\d+\.attn\.attention\.(masked_)?bias": "the causal mask"},
         {"lm_head.weight": "wte.weight"},
         aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
+        outside=("lm_head.",),
+        fields=hf_fields,
     ),
 )

@@ -10,6 +10,7 @@ from jaxinterp.models.families.common import hf_gpt
 from jaxinterp.models.families.family import Family, Layout, Shape, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.names import GPT_NAMES
+from jaxinterp.models.families.writing import gpt_fields
 
 HF_NAMES = GPT_NAMES | {
     "b_unembed": "lm_head.bias",
@@ -52,6 +53,11 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     )
 
 
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    return gpt_fields(config, "n_inner") | {"rotary_dim": config.d_rotary}
+
+
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From safetensors, where the two coordinates of a rotary pair stand side by side."""
     paths = ("layers.w_q", "layers.w_k")
@@ -62,17 +68,29 @@ def _unpaired(name: str, shape: Shape, d_rotary: int) -> Source:
     """Undoes the pairing: of a head's first rows, (pair, 2) become (2, pair), the halves layout of `rotate`."""
     d_model, heads, width = shape
 
-    def combine(x: np.ndarray) -> np.ndarray:
-        turning, still = np.split(x.reshape(heads, width, d_model), [d_rotary], axis=1)
-        halves = turning.reshape(heads, d_rotary // 2, 2, d_model).swapaxes(1, 2).reshape(turning.shape)
-        return np.concatenate([halves, still], 1).transpose(2, 0, 1)
+    order = [*range(0, d_rotary, 2), *range(1, d_rotary, 2), *range(d_rotary, width)]
 
-    return Source(((name, (heads * width, d_model)),), combine)
+    def combine(x: np.ndarray) -> np.ndarray:
+        return x.reshape(heads, width, d_model)[:, order].transpose(2, 0, 1)
+
+    def split(parameter: np.ndarray, x: np.ndarray) -> None:
+        x.reshape(heads, width, d_model)[:, order] = parameter.transpose(1, 2, 0)
+
+    return Source(((name, (heads * width, d_model)),), combine, split=split)
 
 
 FAMILY = Family(
     "gptj",
     model_types=("gptj",),
     architectures=("GPTJForCausalLM",),
-    hf=Layout(hf_config, hf_sources, "transformer.", IGNORED, {"lm_head.weight": "wte.weight"}, aliases=gpt2.ALIASES),
+    hf=Layout(
+        hf_config,
+        hf_sources,
+        "transformer.",
+        IGNORED,
+        {"lm_head.weight": "wte.weight"},
+        aliases=gpt2.ALIASES,
+        outside=("lm_head.",),
+        fields=hf_fields,
+    ),
 )

@@ -11,6 +11,7 @@ from jaxinterp.models.families import common
 from jaxinterp.models.families.family import Family, Layout, Shape, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.names import GGUF_NAMES
+from jaxinterp.models.families.writing import llama_fields
 from jaxinterp.models.layers import layer_constants
 
 DIVISORS = "rope_freqs.weight"
@@ -25,6 +26,11 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     context = fields.integer("max_sequence_length", 2048)
     sizes = common.hf_sizes(fields, n_ctx=context)
     return common.hf_llama(fields, sizes, bias=bias, mlp_bias=fields.flag("mlp_bias", False))
+
+
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    return llama_fields(config) | {"attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias}
 
 
 def gguf_config(fields: Fields, file: TensorFile) -> ModelConfig:
@@ -69,7 +75,7 @@ FAMILY = Family(
     "llama",
     model_types=("llama",),
     architectures=("LlamaForCausalLM", "LLaMAForCausalLM"),  # the latter in the first files of 2023
-    hf=common.hf_layout(hf_config),
+    hf=common.hf_layout(hf_config, hf_fields),
     gguf_architectures=("llama",),
     gguf=Layout(gguf_config, gguf_sources, ignored={re.escape(DIVISORS): "read with the config"}),
 )

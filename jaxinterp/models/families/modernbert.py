@@ -17,6 +17,13 @@ from jaxinterp.models.families.family import (
 )
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.rope import hf_rope_by_layer_type
+from jaxinterp.models.families.writing import (
+    layer_types,
+    name_of,
+    plain_fields,
+    rope_by_layer_type,
+    theta_of_local_layers,
+)
 
 HF_NAMES = {
     "embedding": "embeddings.tok_embeddings.weight",
@@ -88,6 +95,25 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     )
 
 
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    activation = name_of(config.ffn, ACTIVATIONS)
+    return plain_fields(config) | {
+        "norm_eps": config.norm_eps,
+        "norm_bias": config.norm_bias,
+        "global_rope_theta": config.rope_theta,
+        "local_rope_theta": theta_of_local_layers(config),
+        "rope_parameters": rope_by_layer_type(config),
+        "local_attention": 128 if config.window is None else 2 * (config.window - 1),
+        "layer_types": layer_types(config),
+        "hidden_activation": activation,
+        "classifier_activation": activation,
+        "attention_bias": config.qkv_bias,
+        "mlp_bias": config.mlp_bias,
+        "decoder_bias": config.unembed_bias,
+    }
+
+
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From safetensors, where queries, keys and values are one matrix, and gate and up another."""
     special = one_after_another("layers.{}.attn.Wqkv", "qkv", shapes)
@@ -105,5 +131,12 @@ FAMILY = Family(
     "modernbert",
     model_types=("modernbert",),
     architectures=("ModernBertForMaskedLM",),
-    hf=Layout(hf_config, hf_sources, "model.", copies={"decoder.weight": "embeddings.tok_embeddings.weight"}),
+    hf=Layout(
+        hf_config,
+        hf_sources,
+        "model.",
+        copies={"decoder.weight": "embeddings.tok_embeddings.weight"},
+        outside=("head.", "decoder."),
+        fields=hf_fields,
+    ),
 )

@@ -6,6 +6,7 @@ from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, 
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.names import GGUF_NAMES
 from jaxinterp.models.families.rope import gguf_rope, hf_rope, hf_rope_share
+from jaxinterp.models.families.writing import name_of, plain_fields, rope_scaling
 
 HF_NAMES = {
     "embedding": "embed_in.weight",
@@ -51,6 +52,19 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     )
 
 
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    return plain_fields(config) | {
+        "layer_norm_eps": config.norm_eps,
+        "use_parallel_residual": config.parallel,
+        "rotary_emb_base": config.rope_theta,
+        "rotary_pct": config.rope_share,
+        "rope_scaling": rope_scaling(config.rope_scaling),
+        "hidden_act": name_of(config.ffn, PLAIN),
+        "attention_bias": config.qkv_bias,
+    }
+
+
 def rename(name: str) -> str:
     """Newer checkpoints call the unembedding as other families do."""
     return name.replace("lm_head.", "embed_out.")
@@ -85,7 +99,16 @@ FAMILY = Family(
     "neox",
     model_types=("gpt_neox",),
     architectures=("GPTNeoXForCausalLM",),
-    hf=Layout(hf_config, hf_sources, "gpt_neox.", IGNORED, {"embed_out.weight": "embed_in.weight"}, rename),
+    hf=Layout(
+        hf_config,
+        hf_sources,
+        "gpt_neox.",
+        IGNORED,
+        {"embed_out.weight": "embed_in.weight"},
+        rename,
+        outside=("embed_out.",),
+        fields=hf_fields,
+    ),
     gguf_architectures=("gptneox",),
     gguf=Layout(gguf_config, gguf_sources),
 )

@@ -4,6 +4,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families import common, names
 from jaxinterp.models.families.family import Family, Layout, Shapes, SourceMap, TensorFile, flat_vector, sources
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.writing import llama_fields
 
 HF_NAMES = names.HF_NAMES | {
     "layers.norm_attn_out.scale": "layers.{}.post_attention_layernorm.weight",
@@ -16,6 +17,11 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From config.json."""
     sizes = common.hf_sizes(fields) | {"norm_eps": fields.number("rms_norm_eps", 1e-5)}
     return common.hf_llama(fields, sizes, bias=fields.flag("attention_bias", False), **SHARED)
+
+
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    return llama_fields(config) | {"attention_bias": config.qkv_bias}
 
 
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
@@ -42,7 +48,7 @@ FAMILY = Family(
     "olmo2",
     model_types=("olmo2",),
     architectures=("Olmo2ForCausalLM",),
-    hf=common.hf_layout(hf_config, hf_sources),
+    hf=common.hf_layout(hf_config, hf_fields, hf_sources),
     gguf_architectures=("olmo2",),
     gguf=Layout(gguf_config, gguf_sources),
 )

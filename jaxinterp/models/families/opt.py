@@ -5,6 +5,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families.common import PLAIN, hf_plain_sizes
 from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, sources
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.writing import name_of, plain_fields
 
 HF_NAMES = {
     "embedding": "embed_tokens.weight",
@@ -58,11 +59,21 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     )
 
 
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    return plain_fields(config, "ffn_dim") | {
+        "word_embed_proj_dim": config.d_model,
+        "do_layer_norm_before": True,
+        "activation_function": name_of(config.ffn, PLAIN),
+        "enable_bias": config.qkv_bias,
+    }
+
+
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From safetensors."""
     rows, width = shapes["positions"]
     table = (("embed_positions.weight", (rows + OFFSET, width)),)
-    return sources(HF_NAMES, shapes, {"positions": Source(table, lambda x: x[OFFSET:])})
+    return sources(HF_NAMES, shapes, {"positions": Source(table, lambda x: x[OFFSET:], whole=False)})
 
 
 def rename(name: str) -> str:
@@ -74,5 +85,13 @@ FAMILY = Family(
     "opt",
     model_types=("opt",),
     architectures=("OPTForCausalLM",),
-    hf=Layout(hf_config, hf_sources, "model.decoder.", copies={"lm_head.weight": "embed_tokens.weight"}, rename=rename),
+    hf=Layout(
+        hf_config,
+        hf_sources,
+        "model.decoder.",
+        copies={"lm_head.weight": "embed_tokens.weight"},
+        rename=rename,
+        outside=("lm_head.",),
+        fields=hf_fields,
+    ),
 )

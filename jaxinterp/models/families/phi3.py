@@ -7,6 +7,7 @@ from jaxinterp.models.families.family import Family, Shapes, SourceMap, TensorFi
 from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.families.names import HF_NAMES
 from jaxinterp.models.families.rope import hf_rope_share
+from jaxinterp.models.families.writing import llama_fields, window_of_all_layers
 
 # In this family these three are one thing; "yarn" is not the YaRN of others.
 LONGROPE = ("longrope", "su", "yarn")
@@ -22,6 +23,12 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
         fields.only(name, False)
     window = common.hf_window(fields, sizes, None)
     return common.hf_llama(fields, sizes, rope_share=hf_rope_share(fields), **window)
+
+
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    own = {"partial_rotary_factor": config.rope_share, "sliding_window": window_of_all_layers(config)}
+    return llama_fields(config) | own
 
 
 def _refuse_scaling(scaling: Fields) -> None:
@@ -46,5 +53,5 @@ FAMILY = Family(
     "phi3",
     model_types=("phi3",),
     architectures=("Phi3ForCausalLM",),
-    hf=common.hf_layout(hf_config, hf_sources),
+    hf=common.hf_layout(hf_config, hf_fields, hf_sources),
 )

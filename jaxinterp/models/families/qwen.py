@@ -5,6 +5,7 @@ from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.families import common
 from jaxinterp.models.families.family import Family, Layout, TensorFile
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.writing import layer_types, llama_fields
 
 
 def _hf_config(fields: Fields, *, qwen3: bool) -> ModelConfig:
@@ -33,6 +34,18 @@ def hf_config_3(fields: Fields, file: TensorFile) -> ModelConfig:
     return _hf_config(fields, qwen3=True)
 
 
+def hf_fields_2(config: ModelConfig) -> dict[str, object]:
+    """Qwen2, to config.json."""
+    sliding = {"use_sliding_window": bool(config.local_layers), "sliding_window": config.window}
+    local = {"max_window_layers": min(config.local_layers, default=0), "layer_types": layer_types(config)}
+    return llama_fields(config) | sliding | (local if config.local_layers else {})
+
+
+def hf_fields_3(config: ModelConfig) -> dict[str, object]:
+    """Qwen3, to config.json."""
+    return hf_fields_2(config) | {"attention_bias": config.qkv_bias}
+
+
 def gguf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     """From GGUF metadata."""
     return common.gguf_llama(fields, file, qk_norm="blk.0.attn_q_norm.weight" in file.shapes)
@@ -43,7 +56,7 @@ FAMILIES = (
         "qwen2",
         model_types=("qwen2",),
         architectures=("Qwen2ForCausalLM",),
-        hf=common.hf_layout(hf_config_2),
+        hf=common.hf_layout(hf_config_2, hf_fields_2),
         gguf_architectures=("qwen2",),
         gguf=Layout(gguf_config, common.gguf_sources),
     ),
@@ -51,7 +64,7 @@ FAMILIES = (
         "qwen3",
         model_types=("qwen3",),
         architectures=("Qwen3ForCausalLM",),
-        hf=common.hf_layout(hf_config_3),
+        hf=common.hf_layout(hf_config_3, hf_fields_3),
         gguf_architectures=("qwen3",),
         gguf=Layout(gguf_config, common.gguf_sources),
     ),

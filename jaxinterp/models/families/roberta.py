@@ -9,6 +9,7 @@ from jaxinterp.models.families import bert
 from jaxinterp.models.families.common import hf_segmented_bert
 from jaxinterp.models.families.family import Family, Layout, Shapes, Source, SourceMap, TensorFile, linear, sources
 from jaxinterp.models.families.fields import Fields
+from jaxinterp.models.families.writing import bert_fields
 
 HF_NAMES = bert.HF_NAMES | {
     "unembedding": "lm_head.decoder.weight",
@@ -39,6 +40,12 @@ def hf_config(fields: Fields, file: TensorFile) -> ModelConfig:
     return dataclasses.replace(config, n_ctx=config.n_ctx - OFFSET)
 
 
+def hf_fields(config: ModelConfig) -> dict[str, object]:
+    """To config.json."""
+    longer = {"max_position_embeddings": config.n_ctx + OFFSET, "pad_token_id": 1}
+    return bert_fields(config, 1, ACTIVATIONS) | longer
+
+
 def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
     """From safetensors."""
     rows, width = shapes["positions"]
@@ -47,7 +54,7 @@ def hf_sources(config: ModelConfig, shapes: Shapes) -> SourceMap:
         ("embeddings.token_type_embeddings.weight", (1, width)),
     )
     special = {
-        "positions": Source(tables, _of_the_one_segment),
+        "positions": Source(tables, _of_the_one_segment, split=_without_segment, whole=False),
         "head.w_head": linear("lm_head.dense.weight", shapes["head.w_head"]),
     }
     own = {} if config.tied else {"b_unembed": "lm_head.decoder.bias"}
@@ -58,9 +65,14 @@ def _of_the_one_segment(positions: np.ndarray, segment: np.ndarray) -> np.ndarra
     return positions[OFFSET:] + segment
 
 
+def _without_segment(parameter: np.ndarray, positions: np.ndarray, segment: np.ndarray) -> None:
+    positions[OFFSET:] = parameter
+    segment[...] = -0.0  # which changes no number that it is added to, another -0 included
+
+
 FAMILY = Family(
     "roberta",
     model_types=("roberta",),
     architectures=("RobertaForMaskedLM",),
-    hf=Layout(hf_config, hf_sources, "roberta.", IGNORED, COPIES),
+    hf=Layout(hf_config, hf_sources, "roberta.", IGNORED, COPIES, outside=("lm_head.",), fields=hf_fields),
 )

@@ -47,10 +47,10 @@ def load_weights(
     Raises:
       UserError: if a tensor is missing, unknown, misshapen, or not finite; or a copy differs from its original.
     """
-    leaves = _shapes(config)
+    leaves = unstacked_shapes(config)
     sources = layout.sources(config, leaves)
-    wanted = _wanted(config, sources)
-    names = _names(file, layout, wanted)
+    wanted = wanted_tensors(config, sources)
+    names = names_in(file, layout, wanted)
     ignored = _check(file, layout, names, wanted, config)
     shardings = flatten_dict(placement(config)) if placement else {}
     loaded: dict[tuple[str, ...], jax.Array] = {}
@@ -59,9 +59,9 @@ def load_weights(
         array = _aligned(shape, np.dtype(config.dtype))
         if path.startswith("layers."):
             for layer in range(config.n_layers):
-                _fill(array[layer], file, names, sources[path].of_layer(layer), layer)
+                fill(array[layer], file, names, sources[path].of_layer(layer), layer)
         else:
-            _fill(array, file, names, sources[path], None)
+            fill(array, file, names, sources[path], None)
         key = tuple(path.split("."))
         value = on_mesh(array, shardings[key]) if placement else jax.device_put(array)
         # What the host has goes before the next one comes, unless JAX has taken it over.
@@ -70,7 +70,7 @@ def load_weights(
     return unflatten_dict({path: loaded[path] for path in sorted(loaded)}), ignored
 
 
-def _shapes(config: ModelConfig) -> dict[str, Shape]:
+def unstacked_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Shapes of the parameters by dotted path, without the layer axis."""
     table = sorted(parameters.transformer(config).items())
     return {path: p.shape[1:] if path.startswith("layers.") else p.shape for path, p in table}
@@ -88,8 +88,12 @@ def _aligned(shape: Shape, dtype: np.dtype) -> np.ndarray:
     return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
-def _names(file: TensorFile, layout: Layout, wanted: Mapping[str, Shape]) -> dict[str, str]:
-    """The file's names by the family's: without the prefix, in today's spelling, a copy for its absent original."""
+def names_in(file: TensorFile, layout: Layout, wanted: Mapping[str, Shape]) -> dict[str, str]:
+    """The file's names by the family's: without the prefix, in today's spelling, a copy for its absent original.
+
+    Raises:
+      UserError: if the file has a tensor twice.
+    """
     names: dict[str, str] = {}
     for name in file.shapes:
         short = layout.rename(name.removeprefix(layout.prefix))
@@ -102,7 +106,8 @@ def _names(file: TensorFile, layout: Layout, wanted: Mapping[str, Shape]) -> dic
     return names
 
 
-def _wanted(config: ModelConfig, sources: Mapping[str, Source]) -> dict[str, Shape]:
+def wanted_tensors(config: ModelConfig, sources: Mapping[str, Source]) -> dict[str, Shape]:
+    """Names and shapes of all tensors that the parameters come from."""
     wanted: dict[str, Shape] = {}
     for path, source in sources.items():
         for layer in range(config.n_layers if path.startswith("layers.") else 1):
@@ -170,14 +175,19 @@ def _chunks(shape: Shape) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
-def _fill(out: np.ndarray, file: TensorFile, names: Mapping[str, str], source: Source, layer: int | None) -> None:
+def fill(out: np.ndarray, file: TensorFile, names: Mapping[str, str], source: Source, layer: int | None) -> None:
+    """Writes a parameter, or one layer of it, into `out`.
+
+    Raises:
+      UserError: if it is not finite.
+    """
     tensors = [(names[name.format(layer)], shape) for name, shape in source.tensors]
     if source.combine is None:
         ((name, shape),) = tensors
         for start, stop in _chunks(shape):
             out[start:stop] = _finite(_cast(file.rows(name, start, stop), out.dtype), name, file)
         return
-    arrays = [_cast(file.rows(name, 0, shape[0]), _working(out.dtype)) for name, shape in tensors]
+    arrays = [_cast(file.rows(name, 0, shape[0]), working_dtype(out.dtype)) for name, shape in tensors]
     for array, (name, _) in zip(arrays, tensors, strict=True):
         _finite(array, name, file)
     out[...] = source.combine(*arrays)
@@ -185,7 +195,7 @@ def _fill(out: np.ndarray, file: TensorFile, names: Mapping[str, str], source: S
         _finite(out, tensors[0][0], file)
 
 
-def _working(dtype: np.dtype) -> np.dtype:
+def working_dtype(dtype: np.dtype) -> np.dtype:
     """Arithmetic on the way (1 + scale, sums of embeddings) is in float32 at least."""
     return np.promote_types(np.float32, dtype) if dtype != jnp.bfloat16 else np.dtype(np.float32)
 
