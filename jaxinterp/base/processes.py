@@ -24,7 +24,10 @@ WATCHED = "JAXINTERP_WATCHED"  # the process that watches this one
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead
 WAIT = 3600  # seconds that processes wait for one another, as while the first one measures
 LOST = "another process of the run died; continue from its last checkpoint with --resume"
-_NOISE = re.compile(rb"^([EFWI]\d{4} |\*\*\* |\[Gloo\] |\s+@ +0x|RPC: /|:UNKNOWN:|Additional GRPC|The tasks have|\d+$)")
+_NOISE = re.compile(
+    rb"^([EFWI]\d{4} |\*\*\* |\[Gloo\] |\s+@ +0x|RPC: /|:UNKNOWN:|Additional GRPC|The tasks have|\d+$|"
+    rb"Barrier result|This usually|# of tasks|The first task| \[type\.googleapis|\s*$)"
+)
 _numbers = itertools.count()
 
 
@@ -168,8 +171,8 @@ def watched() -> int | None:
     environment = {**os.environ, WATCHED: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     # stdin is nobody's: several processes have no terminal to share.
     command = [sys.executable, *sys.orig_argv[1:]]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as child:
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=nothing, stdout=pipe, stderr=pipe) as child:
         signals = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(number, lambda number, _: child.send_signal(number)) for number in signals]
         ways = ((child.stdout, sys.stdout), (child.stderr, sys.stderr))

@@ -52,13 +52,15 @@ def run(command: Callable[[], None]) -> int:
             who = f"process {of[0]} of {of[1]}: "
         command()
     except UserError as error:
-        print(f"error: {who}{_short(printable(str(error)))}", file=processes.loud())
+        print(f"error: {who}{_short(printable(str(error)))}", file=processes.loud(), flush=True)
+        if who:
+            os._exit(2)  # the end that JAX has for a process waits for the others
         return 2
     except Exception as error:
         if not (who and processes.is_loss(error)):
             raise
         print(f"error: {who}{processes.LOST}", file=processes.loud(), flush=True)
-        os._exit(2)  # the end that JAX has for a process waits for those that are no more
+        os._exit(2)
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
