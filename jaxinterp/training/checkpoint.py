@@ -135,18 +135,19 @@ class Checkpoints:
             if step not in kept and not (self._every and step % self._every == 0):
                 self._manager.delete(step)
 
-    def restore(self, like: State) -> tuple[int, State]:
+    def restore(self, like: State, last: int | None = None) -> tuple[int, State]:
         """The newest good state, and the steps done.
 
         Args:
           like: a state of the same structure, whose values are not used.
+          last: the last step that is looked at; None is any.
         Raises:
           UserError: if there is none, or the newest one is of another structure, which is no damage.
         """
         if not self.steps() and not self.damaged():
             raise UserError(f"no checkpoint in {self.folder} to resume from; start the run without --resume")
         template = _as_arrays(like)
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if last is None or step <= last]):
             try:
                 return step, self._restored(step, like, template)
             except _Damaged as damage:
