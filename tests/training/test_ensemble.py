@@ -200,6 +200,15 @@ def test_an_ensemble_without_a_finite_member(data, tmp_path, monkeypatch):
         train_ensemble(CONFIG, data, tmp_path / "run")
 
 
+def test_members_on_devices_of_their_own(finished, data, tmp_path):
+    train_ensemble(CONFIG, data, tmp_path / "many", mesh="data=4")
+    pairs = zip(lines(finished[0] / "metrics.jsonl"), lines(tmp_path / "many" / "metrics.jsonl"), strict=True)
+    for one, many in pairs:
+        assert (one["step"], one["member"]) == (many["step"], many["member"])
+        assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert many["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
+
+
 def test_resuming_is_bit_exact(finished, data, tmp_path, monkeypatch):
     save = Checkpoints.save
 

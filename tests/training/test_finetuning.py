@@ -88,6 +88,17 @@ def test_a_run_leaves_what_it_promises(finished, inputs):
     assert all(0 < value < 0.2 for value in differences)
 
 
+def test_many_devices_tune_the_same_model(finished, inputs, tmp_path):
+    _, config, model, data, text = inputs
+    tuned = finetune(config, model, data, text, tmp_path, mesh="data=2,fsdp=2")
+    for one, many in zip(lines(finished[0] / "metrics.jsonl"), lines(tmp_path / "metrics.jsonl"), strict=True):
+        for name in ("loss", "text_kl", "gradient_norm"):
+            assert many[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name
+    # Adam's first steps divide gradients by their size, so that rounding moves single weights by a share of the rate.
+    for a, b in zip(jax.tree.leaves(finished[1].params), jax.tree.leaves(tuned.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=5 * config.optimiser.learning_rate)
+
+
 def test_interrupted_and_started_again_is_bit_identical(finished, inputs, tmp_path, monkeypatch):
     _, config, model, data, text = inputs
     save, saved = Checkpoints.save, []

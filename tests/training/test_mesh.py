@@ -15,7 +15,9 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
 from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.models.mesh import batch_shardings, collectives, make_mesh, parameter_shardings, state_shardings
+from jaxinterp.metrics.measure import measure
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.mesh import batch_shardings, collectives, make_mesh, on_mesh, parameter_shardings, state_shardings
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout
 from jaxinterp.objectives.config import ObjectiveConfig
@@ -90,6 +92,21 @@ def test_losses_gradients_and_attributions_agree(data, float64):
         assert used["all-reduce"] > 0
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(found), strict=True):
             np.testing.assert_allclose(b, a, rtol=0, atol=1e-10, err_msg=f"{text} {jax.tree_util.keystr(path)}")
+
+
+def test_a_model_is_measured_on_a_mesh_as_on_one_device(data):
+    config = loop.model_config(CONFIG, data)
+    params = jax.tree.map(lambda x: 4 * x, initial_state(config, OptimiserConfig(), 4, 0).params)
+    mesh = make_mesh("data=2,tensor=2")
+    found = {}
+    for name, of in {"one": params, "many": on_mesh(params, parameter_shardings(mesh, config))}.items():
+        model = LanguageModel(Model(config, of), data.tokenizer, {})
+        found[name] = measure(model, data.facts, data.split, dataclasses.replace(loop.EVALUATION, ablation_queries=4))
+    for set_name, estimates in found["one"].sets.items():
+        assert "suppressability" in estimates and "exact_overlap" in estimates
+        for metric, estimate in estimates.items():
+            other = found["many"].sets[set_name][metric].overall.value
+            assert other == pytest.approx(estimate.overall.value, abs=1e-5, rel=1e-5, nan_ok=True), (set_name, metric)
 
 
 def test_arrays_lie_where_the_rules_say(data):
