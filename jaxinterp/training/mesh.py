@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.models.config import ModelConfig
@@ -23,14 +23,18 @@ RULES = {"embed": "fsdp", "mlp": "tensor", "heads": "tensor", "kv_heads": "tenso
 BATCH = ("data", "fsdp")  # what divides sequences, and the rows at which answers are read
 
 
-def parse_mesh(text: str) -> dict[str, int]:
+def parse_mesh(text: str, n_devices: int | None = None) -> dict[str, int]:
     """ "data=2,fsdp=4" as sizes by axis, 1 where none is named; "" is one device, "auto" all of them along data.
+
+    Args:
+      text: what a user gives.
+      n_devices: that there are; None is those of this machine.
 
     Raises:
       UserError: if an axis is unknown or named twice, a size is no whole number above 0, or there are not as many
         devices.
     """
-    n_devices = jax.device_count()
+    n_devices = jax.device_count() if n_devices is None else n_devices
     if text == "auto":
         return {"data": n_devices, "fsdp": 1, "tensor": 1}
     sizes: dict[str, int] = {}
@@ -59,7 +63,7 @@ def make_mesh(text: str) -> Mesh | None:
     return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def parameter_shardings(mesh: Mesh, config: ModelConfig) -> dict:
+def parameter_shardings(mesh: Mesh | AbstractMesh, config: ModelConfig) -> dict:
     """Where each parameter lies, as a tree like that of the parameters; what does not divide lies everywhere."""
 
     def placed(axes: PartitionSpec, shape: jax.ShapeDtypeStruct) -> NamedSharding:
@@ -77,7 +81,7 @@ def parameter_shardings(mesh: Mesh, config: ModelConfig) -> dict:
     )
 
 
-def state_shardings(mesh: Mesh, config: ModelConfig, state: Any) -> Any:
+def state_shardings(mesh: Mesh | AbstractMesh, config: ModelConfig, state: Any) -> Any:
     """Where each array of a training state lies: what is kept for a parameter, as the optimiser's means, lies as it."""
     of_parameters = {
         _names(path): x for path, x in jax.tree_util.tree_leaves_with_path(parameter_shardings(mesh, config))
@@ -101,13 +105,6 @@ def batch_shardings(mesh: Mesh, batch: Any) -> Any:
         return NamedSharding(mesh, PartitionSpec(BATCH) if shape and shape[0] % n == 0 else PartitionSpec())
 
     return jax.tree.map(placed, batch)
-
-
-def collectives(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """How many collectives of each kind a compiled program has; one in a loop counts once."""
-    text = compiled.as_text()
-    kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-    return {kind: text.count(f" {kind}(") + text.count(f" {kind}-start(") for kind in kinds}
 
 
 def _names(path: tuple) -> tuple[str, ...]:

@@ -3,23 +3,9 @@
 For predictions of sizes that nobody has run. Norms, activations and softmax are left out.
 """
 
-from typing import NamedTuple
-
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.parameters import n_params
-
-
-class Device(NamedTuple):
-    """A device as its data sheet has it."""
-
-    name: str
-    flops: float  # dense 16-bit operations a second
-    memory: float  # bytes
-
-
-H100 = Device("H100 SXM", 989e12, 80e9)
-V5E = Device("TPU v5e", 197e12, 16e9)
 
 
 def decode_flops(config: ModelConfig, n_positions: int, n_layers: int) -> float:
