@@ -24,11 +24,11 @@ MODELS = {
     "llama 7b": {"n_layers": 32, "d_model": 4096, "d_mlp": 11008, "n_heads": 32, "n_kv_heads": 32, "d_head": 128}
     | LLAMA,
 }
-# vocabulary, sequences, tokens, rows, points, dtype
+# vocabulary, sequences, tokens, rows, points
 BATCHES = {
-    "llama 8M": (4096, 64, 128, 64, 4, "float32"),
-    "gpt 2M": (8192, 32, 64, 32, 8, "float32"),
-    "llama 7b": (32_000, 64, 2048, 64, 4, "bfloat16"),
+    "llama 8M": (4096, 64, 128, 64, 4),
+    "gpt 2M": (8192, 32, 64, 32, 8),
+    "llama 7b": (32_000, 64, 2048, 64, 4),
 }
 KINDS = ("lm", "fast", "flat", "attribute")
 SMALL = tuple(
@@ -95,15 +95,15 @@ def of_worker(case: tuple[str, str, str], n_devices: int, topology: str) -> dict
     return {**json.loads(done.stdout.splitlines()[-1]), "warnings": done.stderr.count("Involuntary full remat")}
 
 
-def work_of(name: str, kind: str) -> Any:
-    """The work of a case."""
+def work_of(name: str, kind: str, dtype: str = "float32") -> Any:
+    """The work of a case. XLA for CPUs computes in float32 whatever it is told, so that bfloat16 is for TPUs."""
     from training_arms import META
 
     from jaxinterp.models.config import ModelConfig
     from jaxinterp.objectives.config import ObjectiveConfig
     from jaxinterp.training.mesh_memory import Work
 
-    vocabulary, sequences, tokens, rows, points, dtype = BATCHES[name]
+    vocabulary, sequences, tokens, rows, points = BATCHES[name]
     model = ModelConfig(vocabulary, tokens, dtype=dtype, **MODELS[name])
     objective = ObjectiveConfig(weights=META, points=points, memory=kind if kind in ("fast", "flat") else "auto")
     if kind == "attribute":
@@ -182,7 +182,8 @@ def worker(model: str, text: str, kind: str, n_devices: int, topology: str) -> N
     from jaxinterp.training.mesh_plan import plan_mesh, planned
     from jaxinterp.training.planner import cost
 
-    work, device = work_of(model, kind), DEVICES["v5p" if topology else "h100"]
+    work = work_of(model, kind, "bfloat16" if topology else "float32")
+    device = DEVICES["v5p" if topology else "h100"]
     if text == "picked":
         sizes = {"sequences": work.sequences, "tokens": work.tokens, "rows": work.rows, "n_devices": n_devices}
         room = 0.8 * device.memory

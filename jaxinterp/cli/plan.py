@@ -98,6 +98,6 @@ class Plan:
             raise failure
         print(
             f"{picked.text}: {picked.memory.total / 1e9:.2f} GB of {room / 1e9:.2f} GB on each device; a step takes "
-            f"{picked.seconds:.3g} s at least. Times are predictions for ideal devices, no measurements: the slowest of "
-            "computing at peak speed, reading and writing memory, and sending over links."
+            f"{picked.seconds:.3g} s at least. Times are predictions for ideal devices, no measurements: the slowest "
+            "of computing at peak speed, reading and writing memory, and sending over links."
         )

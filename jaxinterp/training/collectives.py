@@ -3,7 +3,7 @@
 import collections
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -17,6 +17,8 @@ _SHAPE = re.compile(r"\b(pred|[a-z]+\d+)[a-z0-9]*\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_LIMIT = re.compile(r"s32\[\]\S* constant\((\d+)\)")
 _GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]|replica_groups=\{\{([\d,]*)\}|mesh\[(.*?)\] ?\{(.*?)\}")
 
 
@@ -32,6 +34,9 @@ class Traffic(NamedTuple):
         return Traffic(self.count + times * other.count, self.bytes + times * other.bytes)
 
 
+Of = Callable[[str], dict[str, Traffic]]  # of a computation by its name
+
+
 def collectives(compiled: jax.stages.Compiled) -> dict[str, Traffic]:
     """The collectives of one call of a compiled program by kind, from the text of its HLO; see `traffic`."""
     return traffic(compiled.as_text() or "")
@@ -45,8 +50,9 @@ def sent(of_kinds: Mapping[str, Traffic]) -> float:
 def traffic(text: str) -> dict[str, Traffic]:
     """The collectives of a program's text by kind.
 
-    One in a loop counts as often as the loop is run, where XLA knows that (it does for every `scan` and `map`), else
-    once. A condition counts as the branch that sends most. Groups of one device send nothing, and do not count.
+    One in a loop counts as often as the loop is run: the "known_trip_count" of its instruction, or, as XLA for TPUs
+    writes none, the one number that its condition compares with; once, if there is neither. A condition counts as the
+    branch that sends most. Groups of one device send nothing, and do not count.
 
     Args:
       text: HLO after partitioning, in which shapes are those of one device.
@@ -66,7 +72,7 @@ def traffic(text: str) -> dict[str, Traffic]:
         if name not in known:
             found = collections.defaultdict(lambda: Traffic(0, 0), {kind: Traffic(0, 0) for kind in KINDS})
             for line in bodies.get(name, ()):
-                for times, kind, one in _of_line(line, of):
+                for times, kind, one in _of_line(line, of, bodies):
                     found[kind] = found[kind].plus(one, times)
             known[name] = dict(found)
         return known[name]
@@ -74,7 +80,7 @@ def traffic(text: str) -> dict[str, Traffic]:
     return of(entry)
 
 
-def _of_line(line: str, of) -> Iterator[tuple[int, str, Traffic]]:
+def _of_line(line: str, of: Of, bodies: Mapping[str, list[str]]) -> Iterator[tuple[int, str, Traffic]]:
     """Times, kind and traffic of what one instruction does."""
     if (own := _COLLECTIVE.search(line)) and (n := _group(line)) != 1:
         shapes = [_bytes(*shape) for shape in _SHAPE.findall(own[1])]
@@ -85,9 +91,18 @@ def _of_line(line: str, of) -> Iterator[tuple[int, str, Traffic]]:
     if branches := _BRANCHES.search(line):
         options = [of(name.strip().lstrip("%")) for name in branches[1].split(",")]
         yield from ((1, kind, one) for kind, one in max(options, key=sent).items())
-    trips = _TRIPS.search(line)
+    trips = _trips(line, bodies)
     for name in _CALLED.findall(line):
-        yield from ((int(trips[1]) if trips else 1, kind, one) for kind, one in of(name).items())
+        yield from ((trips, kind, one) for kind, one in of(name).items())
+
+
+def _trips(line: str, bodies: Mapping[str, list[str]]) -> int:
+    """How often a loop is run; 1 for what is none."""
+    if known := _TRIPS.search(line):
+        return int(known[1])
+    condition = _CONDITION.search(line)
+    limits = _LIMIT.findall("\n".join(bodies.get(condition[1], ()))) if condition else []
+    return int(limits[0]) if len(limits) == 1 else 1
 
 
 def _group(line: str) -> int:

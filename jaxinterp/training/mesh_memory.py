@@ -11,11 +11,13 @@ time) has been counted in compiled programs, and is marked "counted"; `benchmark
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 
+from jaxinterp.attribution.integrated_gradients import GROUPS, LEAST
 from jaxinterp.attribution.readout import EVALUATION_BYTES
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.likelihood import chunk_positions
@@ -82,9 +84,9 @@ class Bytes:
         return sum(dataclasses.astuple(self))
 
 
-def abstract_mesh(sizes: dict[str, int]) -> AbstractMesh:
-    """A mesh of those sizes, of no devices."""
-    return AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+def _mesh(fsdp: int, tensor: int) -> AbstractMesh:
+    """A mesh of no devices; "data" divides no parameter."""
+    return AbstractMesh((1, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 @functools.lru_cache(maxsize=8)
@@ -94,10 +96,15 @@ def state_shapes(model: ModelConfig) -> TrainState:
     return jax.eval_shape(lambda: initial_state(kept, OptimiserConfig(), 1, 0))
 
 
-def state_bytes(model: ModelConfig, sizes: dict[str, int]) -> tuple[int, int]:
+def state_bytes(model: ModelConfig, sizes: Mapping[str, int]) -> tuple[int, int]:
     """Parameters and optimiser on one device: Σ over arrays of a shard's size, as `state_shardings` divides them."""
+    return _state_bytes(model, sizes["fsdp"], sizes["tensor"])
+
+
+@functools.lru_cache(maxsize=256)
+def _state_bytes(model: ModelConfig, fsdp: int, tensor: int) -> tuple[int, int]:
     state = state_shapes(model)
-    places = state_shardings(abstract_mesh(sizes), model, state)
+    places = state_shardings(_mesh(fsdp, tensor), model, state)
 
     def held(shapes: object, shardings: object) -> int:
         pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
@@ -117,23 +124,28 @@ class Parts:
     ends: int  # of embedding and unembedding that fsdp divides, put together
 
 
-def parts(model: ModelConfig, sizes: dict[str, int]) -> Parts:
+def parts(model: ModelConfig, sizes: Mapping[str, int]) -> Parts:
     """How many numbers lie where, by `parameter_shardings`."""
+    return _parts(model, sizes["fsdp"], sizes["tensor"])
+
+
+@functools.lru_cache(maxsize=256)
+def _parts(model: ModelConfig, fsdp: int, tensor: int) -> Parts:
     shapes = jax.tree_util.tree_leaves_with_path(parameter_shapes(model))
-    places: list[NamedSharding] = jax.tree.leaves(parameter_shardings(abstract_mesh(sizes), model))
+    places: list[NamedSharding] = jax.tree.leaves(parameter_shardings(_mesh(fsdp, tensor), model))
     own = along = whole = layers = 0
     for (path, x), place in zip(shapes, places, strict=True):
         n = math.prod(place.shard_shape(x.shape))
         own += n
-        if sizes["fsdp"] > 1 and "fsdp" in place.spec:
-            along += n * sizes["fsdp"]
-            layers += n * sizes["fsdp"] * (path[0].key == "layers")
+        if fsdp > 1 and "fsdp" in place.spec:
+            along += n * fsdp
+            layers += n * fsdp * (path[0].key == "layers")
         else:
             whole += n
     return Parts(own, along, whole, layers // model.n_layers, along - layers)
 
 
-def step_bytes(work: Work, sizes: dict[str, int]) -> Bytes:
+def step_bytes(work: Work, sizes: Mapping[str, int]) -> Bytes:
     """Bytes on one device.
 
     - gradients: s for each parameter's number; those of the objective are taken inside a condition, and added.
@@ -147,10 +159,12 @@ def step_bytes(work: Work, sizes: dict[str, int]) -> Bytes:
       the layout that products need (counted); once more for all R rows where batches are divided, since a row may be of
       any device's sequence and XLA gathers the rows of all (counted). And half of the captured stacks of all tokens,
       L · N · (2 D + F + 2 G · K) (counted): their gradient is whole, and other passing arrays are gone by then.
+      An attribution alone keeps no gradient: keys and values twice, or once for all R rows, and the stacks.
     - evaluations: S = L (21 F + 30 D + 6 H (T + 1)) + 4 V numbers for the second-order gradient of one evaluation of a
       row (counted; F counts 14 if not gated), half as many of a first-order one: an edited run, or a point of an
       attribution that nothing is differentiated through.
-      fast keeps all points, flat one; both all edited runs.
+      fast keeps all points, flat one; both all edited runs. An attribution on the per-layer path runs its points in
+      groups, of at most `EVALUATION_BYTES` on all devices together.
     """
     model, s, objective = work.model, work.size, work.objective
     t, n = sizes["tensor"], sizes["data"] * sizes["fsdp"]
@@ -165,26 +179,28 @@ def step_bytes(work: Work, sizes: dict[str, int]) -> Bytes:
     per_token = 2 * d + heads * model.d_head + pairs + (2 if model.gated else 1) * f
     passing = s * tokens * ((8 if model.gated else 5) * f + 5 * d) + 2 * max(s, 4) * b * heads * work.tokens**2
     chunk = chunk_positions(model, work.sequences, max(work.tokens - 1, 1))
-    logits = int(2.2 * max(s, 4) * b * chunk * v) if training else 0
+    logits = int(2.2 * max(s, 4) * b * chunk * v)
     rows = evaluations = 0
     if work.reads:
         cache = s * n_layers * work.tokens * pairs
-        rows = r * cache * (4 if training else 2) + (work.rows * cache if n > 1 else 0)
-        rows += s * n_layers * tokens * (2 * d + f + pairs) // (2 if training else 1)
+        gathered = work.rows * cache if n > 1 else 0
         second = n_layers * ((21 if model.gated else 14) * f + 30 * d + 6 * heads * (work.tokens + 1)) + 4 * v
         if training:
+            rows = 4 * r * cache + gathered + s * n_layers * tokens * (2 * d + f + pairs) // 2
             held = (1 if objective.memory == "flat" else work.points) + work.edits / 2
             evaluations = int(s * r * second * held)
         else:
-            once = s * second // 2
-            evaluations = min(r * work.points * once, max(EVALUATION_BYTES, r * once))
+            rows = (gathered or 2 * r * cache) + s * n_layers * tokens * (2 * d + f)
+            groups = min(GROUPS, max(1, work.rows * work.points // LEAST)) if objective.path == "per_layer" else 1
+            once = s * r * second // 2
+            evaluations = min(-(-work.points // groups) * once, max(EVALUATION_BYTES // n, once))
     return Bytes(
         parameters=parameters,
         optimiser=optimiser if training else 0,
         gradients=s * of.own * (1 + work.reads) if training else 0,
         gathered=s * (2 * of.layer + of.ends),
         activations=s * n_layers * tokens * per_token if training else 0,
-        logits=max(passing, logits),
+        logits=max(passing, logits) if training else 0,
         rows=rows,
         evaluations=evaluations,
     )

@@ -5,6 +5,7 @@ Letters are those of `jaxinterp.training.mesh_memory`.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from jaxinterp.training.cost_model import attribution_flops, forward_flops, training_flops
 from jaxinterp.training.mesh import AXES
@@ -41,7 +42,7 @@ def passes(work: Work) -> tuple[int, int, int]:
     return in_turn + 2 * at_once, 4 * points + 2 * edits, (2 * points if flat else 2) + at_once
 
 
-def step_collectives(work: Work, sizes: dict[str, int]) -> tuple[Collective, ...]:
+def step_collectives(work: Work, sizes: Mapping[str, int]) -> tuple[Collective, ...]:
     """What devices have to send, by theory.
 
     - fsdp (Rajbhandari et al. 2020, stage 3): a layer's parameters are put together for each pass through it, forward
@@ -103,7 +104,7 @@ def step_collectives(work: Work, sizes: dict[str, int]) -> tuple[Collective, ...
     return tuple(Collective(*one) for one in made if sizes[one[0]] > 1 and one[-1])
 
 
-def step_flops(work: Work, sizes: dict[str, int]) -> float:
+def step_flops(work: Work, sizes: Mapping[str, int]) -> float:
     """Operations of one device, by `jaxinterp.training.cost_model`; every axis divides them."""
     model, points = work.model, work.objective.points
     if work.job == "train":
@@ -118,7 +119,7 @@ def step_flops(work: Work, sizes: dict[str, int]) -> float:
     return total / math.prod(sizes.values())
 
 
-def step_traffic(work: Work, sizes: dict[str, int], memory: Bytes) -> float:
+def step_traffic(work: Work, sizes: Mapping[str, int], memory: Bytes) -> float:
     """Bytes between a device and its memory, at least.
 
     Every pass reads the parameters of all layers (three of language modelling: the forward, and the backward for
