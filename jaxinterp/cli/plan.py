@@ -1,6 +1,7 @@
 """`jaxinterp plan`: which mesh of devices a model fits on, before there are any."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -38,7 +39,7 @@ class Plan:
         from jaxinterp.training.devices import DEVICES
         from jaxinterp.training.mesh import parse_mesh
         from jaxinterp.training.mesh_memory import Work
-        from jaxinterp.training.mesh_plan import plan_mesh, planned, plans
+        from jaxinterp.training.mesh_plan import meshes, plan_mesh, planned, plans
         from jaxinterp.training.planner import SHARE
 
         if self.device not in DEVICES:
@@ -46,6 +47,8 @@ class Plan:
         for field in ("devices", "batch_size", "tokens", "rows", "vocabulary"):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.memory < 0:
+            raise UserError(f"memory must be at least 0 (0 is 80 % of the device's), got {self.memory}")
         device = DEVICES[self.device]
         room = self.memory * 1e9 or SHARE * device.memory
         sized = {"d_vocab": self.vocabulary, "n_ctx": self.tokens, "dtype": self.dtype}
@@ -54,8 +57,10 @@ class Plan:
         work = Work(model, self.objective, **sizes, job=self.job)
         shown = plans(work, self.devices, device)[:SHOWN]
         if self.mesh:
-            asked = planned(work, parse_mesh(self.mesh, self.devices), device)
-            shown = [asked, *(plan for plan in shown if plan.sizes != asked.sizes)]
+            asked = parse_mesh(self.mesh, self.devices)
+            if asked not in meshes(work, math.prod(asked.values())):
+                raise UserError(f"the mesh {self.mesh!r} does not divide the batch, the rows, or the model's sizes")
+            shown = [planned(work, asked, device), *(plan for plan in shown if plan.sizes != asked)]
         try:
             picked = plan_mesh(
                 model,

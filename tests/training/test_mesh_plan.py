@@ -192,3 +192,19 @@ def test_the_command_says_what_it_picks(capsys):
         cli.main(["plan", "--devices", "2"])
     captured = capsys.readouterr()
     assert stop.value.code == 2 and "does not fit" in captured.out and "it fits on" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--device abacus", "unknown device 'abacus'; known: h100, h200, v5e, v5p"),
+        ("--mesh data=3", "the mesh 'data=3' does not divide the batch"),
+        ("--memory -1", "memory must be at least 0"),
+        ("--tokens 0", "tokens must be at least 1, got 0"),
+        ("--model n_layers x", "model.n_layers must be of type int, got 'x'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["plan", *arguments.split()])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
