@@ -132,7 +132,7 @@ def measured(job: str, size: Mapping[str, int], runs: int) -> dict:
 
 def counted(job: str, size: Mapping[str, int]) -> float:
     """Operations of a job by the cost model."""
-    from cost_model import attribution_flops, training_flops
+    from jaxinterp.training.cost_model import attribution_flops, training_flops
 
     model, facts, tokens = model_of(size), size["facts"], size["tokens"]
     if job == "attribution":
@@ -159,9 +159,9 @@ def curve(cells: list[dict], job: str, name: str, base: Mapping[str, int]) -> di
 
 def predicted() -> Iterator[dict]:
     """What a 7 B model takes on one H100, and a million facts on 64 TPUs."""
-    from cost_model import H100, V5E, attribution_flops, training_bytes, training_flops
-
     from jaxinterp.models.config import ModelConfig
+    from jaxinterp.training.cost_model import attribution_flops, training_bytes, training_flops
+    from jaxinterp.training.devices import DEVICES
 
     llama = {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "qkv_bias": False, "out_bias": False}
     llama |= {"mlp_bias": False, "tied": False, "dtype": "bfloat16"}
@@ -172,7 +172,7 @@ def predicted() -> Iterator[dict]:
     tokens = 16
     for name, model in {"7 B": seven, "135 M": small}.items():
         for points in (4, 20):
-            for device, chips, facts in ((H100, 1, 1000), (V5E, 64, 1_000_000)):
+            for device, chips, facts in ((DEVICES["h100"], 1, 1000), (DEVICES["v5e"], 64, 1_000_000)):
                 flops = attribution_flops(model, tokens, points)
                 yield {
                     "model": name,
@@ -184,7 +184,7 @@ def predicted() -> Iterator[dict]:
                     "bytes_a_chip": 2.0 * n_params(model) / chips,
                     "memory": device.memory,
                 }
-        for device, chips, facts in ((H100, 1, 1000), (V5E, 64, 1_000_000)):
+        for device, chips, facts in ((DEVICES["h100"], 1, 1000), (DEVICES["v5e"], 64, 1_000_000)):
             flops = training_flops(model, tokens, 1, 1, 8)
             yield {
                 "model": name,

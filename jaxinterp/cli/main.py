@@ -17,6 +17,7 @@ from jaxinterp.cli.facts import Facts
 from jaxinterp.cli.metrics import Metrics
 from jaxinterp.cli.models import Models
 from jaxinterp.cli.options import Defaults
+from jaxinterp.cli.plan import Plan
 from jaxinterp.cli.replay import Replay
 from jaxinterp.cli.run import experiment
 from jaxinterp.cli.runs import Runs
@@ -153,6 +154,7 @@ COMMANDS = {
     "metrics": Metrics,
     "runs": Runs,
     "replay": Replay,
+    "plan": Plan,
     "doctor": Doctor,
 }
 

@@ -159,6 +159,9 @@ def _gpt(n_layers: int, d_model: int, n_heads: int) -> dict:
     }
 
 
+_LLAMA = {"norm": "rmsnorm", "position": "rotary", "ffn": "swiglu", "tied": False}
+_LLAMA |= {"qkv_bias": False, "out_bias": False, "mlp_bias": False}
+
 # Named after their size with a vocabulary of 4,096 tokens and 64 positions.
 PRESETS: dict[str, dict] = {
     "0.5m": _gpt(4, 64, 4) | {"d_mlp": 384},
@@ -167,6 +170,8 @@ PRESETS: dict[str, dict] = {
     "10m": _gpt(8, 320, 8),
     "30m": _gpt(10, 480, 8),
     "100m": _gpt(14, 768, 12),
+    # The sizes of Llama 7B (Touvron et al. 2023, table 2), and what it is made of; it has a vocabulary of 32,000.
+    "7b": _gpt(32, 4096, 32) | {"d_mlp": 11008} | _LLAMA,
 }
 
 
@@ -183,3 +188,26 @@ def preset(name: str, *, d_vocab: int, n_ctx: int, **changes: object) -> ModelCo
         if field not in fields:
             raise unknown("model field", field, fields)
     return ModelConfig(**{**PRESETS[name], "d_vocab": d_vocab, "n_ctx": n_ctx, **changes})
+
+
+def parsed_fields(texts: Mapping[str, str]) -> dict[str, object]:
+    """Fields of a `ModelConfig` from text, as a command line has them; the name of an unknown field is kept.
+
+    Raises:
+      UserError: if a text is none of its field's type.
+    """
+    kinds = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+    found: dict[str, object] = {}
+    for name, text in texts.items():
+        kind = kinds.get(name)
+        try:
+            found[name] = {int: int, float: float, bool: _boolean}.get(kind, str)(text)
+        except ValueError:
+            raise UserError(f"model.{name} must be of type {kind.__name__}, got {text!r}") from None
+    return found
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"

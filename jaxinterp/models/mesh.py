@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.mesh_asked import AXES, asked_mesh, parse_mesh
@@ -85,7 +85,7 @@ def placement(mesh: Mesh | None) -> Callable[[ModelConfig], dict] | None:
     return None if mesh is None else lambda config: parameter_shardings(mesh, config)
 
 
-def parameter_shardings(mesh: Mesh, config: ModelConfig) -> dict:
+def parameter_shardings(mesh: Mesh | AbstractMesh, config: ModelConfig) -> dict:
     """Where each parameter lies, as a tree like that of the parameters; what does not divide lies everywhere."""
 
     def placed(axes: PartitionSpec, shape: jax.ShapeDtypeStruct) -> NamedSharding:
@@ -103,7 +103,7 @@ def parameter_shardings(mesh: Mesh, config: ModelConfig) -> dict:
     )
 
 
-def state_shardings(mesh: Mesh, config: ModelConfig, state: Any) -> Any:
+def state_shardings(mesh: Mesh | AbstractMesh, config: ModelConfig, state: Any) -> Any:
     """Where each array of a training state lies: what is kept for a parameter, as the optimiser's means, lies as it."""
     of_parameters = {
         _names(path): x for path, x in jax.tree_util.tree_leaves_with_path(parameter_shardings(mesh, config))
@@ -143,13 +143,6 @@ def along_all(mesh: Mesh, tree: Any) -> Any:
 def everywhere(mesh: Mesh, tree: Any) -> Any:
     """A copy of each array on every device."""
     return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
-
-
-def collectives(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """How many collectives of each kind a compiled program has; one in a loop counts once."""
-    text = compiled.as_text()
-    kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-    return {kind: text.count(f" {kind}(") + text.count(f" {kind}-start(") for kind in kinds}
 
 
 def _names(path: tuple) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.registry import METRICS
 from jaxinterp.metrics.results import overall
-from jaxinterp.models.config import ModelConfig, preset
+from jaxinterp.models.config import ModelConfig, parsed_fields, preset
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.mesh import batch_shardings, make_mesh, state_shardings
@@ -45,14 +45,7 @@ def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
     Raises:
       UserError: if a field is unknown or does not fit.
     """
-    fields = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
-    changes: dict[str, object] = {}
-    for name, text in config.model.items():
-        kind = fields.get(name)
-        try:
-            changes[name] = {int: int, float: float, bool: _boolean}.get(kind, str)(text)
-        except ValueError:
-            raise UserError(f"model.{name} must be of type {kind.__name__}, got {text!r}") from None
+    changes = parsed_fields(config.model)
     if "d_vocab" in changes:
         raise UserError("model.d_vocab is the tokenizer's number of tokens and cannot be chosen; see data.vocab_size")
     longest = data.n_positions
@@ -226,12 +219,6 @@ def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
         text_rows=config.text_rows,
         routing=routing,
     )
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
 
 
 def run_provenance(config: TrainConfig, data: TrainingData, state: TrainState) -> dict:

@@ -10,13 +10,13 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import cost_curves
-import cost_model
 import harness
 from cost_charts import cost_chart
 
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.report.charts import save_chart
+from jaxinterp.training import cost_model
 
 SIZE = {"facts": 4, "tokens": 16, "layers": 3, "width": 64, "points": 6, "vocabulary": 512}
 

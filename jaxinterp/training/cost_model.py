@@ -3,33 +3,19 @@
 For predictions of sizes that nobody has run. Norms, activations and softmax are left out.
 """
 
-from typing import NamedTuple
-
 from jaxinterp.facts.controls import CONTROL_KINDS
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.parameters import n_params
 
 
-class Device(NamedTuple):
-    """A device as its data sheet has it."""
-
-    name: str
-    flops: float  # dense 16-bit operations a second
-    memory: float  # bytes
-
-
-H100 = Device("H100 SXM", 989e12, 80e9)
-V5E = Device("TPU v5e", 197e12, 16e9)
-
-
 def decode_flops(config: ModelConfig, n_positions: int, n_layers: int) -> float:
     """One token through `n_layers` layers, against `n_positions` cached ones, and its logits."""
-    return n_layers * _token_flops(config, n_positions) + 2 * config.d_model * config.d_vocab
+    return n_layers * _token_flops(config, n_positions) + 2.0 * config.d_model * config.d_vocab
 
 
 def forward_flops(config: ModelConfig, n_positions: int, *, logits: bool) -> float:
     """A sequence through the model; with the logits of all positions, or of none."""
-    head = 2 * config.d_model * config.d_vocab if logits else 0.0
+    head = 2.0 * config.d_model * config.d_vocab if logits else 0.0
     return n_positions * (config.n_layers * _token_flops(config, n_positions) + head)
 
 
@@ -67,4 +53,4 @@ def _token_flops(config: ModelConfig, n_positions: int) -> float:
     """A token through a layer: its matrices, and attention's scores and mixture."""
     heads = 2 * config.n_heads + 2 * config.n_kv_heads
     matrices = config.d_model * config.d_head * heads + (3 if config.gated else 2) * config.d_model * config.d_mlp
-    return 2 * matrices + 4 * config.n_heads * config.d_head * n_positions
+    return 2.0 * matrices + 4.0 * config.n_heads * config.d_head * n_positions
