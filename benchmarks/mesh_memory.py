@@ -141,7 +141,7 @@ def compiled(work: Any, mesh: Any) -> Any:
 
     from jaxinterp.attribution.integrated_gradients import integrated_gradients
     from jaxinterp.attribution.quadrature import quadrature
-    from jaxinterp.models.mesh import batch_shardings, parameter_shardings, state_shardings
+    from jaxinterp.models.mesh import batch_shardings, parameter_shardings, seeing, state_shardings
     from jaxinterp.models.model import Model, parameter_shapes
     from jaxinterp.models.readout import lm_readout
     from jaxinterp.training.mesh_memory import state_shapes
@@ -156,7 +156,7 @@ def compiled(work: Any, mesh: Any) -> Any:
         state = state_shapes(work.model)
         shardings = state_shardings(mesh, work.model, state)
         step = train_step(work.model, work.objective, OPTIMISER, STEPS)
-        program = jax.jit(step, donate_argnums=0, out_shardings=(shardings, everywhere))
+        program = jax.jit(seeing(mesh, step), donate_argnums=0, out_shardings=(shardings, everywhere))
         number = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
         return program.lower(placed(state, shardings), batch, number).compile()
 
@@ -166,7 +166,7 @@ def compiled(work: Any, mesh: Any) -> Any:
         return integrated_gradients(readout, rule, path=work.objective.path, at_once=at_once).scores_LRF
 
     params = placed(parameter_shapes(work.model), parameter_shardings(mesh, work.model))
-    return jax.jit(scores).lower(params, batch).compile()
+    return jax.jit(seeing(mesh, scores)).lower(params, batch).compile()
 
 
 def worker(model: str, text: str, kind: str, n_devices: int, topology: str) -> None:

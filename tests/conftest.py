@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 # Added to what XLA_FLAGS holds already, such as --xla_cpu_max_isa=AVX2, which stands in for another CPU.
-FLAGS = ["--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"]
+FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     # Fusions by the older emitter compile in half the time, which is most of what tests take, and programs in one piece
     # a little faster. XLA ends the process at a flag that it does not know, so that only versions that are known to

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxinterp.models.attention import Attention, KVCache, Past, Where
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.ffn import FFN
-from jaxinterp.models.layers import Norm, row
+from jaxinterp.models.layers import Norm, along_batch, row
 from jaxinterp.models.places import Changes, changed
 from jaxinterp.models.route import Route
 
@@ -54,7 +54,7 @@ class Block(nn.Module):
         Returns:
           The residual stream after the layer, the new positions' keys and values, and what was captured.
         """
-        resid_pre_BSD = changed(changes, "resid_pre", resid_pre_BSD, where.edited_BS)
+        resid_pre_BSD = along_batch(changed(changes, "resid_pre", resid_pre_BSD, where.edited_BS))
         q, new = self._qkv(resid_pre_BSD, changes, where)
         parts = [self._part(new, where, where)]
         if past is not None:
@@ -147,7 +147,7 @@ class Block(nn.Module):
         resid_mid = resid_pre_BSD + attn_out
         if config.norm_placement == "post":
             resid_mid = self.norm_attn(resid_mid)
-        resid_mid = change("resid_mid", resid_mid)
+        resid_mid = along_batch(change("resid_mid", resid_mid))
         read = resid_pre_BSD if config.parallel else resid_mid
         if config.norms_inputs:
             read = self.norm_mlp(read)
@@ -156,7 +156,7 @@ class Block(nn.Module):
         resid_post = resid_mid + mlp_out
         if config.norm_placement == "post":
             resid_post = self.norm_mlp(resid_post)
-        resid_post = change("resid_post", resid_post)
+        resid_post = along_batch(change("resid_post", resid_post))
         return resid_post, {
             "resid_pre": resid_pre_BSD,
             "attn_z": attn_z,

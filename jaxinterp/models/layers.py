@@ -1,5 +1,6 @@
 """What the parts of a transformer share: norms, rotary positions, activation functions, constants by layer."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.models import parameters
@@ -146,3 +148,17 @@ class Head(nn.Module):
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         w = declared(self, parameters.head(self.config))
         return Norm(self.config, name="norm")(activation(self.config, biased(x @ w["w_head"], w["b_head"])))
+
+
+def batch_devices(n: int) -> int:
+    """Devices among which the mesh that is set divides a batch of n, along data and fsdp; 1 if n does not divide."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    devices = math.prod(sizes.get(axis, 1) for axis in ("data", "fsdp"))
+    return devices if n % devices == 0 else 1
+
+
+def along_batch(x_BSD: Float[Array, "B *S D"]) -> Float[Array, "B *S D"]:
+    """The array with its first axis divided as batches are, if a mesh is set (`jax.set_mesh`) and that divides."""
+    if batch_devices(x_BSD.shape[0]) == 1:
+        return x_BSD
+    return jax.lax.with_sharding_constraint(x_BSD, PartitionSpec(("data", "fsdp"), *(None,) * (x_BSD.ndim - 1)))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxinterp.models.config import ModelConfig
+from jaxinterp.models.layers import batch_devices
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import Forward, unembed
 
@@ -28,7 +29,9 @@ def next_token_nll(model: Model, result: Forward, tokens_BT: Int[Array, "B T"]) 
       In nats, in float32 at least; padding counts like any token.
     """
     resid, target = result.resid_final_BTD[:, :-1], tokens_BT[:, 1:]
-    n_positions = chunk_positions(model.config, *target.shape)
+    n_positions = chunk_positions(
+        model.config, max(1, target.shape[0] // batch_devices(target.shape[0])), target.shape[1]
+    )
 
     def nll(resid: Array, target: Array) -> Array:
         logits = unembed(model, resid)

@@ -7,6 +7,7 @@ collectives.
 `--mesh data=2,fsdp=4` on a command line, or JAXINTERP_MESH, says which mesh; without it all devices share the work.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,17 +27,18 @@ RULES = {"embed": "fsdp", "mlp": "tensor", "heads": "tensor", "kv_heads": "tenso
 BATCH = ("data", "fsdp")  # what divides sequences, and the rows at which answers are read
 
 
-def make_mesh(text: str | None = None) -> Mesh | None:
+def make_mesh(text: str | None = None, auto: Callable[[int], str] = lambda n: f"data={n}") -> Mesh | None:
     """A mesh of devices; None if it is one device.
 
     Args:
-      text: see `parse_mesh`; None is what the command line or the environment asks for. "auto" is all along data.
+      text: see `parse_mesh`; None is what the command line or the environment asks for.
+      auto: number of devices -> the text that "auto" stands for; all along data by default.
     Raises:
       UserError: if the text is no mesh, there are not as many devices, or a process would have nothing to do.
     """
     text = asked_mesh() if text is None else text
     n_devices = jax.device_count()
-    sizes = parse_mesh(text) or {"data": n_devices, "fsdp": 1, "tensor": 1}
+    sizes = parse_mesh(text) or parse_mesh(auto(n_devices))
     n = math.prod(sizes.values())
     if n > n_devices:
         raise UserError(f"the mesh {text!r} needs {n} devices, and there are {n_devices}")
@@ -78,6 +80,20 @@ def beside(params: Any, batch: Any) -> Any:
     """A batch's arrays on the devices of a model: divided where the model lies on a mesh."""
     mesh = mesh_of(params)
     return jax.tree.map(jnp.asarray, batch) if mesh is None else on_mesh(batch, batch_shardings(mesh, batch))
+
+
+def seeing(mesh: Mesh, function: Callable) -> Callable:
+    """The function, in which models see the mesh and keep activations divided as batches are; to be jitted.
+
+    Without, XLA divides activations along d_model where parameters are, and computes the whole batch on every device.
+    """
+
+    @functools.wraps(function)
+    def on_the_mesh(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return on_the_mesh
 
 
 def placement(mesh: Mesh | None) -> Callable[[ModelConfig], dict] | None:

@@ -15,7 +15,7 @@ from jaxinterp.models import parameters
 from jaxinterp.models.attention import KVCache, Where
 from jaxinterp.models.block import Block
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.layers import Head, Norm, biased, declared, exact, layer_constants
+from jaxinterp.models.layers import Head, Norm, along_batch, biased, declared, exact, layer_constants
 from jaxinterp.models.model import Model
 from jaxinterp.models.places import PLACES, Changes, changed, of_neurons
 from jaxinterp.models.route import Route
@@ -73,7 +73,7 @@ class Transformer(nn.Module):
         padded = config.attention == "bidirectional" and length_B is not None
         valid = position_BT < length_B[:, None] if padded else None
         where = Where(layer_constants(config), position_BT, edited, valid)
-        embedded = changed(changes, "embed", self.embed(tokens_BT, position_BT), edited)
+        embedded = along_batch(changed(changes, "embed", self.embed(tokens_BT, position_BT), edited))
         of_layers = {place: change for place, change in (changes or {}).items() if place != "embed"}
         captured = tuple(name for name in capture if name != "embed")
         resid, (cache, activations) = self.layers(embedded, of_layers, where, captured, None, route)
@@ -89,6 +89,7 @@ class Transformer(nn.Module):
             x = x * jnp.asarray(config.embed_scale, x.dtype)
         if config.position == "learned":
             x = x + self.weights["positions"][position]
+        x = along_batch(x)
         return self.norm_embed(x) if config.embed_norm else x
 
     def unembed(self, resid: Float[Array, "*B D"]) -> Float[Array, "*B V"]:

@@ -115,7 +115,7 @@ def _where(active: Bool[Array, ""], terms: Callable[[], tuple[Float[Array, ""], 
         )
 
     def backward(slopes: list[Array], cotangents: tuple[Array, Metrics]) -> tuple[None, list[Array]]:
-        return None, [cotangents[0] * slope for slope in slopes]
+        return None, [(cotangents[0] * slope).astype(slope.dtype) for slope in slopes]
 
     chosen.defvjp(forward, backward)
     return chosen(active, arrays)

@@ -19,7 +19,7 @@ from jaxinterp.base.processes import any_of, is_first, several, together
 from jaxinterp.base.progress import progress
 from jaxinterp.base.run_folder import check_resumable, claim, interruptible, truncate
 from jaxinterp.base.writers import asked_writers, writing
-from jaxinterp.models.mesh import on_mesh
+from jaxinterp.models.mesh import on_mesh, seeing
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import Metrics
 from jaxinterp.training.checkpoint import Checkpoints
@@ -218,10 +218,11 @@ def _step_of(job: Job[State, Any], state: State) -> Callable[[ObjectiveConfig], 
     if job.places is None:
         return job.step
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    everywhere = NamedSharding(jax.tree.leaves(shardings)[0].mesh, PartitionSpec())  # for the metrics
+    mesh = jax.tree.leaves(shardings)[0].mesh
+    everywhere = NamedSharding(mesh, PartitionSpec())  # for the metrics
 
     def made(objective: ObjectiveConfig) -> Wrapped:
-        return jax.jit(job.step(objective), donate_argnums=0, out_shardings=(shardings, everywhere))
+        return jax.jit(seeing(mesh, job.step(objective)), donate_argnums=0, out_shardings=(shardings, everywhere))
 
     return made
 

@@ -29,6 +29,7 @@ from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.driver import Cadence, Job, Places, plain_line, run
+from jaxinterp.training.mesh_plan import automatic
 from jaxinterp.training.non_finite import bad_steps, note
 from jaxinterp.training.routing import Routing
 from jaxinterp.training.state import TrainState, initial_state
@@ -90,7 +91,8 @@ def train(
     model = model_config(config, data)
     check_rows(config, data)
     computed = arithmetic(model, config)
-    devices = make_mesh(mesh)
+    sizes = {"sequences": config.batch_size, "tokens": data.n_positions, "rows": config.rows}
+    devices = make_mesh(mesh, lambda n: automatic(computed, config.objective, **sizes, n=n))
 
     def lines(state: TrainState, pending: Sequence[Metrics], number: int) -> list[dict]:
         """Those of the last step, unless one was not finite that may not be passed over."""

@@ -179,7 +179,7 @@ def step_bytes(work: Work, sizes: Mapping[str, int]) -> Bytes:
     parameters = kept + (s * of.own if s != KEPT else 0) if training else s * of.own
     per_token = 2 * d + heads * model.d_head + pairs + (2 if model.gated else 1) * f
     passing = s * tokens * ((8 if model.gated else 5) * f + 5 * d) + 2 * max(s, 4) * b * heads * work.tokens**2
-    chunk = chunk_positions(model, work.sequences, max(work.tokens - 1, 1))
+    chunk = chunk_positions(model, b, max(work.tokens - 1, 1))
     logits = int(2.2 * max(s, 4) * b * chunk * v)
     rows = evaluations = 0
     if work.reads:

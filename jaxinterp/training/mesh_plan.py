@@ -21,6 +21,7 @@ from jaxinterp.training.collectives import SENT
 from jaxinterp.training.devices import OTHER, Device, device_of
 from jaxinterp.training.mesh_memory import Bytes, Work, step_bytes
 from jaxinterp.training.mesh_work import Collective, step_collectives, step_flops, step_traffic
+from jaxinterp.training.planner import SHARE, free_bytes
 
 Sizes = dict[str, int]  # of the axes of a mesh
 LATENCY = 1e-5  # seconds that any collective takes; an assumption, about that of a small one inside a node
@@ -150,6 +151,25 @@ def plan_mesh(
             else f"with this batch it fits on no number up to {MOST_DEVICES}: lower its size"
         )
     )
+
+
+def automatic(model: ModelConfig, objective: ObjectiveConfig, *, sequences: int, tokens: int, rows: int, n: int) -> str:
+    """The mesh that "auto" stands for in training on n devices of this machine: the fastest whose step fits what is
+    free, by prediction; all along data where none fits or divides the work.
+
+    Args:
+      model, objective, sequences, tokens, rows: of `plan_mesh`.
+      n: devices.
+    """
+    if n == 1:
+        return "one"
+    # Devices that are threads of one processor share its memory.
+    room = SHARE * free_bytes() / (n if jax.default_backend() == "cpu" else 1)
+    try:
+        sizes = {"sequences": sequences, "tokens": tokens, "rows": rows if objective.weights else 0}
+        return plan_mesh(model, objective, **sizes, n_devices=n, bytes_per_device=room).text
+    except UserError:
+        return f"data={n}"
 
 
 def _where_it_fits(work: Work, n_devices: int, bytes_per_device: float, device: Device) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -34,7 +35,7 @@ def started(out: Path, n: int, *more: str) -> list[subprocess.Popen]:
     """`jaxinterp train` as n processes of a device each."""
     words = [str(Path(sys.executable).with_name("jaxinterp")), "train", *WORDS, "--out", str(out), *more]
     environment = {name: value for name, value in os.environ.items() if name != "JAXINTERP_MESH"}
-    environment["XLA_FLAGS"] = environment["XLA_FLAGS"].replace("device_count=4", "device_count=1")
+    environment["XLA_FLAGS"] = re.sub(r"device_count=\d+", "device_count=1", environment["XLA_FLAGS"])
     coordinator = f"localhost:{free_port()}"
     of_one = [{}] if n == 1 else [{"JAX_NUM_PROCESSES": str(n), "JAX_PROCESS_ID": str(i)} for i in range(n)]
     return [
