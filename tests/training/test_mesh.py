@@ -94,19 +94,20 @@ def test_losses_gradients_and_attributions_agree(data, float64):
             np.testing.assert_allclose(b, a, rtol=0, atol=1e-10, err_msg=f"{text} {jax.tree_util.keystr(path)}")
 
 
-def test_a_model_is_measured_on_a_mesh_as_on_one_device(data):
-    config = loop.model_config(CONFIG, data)
-    params = jax.tree.map(lambda x: 4 * x, initial_state(config, OptimiserConfig(), 4, 0).params)
+def test_a_model_is_measured_on_a_mesh_as_on_one_device(data, float64):
+    config = dataclasses.replace(loop.model_config(CONFIG, data), dtype="float64")
+    params = jax.tree.map(lambda x: 4 * x.astype("float64"), initial_state(config, OptimiserConfig(), 4, 0).params)
     mesh = make_mesh("data=2,tensor=2")
-    found = {}
+    # Few neurons: gates of many are closed, and their effects exactly 0, in whose order rounding has a word.
+    few, found = dataclasses.replace(loop.EVALUATION, ablation_queries=4, k=2), {}
     for name, of in {"one": params, "many": on_mesh(params, parameter_shardings(mesh, config))}.items():
         model = LanguageModel(Model(config, of), data.tokenizer, {})
-        found[name] = measure(model, data.facts, data.split, dataclasses.replace(loop.EVALUATION, ablation_queries=4))
+        found[name] = measure(model, data.facts, data.split, few)
     for set_name, estimates in found["one"].sets.items():
         assert {"suppressability", "ablation_overlap"} <= set(estimates), set_name
         for metric, estimate in estimates.items():
             other = found["many"].sets[set_name][metric].overall.value
-            assert other == pytest.approx(estimate.overall.value, abs=1e-5, rel=1e-5, nan_ok=True), (set_name, metric)
+            assert other == pytest.approx(estimate.overall.value, abs=1e-8, nan_ok=True), (set_name, metric)
 
 
 def test_arrays_lie_where_the_rules_say(data):
