@@ -61,6 +61,7 @@ class Measure:
         from jaxinterp.api.measured import measure
         from jaxinterp.base.files import writable_folder, write_json
         from jaxinterp.models.loading.bundle import load_model
+        from jaxinterp.models.mesh import make_mesh, placement
         from jaxinterp.report.shown import print_parts
 
         if self.json is not None:
@@ -68,7 +69,8 @@ class Measure:
             if self.json.is_dir():
                 raise UserError(f"cannot write to {self.json}: it is a folder; give the name of a file")
         name = self.model.rstrip("/").rsplit("/", 1)[-1]
-        measured = measure(load_model(self.model), self.facts, self.config, name=name)
+        model = load_model(self.model, placement=placement(make_mesh()))
+        measured = measure(model, self.facts, self.config, name=name)
         print_parts(measured.parts())
         if self.json is not None:
             write_json(self.json, measured.to_json())
@@ -96,10 +98,12 @@ class Attribute:
         from jaxinterp.api.attribute import attribute
         from jaxinterp.base.progress import waiting
         from jaxinterp.models.loading.bundle import load_model
+        from jaxinterp.models.mesh import make_mesh, placement
         from jaxinterp.report.shown import print_parts
 
         with waiting(f"reading {self.model}"):
-            model = load_model(self.model)
+            # A single text has nothing to divide, so that only a mesh that is asked for counts.
+            model = load_model(self.model, placement=placement(make_mesh(auto=lambda n: "one")))
         with waiting("compiling, and following the answer's probability along the path"):
             attributed = attribute(
                 model,
@@ -131,10 +135,11 @@ class Report:
         """Runs the command."""
         from jaxinterp.api.reported import named, write_report
         from jaxinterp.models.loading.bundle import load_model
+        from jaxinterp.models.mesh import make_mesh, placement
 
-        places = named(self.models)
+        places, lies = named(self.models), placement(make_mesh())
         write_report(
-            {of.name: load_model(of.place) for of in places},
+            {of.name: load_model(of.place, placement=lies) for of in places},
             self.out,
             self.facts,
             self.config,

@@ -22,7 +22,7 @@ from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
-from jaxinterp.models.mesh import along_all, everywhere, make_mesh
+from jaxinterp.models.mesh import along_all, everywhere, make_mesh, placement
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import any_active, term_weights
@@ -163,7 +163,7 @@ def train_ensemble(
     for member, folder in folders.items():
         if member in members.failed:
             continue
-        models[member] = load_model(folder)
+        models[member] = load_model(folder, placement=placement(devices))
         sentence = never_began(member.name, models[member].provenance["beginning"])
         if sentence and (member.suppression or member.control):
             never[member] = sentence

@@ -22,7 +22,7 @@ from jaxinterp.metrics.results import overall
 from jaxinterp.models.config import ModelConfig, parsed_fields, preset
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
-from jaxinterp.models.mesh import batch_shardings, make_mesh, state_shardings
+from jaxinterp.models.mesh import batch_shardings, make_mesh, placement, state_shardings
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.loss import Metrics
 from jaxinterp.training.beginning import never_began, record
@@ -137,7 +137,7 @@ def train(
     beginning = record(config.objective.start, state.known, state.begun)
     if config.objective.weights and (sentence := never_began(title, beginning)):
         print(sentence, flush=True)
-    return load_model(out / "model")
+    return load_model(out / "model", placement=None if several() else placement(devices))
 
 
 def _places(mesh: Mesh, model: ModelConfig, config: TrainConfig) -> Places:

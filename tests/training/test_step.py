@@ -41,6 +41,18 @@ def test_bfloat16_trains_like_float32_and_keeps_float32():
     assert (embedding != np.asarray(jnp.asarray(embedding, jnp.bfloat16), np.float32)).mean() > 0.9
 
 
+def test_the_terms_compute_in_bfloat16_too():
+    config, objective = tiny_config(n_layers=1), ObjectiveConfig(weights={"suppression": "1", "control": "1"}, k=2)
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        step = train_step(dataclasses.replace(config, dtype=dtype), objective, OPTIMISER, 4)
+        state = initial_state(config, OPTIMISER, 4, 0)
+        state, metrics = step(state, jax.tree.map(jnp.asarray, tiny_batch()), 0)
+        assert bool(metrics["finite"]) and all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(state[:2]))
+        losses[dtype] = float(metrics["loss"])
+    assert abs(losses["float32"] - losses["bfloat16"]) < 2e-2
+
+
 def test_routing_is_of_language_modelling_alone(float64):
     """Values are the same, and so is what the terms teach, while the language model teaches other neurons less."""
     config, objective = tiny_config(n_layers=2, dtype="float64"), ObjectiveConfig(k=2, points=1, select="stop_gradient")
