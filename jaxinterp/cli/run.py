@@ -13,10 +13,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.home import home
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.base.plugins import VARIABLE, check_plugins
-from jaxinterp.base.tables import printable
 from jaxinterp.cli.options import ANYWHERE, Commands, Defaults, closed, configured, opened, taken
-
-MOST = 600  # characters of an error's message
 
 
 def keep_compiled() -> None:
@@ -38,17 +35,12 @@ def escape_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _short(message: str) -> str:
-    """The message without the middle of one that nobody reads through, as where a file's whole line stands in it."""
-    return message if len(message) <= MOST else f"{message[: MOST // 2]} … {message[-MOST // 2 :]}"
-
-
 def run(command: Callable[[], None]) -> int:
     """Runs a command; a user's mistake becomes one line on stderr and status 2, an interruption status 130."""
     try:
         command()
     except UserError as error:
-        print(f"error: {_short(printable(str(error)))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
