@@ -65,8 +65,7 @@ HF: list[dict] = [
     LLAMA | {"rope_scaling": YARN, "max_position_embeddings": 64},
     {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new", "n_positions": 16}
     | {"n_embd": 8, "n_head": 2, "n_layer": 2, "vocab_size": 13, "layer_norm_epsilon": 1e-5, "n_inner": None},
-    SIZES
-    | {"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_act": "gelu", "type_vocab_size": 2},
+    SIZES | {"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_act": "gelu", "type_vocab_size": 2},
     SIZES
     | {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "sliding_window_pattern": 3}
     | {"rope_local_base_freq": 10.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "num_hidden_layers": 3}
@@ -179,7 +178,8 @@ def _hf_tokenizer_files() -> Files:
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "<s>", "pad_token": "<s>"}
     config |= {"add_prefix_space": False, "chat_template": "{{ messages[0].content }}", "model_max_length": 16}
     texts = {"tokenizer.json": backend.to_str(), "tokenizer_config.json": json.dumps(config)}
-    texts["special_tokens_map.json"] = json.dumps({"bos_token": "<s>", "eos_token": {"content": "<s>", "lstrip": False}})
+    named = {"bos_token": "<s>", "eos_token": {"content": "<s>", "lstrip": False}}
+    texts["special_tokens_map.json"] = json.dumps(named)
     return {name: text.encode() for name, text in texts.items()}
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterable
 
 from jaxinterp.base.tables import printable
@@ -22,8 +23,12 @@ class UserError(ValueError):
 
 
 def _one_line(message: str) -> str:
-    """The message without what no terminal should get; of a long one, its beginning and what to do, after "; "."""
+    """The message without what no terminal should get; of a long one, without the middle of its long words and, if need
+    be, its own: what to do stands at the end, after "; ".
+    """
     text = printable(message).replace("\n", "\\n")
+    if len(text) > MOST:
+        text = re.sub(r"(\S{40})\S{20,}(\S{20})", r"\1…\2", text)
     if len(text) <= MOST:
         return text
     n_last = min(max(len(text) - text.rfind("; "), MOST // 3), 2 * MOST // 3)

@@ -96,8 +96,8 @@ def test_unknown_preset_or_field():
         ({"position": "rotary", "d_head": 4, "rope_share": 0.25}, "even model.d_head · model.rope_share, got 1"),
         ({"rope_share": 0.0}, r"model.rope_share must be above 0 and at most 1, got 0\.0"),
         ({"rope_share": 1.5}, r"model.rope_share must be above 0 and at most 1, got 1\.5"),
-        ({"local_layers": (1,)}, "model.local_layers need a model.window of at least 1, got None"),
-        ({"local_layers": (1,), "window": 0}, "model.local_layers need a model.window of at least 1, got 0"),
+        ({"local_layers": (1,)}, "model.local_layers need a model.window of 1 … 2147483647, got None"),
+        ({"local_layers": (1,), "window": 0}, "model.local_layers need a model.window of 1 … 2147483647, got 0"),
         ({"local_layers": (3,), "window": 2}, r"model.local_layers must lie in 0 … 2, got \(3,\)"),
         ({"parallel": True, "norm_placement": "sandwich"}, "model.parallel needs norm_placement pre, got sandwich"),
         (
