@@ -1,5 +1,6 @@
 """Parsing a command line and running its command, mistakes and interruptions included; imports no JAX."""
 
+import errno
 import inspect
 import io
 import os
@@ -35,12 +36,29 @@ def escape_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _forget_output() -> None:
+    """Sends what is still to be written nowhere: the interpreter would try once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(command: Callable[[], None]) -> int:
-    """Runs a command; a user's mistake becomes one line on stderr and status 2, an interruption status 130."""
+    """Runs a command; a user's mistake or a full disk becomes one line on stderr and status 2, an interruption status
+    130, a reader of the output that has gone, as `head` does, status 141.
+    """
     try:
         command()
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        _forget_output()
+        return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _forget_output()
+        print(f"error: cannot write {error.filename or 'the output'}: {error.strerror}; make room", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
