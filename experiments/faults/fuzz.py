@@ -82,7 +82,7 @@ def _fuzzed(name: str, examples: int, seed: int) -> tuple[dict[str, int], list[s
             nonlocal slowest
             laid_out(files, folder)
             begun = time.perf_counter()
-            outcome, words = outcome_of(reader.opened, folder)
+            outcome, words = outcome_of(reader.opened, folder, SECONDS)
             slowest = max(slowest, time.perf_counter() - begun)
             counts[outcome] += 1
             if outcome not in GOOD:
@@ -115,15 +115,15 @@ class _Slow(BaseException):
     """What the alarm raises; no reader catches it."""
 
 
-def outcome_of(opened: Callable[[Path], object], folder: Path) -> tuple[str, str]:
-    """What becomes of files, one of `GOOD` or a defect, and the words of the error."""
+def outcome_of(opened: Callable[[Path], object], folder: Path, seconds: int = 0) -> tuple[str, str]:
+    """What becomes of files, one of `GOOD` or a defect, and the words of the error; 0 seconds are no limit."""
     from jaxinterp.base.errors import UserError
 
     def late(*_: object) -> None:
         raise _Slow
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     try:
         with contextlib.redirect_stderr(io.StringIO()) as told:
             opened(folder)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 
 import hypothesis.strategies as st
 
-DEEP, LONG = "@deep@", "@long@"  # stand in JSON for what its writer cannot write
+DEEP, LESS_DEEP, LONG = "@deep@", "@less@", "@long@"  # stand in JSON for what its writer cannot write
 SPELLED = {
     f'"{DEEP}"': "[" * 100_000 + "]" * 100_000,
+    f'"{LESS_DEEP}"': '{"a":' * 880 + "1" + "}" * 880,  # which Python can parse, but hardly walk through
     f'"{LONG}"': "9" * 5_000,
 }
 NUMBERS = (0, -1, 1, 2, 3, 7, 0.5, -0.0, 2**31 - 1, 2**31, 2**63 - 1, 2**64, 10**6, 10**12, 10**30, 10**400, 1e-320)
@@ -37,7 +38,7 @@ TEXTS = (
 )
 TEXTS += ("../x", "[X] [Y]", "{subject} {answer}", "{0.__class__}", "%s%n", "</script><script>alert(1)</script>", DEEP)
 NESTED = ([], {}, [[]], [{}], {"": None}, {"a": {"b": [0]}}, [None], [True], ["a", 1], [0, 0, 0], {"dtype": []})
-STRANGE = st.sampled_from([None, True, False, LONG, *NUMBERS, *TEXTS, *NESTED])
+STRANGE = st.sampled_from([None, True, False, LONG, LESS_DEEP, *NUMBERS, *TEXTS, *NESTED])
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(
     LEAVES, lambda of: st.lists(of, max_size=4) | st.dictionaries(st.text(max_size=6), of, max_size=4), max_leaves=12

@@ -1,6 +1,7 @@
 """Config dataclasses out of what JSON keeps of them; imports no JAX."""
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any, TypeVar, Union
 from jaxinterp.base.errors import UserError, known_names
 
 Config = TypeVar("Config")
-WRONG = (TypeError, ValueError, KeyError, OverflowError)  # what values of another kind make dataclasses raise
+WRONG = (TypeError, ValueError, KeyError, OverflowError)  # what a value of another kind raises
 
 
 def from_json(kind: type[Config], fields: Mapping, where: str) -> Config:
@@ -155,6 +156,6 @@ def _built(kind: Any, value: Any) -> Any:
         )
         if not fits:
             raise TypeError(f"{kind.__name__} was expected, got {value!r}")
-        if kind is float:
-            float(value)  # which refuses whole numbers that are too large for one
+        if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise TypeError(f"float was expected, got a whole number of {value.bit_length()} bits")
     return value

@@ -1,12 +1,15 @@
 """What a model config accepts, and how many parameters it says a model has."""
 
 import dataclasses
+from typing import get_type_hints
 
 import jax
 import numpy as np
 import pytest
+from beartype.door import is_bearable
 from tiny import ARCHITECTURES, tiny_config
 
+from jaxinterp.base.configs import from_json
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import PRESETS, ModelConfig, RopeScaling, preset
 from jaxinterp.models.model import logical_axes, parameter_shapes
@@ -145,3 +148,17 @@ def test_what_does_not_scale(fields, message):
         object.__setattr__(scaling, name, value)
     with pytest.raises(UserError, match=message):
         scaling.__post_init__()
+
+
+@pytest.mark.parametrize("value", [None, True, "x", "1", [], ["a"], [1.5], {}, {"kind": []}, 10**400, 1.5, -1, 1])
+def test_a_field_of_another_type_is_refused(value):
+    rope = {"position": "rotary", "rope_scaling": RopeScaling("yarn", 2.0), "window": 3}
+    whole = dataclasses.asdict(tiny_config(**rope))
+    hints = get_type_hints(ModelConfig)
+    for name in whole:
+        try:
+            config = from_json(ModelConfig, whole | {name: value}, "config.json")
+        except UserError:
+            continue
+        found = getattr(config, name)
+        assert is_bearable(found, hints[name]) or (hints[name] in (float, float | None) and type(found) is int), name

@@ -190,6 +190,7 @@ def test_there_are_shipped_tokenizers():
         ({"prefix": 1}, "prefix is 1"),
         ({"suffix": ["a"]}, "suffix is"),
         ({"pad": 99}, "the tokenizer's pad is id 99"),
+        ({"pad": 1 << 40}, "the tokenizer's pad is id 1099511627776"),
         ({"eos": 1}, "has the fields eos, mask, pad, prefix, suffix, unk, not prefix, suffix, pad, unk, mask"),
     ],
 )

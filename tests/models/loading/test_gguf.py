@@ -354,10 +354,12 @@ def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
     assert config.rope_scaling == RopeScaling("llama3", 32.0, 1.0, 4.0, 8192)
     assert provenance["ignored_tensors"] == {"rope_freqs.weight": "read with the config"}
     assert (divisors > 1.01).any() and (divisors < 1.01).any()
+    wide = dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), 2**31 - 2)
     divisors[20] *= 1.1
-    path = write_case(tmp_path / "b.gguf", "llama", tensors | {"rope_freqs.weight": divisors}, **fields)
-    with pytest.raises(UserError, match=r"'rope_freqs\.weight' is not the scaling of Llama 3"):
-        pretrained_parameters(path)
+    for own in (fields, fields | wide):  # wide: frequencies of 16 GB, if they were computed
+        path = write_case(tmp_path / "b.gguf", "llama", tensors | {"rope_freqs.weight": divisors}, **own)
+        with pytest.raises(UserError, match=r"'rope_freqs\.weight' is not the scaling of Llama 3"):
+            pretrained_parameters(path)
 
 
 @pytest.mark.parametrize(
@@ -381,6 +383,7 @@ def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
         ("llama", {"expert_count": 4}, r"llama\.expert_count is 4, which is not supported"),
         ("llama", {"rope.dimension_count": 2}, r"llama\.rope\.dimension_count is 2"),
         ("llama", {"vocab_size": 14}, r"llama\.vocab_size is 14, which is not supported; supported: 13"),
+        ("llama", {"vocab_size": [13, 13]}, r"llama\.vocab_size is \[13, 13\], which is not supported"),
         ("llama", {"block_count": None}, r"lacks the field 'llama\.block_count'"),
         ("llama", {"feed_forward_length": [12, 12]}, r"feed_forward_length must be a whole number"),
         ("llama", {"block_count": 3}, r"tensor 'blk\.2\.\w+\.weight' is missing; the config asks for it"),

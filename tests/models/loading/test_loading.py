@@ -424,6 +424,7 @@ def test_a_truncated_or_damaged_file(folder):
         (with_header({name: 3}), f"the header's entry for tensor '{name}' is 3"),
         (with_header({name: {**header[name], "shape": [-8]}}), f"entry for tensor '{name}' is"),
         (with_header({name: {**header[name], "shape": [9]}}), f"tensor '{name}' .F32 .9.. does not fit its 32 bytes"),
+        (with_header({name: {**header[name], "dtype": ["F32"]}}), f"entry for tensor '{name}' is"),
         (with_header({name: {**header[name], "dtype": "F31"}}), f"tensor '{name}' is of type 'F31'; supported: F64"),
         (with_header({name: {**header[name], "data_offsets": [0, 32]}}), "begins at byte"),
     ]:
