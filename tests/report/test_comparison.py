@@ -15,7 +15,7 @@ from jaxinterp.base.tables import is_control
 from jaxinterp.metrics.results import missing_controls, published_figures
 from jaxinterp.report.comparison import leakage, write_report
 from jaxinterp.report.labels import Label, metric_labels
-from jaxinterp.report.page import TEMPLATES, duration, number
+from jaxinterp.report.page import TEMPLATES, duration, number, subscripted
 from jaxinterp.report.printed import models_shown, published_shown
 from jaxinterp.report.shown import print_parts
 from jaxinterp.studies.suppressability.seeds import seed_spread, spread_parts
@@ -342,6 +342,7 @@ def test_control_characters_are_spelled_out(tmp_path):
     told = "".join(page.words) + json.dumps(page.specs, ensure_ascii=False) + page.text
     assert r"\x1b]0;x\x07\x00\uffff\ud800\u2028" in "".join(page.words)
     assert not [character for character in told if is_control(character) and character != "\n"]
+    assert subscripted("C_other\x07<b>") == r"C<sub>other</sub>\x07&lt;b&gt;"
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
