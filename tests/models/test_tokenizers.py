@@ -213,3 +213,10 @@ def test_errors(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):
         load_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_a_vocabulary_that_lacks_its_own_token_for_unknown_words():
+    tokenizer = TextTokenizer(Tokenizer(models.WordLevel({"a": 0}, "[UNK]")), (), (), 0, None)
+    assert tokenizer.encode("a") == [0]
+    with pytest.raises(UserError, match=r"the tokenizer cannot encode a text: .*UNK.*; its vocabulary may be damaged"):
+        tokenizer.encode("b")
