@@ -169,12 +169,13 @@ def test_the_shell_sees_the_status():
 def test_output_to_a_full_disk_or_to_nobody_is_no_traceback():
     code = "import sys; from jaxinterp.cli.run import run; sys.exit(run(lambda: print('x')))"
     command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # so that the last line is written at the end
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (2, "error: cannot write the output: No space left on device; make room\n")
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
 

@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType as Kind
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
+from jaxinterp.models.families import llama
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.loading.gguf_file import SUPPORTED, GgufFile
 from jaxinterp.models.loading.load import pretrained_parameters
@@ -337,7 +338,7 @@ def test_a_file_gives_the_same_model_as_safetensors(case, tmp_path):
             assert getattr(config, field) == wanted, field
 
 
-def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
+def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path, monkeypatch):
     wavelength = 2 * np.pi * 500_000.0 ** (np.arange(32) / 32)
     smooth = np.clip((8192 / wavelength - 1) / 3, 0, 1)
     divisors = (1 / ((1 - smooth) / 32 + smooth)).astype(np.float32)
@@ -356,10 +357,11 @@ def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
     assert (divisors > 1.01).any() and (divisors < 1.01).any()
     wide = dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), 2**31 - 2)
     divisors[20] *= 1.1
-    for own in (fields, fields | wide):  # wide: frequencies of 16 GB, if they were computed
+    for own in (fields, fields | wide):
         path = write_case(tmp_path / "b.gguf", "llama", tensors | {"rope_freqs.weight": divisors}, **own)
         with pytest.raises(UserError, match=r"'rope_freqs\.weight' is not the scaling of Llama 3"):
             pretrained_parameters(path)
+        monkeypatch.setattr(llama, "layer_constants", None)  # the wide ones would be frequencies of 16 GB
 
 
 @pytest.mark.parametrize(
