@@ -167,6 +167,21 @@ def test_the_shell_sees_the_status():
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
+def test_output_to_a_full_disk_or_to_nobody_is_no_traceback():
+    code = "import sys; from jaxinterp.cli.run import run; sys.exit(run(lambda: print('x')))"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # so that the last line is written at the end
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (2, "error: cannot write the output: No space left on device; make room\n")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_any_output_encoding_will_do(encoding, tmp_path):
     """As on Windows, where redirected output is of a code page; every byte of it can be read back."""

@@ -104,6 +104,11 @@ def test_an_experiments_own_defaults_stay(tmp_path):
         ("steps: 0", "options.yaml: steps must be at least 1"),
         ("- 3", "must hold options and their values"),
         ("a: [", "options.yaml, line 1: not YAML"),
+        ("[" * 5_000, "options.yaml: not YAML: its values lie too deep in one another"),
+        ("a: &x [1, 1]\nb: &y [*x, *x]", r"options.yaml, line 2: not YAML: aliases, as \*name, are not read"),
+        ("steps: 1\nbatch-size: 2\nsteps: 3", "options.yaml, line 1: not YAML: an option stands twice"),
+        (f"steps: {'9' * 5_000}", "options.yaml: not YAML: Exceeds the limit"),
+        (f"optimiser: {{learning-rate: {'9' * 400}}}", "optimiser: learning_rate: float was expected, got a whole"),
         ("a: !!python/object/apply:os.system ['true']", "not YAML: could not determine a constructor"),
     ],
 )

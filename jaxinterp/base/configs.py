@@ -1,6 +1,7 @@
 """Config dataclasses out of what JSON keeps of them; imports no JAX."""
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any, TypeVar, Union
 from jaxinterp.base.errors import UserError, known_names
 
 Config = TypeVar("Config")
+WRONG = (TypeError, ValueError, KeyError, OverflowError)  # what a value of another kind raises
 
 
 def from_json(kind: type[Config], fields: Mapping, where: str) -> Config:
@@ -24,7 +26,7 @@ def from_json(kind: type[Config], fields: Mapping, where: str) -> Config:
     """
     try:
         return _built(kind, fields)
-    except (TypeError, ValueError, KeyError) as error:
+    except WRONG as error:
         raise UserError(f"{where} does not hold a config of this version: {error}") from None
 
 
@@ -40,7 +42,7 @@ def changed(config: Any, fields: Mapping, where: str) -> Any:
     """
     try:
         return _changed(config, fields)
-    except (TypeError, ValueError, KeyError) as error:
+    except WRONG as error:
         raise UserError(f"{where}: {error}") from None
 
 
@@ -52,7 +54,7 @@ def option(name: str, old: Any, kind: Any, value: Any, where: str) -> Any:
     """
     try:
         return _option(name, old, kind, value)
-    except (TypeError, ValueError, KeyError) as error:
+    except WRONG as error:
         raise UserError(f"{where}: {error}") from None
 
 
@@ -119,7 +121,10 @@ def _built(kind: Any, value: Any) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in inside:
             return None
-        for option in (option for option in inside if option is not type(None)):
+        options = [option for option in inside if option is not type(None)]
+        if len(options) == 1:
+            return _built(options[0], value)
+        for option in options:
             try:
                 return _built(option, value)
             except (TypeError, ValueError):
@@ -137,16 +142,20 @@ def _built(kind: Any, value: Any) -> Any:
             raise TypeError(f"an object was expected, got {value!r}")
         return {name: _built(inside[1], of) for name, of in value.items()}
     if kind is Path:
+        if not isinstance(value, str | Path) or "\0" in str(value):
+            raise TypeError(f"a path was expected, got {value!r}")
         return Path(value)
     # YAML takes 1e-3 for a text and 0.3 for a number, whatever is meant.
     if kind is float and isinstance(value, str):
         return float(value)
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.15g}"
+        return str(value) if isinstance(value, int) else f"{value:.15g}"
     if isinstance(kind, type) and kind in (bool, int, float, str):
         fits = isinstance(value, (int, float) if kind is float else kind) and (
             kind is bool or not isinstance(value, bool)
         )
         if not fits:
             raise TypeError(f"{kind.__name__} was expected, got {value!r}")
+        if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise TypeError(f"float was expected, got a whole number of {value.bit_length()} bits")
     return value

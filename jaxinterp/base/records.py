@@ -61,12 +61,21 @@ class Record:
         return len(self._lines)
 
     def add(self, values: Sequence[Mapping]) -> None:
-        """Appends facts; what `[]` gives afterwards is what a later run will read."""
+        """Appends facts; what `[]` gives afterwards is what a later run will read.
+
+        Raises:
+          UserError: if they cannot be written; those before stay.
+        """
         lines = [sealed(value) for value in values]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{line}\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror or error}; what is there stays, the same command goes on"
+            ) from None
         self._lines |= {value["fact"]: value for value in (opened(line.encode()) for line in lines)}
 
     def fill(

@@ -158,9 +158,13 @@ def printable(text: str) -> str:
 
 
 def is_control(character: str) -> bool:
-    """Whether a character is none that is read: one that commands a terminal, half of one, or none at all."""
+    """Whether a character is none that is read: one that commands a terminal or ends a line, half of one, or none."""
     point = ord(character)
-    return unicodedata.category(character) in ("Cc", "Cs") or point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF
+    return (
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or point & 0xFFFE == 0xFFFE
+        or 0xFDD0 <= point <= 0xFDEF
+    )
 
 
 def plain_text(cell: object) -> str:

@@ -153,15 +153,38 @@ def _is_bare(field: dataclasses.Field) -> bool:
     return any(getattr(of, "name", None) == "" for of in metadata)
 
 
+def _loader() -> type:
+    """YAML without aliases, by which a small file is an endless value, and keys that are repeated."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise yaml.composer.ComposerError(None, None, "aliases, as *name, are not read; write values out", mark)
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node, deep=False):
+            found = super().construct_mapping(node, deep)
+            if len(found) < len(node.value):
+                raise yaml.constructor.ConstructorError(None, None, "an option stands twice", node.start_mark)
+            return found
+
+    return Loader
+
+
 def _read(path: Path) -> Mapping:
     """A file's options; of a run's config.json, those of the run."""
     import yaml
 
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            fields = yaml.load(file, _loader())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: not YAML: its values lie too deep in one another") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no date, a number of thousands of digits, no UTF-8
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f", line {line + 1}"
         raise UserError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None

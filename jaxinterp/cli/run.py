@@ -1,5 +1,6 @@
 """Parsing a command line and running its command, mistakes and interruptions included; imports no JAX."""
 
+import errno
 import inspect
 import io
 import os
@@ -14,10 +15,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.home import home
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.base.plugins import VARIABLE, check_plugins
-from jaxinterp.base.tables import printable
 from jaxinterp.cli.options import ANYWHERE, Commands, Defaults, closed, configured, opened, taken
-
-MOST = 600  # characters of an error's message
 
 
 def keep_compiled() -> None:
@@ -39,28 +37,42 @@ def escape_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _short(message: str) -> str:
-    """The message without the middle of one that nobody reads through, as where a file's whole line stands in it."""
-    return message if len(message) <= MOST else f"{message[: MOST // 2]} … {message[-MOST // 2 :]}"
+def _forget_output() -> None:
+    """Sends what is still to be written nowhere: the interpreter would try once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _failed(who: str, message: str) -> int:
+    print(f"error: {who}{message}", file=processes.loud(), flush=True)
+    if who:
+        os._exit(2)  # the end that JAX has for one of several processes waits for the others
+    return 2
 
 
 def run(command: Callable[[], None]) -> int:
-    """Runs a command; a user's mistake becomes one line on stderr and status 2, an interruption status 130."""
+    """Runs a command; a user's mistake or a full disk becomes one line on stderr and status 2, an interruption status
+    130, a reader of the output that has gone, as `head` does, status 141.
+    """
     who = ""
     try:
         if (of := processes.asked()) is not None:
             who = f"process {of[0]} of {of[1]}: "
         command()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {who}{_short(printable(str(error)))}", file=processes.loud(), flush=True)
-        if who:
-            os._exit(2)  # the end that JAX has for a process waits for the others
-        return 2
+        return _failed(who, str(error))
+    except BrokenPipeError:
+        _forget_output()
+        return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _forget_output()
+        return _failed(who, f"cannot write {error.filename or 'the output'}: {error.strerror}; make room")
     except Exception as error:
         if not (who and processes.is_loss(error)):
             raise
-        print(f"error: {who}{processes.LOST}", file=processes.loud(), flush=True)
-        os._exit(2)
+        return _failed(who, processes.LOST)
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130

@@ -8,7 +8,7 @@ from jaxinterp.base.tables import is_control
 from jaxinterp.facts.facts import ANSWER, SUBJECT, Fact, FactSet, Relation
 from jaxinterp.facts.spelling import gives_away, same_text
 
-SPACES = "\n\r\t"  # control characters that stand in texts
+SPACES = "\n\r\t\u2028\u2029"  # control characters that stand in texts
 
 
 def checked(

@@ -16,9 +16,8 @@ from jaxinterp.facts.readers.table import COLUMNS, read_table
 
 WORLD = "world"
 ACCEPTED = (
-    f'"{WORLD}", "{WORLD}:countries,elements", "pararel" (`jaxinterp facts fetch pararel`), a folder of ParaRel or of '
-    "LAMA files, a CounterFact file .json, "
-    f"a LAMA file .jsonl, or a table of your own, .csv or .jsonl, with the columns {', '.join(COLUMNS)}"
+    f'"{WORLD}", "{WORLD}:countries", "pararel", a folder of ParaRel or LAMA, a CounterFact .json, a LAMA .jsonl, or '
+    f"a table .csv or .jsonl with {', '.join(COLUMNS)}"
 )
 
 

@@ -7,6 +7,8 @@ from typing import Literal, get_args, get_origin
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers
 
+LARGEST = 2**31 - 1  # sizes and positions are counted in 32 bits
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -96,6 +98,8 @@ class ModelConfig:
         for field in ("d_vocab", "n_ctx", "n_layers", "d_model", "d_mlp", "n_heads", "n_kv_heads", "d_head"):
             if getattr(self, field) < 1:
                 raise UserError(f"model.{field} must be at least 1, got {getattr(self, field)}")
+            if getattr(self, field) > LARGEST:
+                raise UserError(f"model.{field} must be at most {LARGEST}, got {getattr(self, field)}")
         for field in dataclasses.fields(self):
             if get_origin(field.type) is Literal and getattr(self, field.name) not in get_args(field.type):
                 raise unknown(f"model.{field.name}", getattr(self, field.name), get_args(field.type))
@@ -107,8 +111,8 @@ class ModelConfig:
             raise UserError(f"model.rope_share must be above 0 and at most 1, got {self.rope_share}")
         if self.position == "rotary" and self.d_rotary % 2:
             raise UserError(f"rotary positions need an even model.d_head · model.rope_share, got {self.d_rotary}")
-        if self.local_layers and (self.window is None or self.window < 1):
-            raise UserError(f"model.local_layers need a model.window of at least 1, got {self.window}")
+        if self.local_layers and (self.window is None or not 1 <= self.window <= LARGEST):
+            raise UserError(f"model.local_layers need a model.window of 1 … {LARGEST}, got {self.window}")
         if self.local_layers and self.rope_scaling is not None and self.rope_scaling.kind == "yarn":
             raise UserError("model.local_layers together with model.rope_scaling.kind yarn is not supported")
         if any(not 0 <= layer < self.n_layers for layer in self.local_layers):

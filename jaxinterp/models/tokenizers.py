@@ -43,7 +43,7 @@ class TextTokenizer:
         frame |= {name: () if (id := getattr(self, name)) is None else (id,) for name in ("unk", "mask")}
         for name, ids in frame.items():
             for id in ids:
-                if id < 0 or self.backend.id_to_token(id) is None:
+                if not 0 <= id < 1 << 32 or self.backend.id_to_token(id) is None:
                     raise UserError(f"the tokenizer's {name} is id {id}, which its vocabulary does not have")
         self.backend.no_truncation()
         self.backend.no_padding()
@@ -82,6 +82,8 @@ class TextTokenizer:
         except TypeError:
             bad = next(text for text in texts if not _is_unicode(text))
             raise UserError(f"{bad!r} has lone surrogates, which no tokenizer can encode; give valid Unicode") from None
+        except Exception as error:  # the library raises bare Exception where a vocabulary lacks its own tokens
+            raise UserError(f"the tokenizer cannot encode a text: {error}; its vocabulary may be damaged") from None
         finally:
             self.backend.encode_special_tokens = True
         ids = [encoding.ids for encoding in encodings]

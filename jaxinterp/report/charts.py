@@ -13,6 +13,7 @@ import altair as alt
 import vl_convert
 
 from jaxinterp.base.files import write_bytes
+from jaxinterp.base.tables import printable
 from jaxinterp.report import style
 
 Results = Mapping
@@ -152,7 +153,7 @@ def save_chart(chart: Chart, folder: Path, name: str) -> list[Path]:
     Raises:
       UserError: if they cannot be written.
     """
-    spec = chart.to_dict()
+    spec = readable(chart.to_dict())
     contents = {
         "svg": vl_convert.vegalite_to_svg(spec).encode(),
         "png": vl_convert.vegalite_to_png(spec, scale=2),
@@ -162,6 +163,17 @@ def save_chart(chart: Chart, folder: Path, name: str) -> list[Path]:
         paths.append(folder / f"{name}.{suffix}")
         write_bytes(paths[-1], content)
     return paths
+
+
+def readable(spec: object) -> object:
+    """A spec whose texts have their control characters spelled out: vl-convert ends the process at some of them, and
+    Vega fails at others.
+    """
+    if isinstance(spec, str):
+        return printable(spec)
+    if isinstance(spec, Mapping):
+        return {readable(name): readable(value) for name, value in spec.items()}
+    return [readable(value) for value in spec] if isinstance(spec, list | tuple) else spec
 
 
 def _binned(history: Sequence[Mapping], names: Iterable[str]) -> list[dict]:

@@ -14,9 +14,10 @@ import jinja2
 import markupsafe
 import vl_convert
 
+from jaxinterp.base.tables import printable
 from jaxinterp.metrics.registry import Label
 from jaxinterp.metrics.results import has_interval, is_few
-from jaxinterp.report.charts import Chart
+from jaxinterp.report.charts import Chart, readable
 from jaxinterp.report.labels import metric_label, set_label
 from jaxinterp.report.shown import visible
 from jaxinterp.report.style import WIDTH, chart_config
@@ -25,6 +26,7 @@ NARROW_WIDTH = 720  # pixels, of the charts of a narrow window
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("jaxinterp", ""),
     autoescape=True,
+    finalize=lambda value: printable(value) if type(value) is str else value,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -98,12 +100,13 @@ def duration(seconds: float | int) -> str:
 
 def _on_the_page(chart: Chart) -> dict:
     """Its spec in the page's colours, which follow the reader's light or dark."""
-    return chart.to_dict(validate=False) | {"config": chart_config(ink="currentColor", background=None)}
+    return readable(chart.to_dict(validate=False)) | {"config": chart_config(ink="currentColor", background=None)}
 
 
 def subscripted(text: object) -> markupsafe.Markup:
     """The text, escaped, with what follows the underscore of a symbol such as C_other below the line."""
-    return markupsafe.Markup(re.sub(r"\b([A-Z])_(\w+)", r"\1<sub>\2</sub>", str(markupsafe.escape(text))))
+    escaped = str(markupsafe.escape(printable(str(text))))
+    return markupsafe.Markup(re.sub(r"\b([A-Z])_(\w+)", r"\1<sub>\2</sub>", escaped))
 
 
 TEMPLATES.filters |= {"number": number, "duration": duration, "visible": visible, "subscripted": subscripted}

@@ -46,7 +46,8 @@ class Shown(abc.ABC):
 
     def _repr_html_(self) -> str:
         return "".join(
-            f"<div>{html.escape(part)}</div>" if isinstance(part, str) else _table(part) for part in self.parts()
+            f"<div>{html.escape(printable(part))}</div>" if isinstance(part, str) else _table(part)
+            for part in self.parts()
         )
 
 
@@ -78,4 +79,4 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: object) -> str:
-    return html.escape(plain_text(cell))
+    return html.escape(printable(plain_text(cell)))

@@ -1,12 +1,15 @@
 """What a model config accepts, and how many parameters it says a model has."""
 
 import dataclasses
+from typing import get_type_hints
 
 import jax
 import numpy as np
 import pytest
+from beartype.door import is_bearable
 from tiny import ARCHITECTURES, tiny_config
 
+from jaxinterp.base import configs
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import PRESETS, ModelConfig, RopeScaling, preset
 from jaxinterp.models.model import logical_axes, parameter_shapes
@@ -96,8 +99,8 @@ def test_unknown_preset_or_field():
         ({"position": "rotary", "d_head": 4, "rope_share": 0.25}, "even model.d_head · model.rope_share, got 1"),
         ({"rope_share": 0.0}, r"model.rope_share must be above 0 and at most 1, got 0\.0"),
         ({"rope_share": 1.5}, r"model.rope_share must be above 0 and at most 1, got 1\.5"),
-        ({"local_layers": (1,)}, "model.local_layers need a model.window of at least 1, got None"),
-        ({"local_layers": (1,), "window": 0}, "model.local_layers need a model.window of at least 1, got 0"),
+        ({"local_layers": (1,)}, "model.local_layers need a model.window of 1 … 2147483647, got None"),
+        ({"local_layers": (1,), "window": 0}, "model.local_layers need a model.window of 1 … 2147483647, got 0"),
         ({"local_layers": (3,), "window": 2}, r"model.local_layers must lie in 0 … 2, got \(3,\)"),
         ({"parallel": True, "norm_placement": "sandwich"}, "model.parallel needs norm_placement pre, got sandwich"),
         (
@@ -145,3 +148,14 @@ def test_what_does_not_scale(fields, message):
         object.__setattr__(scaling, name, value)
     with pytest.raises(UserError, match=message):
         scaling.__post_init__()
+
+
+@pytest.mark.parametrize("value", [None, True, "x", "1", [], ["a"], [1.5], {}, {"kind": []}, 10**400, 1.5, -1, 1])
+def test_a_field_of_another_type_is_refused(value):
+    for name, kind in get_type_hints(ModelConfig).items():
+        try:
+            # Not by way of the whole config, whose types the tests check at every call, unlike users.
+            found = configs._built(kind, value)
+        except configs.WRONG:
+            continue
+        assert is_bearable(found, kind) or (kind in (float, float | None) and type(found) is int), name

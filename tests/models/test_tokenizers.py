@@ -190,6 +190,7 @@ def test_there_are_shipped_tokenizers():
         ({"prefix": 1}, "prefix is 1"),
         ({"suffix": ["a"]}, "suffix is"),
         ({"pad": 99}, "the tokenizer's pad is id 99"),
+        ({"pad": 1 << 40}, "the tokenizer's pad is id 1099511627776"),
         ({"eos": 1}, "has the fields eos, mask, pad, prefix, suffix, unk, not prefix, suffix, pad, unk, mask"),
     ],
 )
@@ -212,3 +213,10 @@ def test_errors(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):
         load_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_a_vocabulary_that_lacks_its_own_token_for_unknown_words():
+    tokenizer = TextTokenizer(Tokenizer(models.WordLevel({"a": 0}, "[UNK]")), (), (), 0, None)
+    assert tokenizer.encode("a") == [0]
+    with pytest.raises(UserError, match=r"the tokenizer cannot encode a text: .*UNK.*; its vocabulary may be damaged"):
+        tokenizer.encode("b")

@@ -257,6 +257,15 @@ def test_saved_charts_are_svg_and_png(tmp_path):
     assert sorted(path.name for path in svg.parent.iterdir()) == ["overview.png", "overview.svg"]
 
 
+def test_names_with_control_characters_and_markup_are_drawn_as_texts(tmp_path):
+    strange = "\x1b\x07\x00\uffff\ud800\u2028</text><script>1</script>"
+    chart = drop_bars.relation_bars(fabricated.results(("plain",), (strange, "b")), "objective")
+    svg, _ = charts.save_chart(chart, tmp_path, "relations")
+    root = ElementTree.parse(svg).getroot()
+    assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
+    assert any(r"\x1b\x07\x00\uffff" in (element.text or "") for element in root.iter())
+
+
 def test_a_chart_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     chart = charts.neuron_use(fabricated.results(("plain",)))
     old = tmp_path / "neurons.svg"

@@ -11,10 +11,11 @@ import pytest
 import vl_convert
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.tables import is_control
 from jaxinterp.metrics.results import missing_controls, published_figures
 from jaxinterp.report.comparison import leakage, write_report
 from jaxinterp.report.labels import Label, metric_labels
-from jaxinterp.report.page import TEMPLATES, duration, number
+from jaxinterp.report.page import TEMPLATES, duration, number, subscripted
 from jaxinterp.report.printed import models_shown, published_shown
 from jaxinterp.report.shown import print_parts
 from jaxinterp.studies.suppressability.seeds import seed_spread, spread_parts
@@ -330,6 +331,18 @@ def test_data_cannot_become_markup(tmp_path, monkeypatch):
     ]
     assert HOSTILE in "".join(page.words)
     assert f"relations-{HOSTILE}" in page.specs  # whole, in JSON
+
+
+def test_control_characters_are_spelled_out(tmp_path):
+    strange = "\x1b]0;x\x07\x00\uffff\ud800\u2028"
+    results = fabricated.results(("plain",), (strange, *fabricated.RELATIONS[:3]))
+    results["provenance"] = {strange: [strange]}
+    results["models"]["plain"]["sets"][f"set of {strange}"] = results["models"]["plain"]["sets"]["objective"]
+    page = written(tmp_path, results, {})
+    told = "".join(page.words) + json.dumps(page.specs, ensure_ascii=False) + page.text
+    assert r"\x1b]0;x\x07\x00\uffff\ud800\u2028" in "".join(page.words)
+    assert not [character for character in told if is_control(character) and character != "\n"]
+    assert subscripted("C_other\x07<b>") == r"C<sub>other</sub>\x07&lt;b&gt;"
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):

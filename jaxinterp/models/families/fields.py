@@ -1,7 +1,7 @@
 """Reading a published config: every value is checked, and fields that were not read are remembered."""
 
-import math
 import re
+import sys
 from collections.abc import Mapping
 
 from jaxinterp.base.errors import UserError
@@ -66,7 +66,8 @@ class Fields:
         value = self.get(name, default)
         if value is default:
             return value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        # A whole number may be too large for a float; NaN is in no range.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise self.wrong(name, value, "a number")
         return float(value)
 

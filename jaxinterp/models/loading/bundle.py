@@ -12,10 +12,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save
 
+from jaxinterp.base.configs import from_json
 from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import is_gguf, new_folder, read_json, write_bytes, write_json
-from jaxinterp.models.config import ModelConfig, RopeScaling
+from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.checks import refuse_adapter
 from jaxinterp.models.loading.embedded_tokenizer import embedded
@@ -109,10 +110,7 @@ def _told(model: LanguageModel, path: Path) -> LanguageModel:
 
 def _load_own(folder: Path, placement: Placement | None, pinned: bool) -> LanguageModel:
     """Our own folder; where it is pinned, all of its files have been checked."""
-    try:
-        config = _config(read_json(folder / "config.json"))
-    except TypeError as error:
-        raise UserError(f"{folder / 'config.json'} is not a model config: {error}") from None
+    config = from_json(ModelConfig, read_json(folder / "config.json"), str(folder / "config.json"))
     provenance = dict(read_json(folder / "provenance.json"))
     path = folder / "model.safetensors"
     kept = provenance.pop("weights_sha256", None)
@@ -143,10 +141,3 @@ def _load_own(folder: Path, placement: Placement | None, pinned: bool) -> Langua
             raise UserError(f"{folder}: tensor {name!r} has values that are not finite")
         loaded[keys] = on_mesh(value, shardings[keys]) if placement else jax.device_put(value)
     return LanguageModel(Model(config, unflatten_dict(loaded)), tokenizer, provenance)
-
-
-def _config(fields: dict) -> ModelConfig:
-    """A config out of its JSON."""
-    if isinstance(fields.get("rope_scaling"), dict):
-        fields = {**fields, "rope_scaling": RopeScaling(**fields["rope_scaling"])}
-    return ModelConfig(**{**fields, "local_layers": tuple(fields.get("local_layers", ()))})

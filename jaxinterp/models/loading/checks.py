@@ -3,8 +3,6 @@
 import math
 from pathlib import Path
 
-import numpy as np
-
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json
 from jaxinterp.models.config import ModelConfig
@@ -13,7 +11,6 @@ from jaxinterp.models.families.fields import Fields
 from jaxinterp.models.sources.huggingface import ADAPTER
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "block_count")  # config fields of the depth
-LARGEST_CONTEXT = np.iinfo(np.int32).max  # positions are counted in 32 bits
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -51,6 +48,3 @@ def refuse_absurd_widths(fields: Fields, config: ModelConfig, file: TensorFile) 
                 f"{fields.where}: it says that the {name} is {width}, but the largest tensor in {file.path} has only "
                 f"{largest} numbers"
             )
-    for name, length in (("context", config.n_ctx), ("window", config.window or 1)):
-        if length > LARGEST_CONTEXT:
-            raise UserError(f"{fields.where}: it says that the {name} is {length}; at most {LARGEST_CONTEXT} is read")

@@ -59,15 +59,22 @@ def folder_tokenizer(folder: Path, *, masked: bool = False) -> TextTokenizer:
     loader = transformers.PreTrainedTokenizerFast if published else transformers.AutoTokenizer
     try:
         loaded = loader.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever a damaged file makes the two libraries raise
+        return _of_library(loaded, folder, masked, has_another)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the two libraries raise, also when they are used
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"the tokenizer in {folder} cannot be read: {reason[:300]}") from None
+        raise UserError(f"the tokenizer in {folder} cannot be read: {reason}") from None
+
+
+def _of_library(loaded, folder: Path, masked: bool, has_another: bool) -> TextTokenizer:
+    """The tokenizer that transformers has made of a folder, which `has_another` file of it than sentencepiece's."""
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
         raise UserError(
             f"the tokenizer in {folder} has no fast version, only {type(loaded).__name__}; add a {PUBLISHED}"
         )
-    if published:
+    if (folder / PUBLISHED).is_file():
         _refuse_contradictions(folder, backend)
     elif not has_another:
         _refuse_other_pieces(folder, backend)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from jaxinterp.base.digests import file_digest
 from jaxinterp.base.errors import UserError, unknown
@@ -107,12 +108,21 @@ def _opened_folder(folder: Path) -> _Opened:
     family = hf_family(published, str(where))
     fields, file = Fields(published, str(where), aliases=family.hf.aliases), SafetensorsFile(folder)
     refuse_absurd_depth(fields, file)
-    config = family.hf.config(fields, file)
+    config = _config(family.hf, fields, file)
     for part in (fields, fields.part("text_config")):
         refuse_what_no_family_has(part, config.attention)
     refuse_absurd_widths(fields, config, file)
     provenance = {"source": str(folder), "format": "safetensors", "family": family.name}
     return _Opened(file, family.hf, config, {**provenance, "fields_not_read": list(fields.unread())})
+
+
+def _config(layout: Layout, fields: Fields, file: TensorFile) -> ModelConfig:
+    """The config; what `ModelConfig` refuses is told with the file's name."""
+    try:
+        return layout.config(fields, file)
+    except UserError as error:
+        named = any(str(name) in str(error) for name in (fields.where, file.path))
+        raise error if named else UserError(f"{fields.where}: {error}") from None
 
 
 def _opened_gguf(path: Path) -> _Opened:
@@ -122,9 +132,12 @@ def _opened_gguf(path: Path) -> _Opened:
     if kind != "model":
         raise UserError(f"{path} holds no whole model: its general.type is {kind!r}; give the file of the model itself")
     family = gguf_family(file.metadata, str(path))
-    fields = Fields(file.metadata, str(path), f"{file.metadata['general.architecture']}.")
+    prefix = f"{file.metadata['general.architecture']}."
+    # Sizes that differ from layer to layer are arrays, which fields would compare number by number.
+    arrays = [name for name in file.metadata if name.startswith(prefix) and isinstance(file.metadata[name], np.ndarray)]
+    fields = Fields(file.metadata | {name: file.metadata[name].tolist() for name in arrays}, str(path), prefix)
     refuse_absurd_depth(fields, file)
-    config = family.gguf.config(fields, file)
+    config = _config(family.gguf, fields, file)
     fields.only("attention.causal", config.attention == "causal")
     refuse_absurd_widths(fields, config, file)
     kinds = sorted({tensor.kind.name for tensor in file.tensors.values()})

@@ -155,7 +155,7 @@ def _head(path: Path) -> dict[str, Tensor]:
 def _info(path: Path, name: str, info: object) -> tuple[str, tuple[int, ...], int, int]:
     try:
         dtype, shape, (begin, end) = info["dtype"], info["shape"], info["data_offsets"]
-        whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end)) and isinstance(dtype, str)
     except (TypeError, KeyError, ValueError):
         whole = False
     if not whole:

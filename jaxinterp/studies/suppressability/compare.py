@@ -92,18 +92,24 @@ def _compare(
 def single_seeds(found: Mapping, names: Collection[str]) -> dict:
     """The figures of a file of `published.publish`, of some models: means over seeds, and where a
     single seed's figure is expected.
+
+    Raises:
+      UserError: if it is no such file.
     """
-    return {
-        name: {
-            set_name: {
-                metric: {"value": figure["value"], "low": figure["from"], "high": figure["to"]}
-                for metric, figure in metrics.items()
+    try:
+        return {
+            name: {
+                set_name: {
+                    metric: {"value": figure["value"], "low": figure["from"], "high": figure["to"]}
+                    for metric, figure in metrics.items()
+                }
+                for set_name, metrics in sets.items()
             }
-            for set_name, metrics in sets.items()
+            for name, sets in found["models"].items()
+            if name in names
         }
-        for name, sets in found["models"].items()
-        if name in names
-    }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the published figures are not what `experiments/publish.py` writes: {error!r}") from None
 
 
 def _history(folder: Path) -> list[dict]:

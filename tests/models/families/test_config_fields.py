@@ -196,6 +196,8 @@ def test_rope_scaling_replaces_rope_parameters_and_what_is_lost_is_told():
         ("qwen2", {"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor must be a number above 0, got 0.0"),
         ("qwen3", {"rope_parameters": {"sliding_attention": {}}}, "sliding_attention is given, but layers of this"),
         ("llama", {"rope_theta": -1}, "rope_theta must be a number above 0, got -1.0"),
+        ("llama", {"rms_norm_eps": 10**400}, "rms_norm_eps must be a number, got 1000"),
+        ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps must be a number, got nan"),
         ("gemma3", {"rope_parameters": {"rope_theta": 5.0}}, "rope_theta is given for all layers; this family has"),
         ("gemma3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "type is 'linear'; implementations read"),
         ("gemma3", {"sliding_window": None}, "sliding_window must be a whole number, got None"),

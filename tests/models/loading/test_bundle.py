@@ -181,8 +181,12 @@ def test_a_damaged_file(unpinned):
     load_model(folder)
     for name, text, message in [
         ("config.json", "{", r"config\.json cannot be read as JSON"),
-        ("config.json", '{"d_vocab": 11}', r"config\.json is not a model config: .*n_ctx"),
-        ("config.json", '{"d_vocab": 11, "n_ctx": 8, "width": 3}', r"config\.json is not a model config: .*width"),
+        ("config.json", '{"d_vocab": 11}', r"config\.json does not hold a config of this version: .*n_ctx"),
+        (
+            "config.json",
+            '{"d_vocab": 11, "n_ctx": 8, "width": 3}',
+            r"config\.json does not hold a config of this version: .*width",
+        ),
         ("provenance.json", "[1]", r"provenance\.json holds a JSON list, not an object"),
     ]:
         before = (folder / name).read_text()

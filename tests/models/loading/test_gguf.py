@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType as Kind
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import RopeScaling
+from jaxinterp.models.families import llama
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.loading.gguf_file import SUPPORTED, GgufFile
 from jaxinterp.models.loading.load import pretrained_parameters
@@ -337,7 +338,7 @@ def test_a_file_gives_the_same_model_as_safetensors(case, tmp_path):
             assert getattr(config, field) == wanted, field
 
 
-def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
+def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path, monkeypatch):
     wavelength = 2 * np.pi * 500_000.0 ** (np.arange(32) / 32)
     smooth = np.clip((8192 / wavelength - 1) / 3, 0, 1)
     divisors = (1 / ((1 - smooth) / 32 + smooth)).astype(np.float32)
@@ -354,10 +355,13 @@ def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
     assert config.rope_scaling == RopeScaling("llama3", 32.0, 1.0, 4.0, 8192)
     assert provenance["ignored_tensors"] == {"rope_freqs.weight": "read with the config"}
     assert (divisors > 1.01).any() and (divisors < 1.01).any()
+    wide = dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), 2**31 - 2)
     divisors[20] *= 1.1
-    path = write_case(tmp_path / "b.gguf", "llama", tensors | {"rope_freqs.weight": divisors}, **fields)
-    with pytest.raises(UserError, match=r"'rope_freqs\.weight' is not the scaling of Llama 3"):
-        pretrained_parameters(path)
+    for own in (fields, fields | wide):
+        path = write_case(tmp_path / "b.gguf", "llama", tensors | {"rope_freqs.weight": divisors}, **own)
+        with pytest.raises(UserError, match=r"'rope_freqs\.weight' is not the scaling of Llama 3"):
+            pretrained_parameters(path)
+        monkeypatch.setattr(llama, "layer_constants", None)  # the wide ones would be frequencies of 16 GB
 
 
 @pytest.mark.parametrize(
@@ -381,6 +385,7 @@ def test_scaling_of_llama_3_is_recognised_and_checked(tmp_path):
         ("llama", {"expert_count": 4}, r"llama\.expert_count is 4, which is not supported"),
         ("llama", {"rope.dimension_count": 2}, r"llama\.rope\.dimension_count is 2"),
         ("llama", {"vocab_size": 14}, r"llama\.vocab_size is 14, which is not supported; supported: 13"),
+        ("llama", {"vocab_size": [13, 13]}, r"llama\.vocab_size is \[13, 13\], which is not supported"),
         ("llama", {"block_count": None}, r"lacks the field 'llama\.block_count'"),
         ("llama", {"feed_forward_length": [12, 12]}, r"feed_forward_length must be a whole number"),
         ("llama", {"block_count": 3}, r"tensor 'blk\.2\.\w+\.weight' is missing; the config asks for it"),

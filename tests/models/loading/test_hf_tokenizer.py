@@ -221,6 +221,9 @@ def test_a_first_token_and_a_mask_without_a_use(tmp_path):
     assert tokenizer.encode("a") == [backend.token_to_id("a")]
 
 
+PLAIN = byte_level().to_str()
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -228,6 +231,10 @@ def test_a_first_token_and_a_mask_without_a_use(tmp_path):
         ({"vocab__json": "{}"}, "has no tokenizer"),
         ({"tokenizer__json": "not JSON"}, "cannot be read: Expecting value"),
         ({"tokenizer__json": "{}"}, "cannot be read"),
+        (
+            {"tokenizer_config__json": {"model_max_length": []}, "tokenizer__json": PLAIN},
+            "cannot be read: .* between inst",
+        ),
         ({"tokenizer__json": '{"added_tokens": [], "model": {"type": "BPE"}}'}, "cannot be read"),
         ({"config__json": {"model_type": "none"}, "vocab__txt": ""}, "cannot be read|encodes"),
     ],

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from jaxinterp.base.errors import UserError
 from jaxinterp.studies.suppressability.compare import single_seeds
 from jaxinterp.studies.suppressability.published import over_seeds, published
 
@@ -52,3 +53,6 @@ def test_a_single_seed_is_compared_with_single_seeds():
     file = {"models": {"plain": {"objective": {"suppressability": figure}}, "other": {}}}
     expected = {"plain": {"objective": {"suppressability": {"value": 0.9, "low": 0.8, "high": 1.0}}}}
     assert single_seeds(file, ("plain",)) == expected
+    for wrong in ({}, {"models": []}, {"models": {"plain": {"objective": {"suppressability": 0.9}}}}):
+        with pytest.raises(UserError, match=r"the published figures are not what `experiments/publish\.py` writes"):
+            single_seeds(wrong, ("plain",))
