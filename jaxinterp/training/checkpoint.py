@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the only place that knows orbax.
+"""Checkpoints of a run, by orbax.
 
 Orbax restores damaged arrays, and arrays of another dtype, without a word; so each checkpoint carries the SHA-256,
 shape and dtype of every array, and nothing that differs is restored.
@@ -163,10 +163,7 @@ class Checkpoints:
             kept = dict(self._manager.restore(step, args=items).digests)
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise _Damaged(f"its digests cannot be read ({_in_short(error)})") from None
-        # Those of earlier versions have none over all of them.
-        if CHECK in kept and kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
-            raise _Damaged("its digests are not what was saved")
-        kept.pop(CHECK, None)
+        kept = _opened(kept)
         kinds = {name: digest.rpartition(" ")[0] for name, digest in kept.items()}
         expected = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(template).items()}
         try:
@@ -181,13 +178,12 @@ class Checkpoints:
                 raise UserError(self._another(step, kinds, expected)) from None
             raise _Damaged(f"it cannot be read ({_in_short(error)})") from None
         digests = _digests(gathered(found) if several() else found)
-        if all(kept.get(name) == digest for name, digest in digests.items()) and kept.keys() == digests.keys():
+        if not (bad := _first_bad(kept, digests)):
             wrapped = type(like)(**found) if hasattr(like, "_asdict") else found
             return jax.tree.map(lambda leaf, x: jax.random.wrap_key_data(x) if _is_key(leaf) else x, like, wrapped)
         if kinds != expected:
             raise UserError(self._another(step, kinds, expected))
-        bad = sorted(name for name in kept.keys() | digests.keys() if kept.get(name) != digests.get(name))
-        raise _Damaged(f"array {bad[0]} is not what was saved")
+        raise _Damaged(f"array {bad} is not what was saved")
 
     def _another(self, step: int, there: dict[str, str], here: dict[str, str]) -> str:
         name = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))[0]
@@ -240,19 +236,18 @@ def damage_of(folder: Path, step: int) -> str:
             abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), kinds)
             args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore())
             found = manager.restore(step, args=args)
-            kept = dict(found.digests)
+            kept = _opened(dict(found.digests))
+        except _Damaged as damage:
+            return str(damage)
         except Exception as error:  # orbax and tensorstore raise many kinds
             return f"it cannot be read ({_in_short(error)})"
-    if CHECK in kept and kept != _sealed({name: digest for name, digest in kept.items() if name != CHECK}):
-        return "its digests are not what was saved"
-    kept.pop(CHECK, None)
     # Without a state to restore into, orbax gives dictionaries for named tuples: names are compared by their words.
     kept, digests = (
         {".".join(re.findall(r"\w+", name)): digest for name, digest in of.items()}
         for of in (kept, _digests(found.state))
     )
-    bad = sorted(name for name in kept.keys() | digests.keys() if kept.get(name) != digests.get(name))
-    return f"array {bad[0]} is not what was saved" if bad else ""
+    bad = _first_bad(kept, digests)
+    return f"array {bad} is not what was saved" if bad else ""
 
 
 def _is_key(leaf: Any) -> bool:
@@ -277,6 +272,19 @@ def _sealed(digests: dict[str, str]) -> dict[str, str]:
     """Digests with one over all of them."""
     whole = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
     return {**digests, CHECK: hashlib.sha256(whole.encode()).hexdigest()}
+
+
+def _opened(kept: dict[str, str]) -> dict[str, str]:
+    """What was sealed; those of earlier versions have no digest over all of them."""
+    digests = {name: digest for name, digest in kept.items() if name != CHECK}
+    if CHECK in kept and kept != _sealed(digests):
+        raise _Damaged("its digests are not what was saved")
+    return digests
+
+
+def _first_bad(kept: dict[str, str], digests: dict[str, str]) -> str:
+    """The first name whose digest is another one, or is on one side alone; "" if there is none."""
+    return min((name for name in kept.keys() | digests.keys() if kept.get(name) != digests.get(name)), default="")
 
 
 def _place(leaf: Any) -> jax.sharding.Sharding:
