@@ -5,7 +5,6 @@ shape and dtype of every array, and nothing that differs is restored.
 """
 
 import contextlib
-import hashlib
 import logging
 import re
 import shutil
@@ -20,21 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxinterp.base.digests import array_digest
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import writable_folder
 from jaxinterp.base.processes import gathered, is_first, several, together
+from jaxinterp.training.array_digests import Damaged, digests_of, first_bad, named, opened, sealed
 
-CHECK = "check"  # name of the digest over all digests
 DAMAGED = "damaged-"  # before the step, in the name of a checkpoint that was put aside
 MOST = 120  # characters of another library's message
 State = TypeVar("State")  # any pytree of arrays and keys
 Kept = Callable[[Sequence[int]], set[int]]  # which of some steps stay
 _MARKER = "_CHECKPOINT_METADATA"  # in every checkpoint; a folder without it was made by something else than orbax
-
-
-class _Damaged(Exception):
-    """A checkpoint that is not what was saved."""
 
 
 class Checkpoints:
@@ -113,7 +107,7 @@ class Checkpoints:
 
     def _write(self, step: int, tree: Any, host: Any) -> None:
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(tree), digests=ocp.args.JsonSave(_sealed(_digests(host)))
+            state=ocp.args.StandardSave(tree), digests=ocp.args.JsonSave(sealed(digests_of(host)))
         )
         try:
             self._manager.save(step, args=items, force=True)
@@ -150,7 +144,7 @@ class Checkpoints:
         for step in reversed([step for step in self.steps() if last is None or step <= last]):
             try:
                 return step, self._restored(step, like, template)
-            except _Damaged as damage:
+            except Damaged as damage:
                 self._put_aside(step, str(damage))
                 self._manager.reload()  # it has forgotten the step, so that it can be saved again
         raise UserError(
@@ -162,10 +156,10 @@ class Checkpoints:
             items = ocp.args.Composite(digests=ocp.args.JsonRestore())
             kept = dict(self._manager.restore(step, args=items).digests)
         except Exception as error:  # orbax and tensorstore raise many kinds
-            raise _Damaged(f"its digests cannot be read ({_in_short(error)})") from None
-        kept = _opened(kept)
+            raise Damaged(f"its digests cannot be read ({_in_short(error)})") from None
+        kept = opened(kept)
         kinds = {name: digest.rpartition(" ")[0] for name, digest in kept.items()}
-        expected = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(template).items()}
+        expected = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named(template).items()}
         try:
             # Where this process puts its own states, wherever the checkpoint was written.
             abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_place(x)), template)
@@ -176,14 +170,14 @@ class Checkpoints:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             if kinds != expected:
                 raise UserError(self._another(step, kinds, expected)) from None
-            raise _Damaged(f"it cannot be read ({_in_short(error)})") from None
-        digests = _digests(gathered(found) if several() else found)
-        if not (bad := _first_bad(kept, digests)):
+            raise Damaged(f"it cannot be read ({_in_short(error)})") from None
+        digests = digests_of(gathered(found) if several() else found)
+        if not (bad := first_bad(kept, digests)):
             wrapped = type(like)(**found) if hasattr(like, "_asdict") else found
             return jax.tree.map(lambda leaf, x: jax.random.wrap_key_data(x) if _is_key(leaf) else x, like, wrapped)
         if kinds != expected:
             raise UserError(self._another(step, kinds, expected))
-        raise _Damaged(f"array {bad} is not what was saved")
+        raise Damaged(f"array {bad} is not what was saved")
 
     def _another(self, step: int, there: dict[str, str], here: dict[str, str]) -> str:
         name = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))[0]
@@ -236,17 +230,17 @@ def damage_of(folder: Path, step: int) -> str:
             abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), kinds)
             args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore())
             found = manager.restore(step, args=args)
-            kept = _opened(dict(found.digests))
-        except _Damaged as damage:
+            kept = opened(dict(found.digests))
+        except Damaged as damage:
             return str(damage)
         except Exception as error:  # orbax and tensorstore raise many kinds
             return f"it cannot be read ({_in_short(error)})"
     # Without a state to restore into, orbax gives dictionaries for named tuples: names are compared by their words.
     kept, digests = (
         {".".join(re.findall(r"\w+", name)): digest for name, digest in of.items()}
-        for of in (kept, _digests(found.state))
+        for of in (kept, digests_of(found.state))
     )
-    bad = _first_bad(kept, digests)
+    bad = first_bad(kept, digests)
     return f"array {bad} is not what was saved" if bad else ""
 
 
@@ -258,33 +252,6 @@ def _as_arrays(state: Any) -> Any:
     """Keys as their data; a named tuple as a dictionary, whose names files and messages then have."""
     arrays = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
     return arrays._asdict() if hasattr(arrays, "_asdict") else arrays
-
-
-def _named(tree: dict) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _digests(tree: dict) -> dict[str, str]:
-    return {name: array_digest(np.asarray(leaf)) for name, leaf in _named(tree).items()}
-
-
-def _sealed(digests: dict[str, str]) -> dict[str, str]:
-    """Digests with one over all of them."""
-    whole = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
-    return {**digests, CHECK: hashlib.sha256(whole.encode()).hexdigest()}
-
-
-def _opened(kept: dict[str, str]) -> dict[str, str]:
-    """What was sealed; those of earlier versions have no digest over all of them."""
-    digests = {name: digest for name, digest in kept.items() if name != CHECK}
-    if CHECK in kept and kept != _sealed(digests):
-        raise _Damaged("its digests are not what was saved")
-    return digests
-
-
-def _first_bad(kept: dict[str, str], digests: dict[str, str]) -> str:
-    """The first name whose digest is another one, or is on one side alone; "" if there is none."""
-    return min((name for name in kept.keys() | digests.keys() if kept.get(name) != digests.get(name)), default="")
 
 
 def _place(leaf: Any) -> jax.sharding.Sharding:

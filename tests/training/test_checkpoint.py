@@ -116,7 +116,7 @@ def test_a_step_that_was_damaged_is_saved_again(folder):
 
 
 def test_digests_of_earlier_versions_have_none_over_all_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxinterp.training.checkpoint._sealed", lambda digests: digests)
+    monkeypatch.setattr("jaxinterp.training.checkpoint.sealed", lambda digests: digests)
     checkpoints = Checkpoints(tmp_path / "c", keep=2)
     checkpoints.save(3, state(3, 3))
     checkpoints.close()
@@ -125,7 +125,7 @@ def test_digests_of_earlier_versions_have_none_over_all_of_them(tmp_path, monkey
 
 
 def test_damaged_values_are_named_and_no_good_state_is_an_error(folder, monkeypatch, capsys):
-    monkeypatch.setattr("jaxinterp.training.checkpoint.array_digest", lambda array: "other")
+    monkeypatch.setattr("jaxinterp.training.array_digests.array_digest", lambda array: "other")
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole;"):
         restored(folder)
     assert "step 3 is damaged: array ['begun'] is not what was saved" in capsys.readouterr().err
