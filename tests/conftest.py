@@ -18,6 +18,9 @@ given = os.environ.get("XLA_FLAGS", "").split()
 named = {flag.partition("=")[0] for flag in given}
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag.partition("=")[0] not in named)])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Threads that XLA runs programs with. Where devices are threads, a collective holds one until all devices are there:
+# with few, collectives that two devices began in another order wait for one another for ever.
+os.environ.setdefault("NPROC", "32")
 os.environ.setdefault("JAXINTERP_MESH", "one")  # of the devices; tests of many ask for theirs
 
 # Compiling is half of what tests take, and the same small programs come back in file after file and run after run: all

@@ -22,6 +22,10 @@ def keep_compiled() -> None:
     """Lets JAX, which is yet to be imported, keep what it compiles for the next start; the environment goes first."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        # Devices that are threads: a collective holds one until all devices are there. With few threads,
+        # collectives that two devices began in another order wait for one another for ever.
+        os.environ.setdefault("NPROC", "64")
     # XLA's own lines on standard error, such as alarms that a program takes long to compile.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -66,7 +66,8 @@ def common_step(config: TrainConfig, trunk: Path) -> int:
 def _common(config: Mapping) -> dict:
     """A config without what two runs may differ in: before an objective begins, nothing reads the text rows either."""
     start = config.get("objective", {}).get("start")
-    return {**config, "objective": {"start": start}, "keep_checkpoints": None, "text_rows": None}
+    free = ("keep_checkpoints", "keep_every", "keep_best", "text_rows")
+    return {**config, "objective": {"start": start}, **dict.fromkeys(free)}
 
 
 def _kept(trunk: Path) -> dict[int, int]:

@@ -1,7 +1,9 @@
 """Checkpoints: round trip, damage, foreign contents."""
 
+import contextlib
 import gc
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,28 @@ def test_any_pytree_is_saved_under_the_step_that_is_given(tmp_path):
     assert step == 7
     np.testing.assert_array_equal(found["states"][0], mine["states"][0])
     np.testing.assert_array_equal(*(jax.random.key_data(x["states"][1]) for x in (found, mine)))
+
+
+def test_what_is_kept(tmp_path):
+    """The newest two, every fourth, and those that the caller names, whatever was saved after them."""
+    with contextlib.closing(Checkpoints(tmp_path / "c", keep=2, every=4, also=lambda steps: {3} & set(steps))) as found:
+        for step in range(1, 10):
+            found.save(step, state(step))
+        assert found.steps() == [3, 4, 8, 9]
+        assert int(found.restore(state(0), last=7)[1].step) == 4
+
+
+def test_a_thread_writes_a_copy(tmp_path, monkeypatch):
+    """The state may change while it is being written, and what goes wrong is told by whoever waits."""
+    with contextlib.closing(Checkpoints(tmp_path / "c", keep=2)) as checkpoints:
+        write, go_on = checkpoints._write, threading.Event()
+        monkeypatch.setattr(checkpoints, "_write", lambda *given: (go_on.wait(60), write(*given)))
+        array = np.zeros(3, np.float32)
+        checkpoints.save(1, {"x": array})
+        array += 1  # before anything is written
+        go_on.set()
+        assert checkpoints.steps() == [1]
+        np.testing.assert_array_equal(checkpoints.restore({"x": jnp.zeros(3)})[1]["x"], np.zeros(3))
 
 
 def test_another_structure_or_dtype_is_no_damage(folder):

@@ -15,7 +15,7 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import any_active
-from jaxinterp.training import ensemble
+from jaxinterp.training import driver, ensemble
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import DataConfig, TrainConfig
 from jaxinterp.training.data import data_of_facts
@@ -200,8 +200,15 @@ def test_an_ensemble_without_a_finite_member(data, tmp_path, monkeypatch):
         train_ensemble(CONFIG, data, tmp_path / "run")
 
 
-def test_members_on_devices_of_their_own(finished, data, tmp_path):
+def test_members_on_devices_of_their_own(finished, data, tmp_path, monkeypatch):
+    lay, planned = [], driver.planned_step
+    shapes = lambda tree: [leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(tree)]  # noqa: E731
+    monkeypatch.setattr(
+        driver, "planned_step", lambda *given: lay.append(shapes(given[2][0].params)) or planned(*given)
+    )
     train_ensemble(CONFIG, data, tmp_path / "many", mesh="data=4")
+    # A member of the four to a device.
+    assert {shape[0] for shape in lay[0]} == {1}
     pairs = zip(lines(finished[0] / "metrics.jsonl"), lines(tmp_path / "many" / "metrics.jsonl"), strict=True)
     for one, many in pairs:
         assert (one["step"], one["member"]) == (many["step"], many["member"])

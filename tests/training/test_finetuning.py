@@ -17,6 +17,7 @@ from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.transformer import forward
 from jaxinterp.studies.suppressability import finetuning
 from jaxinterp.studies.suppressability.finetuning import finetuning_study
+from jaxinterp.training import driver
 from jaxinterp.training import finetune as loop
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.finetune import finetune, perplexity
@@ -88,9 +89,14 @@ def test_a_run_leaves_what_it_promises(finished, inputs):
     assert all(0 < value < 0.2 for value in differences)
 
 
-def test_many_devices_tune_the_same_model(finished, inputs, tmp_path):
+def test_many_devices_tune_the_same_model(finished, inputs, tmp_path, monkeypatch):
     _, config, model, data, text = inputs
-    tuned = finetune(config, model, data, text, tmp_path, mesh="data=2,fsdp=2")
+    lay, planned = [], driver.planned_step
+    monkeypatch.setattr(driver, "planned_step", lambda *given: lay.append(given[2]) or planned(*given))
+    tuned = finetune(config, model, data, text, tmp_path, mesh="data=2,tensor=2")
+    _, (still, _, text_BT), _ = lay[0]
+    assert still["layers"]["w_in"].sharding.spec == jax.sharding.PartitionSpec(None, "fsdp", "tensor")
+    assert {shard.data.shape[0] for shard in text_BT.addressable_shards} == {len(text_BT) // 2}
     for one, many in zip(lines(finished[0] / "metrics.jsonl"), lines(tmp_path / "metrics.jsonl"), strict=True):
         for name in ("loss", "text_kl", "gradient_norm"):
             assert many[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name

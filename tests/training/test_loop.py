@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from synthetic import SyntheticConfig, SyntheticFacts
 from tiny import made_once
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.owner import LOCK, WAIT
 from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.metrics.config import MeasureConfig
-from jaxinterp.models.loading.bundle import load_model
+from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
 from jaxinterp.training.checkpoint import Checkpoints
@@ -116,6 +118,35 @@ def test_resuming_is_bit_exact(finished, data, tmp_path, monkeypatch):
     assert saved == [4]
     assert_same_params(resumed.params, finished[1].params)
     assert lines(tmp_path / "run" / "metrics.jsonl") == lines(finished[0] / "metrics.jsonl")
+
+
+def test_the_best_checkpoint_stays(data, tmp_path, monkeypatch):
+    values = iter([0.1, 0.7, 0.3, 0.2])
+    made = lambda bundle, data: {"objective": {"suppressability": {"value": next(values)}}}  # noqa: E731
+    monkeypatch.setattr(loop, "evaluated", made)
+    config = dataclasses.replace(CONFIG, evaluate_every=2, keep_checkpoints=1, checkpoint_every=8)
+    train(dataclasses.replace(config, keep_best="objective/suppressability"), data, tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["4", "8"]
+    for name, message in {
+        "objective/suppression": "unknown metric",
+        "facts/suppressability": "unknown set of keep_best",
+        "objective/nll": "neither high nor low|unknown metric",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            train(dataclasses.replace(config, keep_best=name), data, tmp_path / "other")
+
+
+def test_a_run_is_held_until_its_model_is_written(data, tmp_path, monkeypatch):
+    held = []
+
+    def saved(folder, model):
+        lock = filelock.FileLock(folder.parent.resolve() / LOCK, timeout=WAIT, is_singleton=True, thread_local=False)
+        held.append(lock.is_locked)
+        save_model(folder, model)
+
+    monkeypatch.setattr(loop, "save_model", saved)
+    train(dataclasses.replace(CONFIG, objective=ObjectiveConfig(), steps=1), data, tmp_path / "run")
+    assert held == [True]
 
 
 def test_a_finished_run_is_not_trained_again(finished, data):

@@ -13,9 +13,11 @@ from tiny import tiny_config
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
+from jaxinterp.cli.options import taken
 from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
+from jaxinterp.models import readout
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.mesh import batch_shardings, make_mesh, on_mesh, parameter_shardings, seeing, state_shardings
 from jaxinterp.models.model import Model
@@ -94,15 +96,19 @@ def test_losses_gradients_and_attributions_agree(data, float64):
             np.testing.assert_allclose(b, a, rtol=0, atol=1e-10, err_msg=f"{text} {jax.tree_util.keystr(path)}")
 
 
-def test_a_model_is_measured_on_a_mesh_as_on_one_device(data, float64):
+def test_a_model_is_measured_on_a_mesh_as_on_one_device(data, float64, monkeypatch):
     config = dataclasses.replace(loop.model_config(CONFIG, data), dtype="float64")
     params = jax.tree.map(lambda x: 4 * x.astype("float64"), initial_state(config, OptimiserConfig(), 4, 0).params)
     mesh = make_mesh("data=2,tensor=2")
     # Few neurons: gates of many are closed, and their effects exactly 0, in whose order rounding has a word.
     few, found = dataclasses.replace(loop.EVALUATION, ablation_queries=4, k=2), {}
+    rows, read = [], readout.beside
+    monkeypatch.setattr(readout, "beside", lambda *given: rows.append(read(*given)) or rows[-1])
     for name, of in {"one": params, "many": on_mesh(params, parameter_shardings(mesh, config))}.items():
         model = LanguageModel(Model(config, of), data.tokenizer, {})
         found[name] = measure(model, data.facts, data.split, few)
+    assert {len(tokens.sharding.device_set) for tokens, _, _ in rows} == {1, 4}
+    assert {tokens.addressable_shards[0].data.shape[0] for tokens, _, _ in rows} == {8, 4}
     for set_name, estimates in found["one"].sets.items():
         assert {"suppressability", "ablation_overlap"} <= set(estimates), set_name
         for metric, estimate in estimates.items():
@@ -156,6 +162,22 @@ def test_a_run_goes_on_with_another_mesh(data, tmp_path):
 def test_what_is_no_mesh(text, message):
     with pytest.raises(UserError, match=message):
         make_mesh(text)
+
+
+def test_what_a_command_asks_for(monkeypatch, data, tmp_path):
+    monkeypatch.setenv("JAXINTERP_MESH", "one")
+    taken(["--mesh", "data=2,tensor=2"])
+    assert make_mesh().shape == {"data": 2, "fsdp": 1, "tensor": 2}
+    monkeypatch.delenv("JAXINTERP_MESH")
+    assert make_mesh().shape["data"] == jax.device_count() == make_mesh(auto=lambda n: f"fsdp={n}").shape["fsdp"]
+    with pytest.raises(UserError, match="--mesh is given 2 times"):
+        taken(["--mesh=one", "--mesh=auto"])
+    with pytest.raises(UserError, match="unknown axis of a mesh 'x'"):
+        taken(["--mesh", "x=2"])
+    asked = []
+    monkeypatch.setattr(loop, "make_mesh", lambda text, auto: asked.append(auto(8)))
+    train(dataclasses.replace(CONFIG, objective=ObjectiveConfig(), steps=1, evaluate_every=0), data, tmp_path / "run")
+    assert asked == ["data=8"]  # a small model, whose batch of 8 divides
 
 
 def test_all_devices_and_one():
