@@ -115,14 +115,19 @@ def together(what: str) -> None:
         ocp.multihost.sync_global_processes(f"jaxinterp:{what}:{next(_numbers)}", timeout=WAIT, processes=everyone)
 
 
-def any_of(flag: bool) -> bool:
-    """Whether the flag is set in any process; all have to ask."""
+def least_of(value: float) -> float:
+    """The smallest of the processes' values; all have to ask."""
     if not several():
-        return flag
+        return value
     import numpy as np
     from jax.experimental import multihost_utils
 
-    return bool(np.asarray(multihost_utils.process_allgather(np.asarray(flag))).any())
+    return float(np.asarray(multihost_utils.process_allgather(np.float32(value))).min())
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set in any process; all have to ask."""
+    return least_of(0.0 if flag else 1.0) == 0
 
 
 def gathered(tree):

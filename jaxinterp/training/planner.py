@@ -10,6 +10,7 @@ import jax
 from jax.stages import Compiled, Wrapped
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.processes import any_of
 from jaxinterp.objectives.config import ObjectiveConfig
 
 SHARE = 0.8  # of the memory that is free now; allocators and other arrays need some
@@ -93,7 +94,7 @@ def planned_step(
         chosen = dataclasses.replace(objective, memory="fast" if mode == "auto" else mode)
         compiled = make(chosen).lower(*arguments).compile()
         found = PlannedStep(compiled, chosen, cost(compiled), budget)
-        if found.cost.peak_bytes <= budget:
+        if not any_of(found.cost.peak_bytes > budget):  # all processes run the same program
             return found
     raise UserError(
         f"a training step needs {found.cost.peak_bytes / 1e9:.2f} GB in {chosen.memory} mode and {budget / 1e9:.2f} GB "
