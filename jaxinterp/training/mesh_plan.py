@@ -165,7 +165,7 @@ def automatic(model: ModelConfig, objective: ObjectiveConfig, *, sequences: int,
     if n == 1:
         return "one"
     # Devices that are threads of one processor share its memory.
-    room = SHARE * least_of(free_bytes()) / (n if jax.default_backend() == "cpu" else 1)
+    room = SHARE * least_of(float(free_bytes())) / (n if jax.default_backend() == "cpu" else 1)
     try:
         sizes = {"sequences": sequences, "tokens": tokens, "rows": rows if objective.weights else 0}
         return plan_mesh(model, objective, **sizes, n_devices=n, bytes_per_device=room).text

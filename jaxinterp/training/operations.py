@@ -89,17 +89,18 @@ def _run(jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any], loop: st
 def _called(params: dict) -> ClosedJaxpr | None:
     """What a call runs: that of `jit`, `checkpoint`, a custom derivative."""
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = params.get(name)
-        if isinstance(inner, ClosedJaxpr):
-            return inner
-        if isinstance(inner, Jaxpr):
-            return ClosedJaxpr(inner, ())
+        if isinstance(inner := params.get(name), ClosedJaxpr | Jaxpr):
+            return _closed(inner)
     return None
 
 
+def _closed(inner: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
+    return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+
+
 def _scan(params: dict, operands: list, loop: str) -> list[Any]:
-    n_consts, n_carry, body = params["num_consts"], params["num_carry"], params["jaxpr"]
-    consts, carry, over = operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
+    consts, carry, over = _scan_operands(params, operands)
+    n_carry, body = len(carry), _closed(params["jaxpr"])
     length = params["length"]
     steps = range(length)[::-1] if params["reverse"] else range(length)
     collected: dict[int, list] = {}
@@ -111,10 +112,19 @@ def _scan(params: dict, operands: list, loop: str) -> list[Any]:
     return [*carry, *stacked]
 
 
+def _scan_operands(params: dict, operands: list) -> tuple[list, list, list]:
+    """A loop's constants, what it carries, and what it runs over."""
+    if "num_consts" in params:
+        n_consts, n_carry = params["num_consts"], params["num_carry"]
+        return operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
+    consts, carry, over = params["ft_in"].update(operands).unpack()  # JAX from 0.12
+    return list(consts), list(carry), list(over)
+
+
 def _while(params: dict, operands: list, loop: str) -> list[Any]:
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
     of_cond, of_body, carry = operands[:n_cond], operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
-    cond, body, number = params["cond_jaxpr"], params["body_jaxpr"], 0
+    cond, body, number = _closed(params["cond_jaxpr"]), _closed(params["body_jaxpr"]), 0
     while bool(_run(cond.jaxpr, cond.consts, [*of_cond, *carry], loop)[0]):
         number += 1
         carry = _run(body.jaxpr, body.consts, [*of_body, *carry], f"{loop}, iteration {number}")
@@ -123,7 +133,7 @@ def _while(params: dict, operands: list, loop: str) -> list[Any]:
 
 def _cond(params: dict, operands: list, loop: str) -> list[Any]:
     branches = params["branches"]
-    chosen = branches[int(np.clip(int(operands[0]), 0, len(branches) - 1))]
+    chosen = _closed(branches[int(np.clip(int(operands[0]), 0, len(branches) - 1))])
     return _run(chosen.jaxpr, chosen.consts, operands[1:], loop)
 
 
