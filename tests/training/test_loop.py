@@ -12,18 +12,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from synthetic import SyntheticConfig, SyntheticFacts
 from tiny import made_once
+from training_facts import DATA, SMALL_EVALUATION, made_up_data
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.splits import SplitConfig
-from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
 from jaxinterp.training.checkpoint import Checkpoints
-from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
-from jaxinterp.training.data import data_of_facts
+from jaxinterp.training.config import OptimiserConfig, TrainConfig
 from jaxinterp.training.loop import batch_of, train
 from jaxinterp.training.routing import Routing, own_neurons
 
@@ -31,7 +28,7 @@ TINY = {"n_layers": "2", "d_model": "16", "d_mlp": "16", "n_heads": "2", "n_kv_h
 CONFIG = TrainConfig(
     preset="0.5m",
     model=TINY,
-    data=DataConfig(split=SplitConfig(n_unseen_relations=2)),
+    data=DATA,
     objective=ObjectiveConfig(weights={"suppression": "0@2,1@3", "control": "1"}, points=2),
     steps=8,
     batch_size=16,
@@ -51,14 +48,12 @@ def one_compilation():
 
 @pytest.fixture(scope="module")
 def data():
-    facts = SyntheticFacts(SyntheticConfig(n_subjects=12, n_relations=6, n_answers=8, n_prompts=5)).fact_set()
-    return data_of_facts(facts, CONFIG.data)
+    return made_up_data()
 
 
 @pytest.fixture(autouse=True)
 def small_evaluation(monkeypatch):
-    small = MeasureConfig(queries=8, ability_queries=16, ablation_queries=0, rows=8, replicates=10)
-    monkeypatch.setattr(loop, "EVALUATION", small)
+    monkeypatch.setattr(loop, "EVALUATION", SMALL_EVALUATION)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +61,7 @@ def finished(data, tmp_path_factory):
     """A run of 8 steps that nothing interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "EVALUATION", MeasureConfig(queries=8, ability_queries=16, ablation_queries=0, rows=8))
+        patch.setattr(loop, "EVALUATION", SMALL_EVALUATION)
         model = train(CONFIG, data, out)
     return out, model
 
