@@ -18,16 +18,17 @@ from jaxinterp.models.readout import Rows, lm_readout
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
-@pytest.fixture(params=["float32", "float64"])
-def dtype(request):
-    if request.param == "float64":
+# Families differ in what they compute, which float64 shows best. Rounding in float32 is looked at in the family with
+# the fewest parts, and in the one with the most.
+SETTINGS = [*((name, "float64") for name in ARCHITECTURES), ("gpt", "float32"), ("gemma", "float32")]
+
+
+@pytest.fixture(params=SETTINGS, ids="-".join)
+def setting(request):
+    name, dtype = request.param
+    if dtype == "float64":
         request.getfixturevalue("float64")
-    return request.param
-
-
-@pytest.fixture(params=ARCHITECTURES)
-def setting(request, dtype):
-    config = tiny_config(dtype=dtype, **ARCHITECTURES[request.param])
+    config = tiny_config(dtype=dtype, **ARCHITECTURES[name])
     return config, tiny_params(config), tiny_batch()
 
 
@@ -42,7 +43,7 @@ def gates_like(config, batch, seed):
 
 
 def test_values_and_gate_gradients(setting):
-    config, _, batch = setting
+    config, params, batch = setting
     gates, shift = gates_like(config, batch, 0), gates_like(config, batch, 1)
 
     def everything(readout, gates, shift):
@@ -60,7 +61,6 @@ def test_values_and_gate_gradients(setting):
         gradient = jax.grad(lambda g: readout(g).sum())(gates)
         return readout(gates), readout(gates, shift), readout.untouched(), readout.neurons_LRF, branches, gradient
 
-    config, params, batch = setting
     fast, slow = jax.jit(
         lambda params: tuple(
             everything(make(config, params, batch), gates, shift) for make in (fast_readout, slow_readout)

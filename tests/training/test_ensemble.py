@@ -6,10 +6,9 @@ import json
 import jax
 import numpy as np
 import pytest
-from synthetic import SyntheticConfig, SyntheticFacts
+from training_facts import DATA, made_up_data
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
@@ -17,8 +16,7 @@ from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import any_active
 from jaxinterp.training import driver, ensemble
 from jaxinterp.training.checkpoint import Checkpoints
-from jaxinterp.training.config import DataConfig, TrainConfig
-from jaxinterp.training.data import data_of_facts
+from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.ensemble import ensemble_step, member_weights, train_ensemble
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
 from jaxinterp.training.loop import batch_of, model_config
@@ -29,7 +27,7 @@ STEPS = 6
 RUN = TrainConfig(
     preset="0.5m",
     model={"n_layers": "1", "d_model": "8", "d_mlp": "8", "n_heads": "1", "n_kv_heads": "1", "d_head": "8"},
-    data=DataConfig(split=SplitConfig(n_unseen_relations=2)),
+    data=DATA,
     objective=ObjectiveConfig(weights={"suppression": "0@2,1@3", "control": "0@2,1@3"}, k=2, points=1),
     seed=3,
     steps=STEPS,
@@ -44,8 +42,7 @@ NAMES = ["lambda0-mu0-seed3", "lambda0-mu0-seed4", "lambda0.5-mu1-seed3", "lambd
 
 @pytest.fixture(scope="module")
 def data():
-    facts = SyntheticFacts(SyntheticConfig(n_subjects=12, n_relations=6, n_answers=8, n_prompts=5)).fact_set()
-    return data_of_facts(facts, RUN.data)
+    return made_up_data()
 
 
 @pytest.fixture(scope="module")

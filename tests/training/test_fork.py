@@ -10,19 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from synthetic import SyntheticConfig, SyntheticFacts
 from tiny import made_once
+from training_facts import DATA, made_up_data
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
 from jaxinterp.training.checkpoint import Checkpoints
-from jaxinterp.training.config import DataConfig, TrainConfig
-from jaxinterp.training.data import data_of_facts
+from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.fork import branch, common_step
 from jaxinterp.training.loop import train
 from jaxinterp.training.state import initial_state
@@ -30,7 +28,7 @@ from jaxinterp.training.state import initial_state
 PLAIN = TrainConfig(
     preset="0.5m",
     model={"n_layers": "2", "d_model": "16", "d_mlp": "16", "n_heads": "2", "n_kv_heads": "1", "d_head": "8"},
-    data=DataConfig(split=SplitConfig(n_unseen_relations=2)),
+    data=DATA,
     steps=8,
     batch_size=16,
     rows=8,
@@ -61,8 +59,7 @@ def one_compilation():
 
 @pytest.fixture(scope="module")
 def data():
-    facts = SyntheticFacts(SyntheticConfig(n_subjects=12, n_relations=6, n_answers=8, n_prompts=5)).fact_set()
-    return data_of_facts(facts, PLAIN.data)
+    return made_up_data()
 
 
 @pytest.fixture(scope="module")

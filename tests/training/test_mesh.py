@@ -7,15 +7,13 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from synthetic import SyntheticConfig, SyntheticFacts
 from tiny import tiny_config
+from training_facts import DATA, SMALL_EVALUATION, made_up_data
 
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
 from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.base.errors import UserError
 from jaxinterp.cli.options import taken
-from jaxinterp.facts.splits import SplitConfig
-from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.measure import measure
 from jaxinterp.models import readout
 from jaxinterp.models.language_model import LanguageModel
@@ -25,8 +23,7 @@ from jaxinterp.models.readout import lm_readout
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.training import loop
 from jaxinterp.training.collectives import collectives
-from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
-from jaxinterp.training.data import data_of_facts
+from jaxinterp.training.config import OptimiserConfig, TrainConfig
 from jaxinterp.training.loop import batch_of, train
 from jaxinterp.training.state import initial_state
 from jaxinterp.training.step import loss
@@ -35,7 +32,7 @@ OBJECTIVE = ObjectiveConfig(weights={"suppression": "0.3", "control": "0.3", "co
 SIZES = {"d_model": "8", "n_layers": "2", "n_heads": "2", "n_kv_heads": "2", "d_mlp": "12"}
 CONFIG = TrainConfig(
     steps=4,
-    data=DataConfig(split=SplitConfig(n_unseen_relations=2)),
+    data=DATA,
     model=SIZES,
     objective=OBJECTIVE,
     batch_size=8,
@@ -49,14 +46,12 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def data():
-    facts = SyntheticFacts(SyntheticConfig(n_subjects=12, n_relations=6, n_answers=8, n_prompts=5)).fact_set()
-    return data_of_facts(facts, CONFIG.data)
+    return made_up_data()
 
 
 @pytest.fixture(autouse=True)
 def small_evaluation(monkeypatch):
-    small = MeasureConfig(queries=8, ability_queries=16, ablation_queries=0, rows=8, replicates=10)
-    monkeypatch.setattr(loop, "EVALUATION", small)
+    monkeypatch.setattr(loop, "EVALUATION", SMALL_EVALUATION)
 
 
 def test_losses_gradients_and_attributions_agree(data, float64):

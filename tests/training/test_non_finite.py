@@ -9,17 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from synthetic import SyntheticConfig, SyntheticFacts
 from tiny import made_once
+from training_facts import DATA, made_up_data
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import term_weights
 from jaxinterp.training import loop, replay
-from jaxinterp.training.config import DataConfig, OptimiserConfig, TrainConfig
-from jaxinterp.training.data import data_of_facts
+from jaxinterp.training.config import OptimiserConfig, TrainConfig
 from jaxinterp.training.driver import NotFinite
 from jaxinterp.training.loop import inputs_of, train
 from jaxinterp.training.non_finite import parts_of
@@ -29,7 +27,7 @@ from jaxinterp.training.step import loss, update
 SIZES = {"d_model": "8", "n_layers": "1", "n_heads": "2", "n_kv_heads": "2", "d_mlp": "12"}
 CONFIG = TrainConfig(
     steps=8,
-    data=DataConfig(split=SplitConfig(n_unseen_relations=2)),
+    data=DATA,
     model=SIZES,
     batch_size=8,
     rows=8,
@@ -42,8 +40,7 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def data():
-    facts = SyntheticFacts(SyntheticConfig(n_subjects=12, n_relations=6, n_answers=8, n_prompts=5)).fact_set()
-    return data_of_facts(facts, CONFIG.data)
+    return made_up_data()
 
 
 @pytest.fixture(scope="module", autouse=True)
