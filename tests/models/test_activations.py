@@ -98,7 +98,7 @@ def test_what_a_config_refuses():
         "ffn_k": 16,
         "attn_scale": 0.5,
     }
-    with pytest.raises(UserError, match="model.ffn_k must be of type int, got 'few'"):
+    with pytest.raises(UserError, match=r"model\.ffn_k must be of type int, got 'few'"):
         parsed_fields({"ffn_k": "few"})
     with pytest.raises(UserError, match="no family of transformers has"):
         family_for(tiny_config(ffn="solu"))

@@ -74,7 +74,7 @@ def test_hsic_by_weights_and_facts(float64):
     expected -= 2 * expectation(3, lambda i, j, q: k[i, j] * l[i, q])
     assert value("hsic", x, weight=w) == pytest.approx(expected, rel=1e-9)
     # Two prompts of one fact are their mean, which counts twice.
-    prompts = np.concatenate([x, x[:1] + [[0.5, -1]]])
+    prompts = np.concatenate([x, x[:1] + np.array([[0.5, -1]])])
     prompts[0] -= [0.5, -1]
     found = value("hsic", prompts, weight=[1, 0, 1, 3, 1, 1, 1], fact=[0, 1, 2, 3, 4, 5, 0])
     assert found == pytest.approx(expected, rel=1e-9)
