@@ -10,7 +10,7 @@ from jaxinterp.training.config import OptimiserConfig
 from jaxinterp.training.state import initial_state
 from jaxinterp.training.step import train_step
 
-STEPS = 60
+STEPS = 150
 OPTIMISER = OptimiserConfig(learning_rate=1e-2, warmup_steps=5)
 CONFIG = tiny_config(n_layers=1, d_mlp=12)
 
@@ -29,6 +29,6 @@ def trained(weights):
 
 
 def test_sparse_correlation_makes_correlations_small_at_a_similar_loss():
-    (plain_lm, plain), (lm, small) = trained({}), trained({"sparse_correlation": "1"})
+    (plain_lm, plain), (lm, small) = trained({}), trained({"sparse_correlation": "0.3"})
     assert small < 0.7 * plain
-    assert lm < plain_lm + 0.1
+    assert lm < plain_lm + 0.2

@@ -125,7 +125,7 @@ def test_what_escapes_correlation_is_seen():
     apart, together = rng.exponential(size=(60, 8)) * signs, size * signs
     of = {name: [value(name, x.astype(np.float32)) for x in (apart, together)] for name in dependence_metrics()}
     assert abs(of["mean_correlation"][1] - of["mean_correlation"][0]) < 0.1
-    assert of["square_correlation"][0] < 0.2 and of["square_correlation"][1] > 0.99
+    assert of["square_correlation"][0] < 0.2 and of["square_correlation"][1] > 0.9
     assert of["hsic"][1] > 10 * abs(of["hsic"][0])
     assert of["distance_correlation"][1] > of["distance_correlation"][0] + 0.1
 
