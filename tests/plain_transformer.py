@@ -31,9 +31,23 @@ def plain_neurons(config, w, x, pre=None):
     if config.ffn == "swiglu":
         gate = x @ w["w_gate"] + w.get("b_gate", 0.0) if pre is None else pre
         return gate, gate / (1 + np.exp(-gate)) * up
+    if config.ffn == "bilinear":
+        gate = x @ w["w_gate"] + w.get("b_gate", 0.0) if pre is None else pre
+        return gate, gate * up
     pre = up if pre is None else pre
     if config.ffn == "relu":
         return pre, np.maximum(pre, 0)
+    if config.ffn == "relu2":
+        return pre, np.array([max(number, 0) ** 2 for number in pre])
+    if config.ffn == "solu":
+        soft = [number * math.exp(number) / sum(math.exp(other) for other in pre) for number in pre]
+        deviation = math.sqrt(sum((number - np.mean(soft)) ** 2 for number in soft) / len(soft) + config.norm_eps)
+        return pre, np.array([(number - np.mean(soft)) / deviation for number in soft])
+    if config.ffn == "topk":
+        place = {index: place for place, index in enumerate(np.argsort(-pre))}
+        least = max(next(pre[index] for index in place if place[index] == config.ffn_k), 0)
+        kept = [place[index] < config.ffn_k and pre[index] > least for index in range(len(pre))]
+        return pre, np.array([number - least if keep else 0.0 for number, keep in zip(pre, kept, strict=True)])
     return pre, 0.5 * pre * (1 + np.tanh(math.sqrt(2 / math.pi) * (pre + 0.044715 * pre**3)))
 
 

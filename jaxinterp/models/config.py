@@ -1,6 +1,7 @@
 """What a transformer is made of, as data; imports no JAX, so that command lines start fast."""
 
 import dataclasses
+import types
 from collections.abc import Mapping
 from typing import Literal, get_args, get_origin
 
@@ -75,8 +76,11 @@ class ModelConfig:
     attn_softcap: float | None = None  # c · tanh(scores / c)
     logit_softcap: float | None = None  # c · tanh(logits / c)
     # gelu is the tanh approximation, gelu_exact is not; swiglu is silu(gate) * up, geglu is gelu(gate) * up, and
-    # geglu_exact is gelu_exact(gate) * up
-    ffn: Literal["gelu", "gelu_exact", "relu", "swiglu", "geglu", "geglu_exact"] = "gelu"
+    # geglu_exact is gelu_exact(gate) * up; relu2, solu, topk and bilinear: see `jaxinterp.models.activations`
+    ffn: Literal[
+        "gelu", "gelu_exact", "relu", "relu2", "solu", "topk", "swiglu", "geglu", "geglu_exact", "bilinear"
+    ] = "gelu"
+    ffn_k: int | None = None  # topk: neurons of a layer that a token activates at most, 1 … d_mlp − 1
     qkv_bias: bool = True  # biases of queries, keys and values
     out_bias: bool = True  # bias of attention's output
     mlp_bias: bool = True  # biases of the FFN
@@ -123,6 +127,12 @@ class ModelConfig:
             raise UserError("model.attention_kernel cudnn has no model.local_layers, no model.attn_softcap; use plain")
         if self.qk_norm_over != "head" and not self.qk_norm:
             raise UserError(f"model.qk_norm_over {self.qk_norm_over} needs model.qk_norm")
+        if (self.ffn == "topk") != (self.ffn_k is not None):
+            raise UserError(f"model.ffn topk and model.ffn_k go together, got ffn {self.ffn} and ffn_k {self.ffn_k}")
+        if self.ffn_k is not None and not 1 <= self.ffn_k < self.d_mlp:
+            raise UserError(f"model.ffn_k must lie in 1 … d_mlp − 1 = {self.d_mlp - 1}, got {self.ffn_k}")
+        if self.head == "transform" and self.ffn in ("solu", "topk", "bilinear"):
+            raise UserError(f"model.head transform has no activation of its own and cannot take model.ffn {self.ffn}")
         if not self.first_attn_norm and not self.norms_inputs:
             raise UserError(f"norm_placement {self.norm_placement} has no model.first_attn_norm to leave out")
 
@@ -134,7 +144,7 @@ class ModelConfig:
     @property
     def gated(self) -> bool:
         """Whether a neuron is act(gate) · up."""
-        return self.ffn in ("swiglu", "geglu", "geglu_exact")
+        return self.ffn in ("swiglu", "geglu", "geglu_exact", "bilinear")
 
     @property
     def norms_inputs(self) -> bool:
@@ -204,6 +214,8 @@ def parsed_fields(texts: Mapping[str, str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, text in texts.items():
         kind = kinds.get(name)
+        if isinstance(kind, types.UnionType):  # a number or none
+            kind = get_args(kind)[0]
         try:
             found[name] = {int: int, float: float, bool: _boolean}.get(kind, str)(text)
         except ValueError:

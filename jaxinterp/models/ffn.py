@@ -6,8 +6,9 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jaxinterp.models import parameters
+from jaxinterp.models.activations import activation
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.layers import activation, biased, declared
+from jaxinterp.models.layers import biased, declared
 from jaxinterp.models.route import Route, learns, routed_product
 
 

@@ -1,4 +1,4 @@
-"""What the parts of a transformer share: norms, rotary positions, activation functions, constants by layer."""
+"""What the parts of a transformer share: norms, rotary positions, constants by layer."""
 
 import math
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.models import parameters
+from jaxinterp.models.activations import activation
 from jaxinterp.models.config import ModelConfig, RopeScaling
 
 
@@ -130,13 +131,6 @@ def rotate(
         a, b = a * amplitude, b * amplitude
     turned = [a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle), rest]
     return jnp.concatenate(turned, -1).astype(x_BSHK.dtype)
-
-
-def activation(config: ModelConfig, x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """The FFN's activation function; of the gate, if the FFN is gated."""
-    if config.ffn in ("gelu_exact", "geglu_exact"):
-        return jax.nn.gelu(x, approximate=False)
-    return {"gelu": jax.nn.gelu, "geglu": jax.nn.gelu, "relu": jax.nn.relu, "swiglu": jax.nn.silu}[config.ffn](x)
 
 
 class Head(nn.Module):
