@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and what the user is told when they cannot."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -45,6 +46,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
             os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def delete_partial(folder: Path) -> None:
+    """Deletes what processes that were killed in `new_folder` have left beside `folder`; no other may be writing it."""
+    for path in folder.parent.glob(f".{glob.escape(folder.name)}-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def is_gguf(path: Path) -> bool:
