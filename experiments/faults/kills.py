@@ -26,6 +26,12 @@ from jaxinterp.cli.run import experiment
 
 SAME = ("model/model.safetensors", "metrics.jsonl", "evaluations.jsonl")  # byte for byte
 POLL_S = 0.001
+# Folders that are there while something is written or deleted
+PARTIAL = {
+    "checkpoint": "checkpoints/*.orbax-checkpoint-tmp*",
+    "deletion": "checkpoints/deleted-*",
+    "model": ".model-*",
+}
 # What a kill waits for -> the mean of the random time after it, in seconds
 AIMS = {"checkpoint": 0.03, "evaluation": 0.5, "model": 0.003}
 DRAWN = (None, "checkpoint", "checkpoint", "checkpoint", "evaluation")  # for a kill that is not its run's last
@@ -172,6 +178,8 @@ class Watch:
             return "start"
         if self._new("checkpoint"):
             return "checkpoint"
+        if self._new("deletion"):
+            return "deletion"
         if not self.new_lines() and logged < self.steps:
             return "start"
         if evaluated < self._evaluations(logged):
@@ -188,7 +196,7 @@ class Watch:
     def _partial(self) -> set[tuple]:
         """Folders that are being written, and told apart from those of dead processes by their time."""
         found = set()
-        for what, pattern in (("checkpoint", "checkpoints/*.orbax-checkpoint-tmp*"), ("model", ".model-*")):
+        for what, pattern in PARTIAL.items():
             for path in self.out.glob(pattern):
                 try:
                     found.add((what, path.name, path.stat().st_ctime_ns))
