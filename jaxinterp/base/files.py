@@ -56,7 +56,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"cannot write {folder}: it is a file; give the name of a folder")
     try:
-        _tidy(folder)
+        delete_partial(folder)
         partial, lock = _locked(folder)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
@@ -87,7 +87,7 @@ def _locked(folder: Path) -> tuple[Path, int | None]:
         os.close(lock)
 
 
-def _tidy(folder: Path) -> None:
+def delete_partial(folder: Path) -> None:
     """Deletes what processes that are no more have left beside a folder; one that they had moved away comes back."""
     left = re.compile(rf"\.{re.escape(folder.name)}\.partial-[0-9a-f]{{8}}({OLD})?")
     found = sorted(path for path in folder.parent.iterdir() if left.fullmatch(path.name) and not path.is_symlink())

@@ -25,6 +25,7 @@ from jaxinterp.base.processes import gathered, is_first, several, together
 from jaxinterp.training.array_digests import Damaged, digests_of, first_bad, named, opened, sealed
 
 DAMAGED = "damaged-"  # before the step, in the name of a checkpoint that was put aside
+DELETED = "deleted-"  # before the step, in the name of one that is being deleted: what is left of it is no damage
 MOST = 120  # characters of another library's message
 State = TypeVar("State")  # any pytree of arrays and keys
 Kept = Callable[[Sequence[int]], set[int]]  # which of some steps stay
@@ -55,6 +56,8 @@ class Checkpoints:
         together("checkpoints")
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         for path in sorted(self.folder.iterdir()):
+            if path.name.startswith(DELETED) and is_first():
+                shutil.rmtree(path, ignore_errors=True)
             if _is_step(path) and not (path / _MARKER).exists():
                 self._put_aside(int(path.name), "it is not complete")
         options = ocp.CheckpointManagerOptions(
@@ -122,12 +125,16 @@ class Checkpoints:
             ) from None
 
     def _prune(self) -> None:
-        """Deletes those that no policy keeps."""
+        """Deletes those that no policy keeps; one that is deleted in part would be taken for damaged."""
         steps = sorted(self._manager.all_steps())
         kept = {*steps[-self._keep :], *self._also(steps)}
-        for step in steps:
-            if step not in kept and not (self._every and step % self._every == 0):
-                self._manager.delete(step)
+        old = [step for step in steps if step not in kept and not (self._every and step % self._every == 0)]
+        for step in old if is_first() else ():
+            (self.folder / str(step)).rename(self.folder / f"{DELETED}{step}")
+            shutil.rmtree(self.folder / f"{DELETED}{step}")
+        if old:
+            together("pruned")
+            self._manager.reload()  # it forgets them
 
     def restore(self, like: State, last: int | None = None) -> tuple[int, State]:
         """The newest good state, and the steps done.

@@ -17,6 +17,7 @@ from jax.stages import Wrapped
 from jaxtyping import Array, Int, Shaped
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import delete_partial
 from jaxinterp.base.processes import one_process
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.models.config import ModelConfig
@@ -141,6 +142,7 @@ def train_ensemble(
     def finish(states: TrainState) -> None:
         members.note_failed(states, config.run.steps)
         for member, bundle in members.finite(states):
+            delete_partial(folders[member])
             if not (folders[member] / "config.json").exists():
                 save_model(folders[member], bundle)
 

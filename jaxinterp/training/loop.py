@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.base.files import read_json
+from jaxinterp.base.files import delete_partial, read_json
 from jaxinterp.base.processes import gathered, is_first, several, together
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.batches import QueryBatch
@@ -113,6 +113,8 @@ def train(
 
     def finish(state: TrainState) -> None:
         params, made = gathered(state.params), run_provenance(config, data, state)
+        if is_first():
+            delete_partial(out / "model")
         if is_first() and not _is_model_of(config, out / "model"):
             save_model(out / "model", LanguageModel(Model(model, params), data.tokenizer, made))
         together("model")

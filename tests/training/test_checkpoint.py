@@ -168,6 +168,27 @@ def test_an_incomplete_step_is_not_taken_for_the_newest(folder, capsys):
     assert "the checkpoint of step 9 is damaged: it is not complete" in capsys.readouterr().err
 
 
+def test_a_deletion_that_is_cut_in_two_is_no_damage(folder, monkeypatch, capsys):
+    """As where the process is killed: some files of an old checkpoint are gone, and it is neither kept nor told of."""
+
+    def killed(path):
+        next(file for file in path.rglob("_CHECKPOINT_METADATA")).unlink()
+        raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(folder, keep=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("jaxinterp.training.checkpoint.shutil.rmtree", killed)
+        checkpoints.save(4, state(4, 4))
+        checkpoints.wait()
+    checkpoints.close()
+    checkpoints = Checkpoints(folder, keep=2)
+    assert checkpoints.steps() == [3, 4] and checkpoints.restore(state(0))[0] == 4
+    checkpoints.save(5, state(5, 5))
+    assert checkpoints.steps() == [4, 5]
+    checkpoints.close()
+    assert {path.name for path in folder.iterdir()} == {"4", "5"} and capsys.readouterr().err == ""
+
+
 def test_a_disk_that_is_full_is_one_line(folder, monkeypatch):
     checkpoints = Checkpoints(folder, keep=2)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.api.reported import shown_facts
-from jaxinterp.base.files import read_json, write_json
+from jaxinterp.base.files import delete_partial, read_json, write_json
 from jaxinterp.base.lines import whole_lines
 from jaxinterp.base.owner import owned
 from jaxinterp.base.progress import progress
@@ -130,6 +130,7 @@ def before_and_after(
     }
     _measured(ORIGINAL, original, data, text, config, measure, out, results)
     tuned = finetune(config, original, data, text, out)
+    delete_partial(out / "model")
     save_model(out / "model", tuned)
     _measured(TUNED, tuned, data, text, config, measure, out, results)
     write_json(out / "results.json", results)
