@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.lines import CHECK
 from jaxinterp.base.owner import is_owned
 from jaxinterp.base.records import saying_how_to_go_on
 from jaxinterp.studies.engine.config import Point, StudyConfig
@@ -19,8 +20,8 @@ from jaxinterp.studies.engine.version import code_version
 if TYPE_CHECKING:
     import optuna
 
-RUNS = "runs"  # attribute of a trial: key of each run -> digest of its record
-SECONDS = "seconds"  # attribute of a trial: of its runs
+DONE = "done"  # attribute of a trial that is done: what follows
+RUNS, SECONDS = "runs", "seconds"  # key of each of its runs -> digest of its record; seconds of all of them
 
 
 def run_study(config: StudyConfig, folder: Path, runner: Runner = trained) -> int:
@@ -89,10 +90,9 @@ def _tell(attached: Attached, trial: "optuna.trial.FrozenTrial", results: dict[i
     values = [] if failed else [sum(of.values[m] for of in results.values()) / len(results) for m in metrics]
     good = bool(values) and all(map(math.isfinite, values))
     with telling(config):
-        storage.set_trial_user_attr(
-            trial._trial_id, RUNS, {of.record["key"]: of.record["check"] for of in results.values()}
-        )
-        storage.set_trial_user_attr(trial._trial_id, SECONDS, sum(of.seconds for of in results.values()))
+        records = {of.record["key"]: of.record[CHECK] for of in results.values()}
+        seconds = sum(of.seconds for of in results.values())
+        storage.set_trial_user_attr(number, DONE, {RUNS: records, SECONDS: seconds})
         if good:
             storage.set_trial_state_values(number, TrialState.COMPLETE, values)
         else:
@@ -101,5 +101,7 @@ def _tell(attached: Attached, trial: "optuna.trial.FrozenTrial", results: dict[i
 
 def _out_of_hours(attached: Attached) -> bool:
     hours = attached.config.budget.hours
-    used = sum(trial.user_attrs.get(SECONDS, 0.0) for trial in attached.trials()) / 3600 if hours else 0.0
+    used = (
+        sum(trial.user_attrs.get(DONE, {SECONDS: 0.0})[SECONDS] for trial in attached.trials()) / 3600 if hours else 0.0
+    )
     return bool(hours) and used >= hours
