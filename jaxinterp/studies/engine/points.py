@@ -1,12 +1,14 @@
 """The points of a study, in the order in which they are run; imports no JAX."""
 
-import collections
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxinterp.studies.engine.config import Point, StudyConfig, training_of
+
+STARTS = 8  # of the search for an even fraction
 
 
 def points_of(config: StudyConfig) -> list[Point]:
@@ -19,20 +21,33 @@ def points_of(config: StudyConfig) -> list[Point]:
 
 
 def even_fraction(grid: Sequence[Point], n: int, seed: int) -> list[Point]:
-    """n points in which levels, and pairs of levels of two factors, occur as evenly as choosing one by one allows.
+    """n points in which levels, and pairs of levels of two factors, occur as evenly as exchanging points finds.
 
-    Each next point is the one whose levels and pairs have occurred least so far, Σ count² least; ties are drawn by
-    `seed`. With n the size of a regular fraction it is near one, and any n is allowed.
+    Σ count² over levels and pairs is lowered by putting another point in a chosen one's place, until none lowers it;
+    the best of `STARTS` drawn beginnings. A regular fraction has the least there is.
     """
-    left = [grid[index] for index in np.random.default_rng(seed).permutation(len(grid))]
-    parts = [_parts(point) for point in left]
-    counts: collections.Counter = collections.Counter()
-    chosen = []
-    for _ in range(n):
-        costs = [sum(2 * counts[part] + 1 for part in of) for of in parts]
-        best = int(np.argmin(costs))
-        chosen.append(left.pop(best))
-        counts.update(parts.pop(best))
+    rng, numbers = np.random.default_rng(seed), {}
+    for point in grid:
+        for part in _parts(point):
+            numbers.setdefault(part, len(numbers))
+    has_NP = np.zeros((len(grid), len(numbers)), int)
+    for row, point in enumerate(grid):
+        has_NP[row, [numbers[part] for part in _parts(point)]] = 1
+    tried = [_exchanged(has_NP, rng.permutation(len(grid))[:n]) for _ in range(STARTS)]
+    best = min(tried, key=lambda chosen: int(np.square(has_NP[chosen].sum(0)).sum()))
+    return [grid[row] for row in sorted(best.tolist())]
+
+
+def _exchanged(has_NP: Int[np.ndarray, "N P"], chosen: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    chosen, moved = chosen.copy(), True
+    while moved:
+        moved = False
+        for place, row in enumerate(chosen.tolist()):
+            # Every point has as many parts, so that the products alone tell which is best.
+            cost_N = has_NP @ (has_NP[chosen].sum(0) - has_NP[row])
+            cost_N[np.delete(chosen, place)] = np.iinfo(int).max
+            if cost_N.min() < cost_N[row]:
+                chosen[place], moved = int(cost_N.argmin()), True
     return chosen
 
 
