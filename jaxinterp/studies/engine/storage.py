@@ -171,7 +171,7 @@ def telling(config: StudyConfig) -> Iterator[None]:
         if error.name == "optuna":
             raise UserError("studies need Optuna: pip install 'jaxinterp[studies]'") from None
         raise UserError(
-            f"the storage {name} needs a driver: {_in_short(error)}; as pip install psycopg2-binary"
+            f"the storage {name} needs a driver: {_in_short(error)}; as pip install 'psycopg[binary]'"
         ) from None
     except KeyError:
         raise
@@ -187,7 +187,9 @@ def telling(config: StudyConfig) -> Iterator[None]:
 def _is_of_storage(error: Exception) -> bool:
     module = type(error).__module__.partition(".")[0]
     is_internal = type(error).__name__ == "StorageInternalError"
-    return is_internal or module in ("sqlalchemy", "psycopg2", "sqlite3", "json") or isinstance(error, OSError)
+    return (
+        is_internal or module in ("sqlalchemy", "psycopg", "psycopg2", "sqlite3", "json") or isinstance(error, OSError)
+    )
 
 
 def _in_short(error: BaseException) -> str:
