@@ -25,6 +25,7 @@ from jaxinterp.studies.engine.points import check_points, points_of
 from jaxinterp.studies.engine.results import results_of, status_of
 from jaxinterp.studies.engine.run import Result, check_metrics
 from jaxinterp.studies.engine.verify import verify_study
+from jaxinterp.studies.statistics import Effect, holm
 from jaxinterp.training.driver import NotFinite
 
 pytest.importorskip("optuna")
@@ -324,6 +325,14 @@ def test_verdicts():
     alone = judged(0.3, "higher", 0.1, n_seeds=1)
     assert (alone.verdict, alone.because) == ("undecided", "one seed says nothing of others")
     assert judged(0.3, "higher", 0.1, n_seeds=0).because == "no two runs differ in this factor alone"
+
+
+def test_statistics_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    effect = Effect(1.0, 2.0, 0.0, 4)  # of error 1, with 3 degrees of freedom
+    assert effect.above(0.0) == pytest.approx(0.195501, abs=1e-6)
+    assert effect.below(2.0) == pytest.approx(0.195501, abs=1e-6)
+    assert effect.detectable(0.8) == pytest.approx(3.182446 + 0.978472, abs=1e-5)
 
 
 def test_hypotheses_share_their_errors():
