@@ -21,6 +21,7 @@ from jaxinterp.cli.plan import Plan
 from jaxinterp.cli.replay import Replay
 from jaxinterp.cli.run import experiment
 from jaxinterp.cli.runs import Runs
+from jaxinterp.cli.study import Study
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.training.config import TrainConfig
 
@@ -158,6 +159,7 @@ COMMANDS = {
     "models": Models,
     "metrics": Metrics,
     "runs": Runs,
+    "study": Study,
     "replay": Replay,
     "plan": Plan,
     "doctor": Doctor,

@@ -88,7 +88,7 @@ def configured(commands: Commands, given: Given) -> Defaults:
             raise UserError(f"`{name}` takes no --config; give its options themselves")
     values = {field.name: _default(field) for field in dataclasses.fields(kind)}
     for path in given.files:
-        values |= _changed(kind, values, _read(path), str(path))
+        values |= _changed(kind, values, read_options(path), str(path))
     return Defaults(name, kind, values)
 
 
@@ -173,8 +173,12 @@ def _loader() -> type:
     return Loader
 
 
-def _read(path: Path) -> Mapping:
-    """A file's options; of a run's config.json, those of the run."""
+def read_options(path: Path) -> Mapping:
+    """The options in a YAML or JSON file; of a run's config.json, those of the run.
+
+    Raises:
+      UserError: if it cannot be read, or holds no options.
+    """
     import yaml
 
     try:

@@ -56,6 +56,24 @@ class Effect:
             return float(self.value == 0)
         return 2 * float(scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))
 
+    def above(self, bound: float) -> float:
+        """One-sided p that the change is at most `bound`; small where it is shown to be above."""
+        if self.error == 0:
+            return 0.0 if self.value > bound else 1.0
+        return float(scipy.special.stdtr(self.freedom, (bound - self.value) / self.error))
+
+    def below(self, bound: float) -> float:
+        """One-sided p that the change is at least `bound`; small where it is shown to be below."""
+        return dataclasses.replace(self, value=-self.value).above(-bound)
+
+    def detectable(self, power: float = 0.8) -> float:
+        """The smallest true change that such an interval would leave 0 out of with this probability.
+
+        (t_(1 + level)/2 + t_power) · error, with n − 1 degrees of freedom: near what the non-central t gives.
+        """
+        quantiles = scipy.special.stdtrit(self.freedom, [(1 + self.level) / 2, power])
+        return float(quantiles.sum()) * self.error
+
     def at(self, n_seeds: int) -> "Effect":
         """The same with so many seeds, if mean and spread stay what they are."""
         return dataclasses.replace(self, n_seeds=n_seeds)
@@ -100,6 +118,18 @@ def effect_of(change: Float[np.ndarray, "seeds samples"], level: float) -> Effec
         n_seeds,
         level,
     )
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values of several claims, adjusted so that any of them is wrongly below α with probability at most α.
+
+    Of m sorted p-values the i-th, from 0, becomes max over j ≤ i of min(1, (m − j) p_j); Holm 1979.
+    """
+    order, adjusted, highest = np.argsort(values, kind="stable"), [1.0] * len(values), 0.0
+    for rank, index in enumerate(order.tolist()):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def share(count: int, n: int, level: float = 0.95) -> Share:

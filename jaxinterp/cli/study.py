@@ -1,0 +1,110 @@
+"""`jaxinterp study run|work|status|report|verify`: studies that several workers share, on the command line."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxinterp.cli.options import read_options
+
+Folder = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunStudy:
+    """Begin a study, or go on with it, and work on it until it is done."""
+
+    config: Annotated[Path, tyro.conf.Positional]  # YAML or JSON file of the study
+    out: Path  # folder of the study, which all of its workers see
+    scale: str = ""  # one of the file's scales, such as smoke
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.studies.engine.config import study_of
+        from jaxinterp.studies.engine.work import run_study
+
+        config = study_of(read_options(self.config), str(self.config), self.scale)
+        _told(run_study(config, self.out), self.out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Work on a study that was begun, beside any number of other workers, until no trial is left."""
+
+    folder: Folder
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.studies.engine.work import work
+
+        _told(work(self.folder), self.folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Print how far a study is."""
+
+    folder: Folder
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.report.shown import print_parts
+        from jaxinterp.studies.engine.results import status_parts
+
+        print_parts(status_parts(self.folder))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportStudy:
+    """Print what a study has so far, and write it as a page with charts and their data."""
+
+    folder: Folder
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.studies.engine.page import write_report
+
+        path = write_report(self.folder)
+        print(f"report: {path}   figures: {path.parent / 'figures'}")
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyStudy:
+    """Check every result of a study, and compute one run once more; status 2 if anything differs."""
+
+    folder: Folder
+    run: str = ""  # key of the run, a folder in runs; by default one is drawn
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.studies.engine.charts import point_words
+        from jaxinterp.studies.engine.verify import verify_study
+
+        result = verify_study(self.folder, self.run)
+        words = f"{point_words(result.point)}, seed {result.seed}"
+        print(f"all results are intact; run {result.record['key']} ({words}) is reproduced bit for bit")
+
+
+Command = (
+    Annotated[RunStudy, tyro.conf.subcommand("run")]
+    | Annotated[Work, tyro.conf.subcommand("work")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
+    | Annotated[ReportStudy, tyro.conf.subcommand("report")]
+    | Annotated[VerifyStudy, tyro.conf.subcommand("verify")]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Studies: many training runs that several workers share, and what they say of hypotheses."""
+
+    command: Annotated[Command, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        self.command()
+
+
+def _told(n_done: int, folder: Path) -> None:
+    print(f"{n_done} trials finished here   state: jaxinterp study status {folder}   page: … report {folder}")

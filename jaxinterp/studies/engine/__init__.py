@@ -1,0 +1,1 @@
+"""Studies of many training runs that several workers share, on Optuna."""

@@ -1,0 +1,240 @@
+"""A study as data: what is varied, how often, what is measured, and what is claimed before; imports no JAX."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from jaxinterp.base.configs import changed, from_json
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.numbers_given import check_numbers
+from jaxinterp.facts.splits import SETS
+from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.training.config import TrainConfig
+
+ABILITY_SET = "ability"  # the training sentences, on which recall and cross-entropy are measured
+Level = Any  # a text, a number or a truth value; YAML and JSON say which
+Point = Mapping[str, Level]  # factor -> level
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor:
+    """What is varied. It has one of `levels`, `arms`, and the range `low` to `high`."""
+
+    name: str  # in tables and charts
+    field: str = ""  # of the training config, by its dotted name, as objective.weights.control; not with arms
+    levels: tuple[Level, ...] = ()  # values of the field
+    arms: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # level -> dotted name -> value
+    low: float | None = None  # range of the field, for a search
+    high: float | None = None
+    log: bool = False  # whether the range is searched on a logarithmic scale
+    whole: bool = False  # whether the range is of whole numbers
+
+    def __post_init__(self) -> None:
+        check_numbers(self, f"factor {self.name}: ")
+        given = [bool(self.levels), bool(self.arms), self.low is not None or self.high is not None]
+        if sum(given) != 1:
+            raise UserError(f"factor {self.name!r} needs one of levels, arms, and low with high; it has {sum(given)}")
+        if bool(self.field) == bool(self.arms):
+            raise UserError(f"factor {self.name!r} needs a field of the training config, or arms, which name theirs")
+        if any(not isinstance(level, str | int | float) for level in self.levels):
+            raise UserError(
+                f"factor {self.name!r}: levels are texts and numbers; use arms for what changes several fields"
+            )
+        if len({*map(str, self.values)}) < len(self.values):
+            raise UserError(f"factor {self.name!r} has a level twice: {', '.join(map(str, self.values))}")
+        if self.values and len(self.values) < 2:
+            raise UserError(f"factor {self.name!r} has one level; give two or more, or put it into base")
+        if given[2]:
+            if self.low is None or self.high is None or not self.low < self.high:
+                raise UserError(f"factor {self.name!r}: low must be below high, got {self.low} and {self.high}")
+            if self.log and self.low <= 0:
+                raise UserError(f"factor {self.name!r}: low must be above 0 on a logarithmic scale, got {self.low}")
+
+    @property
+    def values(self) -> tuple[Level, ...]:
+        """The levels, or the names of the arms; () of a range."""
+        return self.levels or tuple(self.arms)
+
+    def changes(self, level: Level) -> Mapping[str, Any]:
+        """What a level changes in the training config: dotted names and values."""
+        return self.arms[str(level)] if self.arms else {self.field: level}
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypothesis:
+    """A claim about one contrast, written down before the runs: metric(`after`) against metric(`before`)."""
+
+    name: str
+    metric: str  # SET/METRIC, one of the study's
+    factor: str
+    before: Level  # a level of the factor
+    after: Level  # another one
+    direction: Literal["higher", "lower", "same"] = "higher"  # which way the metric is claimed to go
+    margin: float = 0.0  # in units of the metric, ≥ 0: by more than this; of "same": by less than this
+
+    def __post_init__(self) -> None:
+        check_numbers(self, f"hypothesis {self.name}: ")
+        if self.margin < 0 or (self.direction == "same" and self.margin == 0):
+            raise UserError(f"hypothesis {self.name!r}: margin must be ≥ 0, and above 0 for same, got {self.margin}")
+        if str(self.before) == str(self.after):
+            raise UserError(f"hypothesis {self.name!r} compares the level {self.before!r} with itself")
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much is run at most."""
+
+    trials: int = 0  # points: how many a fraction or a search runs; a grid must not have more. 0 is all of a grid
+    hours: float = 0.0  # of runs, added up over workers, after which no trial is begun; 0 is no limit
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "budget.")
+        if self.trials < 0 or self.hours < 0:
+            raise UserError(f"budget must be at least 0 (0 is no limit), got {self.trials} trials, {self.hours} hours")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """Everything that decides a study."""
+
+    name: str
+    factors: tuple[Factor, ...]
+    metrics: tuple[str, ...]  # SET/METRIC, as unseen_facts/suppressability or ability/cross_entropy
+    base: TrainConfig = TrainConfig()  # of all runs, but for what their levels and their seed change
+    # grid: all points. fraction: budget.trials of them, with levels and pairs of levels as even as can be. tpe and
+    # nsga2: budget.trials points that Optuna's samplers choose by what was measured
+    design: Literal["grid", "fraction", "tpe", "nsga2"] = "grid"
+    optimise: Mapping[str, Literal["minimize", "maximize"]] = dataclasses.field(default_factory=dict)  # of a search
+    seeds: tuple[int, ...] = (0,)  # of the training; every point is run with each
+    budget: Budget = Budget()
+    measure: MeasureConfig = MeasureConfig(ablation_queries=0)  # its `metrics` are those above
+    hypotheses: tuple[Hypothesis, ...] = ()
+    front: Mapping[str, Literal["minimize", "maximize"]] = dataclasses.field(default_factory=dict)  # two metrics
+    storage: str = ""  # URL of a database, as postgresql://user@host/name; "": a journal in the study's folder
+    heartbeat: float = 10.0  # seconds between signs of life; after three without one a worker counts as dead
+    design_seed: int = 0  # of the fraction, and of the search
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        names = [factor.name for factor in self.factors]
+        for what, given in (("factor", names), ("seed", self.seeds), ("metric", self.metrics)):
+            if not given or len({*given}) < len(given):
+                raise UserError(f"a study needs every {what} once, and at least one; got {list(given)}")
+        if "seed" in names:
+            raise UserError("a factor cannot be named seed; the study's seeds have that name")
+        self._check_metrics()
+        if self.heartbeat <= 0:
+            raise UserError(f"heartbeat must be above 0 seconds, got {self.heartbeat}")
+        if "@" in self.storage and ":" in self.storage.partition("://")[2].rpartition("@")[0]:
+            raise UserError(
+                "storage holds a password, and would be saved; leave it out, and set PGPASSWORD or ~/.pgpass"
+            )
+        self._check_design()
+        for hypothesis in self.hypotheses:
+            self._check_hypothesis(hypothesis)
+
+    @property
+    def searches(self) -> bool:
+        """Whether points are chosen while it runs."""
+        return self.design in ("tpe", "nsga2")
+
+    def factor(self, name: str) -> Factor:
+        """A factor by its name; UserError if there is none."""
+        found = {factor.name: factor for factor in self.factors}
+        if name not in found:
+            raise unknown("factor", name, found)
+        return found[name]
+
+    def _check_metrics(self) -> None:
+        for metric in self.metrics:
+            set_name, slash, name = metric.partition("/")
+            if not slash or not name:
+                raise UserError(f"metrics are SET/METRIC, as unseen_facts/suppressability, got {metric!r}")
+            if set_name not in (*SETS, ABILITY_SET):
+                raise unknown("set of metrics", set_name, (*SETS, ABILITY_SET))
+        if all(metric.startswith(f"{ABILITY_SET}/") for metric in self.metrics):
+            raise UserError(f"metrics are all of the set {ABILITY_SET}; name one of {', '.join(SETS)} as well")
+        for what in ("front", "optimise"):
+            for metric in getattr(self, what):
+                if metric not in self.metrics:
+                    raise UserError(f"{what} is over {metric!r}, which is not measured; add it to metrics")
+        if len(self.front) not in (0, 2):
+            raise UserError(f"front needs two metrics, got {len(self.front)}")
+
+    def _check_design(self) -> None:
+        points = math.prod(len(factor.values) for factor in self.factors)
+        if self.searches:
+            if not self.optimise or not self.budget.trials:
+                raise UserError(f"design {self.design} needs optimise (metric: minimize or maximize) and budget.trials")
+            if self.hypotheses:
+                raise UserError("a hypothesis needs levels that are all run; use design grid or fraction")
+            return
+        if not points:
+            raise UserError(f"design {self.design} needs levels or arms in every factor; ranges are for tpe and nsga2")
+        if self.optimise:
+            raise UserError(f"optimise is for tpe and nsga2, not for {self.design}; leave it out")
+        if self.design == "fraction" and not 0 < self.budget.trials <= points:
+            raise UserError(f"a fraction of {points} points needs budget.trials up to that, got {self.budget.trials}")
+        if self.design == "grid" and 0 < self.budget.trials < points:
+            raise UserError(f"the grid has {points} points, above budget.trials = {self.budget.trials}; use fraction")
+
+    def _check_hypothesis(self, hypothesis: Hypothesis) -> None:
+        if hypothesis.metric not in self.metrics:
+            raise UserError(
+                f"hypothesis {hypothesis.name!r} is over {hypothesis.metric!r}, not measured; add it to metrics"
+            )
+        levels = [str(level) for level in self.factor(hypothesis.factor).values]
+        for level in (hypothesis.before, hypothesis.after):
+            if str(level) not in levels:
+                raise unknown(f"level of {hypothesis.factor}", str(level), levels)
+
+
+def study_of(fields: Mapping, where: str, scale: str = "") -> StudyConfig:
+    """A study out of what a YAML or JSON file holds.
+
+    Args:
+      fields: those of `StudyConfig`, and `scales`: {name: fields that a scale changes, nested as they are}.
+      where: the file, for messages.
+      scale: one of the scales; "" is the study as it stands.
+    Raises:
+      UserError: if a field or the scale is unknown, or a value is none.
+    """
+    fields = dict(fields)
+    scales = fields.pop("scales", {})
+    if scale and (not isinstance(scales, Mapping) or scale not in scales):
+        raise unknown("scale", scale, scales)
+    config = from_json(StudyConfig, fields, where)
+    return changed(config, scales[scale], where) if scale else config
+
+
+def training_of(config: StudyConfig, point: Point, seed: int) -> TrainConfig:
+    """The training config of a point and a seed.
+
+    Raises:
+      UserError: if a level names a field that there is not, or has a value that it cannot have.
+    """
+    run = config.base
+    for name, level in point.items():
+        for field, value in config.factor(name).changes(level).items():
+            where = f"factor {name!r}, level {level!r}"
+            if field == "seed":
+                raise UserError(f"{where}: seed cannot be varied; the study's seeds are")
+            run = changed(run, _nested(run, field.split("."), value, where), where)
+    return dataclasses.replace(run, seed=seed)
+
+
+def _nested(config: Any, names: list[str], value: Any, where: str) -> dict[str, Any]:
+    """The change of one field by its dotted name, as `changed` takes it."""
+    first, rest = names[0], names[1:]
+    known = [field.name for field in dataclasses.fields(config)]
+    if first not in known:
+        raise UserError(f"{where}: {unknown('field', first, known)}")
+    inside = getattr(config, first)
+    if not rest:
+        return {first: value}
+    if isinstance(inside, Mapping):
+        return {first: {**inside, ".".join(rest): value}}
+    if not dataclasses.is_dataclass(inside):
+        raise UserError(f"{where}: {first} has no field {'.'.join(rest)!r}; it is {inside!r}")
+    return {first: _nested(inside, rest, value, where)}

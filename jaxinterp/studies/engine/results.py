@@ -1,0 +1,81 @@
+"""What a study has so far: its state, and the results of its runs."""
+
+import collections
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.table import Table
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.lines import CHECK
+from jaxinterp.base.owner import is_owned
+from jaxinterp.report.shown import Part
+from jaxinterp.studies.engine.run import Result, folder_of, read_result
+from jaxinterp.studies.engine.storage import ALIVE, VERSION, Attached, attach
+from jaxinterp.studies.engine.trials import folder_of as trial_folder
+from jaxinterp.studies.engine.work import DONE, RUNS, SECONDS
+
+STATES = ("done", "failed", "running", "left behind", "waiting")
+
+
+class Status(NamedTuple):
+    """How far a study is."""
+
+    counts: dict[str, int]  # of `STATES`
+    seconds: float  # of runs that are done
+    code: str  # the version of the code that it was begun with
+    workers: Sequence[str]  # host:process of those that hold a trial
+
+
+def status_of(attached: Attached) -> Status:
+    """The study's state, from its storage and the locks of its trials."""
+    from optuna.trial import TrialState
+
+    names = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.WAITING: "waiting"}
+    counts: collections.Counter = collections.Counter(dict.fromkeys(STATES, 0))
+    seconds, workers = 0.0, []
+    for trial in attached.trials():
+        state = names.get(trial.state, "running")
+        if state == "running" and not is_owned(trial_folder(attached, trial)):
+            state = "left behind"
+        elif state == "running" and ALIVE in trial.user_attrs:
+            workers.append(trial.user_attrs[ALIVE][0])
+        counts[state] += 1
+        seconds += trial.user_attrs.get(DONE, {SECONDS: 0.0})[SECONDS]
+    return Status(dict(counts), seconds, attached.study.user_attrs.get(VERSION, ""), sorted(workers))
+
+
+def status_parts(folder: Path) -> list[Part]:
+    """The state of the study in a folder, as the command prints it."""
+    attached = attach(folder)
+    status = status_of(attached)
+    table = Table("trials", *STATES, title=attached.config.name)
+    table.add_row(str(sum(status.counts.values())), *(str(status.counts[state]) for state in STATES))
+    n_runs = status.counts["done"] + status.counts["failed"]
+    words = f"{status.seconds:.0f} s of runs" + (f", {status.seconds / n_runs:.1f} s a trial" if n_runs else "")
+    parts: list[Part] = [table, f"code {status.code}   {words}"]
+    parts += [f"workers: {', '.join(status.workers)}"] if status.workers else []
+    if status.counts["left behind"]:
+        parts.append("left behind: begun by a worker that is gone; the next free worker goes on from its checkpoint")
+    return parts
+
+
+def results_of(attached: Attached) -> list[Result]:
+    """The results of all trials that are done, each checked against its own digest and the one in the storage.
+
+    Raises:
+      UserError: naming the first that was tampered with.
+    """
+    found: dict[str, Result] = {}
+    for trial in attached.trials():
+        for key, check in trial.user_attrs.get(DONE, {RUNS: {}})[RUNS].items():
+            if not trial.state.is_finished() or key in found:
+                continue
+            out = folder_of(attached.folder, key)
+            found[key] = read_result(out)
+            if found[key].record[CHECK] != check:
+                raise UserError(
+                    f"{out} was tampered with: its record is not what trial {trial.number} entered into the storage"
+                )
+    return list(found.values())

@@ -1,0 +1,196 @@
+"""One run of a study: a model trained and measured, and the record of it, which is never computed twice."""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.files import read_json, write_bytes, write_json
+from jaxinterp.base.lines import CHECK, is_as_written, with_check
+from jaxinterp.base.owner import owned
+from jaxinterp.studies.engine.config import ABILITY_SET, Point, StudyConfig, training_of
+from jaxinterp.studies.engine.version import code_version, digest_of
+from jaxinterp.training.config import DataConfig, TrainConfig
+
+RESULT, SAMPLES = "result.json", "samples.npz"
+Samples = Mapping[str, Float[np.ndarray, " _samples"]]  # SET/METRIC -> the value, and its replicates
+
+
+class Outcome(NamedTuple):
+    """What a run gives."""
+
+    samples: Samples
+    parameters: str  # digest of the model's
+    resumed_from: int  # step of the checkpoint that it went on from; 0: it began anew
+    device: str
+
+
+# (the run's training, the study, the run's folder) -> what it gives; goes on where the folder's checkpoint is. Raises
+# NotFinite if the run's numbers stop being finite
+Runner = Callable[[TrainConfig, StudyConfig, Path], Outcome]
+
+
+class Result(NamedTuple):
+    """A run that is done."""
+
+    point: Point
+    seed: int
+    values: Mapping[str, float]  # SET/METRIC -> value, NaN if there is none; {} of a run that failed
+    samples: Samples
+    failed: str  # why; "": it did not
+    seconds: float
+    record: Mapping  # all that its file says
+
+
+def key_of(config: StudyConfig, point: Point, seed: int, code: str) -> str:
+    """What a run's result is kept by: a digest of its training, its measurement and the version of the code."""
+    training, measure = dataclasses.asdict(training_of(config, point, seed)), _measure_config(config)
+    measured = {**dataclasses.asdict(measure), "metrics": sorted(config.metrics)}
+    return digest_of({"training": training, "measure": measured, "code": code})
+
+
+def folder_of(folder: Path, key: str) -> Path:
+    """The folder of a run in that of its study."""
+    return folder / "runs" / key
+
+
+def done(config: StudyConfig, folder: Path, point: Point, seed: int, runner: Runner) -> Result:
+    """The result of a run, which is read if it is there and computed if not.
+
+    Raises:
+      UserError: if it was tampered with, another process computes it, or the run cannot go on.
+    """
+    key = key_of(config, point, seed, code_version())
+    out = folder_of(folder, key)
+    with owned(out):
+        if not (out / RESULT).exists():
+            _compute(config, out, key, point, seed, runner)
+    return read_result(out)
+
+
+def _compute(config: StudyConfig, out: Path, key: str, point: Point, seed: int, runner: Runner) -> None:
+    from jaxinterp.training.driver import NotFinite
+
+    start = time.monotonic()
+    about = {"key": key, "code": code_version(), "point": dict(point), "seed": seed}
+    try:
+        outcome = runner(training_of(config, point, seed), config, out)
+    except NotFinite as error:  # a result: of these levels' doing
+        about |= {"failed": str(error), "values": {}, "samples": "", "parameters": "", "resumed_from": 0, "device": ""}
+    else:
+        content = _npz(outcome.samples)
+        write_bytes(out / SAMPLES, content)
+        found = {name: float(samples[0]) for name, samples in outcome.samples.items()}
+        values = {name: found[name] if math.isfinite(found.get(name, math.nan)) else None for name in config.metrics}
+        about |= {"failed": "", "values": values, "samples": hashlib.sha256(content).hexdigest()}
+        about |= {name: getattr(outcome, name) for name in ("parameters", "resumed_from", "device")}
+    write_json(out / RESULT, with_check({**about, "seconds": round(time.monotonic() - start, 3)}))
+
+
+def read_result(out: Path) -> Result:
+    """The result in a run's folder.
+
+    Raises:
+      UserError: if it is missing, or not what was written: its numbers, its samples, or the folder it stands in.
+    """
+    path = out / RESULT
+    record = read_json(path)
+    if CHECK not in record or not is_as_written(record) or record["key"] != out.name:
+        raise UserError(f"{path} was tampered with: it is not what was written; delete the folder to compute it anew")
+    samples: dict[str, np.ndarray] = {}
+    if record["samples"]:
+        content = (out / SAMPLES).read_bytes() if (out / SAMPLES).exists() else b""
+        if hashlib.sha256(content).hexdigest() != record["samples"]:
+            raise UserError(
+                f"{out / SAMPLES} was tampered with: it is not what was written; delete the folder to compute it anew"
+            )
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            samples = {name: file[name] for name in file.files}
+    values = {name: math.nan if value is None else value for name, value in record["values"].items()}
+    return Result(record["point"], record["seed"], values, samples, record["failed"], record["seconds"], record)
+
+
+def _npz(samples: Samples) -> bytes:
+    """Arrays as one file, whose bytes depend on them alone."""
+    content = io.BytesIO()
+    np.savez(content, **samples)
+    return content.getvalue()
+
+
+def trained(run: TrainConfig, config: StudyConfig, out: Path) -> Outcome:
+    """Trains and measures a model; the runner of every study but those of tests."""
+    import jax
+
+    from jaxinterp.base.digests import arrays_digest
+    from jaxinterp.training.loop import train
+    from jaxinterp.training.runs import Run
+
+    data = _data_of(run.data, tuple(sorted({metric.partition("/")[0] for metric in config.metrics} - {ABILITY_SET})))
+    begun = (out / "config.json").exists()
+    steps = Run(out).steps if begun else []
+    model = train(run, data.training, out, resume=begun, title=out.name)
+    samples = data.samples(model, config)
+    leaves = jax.tree_util.tree_leaves_with_path(model.model.params)
+    parameters = arrays_digest((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves)
+    device = f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}"
+    return Outcome(samples, parameters, steps[-1] if steps else 0, device)
+
+
+def _measure_config(config: StudyConfig):
+    names = tuple(
+        name for set_name, _, name in (metric.partition("/") for metric in config.metrics) if set_name != ABILITY_SET
+    )
+    return dataclasses.replace(config.measure, metrics=tuple(dict.fromkeys(names)))
+
+
+class _Data:
+    """What runs of one data config are trained and measured on."""
+
+    def __init__(self, data_config: DataConfig, set_names: tuple[str, ...]) -> None:
+        from jaxinterp.facts.encoding import encode
+        from jaxinterp.facts.leakage import clean
+        from jaxinterp.training.data import training_data
+
+        self.training = data = training_data(data_config)
+        queries = {"training": data.split.training, **{name: getattr(data.split, name) for name in set_names}}
+        sets = {name: encode(data.facts, of, data.tokenizer, n_ctx=data.n_positions) for name, of in queries.items()}
+        self._ability = sets.pop("training")
+        self._sets, self._clean = sets, {name: clean(data.facts, data.split, name) for name in set_names}
+
+    def samples(self, model, config: StudyConfig) -> Samples:
+        """The study's metrics of a model."""
+        from jaxinterp.metrics.measure import measure_sets
+
+        measure = _measure_config(config)
+        found = measure_sets(model, self.training.facts, self._sets, self._ability, measure, clean=self._clean)
+        sets = {**found.sets, ABILITY_SET: found.ability}
+        split = (metric.partition("/") for metric in config.metrics)
+        return {f"{of}/{name}": sets[of][name].samples for of, _, name in split if name in sets[of]}
+
+
+@functools.lru_cache(maxsize=2)
+def _data_of(data_config: DataConfig, set_names: tuple[str, ...]) -> _Data:
+    return _Data(data_config, set_names)
+
+
+def check_metrics(config: StudyConfig) -> None:
+    """Raises UserError if a metric is unknown, or needs a package that is not installed: before work, not after."""
+    from jaxinterp.metrics.measure import check_installed
+    from jaxinterp.metrics.registry import METRICS
+    from jaxinterp.metrics.results import ABILITY
+
+    for metric in config.metrics:
+        set_name, _, name = metric.partition("/")
+        METRICS[name]  # which says which there are
+        if set_name == ABILITY_SET and name not in ABILITY:
+            raise unknown(f"metric of the set {ABILITY_SET}", name, ABILITY)
+    check_installed(_measure_config(config).metrics)

@@ -1,0 +1,55 @@
+"""Whether a study's results are what was computed: every record by its digests, and one run computed once more."""
+
+import random
+import shutil
+from pathlib import Path
+
+from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.studies.engine.results import results_of
+from jaxinterp.studies.engine.run import Outcome, Result, Runner, done, folder_of, trained
+from jaxinterp.studies.engine.storage import attach
+
+AGAIN = "verify"  # folder in the study's, of the run that is computed once more; it goes when the two are equal
+
+
+def verify_study(folder: Path, run: str = "", runner: Runner = trained) -> Result:
+    """Checks every result of a study, and computes one run once more, whose numbers must be the same to the last bit.
+
+    Args:
+      folder: of the study.
+      run: key of the run; "" draws one of those that did not fail.
+      runner: as of `run_study`.
+    Returns:
+      The run's result.
+    Raises:
+      UserError: naming a result that was tampered with, or what of the run is another value now.
+    """
+    attached = attach(folder, same_code=True)
+    results = {of.record["key"]: of for of in results_of(attached)}
+    able = [key for key, of in results.items() if not of.failed]
+    if not able:
+        raise UserError(f"no trial of the study in {folder} is done; there is nothing to verify")
+    if run and run not in results:
+        raise unknown("run", run, results)
+    kept = results[run or random.choice(able)]
+    again = folder / AGAIN
+    shutil.rmtree(again, ignore_errors=True)
+
+    def same_device(*arguments) -> Outcome:
+        outcome = runner(*arguments)
+        if outcome.device != kept.record["device"]:
+            raise UserError(
+                f"{kept.record['key']} was computed on {kept.record['device']}, here is {outcome.device}: last "
+                "digits may differ; verify on the same kind of device"
+            )
+        return outcome
+
+    new = done(attached.config, again, kept.point, kept.seed, same_device)
+    for name in ("values", "samples", "parameters", "failed"):
+        if new.record[name] != kept.record[name]:
+            raise UserError(
+                f"run {kept.record['key']} is not reproduced: its {name} differ from those of "
+                f"{folder_of(folder, kept.record['key'])}; both are kept, the new one in {again}"
+            )
+    shutil.rmtree(again)
+    return kept

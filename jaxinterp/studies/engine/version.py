@@ -1,0 +1,34 @@
+"""The version of the code that decides a run's numbers, and the key of a run."""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxinterp.base.digests import file_digest
+from jaxinterp.base.plugins import plugins
+from jaxinterp.base.provenance import DATA_PACKAGES
+from jaxinterp.base.run_folder import CODE
+
+# Of the package; the others only show numbers, and may change while a study runs.
+FOLDERS = ("base", "attribution", "models", "facts", "objectives", "metrics", "training")
+DIGITS = 16  # hexadecimal ones of a key and a version
+ROOT = Path(__file__).parents[2]
+
+
+@functools.cache
+def code_version() -> str:
+    """A digest of the source files that decide a run's numbers, plug-ins included, and of the versions of packages."""
+    own = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    files = {path.relative_to(ROOT).as_posix(): file_digest(path) for path in own}
+    files |= {module.__name__: file_digest(Path(module.__file__)) for module in plugins() if module.__file__}
+    versions = {name: importlib.metadata.version(name) for name in (*CODE, *DATA_PACKAGES)}
+    return digest_of({"files": files, "versions": versions})
+
+
+def digest_of(value: Mapping) -> str:
+    """A short SHA-256 of JSON, whatever the order of its names."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]

@@ -1,0 +1,107 @@
+"""A worker: takes trials until there are none, and waits for those of others, whose work it takes up if they die."""
+
+import contextlib
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.lines import CHECK
+from jaxinterp.base.owner import is_owned
+from jaxinterp.base.records import saying_how_to_go_on
+from jaxinterp.studies.engine.config import Point, StudyConfig
+from jaxinterp.studies.engine.points import check_points
+from jaxinterp.studies.engine.run import Result, Runner, check_metrics, done, folder_of, key_of, trained
+from jaxinterp.studies.engine.storage import Attached, attach, begin, telling
+from jaxinterp.studies.engine.trials import Trials
+from jaxinterp.studies.engine.version import code_version
+
+if TYPE_CHECKING:
+    import optuna
+
+DONE = "done"  # attribute of a trial that is done: what follows
+RUNS, SECONDS = "runs", "seconds"  # key of each of its runs -> digest of its record; seconds of all of them
+
+
+def run_study(config: StudyConfig, folder: Path, runner: Runner = trained) -> int:
+    """Begins a study, or goes on with it, and works until it is done; others may work on it at the same time.
+
+    Args:
+      config: the study.
+      folder: its folder, which all workers see.
+      runner: what makes a run.
+    Returns:
+      How many trials this worker finished.
+    Raises:
+      UserError: if the study cannot be, or the folder or the storage holds another one.
+    """
+    check_metrics(config)
+    check_points(config)
+    begin(config, folder)
+    return work(folder, runner)
+
+
+def work(folder: Path, runner: Runner = trained) -> int:
+    """Works on a study that was begun until no trial is left; see `run_study`."""
+    attached = attach(folder, same_code=True)
+    trials, n_done = Trials(attached), 0
+    with saying_how_to_go_on(folder):
+        while trials.unfinished():
+            if _out_of_hours(attached):
+                print(f"the budget of {attached.config.budget.hours:g} hours is used; no trial is begun", flush=True)
+                break
+            if (trial := trials.taken()) is None:
+                time.sleep(min(attached.config.heartbeat, 1.0))
+                continue
+            n_done += _worked_on(trials, trial, runner)
+    return n_done
+
+
+def _worked_on(trials: Trials, trial: "optuna.trial.FrozenTrial", runner: Runner) -> bool:
+    """Whether this worker finished the trial."""
+    attached = trials.attached
+    with trials.held(trial) as is_mine:
+        if not is_mine:
+            return False
+        point, seeds = trials.point_of(trial)
+        results = {seed: _once(attached, point, seed, runner) for seed in seeds}
+        _tell(attached, trial, results)
+    return True
+
+
+def _once(attached: Attached, point: Point, seed: int, runner: Runner) -> Result:
+    """A run's result; two trials of a search may ask for the same run, and the second then waits for the first."""
+    config, folder = attached.config, attached.folder
+    out = folder_of(folder, key_of(config, point, seed, code_version()))
+    while True:
+        with contextlib.suppress(UserError) if is_owned(out) else contextlib.nullcontext():
+            return done(config, folder, point, seed, runner)
+        time.sleep(min(config.heartbeat, 1.0))
+
+
+def _tell(attached: Attached, trial: "optuna.trial.FrozenTrial", results: dict[int, Result]) -> None:
+    """Enters what a trial gave: the means over its seeds of what is optimised, and which records they stand in."""
+    from optuna.trial import TrialState
+
+    config, storage, number = attached.config, attached.storage, trial._trial_id
+    metrics = tuple(config.optimise or config.front or config.metrics[:1])
+    failed = any(result.failed for result in results.values())
+    values = [] if failed else [sum(of.values[m] for of in results.values()) / len(results) for m in metrics]
+    good = bool(values) and all(map(math.isfinite, values))
+    with telling(config):
+        records = {of.record["key"]: of.record[CHECK] for of in results.values()}
+        seconds = sum(of.seconds for of in results.values())
+        storage.set_trial_user_attr(number, DONE, {RUNS: records, SECONDS: seconds})
+        if good:
+            storage.set_trial_state_values(number, TrialState.COMPLETE, values)
+        else:
+            storage.set_trial_state_values(number, TrialState.FAIL)
+
+
+def _out_of_hours(attached: Attached) -> bool:
+    hours = attached.config.budget.hours
+    used = (
+        sum(trial.user_attrs.get(DONE, {SECONDS: 0.0})[SECONDS] for trial in attached.trials()) / 3600 if hours else 0.0
+    )
+    return bool(hours) and used >= hours
