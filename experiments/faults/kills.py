@@ -89,6 +89,8 @@ class Kills:
         longest = time.monotonic() - begun
         n_runs, identical, kills, faults = 0, 0, 0, []
         while kills < self.kills:
+            if n_runs > 2 * self.kills:
+                raise UserError(f"only {kills} kills hit in {n_runs} runs: they end before; use more steps")
             out = scratch / f"run{n_runs}"
             of_run = []
             for ended in self._killed(out, min(self.a_run, self.kills - kills), longest, rng):
@@ -117,7 +119,7 @@ class Kills:
             lines = int(rng.integers(1, max(2, self.steps // self.a_run)))
             ended = self._ended(out, aim, lines, delay)
             yield ended
-            if ended.status == 0:
+            if ended.status != -signal.SIGKILL:
                 return
         yield self._ended(out, None, None, 0.0)
 
@@ -224,7 +226,7 @@ def differences(whole: Path, out: Path) -> list[str]:
     wrong = [f"{name} differs" for name in SAME if (whole / name).read_bytes() != _bytes(out / name)]
     for name in sorted(entries(whole) ^ entries(out)):
         wrong.append(f"{name} is {'missing' if name in entries(whole) else 'left over'}")
-    for path in sorted((out / "checkpoints").iterdir()):
+    for path in sorted((out / "checkpoints").glob("*")):
         if path.name.isdigit() and (damage := damage_of(out / "checkpoints", int(path.name))):
             wrong.append(f"checkpoint {path.name}: {damage}")
     return wrong

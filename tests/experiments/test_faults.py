@@ -38,13 +38,13 @@ for step in range(done + 1, 5):
     if step % 2 == 0:
         partial = checkpoints / f"{step}.orbax-checkpoint-tmp"
         partial.mkdir()
-        time.sleep(60 if start == 1 else 0)
+        time.sleep(5 if start == 1 else 0)
         partial.rename(checkpoints / str(step))
 (out / "evaluations.jsonl").write_text("evaluation\\n")
 partial = out / f".model-{start}"
 partial.mkdir()
 (partial / "model.safetensors").write_text("weights")
-time.sleep(60 if start == 2 else 0)
+time.sleep(5 if start == 2 else 0)
 if fault == "traceback" and out.name != "whole":
     raise ValueError("fault")
 partial.rename(out / "model")
