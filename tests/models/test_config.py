@@ -88,7 +88,7 @@ def test_unknown_preset_or_field():
         ({"d_mlp": 0}, "model.d_mlp must be at least 1, got 0"),
         ({"n_layers": -1}, "model.n_layers must be at least 1, got -1"),
         ({"norm": "batchnorm"}, "unknown model.norm 'batchnorm'; known: layernorm, rmsnorm"),
-        ({"ffn": "reglu"}, "unknown model.ffn 'reglu'; known: geglu, geglu_exact, gelu, gelu_exact, relu, swiglu"),
+        ({"ffn": "reglu"}, "unknown model.ffn 'reglu'; known: bilinear, geglu, geglu_exact, gelu, gelu_exact, relu"),
         ({"position": "alibi"}, "unknown model.position 'alibi'; known: learned, rotary"),
         ({"dtype": "float16"}, "unknown model.dtype 'float16'; known: bfloat16, float32, float64"),
         ({"attention": "prefix"}, "unknown model.attention 'prefix'; known: bidirectional, causal"),
