@@ -115,7 +115,7 @@ def _state_bytes(model: ModelConfig, fsdp: int, tensor: int) -> tuple[int, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class ParameterCounts:
     """Numbers of parameters on one device."""
 
     own: int  # that it keeps
@@ -125,13 +125,13 @@ class Parts:
     ends: int  # of embedding and unembedding that fsdp divides, put together
 
 
-def parts(model: ModelConfig, sizes: Mapping[str, int]) -> Parts:
+def parts(model: ModelConfig, sizes: Mapping[str, int]) -> ParameterCounts:
     """How many numbers lie where, by `parameter_shardings`."""
     return _parts(model, sizes["fsdp"], sizes["tensor"])
 
 
 @functools.lru_cache(maxsize=256)
-def _parts(model: ModelConfig, fsdp: int, tensor: int) -> Parts:
+def _parts(model: ModelConfig, fsdp: int, tensor: int) -> ParameterCounts:
     shapes = jax.tree_util.tree_leaves_with_path(parameter_shapes(model))
     places: list[NamedSharding] = jax.tree.leaves(parameter_shardings(_mesh(fsdp, tensor), model))
     own = along = whole = layers = 0
@@ -143,7 +143,7 @@ def _parts(model: ModelConfig, fsdp: int, tensor: int) -> Parts:
             layers += n * fsdp * (path[0].key == "layers")
         else:
             whole += n
-    return Parts(own, along, whole, layers // model.n_layers, along - layers)
+    return ParameterCounts(own, along, whole, layers // model.n_layers, along - layers)
 
 
 def step_bytes(work: Work, sizes: Mapping[str, int]) -> Bytes:
