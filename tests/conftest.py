@@ -18,10 +18,10 @@ given = os.environ.get("XLA_FLAGS", "").split()
 named = {flag.partition("=")[0] for flag in given}
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag.partition("=")[0] not in named)])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAXINTERP_MESH", "one")  # of the devices; tests of many ask for theirs
 # Threads that XLA runs programs with. Where devices are threads, a collective holds one until all devices are there:
 # with few, collectives that two devices began in another order wait for one another for ever.
 os.environ.setdefault("NPROC", "32")
-os.environ.setdefault("JAXINTERP_MESH", "one")  # of the devices; tests of many ask for theirs
 
 # Compiling is half of what tests take, and the same small programs come back in file after file and run after run: all
 # processes share what they compiled. Programs of another JAX or another processor have a folder of their own. JAX's key
@@ -75,6 +75,12 @@ def compiled_programs_are_dropped():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def one_device_unless_a_test_asks_for_more(monkeypatch):
+    """A command line that is run in this process sets the variable for good."""
+    monkeypatch.setenv("JAXINTERP_MESH", "one")
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_help_explains_every_field(command, capsys):
         ("train --data.split.unseen-facts 1", "unseen_facts must lie between 0 and 1"),
         (
             "train --objective.weights suppresion 1",
-            "unknown objective 'suppresion'; known: concentration, control, faithfulness, kill_switch, margin",
+            "unknown objective 'suppresion'; known: activity, concentration, control, ",
         ),
         ("train --objective.weights suppression x", "a schedule is a number"),
         ("train --objective.k 100000", "k must be at least 1 and below the model's number of neurons (1152)"),
@@ -209,7 +209,7 @@ def test_a_run_goes_on_from_its_folder_alone(capsys, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("jaxinterp.training.data.training_data", lambda config: None)
     monkeypatch.setattr(
-        "jaxinterp.training.loop.train", lambda config, data, out, resume, mesh: asked.append((config, resume))
+        "jaxinterp.training.loop.train", lambda config, data, out, resume: asked.append((config, resume))
     )
     own = dataclasses.replace(
         TrainConfig(), steps=700, batch_size=8, objective=ObjectiveConfig(weights={"control": "1"})

@@ -90,7 +90,8 @@ def _locked(folder: Path) -> tuple[Path, int | None]:
 def delete_partial(folder: Path) -> None:
     """Deletes what processes that are no more have left beside a folder; one that they had moved away comes back."""
     left = re.compile(rf"\.{re.escape(folder.name)}\.partial-[0-9a-f]{{8}}({OLD})?")
-    found = sorted(path for path in folder.parent.iterdir() if left.fullmatch(path.name) and not path.is_symlink())
+    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    found = sorted(path for path in beside if left.fullmatch(path.name) and not path.is_symlink())
     for path in found if fcntl is not None else []:
         with contextlib.suppress(OSError):  # locked by a process that is at work, or just deleted by another one
             lock = os.open(path, os.O_RDONLY)

@@ -69,7 +69,9 @@ class TextConfig:
 
 # The terms at 0 are not computed; they stand here because a command line offers the names of the default alone.
 WEIGHTS = {"suppression": "2.5", "control": "3"}
-WEIGHTS |= dict.fromkeys(("concentration", "margin", "faithfulness", "one_layer", "kill_switch"), "0")
+OTHERS = ("concentration", "margin", "faithfulness", "one_layer", "kill_switch", "activity", "decov", "gini")
+OTHERS += ("second_order", "sparse_correlation", "sparse_weights")
+WEIGHTS |= dict.fromkeys(OTHERS, "0")
 
 
 @dataclasses.dataclass(frozen=True)

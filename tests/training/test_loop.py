@@ -146,7 +146,7 @@ def test_a_run_is_held_until_its_model_is_written(data, tmp_path, monkeypatch):
 
 def test_a_finished_run_is_not_trained_again(finished, data):
     before = (finished[0] / "metrics.jsonl").read_bytes()
-    partial = finished[0] / ".model-x1"  # of a process that was killed while it wrote the model
+    partial = finished[0] / ".model.partial-0123abcd"  # of a process that was killed while it wrote the model
     partial.mkdir()
     (partial / "model.safetensors").write_bytes(b"half")
     assert_same_params(train(CONFIG, data, finished[0], resume=True).params, finished[1].params)

@@ -236,7 +236,7 @@ PLAIN = byte_level().to_str()
             "cannot be read: .* between inst",
         ),
         ({"tokenizer__json": '{"added_tokens": [], "model": {"type": "BPE"}}'}, "cannot be read"),
-        ({"config__json": {"model_type": "none"}, "vocab__txt": ""}, "cannot be read|encodes"),
+        ({"config__json": {"model_type": "none"}, "vocab__txt": ""}, "the tokenizer in .* cannot|encodes"),
     ],
 )
 def test_folders_without_a_usable_tokenizer(tmp_path, files, message):
