@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,18 +67,19 @@ class Kills:
         from jaxinterp.base.provenance import provenance
 
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as scratch, progress("kills", self.kills) as report:
-            found = self._found(Path(scratch), report)
         config = dataclasses.asdict(self) | {"out": str(self.out)}
-        more = {"seconds": round(time.monotonic() - start), "config": config, "provenance": provenance()}
-        write_json(self.out, found | more)
+        with tempfile.TemporaryDirectory() as scratch, progress("kills", self.kills) as report:
+            for found in self._found(Path(scratch), report):  # the file holds what is known when a run has ended
+                more = {"seconds": round(time.monotonic() - start), "config": config, "provenance": provenance()}
+                write_json(self.out, found | more)
         places = ", ".join(f"{n} at {place}" for place, n in sorted(found["kills"].items()))
         print(
             f"{sum(found['kills'].values())} kills ({places}) of {found['runs']} runs; {found['identical']} runs are "
             f"the undisturbed one, byte for byte; {len(found['faults'])} faults; numbers: {self.out}"
         )
 
-    def _found(self, scratch: Path, report: Callable[[int, str], None]) -> dict:
+    def _found(self, scratch: Path, report: Callable[[int, str], None]) -> Iterator[dict]:
+        """The figures after each run."""
         rng = np.random.default_rng(self.seed)
         whole, places = scratch / "whole", collections.Counter()
         self._ended(whole, None, None, 0.0)  # compiles
@@ -109,9 +110,9 @@ class Kills:
                 shutil.copytree(out, kept)
             shutil.rmtree(out)
             n_runs += 1
-        return {"kills": dict(places), "runs": n_runs, "identical": identical, "faults": faults}
+            yield {"kills": dict(places), "runs": n_runs, "identical": identical, "faults": faults}
 
-    def _killed(self, out: Path, kills: int, longest: float, rng: np.random.Generator):
+    def _killed(self, out: Path, kills: int, longest: float, rng: np.random.Generator) -> Iterator[Ended]:
         """The processes of a run, the last of which is not killed."""
         for kill in range(kills):
             aim = "model" if kill == kills - 1 else DRAWN[rng.integers(len(DRAWN))]

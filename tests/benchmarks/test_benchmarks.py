@@ -22,7 +22,7 @@ import harness
 from harness import Arm, Ratio, Runs, alternating
 
 PEERED = ("attribution_peers", "meta_step", "train_step")
-SCRIPTS = (*PEERED, "startup", "one_program", "memory")
+SCRIPTS = (*PEERED, "startup", "one_program", "memory", "checkpoints")
 PEERS = ("torch", "captum", "knowledge_neurons")
 
 
