@@ -24,6 +24,7 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.mesh import batch_shardings, make_mesh, placement, state_shardings
 from jaxinterp.models.model import Model
+from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import Metrics
 from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
@@ -31,6 +32,7 @@ from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.driver import Cadence, Job, Places, plain_line, run
 from jaxinterp.training.mesh_plan import automatic
 from jaxinterp.training.non_finite import bad_steps, note
+from jaxinterp.training.readout_step import Step
 from jaxinterp.training.routing import Routing
 from jaxinterp.training.state import TrainState, initial_state
 from jaxinterp.training.step import train_step
@@ -119,12 +121,11 @@ def train(
             save_model(out / "model", LanguageModel(Model(model, params), data.tokenizer, made))
         together("model")
 
-    more = {"accumulate": config.accumulate, "skip": config.skip > 0}
     job = Job(
         config=dataclasses.asdict(config),
         start=lambda: initial_state(model, config.optimiser, config.steps, config.seed),
         inputs=lambda step: inputs_of(config, data, step),
-        step=lambda objective: train_step(computed, objective, config.optimiser, config.steps, **more),
+        step=lambda objective: step_of(config, computed, objective),
         objective=config.objective,
         cadence=cadence(config),
         lines=lines,
@@ -140,6 +141,12 @@ def train(
     if config.objective.weights and (sentence := never_began(title, beginning)):
         print(sentence, flush=True)
     return load_model(out / "model", placement=None if several() else placement(devices))
+
+
+def step_of(config: TrainConfig, model: ModelConfig, objective: ObjectiveConfig) -> Step:
+    """The jitted step of a run, with its objective's memory mode decided; `model` is that of the arithmetic."""
+    more = {"accumulate": config.accumulate, "skip": config.skip > 0}
+    return train_step(model, objective, config.optimiser, config.steps, **more)
 
 
 def _places(mesh: Mesh, model: ModelConfig, config: TrainConfig) -> Places:

@@ -23,12 +23,12 @@ from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, training_data
 from jaxinterp.training.diagnosis import AGAIN, first_non_finite
-from jaxinterp.training.loop import arithmetic, inputs_of, model_config
+from jaxinterp.training.loop import arithmetic, inputs_of, model_config, step_of
 from jaxinterp.training.non_finite import noted, parts_of
 from jaxinterp.training.operations import BadOperation, first_bad_operation
 from jaxinterp.training.planner import planned_step
 from jaxinterp.training.state import TrainState, initial_state, step_key
-from jaxinterp.training.step import loss, train_step
+from jaxinterp.training.step import loss
 
 ZERO = ("div", "log", "log1p", "sqrt", "rsqrt", "pow", "integer_pow")  # what fails at or below 0
 
@@ -81,8 +81,7 @@ def _state_before(folder: Path, config: TrainConfig, data: TrainingData, number:
     with contextlib.closing(Checkpoints(folder / "checkpoints", config.keep_checkpoints)) as checkpoints:
         if any(step <= number for step in checkpoints.steps()):
             done, state = checkpoints.restore(state, last=number)
-    more = {"accumulate": config.accumulate, "skip": config.skip > 0}
-    make = lambda objective: train_step(computed, objective, config.optimiser, config.steps, **more)  # noqa: E731
+    make = lambda objective: step_of(config, computed, objective)  # noqa: E731
     with progress(f"replay to step {number + 1}", number, done=done) as report:
         planned = None
         for at in range(done, number):

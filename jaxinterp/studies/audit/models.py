@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import functools
 import multiprocessing
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,14 +14,11 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import write_json
 from jaxinterp.base.progress import Report, progress
 from jaxinterp.base.run_folder import interruptible, stop_with
-from jaxinterp.facts.encoding import EncodedQueries, encode
-from jaxinterp.facts.leakage import clean
 from jaxinterp.metrics.measure import measure_sets
 from jaxinterp.metrics.results import left_out_relations, other_queries, overall
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.audit.config import AuditConfig, base
-from jaxinterp.training.config import DataConfig
-from jaxinterp.training.data import TrainingData, training_data
+from jaxinterp.studies.run_data import RunData, run_data
 from jaxinterp.training.driver import NotFinite
 from jaxinterp.training.fork import branch, common_step
 from jaxinterp.training.loop import train
@@ -32,30 +27,9 @@ Measured = Mapping[str, Mapping[str, np.ndarray]]  # set -> metric -> samples
 LEFT_OUT = "left_out"  # beside a set's metrics: the relations that its figures lack, and why, as texts
 
 
-class Data(NamedTuple):
-    """What all models of a seed are trained and measured on."""
-
-    training: TrainingData
-    sets: Mapping[str, EncodedQueries]
-    ability: EncodedQueries  # the training sentences
-    clean: Mapping[str, Mapping[str, np.ndarray]]  # by set; see `jaxinterp.facts.leakage.clean`
-
-
-@functools.lru_cache(maxsize=1)
-def _data_of(data_config: DataConfig, set_names: tuple[str, ...]) -> Data:
-    data = training_data(data_config)
-
-    def encoded(queries: np.ndarray) -> EncodedQueries:
-        return encode(data.facts, queries, data.tokenizer, n_ctx=data.n_positions)
-
-    sets = {name: encoded(getattr(data.split, name)) for name in set_names}
-    unseen = {name: clean(data.facts, data.split, name) for name in set_names}
-    return Data(data, sets, encoded(data.split.training), unseen)
-
-
-def data_of(config: AuditConfig, seed: int) -> Data:
+def data_of(config: AuditConfig, seed: int) -> RunData:
     """Facts and encoded sets of a seed's models."""
-    return _data_of(config.data(seed), config.sets)
+    return run_data(config.data(seed), config.sets)
 
 
 def folder_of(out: Path, group: str, seed: int) -> Path:
@@ -92,7 +66,7 @@ def measure_all(config: AuditConfig, out: Path, workers: int = 1) -> None:
         report(total, "")
 
 
-def measure_one(config: AuditConfig, data: Data, group: str, seed: int, out: Path) -> None:
+def measure_one(config: AuditConfig, data: RunData, group: str, seed: int, out: Path) -> None:
     """Trains and measures one model, or goes on with it; a run whose numbers stop being finite has failed for good."""
     folder = folder_of(out, group, seed)
     run = config.training(group, seed)
@@ -113,7 +87,7 @@ def measure_one(config: AuditConfig, data: Data, group: str, seed: int, out: Pat
     partial.replace(path)
 
 
-def samples_of(config: AuditConfig, data: Data, model: LanguageModel) -> Measured:
+def samples_of(config: AuditConfig, data: RunData, model: LanguageModel) -> Measured:
     """Values and replicates of all metrics on all sets, and "ability" of the training sentences. Where the figures of a
     set lack relations, or C lacks facts that S has, `LEFT_OUT` says so.
     """

@@ -14,7 +14,7 @@ from jaxinterp.report.shown import Part
 from jaxinterp.studies.engine.run import Result, folder_of, read_result
 from jaxinterp.studies.engine.storage import ALIVE, VERSION, Attached, attach
 from jaxinterp.studies.engine.trials import folder_of as trial_folder
-from jaxinterp.studies.engine.work import DONE, RUNS, SECONDS
+from jaxinterp.studies.engine.work import DONE, RUNS, seconds_of
 
 STATES = ("done", "failed", "running", "left behind", "waiting")
 
@@ -42,7 +42,7 @@ def status_of(attached: Attached) -> Status:
         elif state == "running" and ALIVE in trial.user_attrs:
             workers.append(trial.user_attrs[ALIVE][0])
         counts[state] += 1
-        seconds += trial.user_attrs.get(DONE, {SECONDS: 0.0})[SECONDS]
+        seconds += seconds_of(trial)
     return Status(dict(counts), seconds, attached.study.user_attrs.get(VERSION, ""), sorted(workers))
 
 

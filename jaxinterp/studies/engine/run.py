@@ -1,14 +1,13 @@
 """One run of a study: a model trained and measured, and the record of it, which is never computed twice."""
 
 import dataclasses
-import functools
 import hashlib
 import io
 import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +18,11 @@ from jaxinterp.base.lines import CHECK, is_as_written, with_check
 from jaxinterp.base.owner import owned
 from jaxinterp.studies.engine.config import ABILITY_SET, Point, StudyConfig, training_of
 from jaxinterp.studies.engine.version import code_version, digest_of
-from jaxinterp.training.config import DataConfig, TrainConfig
+from jaxinterp.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from jaxinterp.models.language_model import LanguageModel
+    from jaxinterp.studies.run_data import RunData
 
 RESULT, SAMPLES = "result.json", "samples.npz"
 Samples = Mapping[str, Float[np.ndarray, " _samples"]]  # SET/METRIC -> the value, and its replicates
@@ -131,14 +134,15 @@ def trained(run: TrainConfig, config: StudyConfig, out: Path) -> Outcome:
     import jax
 
     from jaxinterp.base.digests import arrays_digest
+    from jaxinterp.studies.run_data import run_data
     from jaxinterp.training.loop import train
     from jaxinterp.training.runs import Run
 
-    data = _data_of(run.data, tuple(sorted({metric.partition("/")[0] for metric in config.metrics} - {ABILITY_SET})))
+    data = run_data(run.data, tuple(sorted({metric.partition("/")[0] for metric in config.metrics} - {ABILITY_SET})))
     begun = (out / "config.json").exists()
     steps = Run(out).steps if begun else []
     model = train(run, data.training, out, resume=begun, title=out.name)
-    samples = data.samples(model, config)
+    samples = _samples(model, data, config)
     leaves = jax.tree_util.tree_leaves_with_path(model.model.params)
     parameters = arrays_digest((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves)
     device = f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}"
@@ -152,34 +156,15 @@ def _measure_config(config: StudyConfig):
     return dataclasses.replace(config.measure, metrics=tuple(dict.fromkeys(names)))
 
 
-class _Data:
-    """What runs of one data config are trained and measured on."""
+def _samples(model: "LanguageModel", data: "RunData", config: StudyConfig) -> Samples:
+    """The study's metrics of a model."""
+    from jaxinterp.metrics.measure import measure_sets
 
-    def __init__(self, data_config: DataConfig, set_names: tuple[str, ...]) -> None:
-        from jaxinterp.facts.encoding import encode
-        from jaxinterp.facts.leakage import clean
-        from jaxinterp.training.data import training_data
-
-        self.training = data = training_data(data_config)
-        queries = {"training": data.split.training, **{name: getattr(data.split, name) for name in set_names}}
-        sets = {name: encode(data.facts, of, data.tokenizer, n_ctx=data.n_positions) for name, of in queries.items()}
-        self._ability = sets.pop("training")
-        self._sets, self._clean = sets, {name: clean(data.facts, data.split, name) for name in set_names}
-
-    def samples(self, model, config: StudyConfig) -> Samples:
-        """The study's metrics of a model."""
-        from jaxinterp.metrics.measure import measure_sets
-
-        measure = _measure_config(config)
-        found = measure_sets(model, self.training.facts, self._sets, self._ability, measure, clean=self._clean)
-        sets = {**found.sets, ABILITY_SET: found.ability}
-        split = (metric.partition("/") for metric in config.metrics)
-        return {f"{of}/{name}": sets[of][name].samples for of, _, name in split if name in sets[of]}
-
-
-@functools.lru_cache(maxsize=2)
-def _data_of(data_config: DataConfig, set_names: tuple[str, ...]) -> _Data:
-    return _Data(data_config, set_names)
+    facts, measure = data.training.facts, _measure_config(config)
+    found = measure_sets(model, facts, data.sets, data.ability, measure, clean=data.clean)
+    sets = {**found.sets, ABILITY_SET: found.ability}
+    split = (metric.partition("/") for metric in config.metrics)
+    return {f"{of}/{name}": sets[of][name].samples for of, _, name in split if name in sets[of]}
 
 
 def check_metrics(config: StudyConfig) -> None:

@@ -101,7 +101,9 @@ def _tell(attached: Attached, trial: "optuna.trial.FrozenTrial", results: dict[i
 
 def _out_of_hours(attached: Attached) -> bool:
     hours = attached.config.budget.hours
-    used = (
-        sum(trial.user_attrs.get(DONE, {SECONDS: 0.0})[SECONDS] for trial in attached.trials()) / 3600 if hours else 0.0
-    )
-    return bool(hours) and used >= hours
+    return bool(hours) and sum(map(seconds_of, attached.trials())) / 3600 >= hours
+
+
+def seconds_of(trial: "optuna.trial.FrozenTrial") -> float:
+    """What the runs of a trial took; 0 if it is not done."""
+    return trial.user_attrs.get(DONE, {SECONDS: 0.0})[SECONDS]

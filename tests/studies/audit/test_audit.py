@@ -226,7 +226,7 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(audit_models, "common_step", lambda run, trunk: calls.get("common", 1000))
     monkeypatch.setattr(audit_models, "branch", lambda run, trunk, step, out: calls["branched"].append((trunk, step)))
     monkeypatch.setattr(audit_models, "samples_of", lambda config, data, model: made_up(config, *model))
-    monkeypatch.setattr(audit_models, "data_of", lambda config, seed: audit_models.Data(None, {}, None, {}))
+    monkeypatch.setattr(audit_models, "data_of", lambda config, seed: audit_models.RunData(None, {}, None, {}))
     data = object.__new__(TrainingData)  # nothing looks at it
     object.__setattr__(data, "facts", None)
     monkeypatch.setattr(audit, "training_data", lambda config: data)
