@@ -63,7 +63,7 @@ def dose_chart(config: StudyConfig, rows: Sequence[Row], factor: str) -> Chart |
         own = [row for row in rows if row["metric"] == metric]
         if not own:
             continue
-        axis = alt.Axis(values=list(levels), grid=False) if numeric else alt.Axis(labelAngle=0)
+        axis = alt.Axis(values=list(levels), grid=False, format="~g") if numeric else alt.Axis(labelAngle=0)
         x = alt.X(
             f"level:{kind}",
             title=factor,

@@ -84,7 +84,7 @@ def hypothesis_parts(found: Sequence[Finding]) -> list[Part]:
     for of in found:
         row = _finding_row(of)
         figures = [_figure(row[name]) for name in ("low", "high")]
-        interval = f"[{figures[0]}, {figures[1]}]" if of.effect is not None else "–"
+        interval = f"[{figures[0]}, {figures[1]}]" if row["low"] is not None else "–"
         p = f"{of.p:.2g}" if of.effect is not None else "–"
         cells = (row["hypothesis"], row["claim"], of.verdict, _figure(row["change"]), interval, p)
         table.add_row(*cells, str(row["seeds"]), str(of.n_pairs), _figure(row["detectable"]), of.because)
