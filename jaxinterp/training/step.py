@@ -29,7 +29,7 @@ def next_token_losses(model: Model, result: Forward, batch: QueryBatch) -> dict[
     nll_BT = next_token_nll(model, result, batch.tokens_BT)
     weight_BT = batch.token_weight_BT[:, 1:].astype(nll_BT.dtype)
 
-    def mean(weight_BT: Float[Array, "B T-1"]) -> Float[Array, ""]:
+    def mean(weight_BT: Float[Array, "B S"]) -> Float[Array, ""]:
         return (nll_BT * weight_BT).sum() / jnp.maximum(weight_BT.sum(), 1)
 
     losses = {"lm": mean(weight_BT)}

@@ -18,7 +18,7 @@ def is_held_out(name):
 
 
 TRAINING, MORE = [f"{i}.txt" for i in range(99) if not is_held_out(f"{i}.txt")][:2]
-(ASIDE,) = [f"{i}.txt" for i in range(99) if is_held_out(f"{i}.txt")][:1]
+ASIDE, ALSO_ASIDE = [f"{i}.txt" for i in range(99) if is_held_out(f"{i}.txt")][:2]
 NESTED = next(f"sub/{i}.md" for i in range(99) if not is_held_out(f"sub/{i}.md"))
 
 
@@ -91,6 +91,26 @@ def test_pieces_by_hand(tmp_path):
     assert any(texts(found.pieces(3, 4, 0)) != texts(found.pieces(3, 4, seed)) for seed in (1, 2, 3))
     with pytest.raises(UserError, match="pieces of text of 7 tokens do not fit into windows of 6"):
         found.pieces(7, 3, 0)
+
+
+def test_a_limit_takes_fewer_of_the_same_windows(tmp_path):
+    files = {TRAINING: "a b c d e f g h i j k l", MORE: "m n o", ASIDE: "n o p a b c", ALSO_ASIDE: "d d d"}
+    whole = text_data(written(tmp_path, files), TOKENIZER, 4)
+    assert dict(zip(texts(whole.held_out_NT), whole.held_out_document_H.tolist(), strict=True)) == {
+        "<bos> n o p": sorted([ASIDE, ALSO_ASIDE]).index(ASIDE),
+        "<bos> a b c": sorted([ASIDE, ALSO_ASIDE]).index(ASIDE),
+        "<bos> d d d": sorted([ASIDE, ALSO_ASIDE]).index(ALSO_ASIDE),
+    }
+    seen = set()
+    for tokens, n in ((3, 1), (5, 1), (6, 2), (9, 3), (14, 4), (15, 5), (1000, 5), (0, 5)):
+        found = whole.limited(tokens)
+        windows = set(texts(found.training_NT))
+        assert len(found.training_NT) == len(windows) == n and seen <= windows
+        np.testing.assert_array_equal(found.held_out_NT, whole.held_out_NT)
+        assert found.documents.digest == whole.documents.digest and found.plain()["windows"] == n
+        seen = windows
+    with pytest.raises(UserError, match=r"data.text_tokens must hold a window of text of 3 tokens, or be 0 .*, got 2"):
+        whole.limited(2)
 
 
 @pytest.mark.parametrize(
