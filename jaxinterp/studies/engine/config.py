@@ -9,10 +9,9 @@ from jaxinterp.base.configs import changed, from_json
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.facts.splits import SETS
-from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.config import ABILITY_SET, MeasureConfig
 from jaxinterp.training.config import TrainConfig
 
-ABILITY_SET = "ability"  # the training sentences, on which recall and cross-entropy are measured
 Level = Any  # a text, a number or a truth value; YAML and JSON say which
 Point = Mapping[str, Level]  # factor -> level
 

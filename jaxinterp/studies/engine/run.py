@@ -1,6 +1,7 @@
 """One run of a study: a model trained and measured, and the record of it, which is never computed twice."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import math
@@ -18,7 +19,7 @@ from jaxinterp.base.lines import CHECK, is_as_written, with_check
 from jaxinterp.base.owner import owned
 from jaxinterp.studies.engine.config import ABILITY_SET, Point, StudyConfig, training_of
 from jaxinterp.studies.engine.version import code_version, digest_of
-from jaxinterp.training.config import TrainConfig
+from jaxinterp.training.config import DataConfig, TrainConfig
 
 if TYPE_CHECKING:
     from jaxinterp.models.language_model import LanguageModel
@@ -56,9 +57,20 @@ class Result(NamedTuple):
 
 def key_of(config: StudyConfig, point: Point, seed: int, code: str) -> str:
     """What a run's result is kept by: a digest of its training, its measurement and the version of the code."""
-    training, measure = dataclasses.asdict(training_of(config, point, seed)), _measure_config(config)
+    run, measure = training_of(config, point, seed), _measure_config(config)
+    training = dataclasses.asdict(run)
+    if run.data.text:  # a folder's name says nothing of what is in it
+        training["text"] = _text_digest(run.data)
     measured = {**dataclasses.asdict(measure), "metrics": sorted(config.metrics)}
     return digest_of({"training": training, "measure": measured, "code": code})
+
+
+@functools.lru_cache(maxsize=16)
+def _text_digest(config: DataConfig) -> str:
+    from jaxinterp.training.data import text_documents
+
+    documents = text_documents(config)
+    return documents.digest if documents else ""
 
 
 def folder_of(folder: Path, key: str) -> Path:
@@ -158,10 +170,13 @@ def _measure_config(config: StudyConfig):
 
 def _samples(model: "LanguageModel", data: "RunData", config: StudyConfig) -> Samples:
     """The study's metrics of a model."""
+    from jaxinterp.metrics.held_out import with_text
     from jaxinterp.metrics.measure import measure_sets
 
     facts, measure = data.training.facts, _measure_config(config)
     found = measure_sets(model, facts, data.sets, data.ability, measure, clean=data.clean)
+    if (text := data.training.text) is not None:
+        found = with_text(found, model, text.held_out, measure)
     sets = {**found.sets, ABILITY_SET: found.ability}
     split = (metric.partition("/") for metric in config.metrics)
     return {f"{of}/{name}": sets[of][name].samples for of, _, name in split if name in sets[of]}
@@ -169,6 +184,7 @@ def _samples(model: "LanguageModel", data: "RunData", config: StudyConfig) -> Sa
 
 def check_metrics(config: StudyConfig) -> None:
     """Raises UserError if a metric is unknown, or needs a package that is not installed: before work, not after."""
+    from jaxinterp.metrics.held_out import TEXT_LOSS
     from jaxinterp.metrics.measure import check_installed
     from jaxinterp.metrics.registry import METRICS
     from jaxinterp.metrics.results import ABILITY
@@ -178,4 +194,12 @@ def check_metrics(config: StudyConfig) -> None:
         METRICS[name]  # which says which there are
         if set_name == ABILITY_SET and name not in ABILITY:
             raise unknown(f"metric of the set {ABILITY_SET}", name, ABILITY)
+        if name == TEXT_LOSS and not _has_text(config):
+            raise UserError(f"{metric} needs text that is held out, and the study's runs have none; give data.text")
     check_installed(_measure_config(config).metrics)
+
+
+def _has_text(config: StudyConfig) -> bool:
+    """Whether some run of a study may have text; runs that have none lack its loss."""
+    fields = (field for factor in config.factors for level in factor.values for field in factor.changes(level))
+    return bool(config.base.data.text) or "data.text" in fields

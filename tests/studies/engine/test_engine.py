@@ -23,9 +23,10 @@ from jaxinterp.studies.engine.front import hypervolume, means_of, pareto
 from jaxinterp.studies.engine.page import REPORT, write_report
 from jaxinterp.studies.engine.points import check_points, points_of
 from jaxinterp.studies.engine.results import results_of, status_of
-from jaxinterp.studies.engine.run import Result, check_metrics
+from jaxinterp.studies.engine.run import Result, _text_digest, check_metrics, key_of
 from jaxinterp.studies.engine.verify import verify_study
 from jaxinterp.studies.statistics import Effect, holm
+from jaxinterp.training.config import DataConfig, TrainConfig
 from jaxinterp.training.driver import NotFinite
 
 pytest.importorskip("optuna")
@@ -96,6 +97,23 @@ def test_unknown_metrics_are_told_before_work():
         check_metrics(study(metrics=("unseen_facts/brightness",), front={}, hypotheses=()))
     with pytest.raises(UserError, match="unknown metric of the set ability"):
         check_metrics(study(metrics=(S, "ability/suppressability"), front={}, hypotheses=()))
+
+
+def test_the_loss_of_text_needs_text(tmp_path):
+    own = study(metrics=(S, "ability/text_cross_entropy"), front={}, hypotheses=())
+    with pytest.raises(UserError, match=r"text_cross_entropy needs text that is held out, .* give data.text"):
+        check_metrics(own)
+    arms = Factor("text", arms={"none": {}, "python": {"data.text": "python", "text_windows": 8}})
+    check_metrics(study(metrics=own.metrics, front={}, hypotheses=(), factors=(arms,)))
+    # A result is kept by what the text is, and not by its folder's name.
+    (tmp_path / "0.txt").write_text("a b c")
+    keys = [key_of(study(), {"decay": 0.1, "arm": "relu"}, 0, "code")]
+    for text in ("a b c", "a b d"):
+        (tmp_path / "0.txt").write_text(text)
+        _text_digest.cache_clear()
+        base = TrainConfig(data=DataConfig(text=str(tmp_path)))
+        keys.append(key_of(study(base=base), {"decay": 0.1, "arm": "relu"}, 0, "code"))
+    assert len(set(keys)) == 3
 
 
 def test_the_demo_is_a_study_at_every_scale():
