@@ -30,6 +30,7 @@ from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.driver import Cadence, Job, Places, plain_line, run
+from jaxinterp.training.kept_steps import kept_step
 from jaxinterp.training.mesh_plan import automatic
 from jaxinterp.training.non_finite import bad_steps, note
 from jaxinterp.training.readout_step import Step
@@ -144,9 +145,12 @@ def train(
 
 
 def step_of(config: TrainConfig, model: ModelConfig, objective: ObjectiveConfig) -> Step:
-    """The jitted step of a run, with its objective's memory mode decided; `model` is that of the arithmetic."""
+    """The jitted step of a run, with its objective's memory mode decided; `model` is that of the arithmetic.
+
+    Runs of one process whose step is the same share it, so that it is traced and compiled once.
+    """
     more = {"accumulate": config.accumulate, "skip": config.skip > 0}
-    return train_step(model, objective, config.optimiser, config.steps, **more)
+    return kept_step(train_step, model, objective, config.optimiser, config.steps, **more)
 
 
 def _places(mesh: Mesh, model: ModelConfig, config: TrainConfig) -> Places:
