@@ -25,7 +25,7 @@ from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.mesh import batch_shardings, make_mesh, placement, state_shardings
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.objectives.loss import Metrics
+from jaxinterp.objectives.loss import Metrics, check_objective
 from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
@@ -91,8 +91,7 @@ def train(
       UserError: if a part of the config does not fit the data or the device, or as `run`.
       NotFinite: if the loss stops being finite, with the name of the first bad array.
     """
-    model = model_config(config, data)
-    check_rows(config, data)
+    model = check_run(config, data)
     computed = arithmetic(model, config)
     sizes = {"sequences": config.batch_size, "tokens": data.n_positions, "rows": config.rows}
     devices = make_mesh(mesh, lambda n: automatic(computed, config.objective, **sizes, n=n))
@@ -192,10 +191,20 @@ def cadence(config: TrainConfig) -> Cadence:
     return Cadence(config.steps, *every, keep=config.keep_checkpoints, keep_every=config.keep_every)
 
 
-def check_rows(config: TrainConfig, data: TrainingData) -> None:
-    """UserError if an answer that the objective may read does not fit into a batch's rows."""
+def check_run(config: TrainConfig, data: TrainingData) -> ModelConfig:
+    """The run's model, once it is known that the run's parts fit one another and the data, whatever the machine.
+
+    Raises:
+      UserError: if a field of the model or a term is unknown, k does not fit the model, or an answer that the objective
+        may read does not fit into a batch's rows.
+    """
+    model = model_config(config, data)
+    check_objective(config.objective, model.n_neurons)
+    if config.keep_best:
+        goodness(config.keep_best)
     if (tokens := int(data.queries.answer_length_N[data.in_objective_N].max())) > config.rows:
         raise UserError(f"an answer has {tokens} tokens, above rows = {config.rows}; raise rows")
+    return model
 
 
 def arithmetic(model: ModelConfig, config: TrainConfig) -> ModelConfig:
