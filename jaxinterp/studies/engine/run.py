@@ -5,7 +5,8 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,18 +15,26 @@ from jaxtyping import Float
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.files import read_json, write_bytes, write_json
-from jaxinterp.base.lines import CHECK, is_as_written, with_check
+from jaxinterp.base.lines import CHECK, is_as_written, whole_lines, with_check
 from jaxinterp.base.owner import owned
+from jaxinterp.studies.engine.along import measured_steps
 from jaxinterp.studies.engine.config import ABILITY_SET, Point, StudyConfig, training_of
 from jaxinterp.studies.engine.version import code_version, digest_of
 from jaxinterp.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from jaxinterp.metrics.estimates import Estimates
+    from jaxinterp.metrics.measure import Measurement
     from jaxinterp.models.language_model import LanguageModel
     from jaxinterp.studies.run_data import RunData
 
 RESULT, SAMPLES = "result.json", "samples.npz"
 Samples = Mapping[str, Float[np.ndarray, " _samples"]]  # SET/METRIC -> the value, and its replicates
+Curve = Sequence[tuple[int, float]]  # (step, language-modelling loss of its batch)
+ByRelation = Mapping[str, Mapping[str, float]]  # SET/METRIC -> relation -> value; without those that have none
+NONE: Mapping = types.MappingProxyType({})
+POINTS = 200  # of a curve, at most
+KEPT = ("values", "samples", "parameters", "failed", "curve", "relations")  # what a run's record says it computed
 
 
 class Outcome(NamedTuple):
@@ -35,6 +44,9 @@ class Outcome(NamedTuple):
     parameters: str  # digest of the model's
     resumed_from: int  # step of the checkpoint that it went on from; 0: it began anew
     device: str
+    earlier: Mapping[int, Samples] = NONE  # of the measured steps before the last
+    curve: Curve = ()
+    relations: ByRelation = NONE
 
 
 # (the run's training, the study, the run's folder) -> what it gives; goes on where the folder's checkpoint is. Raises
@@ -52,6 +64,9 @@ class Result(NamedTuple):
     failed: str  # why; "": it did not
     seconds: float
     record: Mapping  # all that its file says
+    along: Mapping[int, Samples] = NONE  # of all measured steps, the last included
+    curve: Curve = ()
+    relations: ByRelation = NONE
 
 
 def key_of(config: StudyConfig, point: Point, seed: int, code: str) -> str:
@@ -84,18 +99,21 @@ def _compute(config: StudyConfig, out: Path, key: str, point: Point, seed: int, 
     from jaxinterp.training.driver import NotFinite
 
     start = time.monotonic()
-    about = {"key": key, "code": code_version(), "point": dict(point), "seed": seed}
+    run = training_of(config, point, seed)
+    about = {"key": key, "code": code_version(), "point": dict(point), "seed": seed, "step": run.steps}
     try:
-        outcome = runner(training_of(config, point, seed), config, out)
+        outcome = runner(run, config, out)
     except NotFinite as error:  # a result: of these levels' doing
         about |= {"failed": str(error), "values": {}, "samples": "", "parameters": "", "resumed_from": 0, "device": ""}
+        about |= {"curve": [], "relations": {}}
     else:
-        content = _npz(outcome.samples)
+        content = _npz(outcome)
         write_bytes(out / SAMPLES, content)
         found = {name: float(samples[0]) for name, samples in outcome.samples.items()}
         values = {name: found[name] if math.isfinite(found.get(name, math.nan)) else None for name in config.metrics}
         about |= {"failed": "", "values": values, "samples": hashlib.sha256(content).hexdigest()}
-        about |= {name: getattr(outcome, name) for name in ("parameters", "resumed_from", "device")}
+        about |= {name: getattr(outcome, name) for name in ("parameters", "resumed_from", "device", "curve")}
+        about["relations"] = {name: dict(of) for name, of in outcome.relations.items()}
     write_json(out / RESULT, with_check({**about, "seconds": round(time.monotonic() - start, 3)}))
 
 
@@ -119,13 +137,20 @@ def read_result(out: Path) -> Result:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             samples = {name: file[name] for name in file.files}
     values = {name: math.nan if value is None else value for name, value in record["values"].items()}
-    return Result(record["point"], record["seed"], values, samples, record["failed"], record["seconds"], record)
+    along: dict[int, dict[str, np.ndarray]] = {}
+    for name, array in samples.items():
+        step, _, metric = name.rpartition(":")
+        along.setdefault(int(step or record["step"]), {})[metric] = array
+    last = along.get(record["step"], {})
+    about = (record["failed"], record["seconds"], record, along, record["curve"], record["relations"])
+    return Result(record["point"], record["seed"], values, last, *about)
 
 
-def _npz(samples: Samples) -> bytes:
-    """Arrays as one file, whose bytes depend on them alone."""
+def _npz(outcome: Outcome) -> bytes:
+    """Arrays as one file, whose bytes depend on them alone; those of a step before the last are named STEP:METRIC."""
     content = io.BytesIO()
-    np.savez(content, **samples)
+    before = {f"{step}:{name}": array for step, of in outcome.earlier.items() for name, array in of.items()}
+    np.savez(content, **outcome.samples, **before)
     return content.getvalue()
 
 
@@ -135,6 +160,7 @@ def trained(run: TrainConfig, config: StudyConfig, out: Path) -> Outcome:
 
     from jaxinterp.base.digests import arrays_digest
     from jaxinterp.studies.run_data import run_data
+    from jaxinterp.training.at_step import model_at
     from jaxinterp.training.loop import train
     from jaxinterp.training.runs import Run
 
@@ -142,11 +168,34 @@ def trained(run: TrainConfig, config: StudyConfig, out: Path) -> Outcome:
     begun = (out / "config.json").exists()
     steps = Run(out).steps if begun else []
     model = train(run, data.training, out, resume=begun, title=out.name)
-    samples = _samples(model, data, config)
+    measured = _measured(model, data, config)
+    earlier = {
+        step: _samples(_measured(model_at(run, data.training, out, step), data, config), config)
+        for step in measured_steps(run, config.along)[:-1]
+    }
     leaves = jax.tree_util.tree_leaves_with_path(model.model.params)
     parameters = arrays_digest((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves)
     device = f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}"
-    return Outcome(samples, parameters, steps[-1] if steps else 0, device)
+    about = (
+        parameters,
+        steps[-1] if steps else 0,
+        device,
+        earlier,
+        training_curve(out, run),
+        _relations(measured, config),
+    )
+    return Outcome(_samples(measured, config), *about)
+
+
+def training_curve(out: Path, run: TrainConfig) -> Curve:
+    """The language-modelling loss of a run by step, from its log; at most `POINTS` lines, the last included."""
+    from jaxinterp.training.driver import METRICS
+
+    logged = [value for _, _, value in whole_lines(out / METRICS)[0] if value.get("lm") is not None]
+    # An interruption logs a step of its own, which a run that nothing interrupted does not have.
+    lines = [line for line in logged if line["step"] % run.log_every == 0 or line["step"] == run.steps]
+    apart = -(-len(lines) // POINTS) or 1
+    return [(line["step"], line["lm"]) for line in lines[::-1][::apart]][::-1]
 
 
 def _measure_config(config: StudyConfig):
@@ -156,15 +205,29 @@ def _measure_config(config: StudyConfig):
     return dataclasses.replace(config.measure, metrics=tuple(dict.fromkeys(names)))
 
 
-def _samples(model: "LanguageModel", data: "RunData", config: StudyConfig) -> Samples:
-    """The study's metrics of a model."""
+def _measured(model: "LanguageModel", data: "RunData", config: StudyConfig) -> "Measurement":
     from jaxinterp.metrics.measure import measure_sets
 
     facts, measure = data.training.facts, _measure_config(config)
-    found = measure_sets(model, facts, data.sets, data.ability, measure, clean=data.clean)
+    return measure_sets(model, facts, data.sets, data.ability, measure, clean=data.clean)
+
+
+def _estimates(found: "Measurement", config: StudyConfig) -> Mapping[str, "Estimates"]:
+    """The study's metrics of a model."""
     sets = {**found.sets, ABILITY_SET: found.ability}
     split = (metric.partition("/") for metric in config.metrics)
-    return {f"{of}/{name}": sets[of][name].samples for of, _, name in split if name in sets[of]}
+    return {f"{of}/{name}": sets[of][name] for of, _, name in split if name in sets[of]}
+
+
+def _samples(found: "Measurement", config: StudyConfig) -> Samples:
+    return {name: of.samples for name, of in _estimates(found, config).items()}
+
+
+def _relations(found: "Measurement", config: StudyConfig) -> ByRelation:
+    return {
+        name: {relation: value.value for relation, value in of.by_relation.items() if math.isfinite(value.value)}
+        for name, of in _estimates(found, config).items()
+    }
 
 
 def check_metrics(config: StudyConfig) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.studies.engine.results import results_of
-from jaxinterp.studies.engine.run import Outcome, Result, Runner, done, folder_of, trained
+from jaxinterp.studies.engine.run import KEPT, Outcome, Result, Runner, done, folder_of, trained
 from jaxinterp.studies.engine.storage import attach
 
 AGAIN = "verify"  # folder in the study's, of the run that is computed once more; it goes when the two are equal
@@ -45,7 +45,7 @@ def verify_study(folder: Path, run: str = "", runner: Runner = trained) -> Resul
         return outcome
 
     new = done(attached.config, again, kept.point, kept.seed, same_device)
-    for name in ("values", "samples", "parameters", "failed"):
+    for name in KEPT:
         if new.record[name] != kept.record[name]:
             raise UserError(
                 f"run {kept.record['key']} is not reproduced: its {name} differ from those of "
