@@ -18,9 +18,10 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.lines import whole_lines, with_check
 from jaxinterp.studies.engine import storage, trials, work
 from jaxinterp.studies.engine.config import Budget, Factor, Hypothesis, study_of, training_of
-from jaxinterp.studies.engine.contrasts import changes, findings
+from jaxinterp.studies.engine.contrasts import findings
 from jaxinterp.studies.engine.front import hypervolume, means_of, pareto
 from jaxinterp.studies.engine.page import REPORT, write_report
+from jaxinterp.studies.engine.pairs import changes
 from jaxinterp.studies.engine.points import check_points, points_of
 from jaxinterp.studies.engine.results import results_of, status_of
 from jaxinterp.studies.engine.run import Result, _text_digest, check_metrics, key_of
