@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from study_stubs import HELD_AT, LOSS, SEEDS, STEPS, WEIGHTS, S, at_once, by_steps, study
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.lines import whole_lines, with_check
 from jaxinterp.studies.engine import storage, trials, work
-from jaxinterp.studies.engine.config import Budget, Factor, Hypothesis, study_of, training_of
+from jaxinterp.studies.engine.config import Budget, Factor, Hypothesis, training_of
 from jaxinterp.studies.engine.contrasts import findings
 from jaxinterp.studies.engine.front import hypervolume, means_of, pareto
 from jaxinterp.studies.engine.page import REPORT, write_report
@@ -115,17 +114,6 @@ def test_the_loss_of_text_needs_text(tmp_path):
         base = TrainConfig(data=DataConfig(text=str(tmp_path)))
         keys.append(key_of(study(base=base), {"decay": 0.1, "arm": "relu"}, 0, "code"))
     assert len(set(keys)) == 3
-
-
-def test_the_demo_is_a_study_at_every_scale():
-    path = ROOT / "experiments" / "studies" / "demo.yaml"
-    fields = yaml.safe_load(path.read_text())
-    smoke = study_of(fields, str(path), "smoke")
-    assert study_of(fields, str(path)).base.steps > smoke.base.steps and smoke.seeds == (0, 1)
-    check_points(smoke)
-    check_metrics(smoke)
-    with pytest.raises(UserError, match="unknown scale 'vast'; known: smoke"):
-        study_of(fields, str(path), "vast")
 
 
 def test_a_fraction_has_levels_and_pairs_evenly():
