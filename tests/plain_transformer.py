@@ -44,15 +44,12 @@ def plain_neurons(config, w, x, pre=None, gate=1.0):
 
 def _ungated_neurons(config, w, x, pre):
     if config.ffn_units > 1:
-        inside = [
-            [
-                _ungated_neurons(dataclasses.replace(config, ffn_units=1), unit, x, None)[1]
-                for unit in [{"w_in": w["w_in"][:, f, u], "b_in": w["b_in"][f, u]} for u in range(config.ffn_units)]
-            ]
-            for f in range(config.d_mlp)
-        ]
-        pre = (np.array(inside) * w["w_unit"]).sum(-1) + w["b_unit"] if pre is None else pre
-        return _ungated_neurons(dataclasses.replace(config, ffn_units=1), {"w_in": w["w_in"][:, :, 0]}, x, pre)
+        one = dataclasses.replace(config, ffn_units=1)
+        if pre is None:
+            units = [{"w_in": w["w_in"][:, :, u], "b_in": w["b_in"][:, u]} for u in range(config.ffn_units)]
+            inside = [_ungated_neurons(one, unit, x, None)[1] for unit in units]
+            pre = sum(w["w_unit"][:, u] * inside[u] for u in range(config.ffn_units)) + w["b_unit"]
+        return _ungated_neurons(one, {"w_in": w["w_in"][:, :, 0]}, x, pre)
     up = x @ w["w_in"] + w.get("b_in", 0.0)
     if config.ffn == "swiglu":
         gate = x @ w["w_gate"] + w.get("b_gate", 0.0) if pre is None else pre

@@ -85,12 +85,12 @@ def test_values_and_gate_gradients(setting):
 @pytest.mark.parametrize("path", ["joint", "per_layer"])
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("gpt", "float32"), *((name, "float64") for name in ("gpt", "gemma", "bert", "olmo", "modernbert", "units"))],
+    [("gpt", "float32"), *((name, "float64") for name in ("gpt", "gemma", "bert", "olmo", "modernbert"))],
 )
 def test_attributions_and_meta_gradients(name, dtype, path, request):
     if dtype == "float64":
         request.getfixturevalue("float64")
-    config = tiny_config(dtype=dtype, n_layers=2, **ALL[name])
+    config = tiny_config(dtype=dtype, n_layers=2, **ARCHITECTURES[name])
     params, batch, rule = tiny_params(config), tiny_batch(), quadrature("gauss_legendre", 2)
 
     def suppressed(params, make):

@@ -41,7 +41,7 @@ def test_shares_by_hand(float64):
     [
         {"ffn_units": 3},
         {"ffn": "swiglu", "experts": 3, "experts_active": 2, "mlp_bias": False},
-        {**ALL, "experts_active": 1, "ffn": "relu2", "position": "rotary"},
+        {**ALL, "experts_active": 1, "position": "rotary"},
     ],
     ids=["units", "experts", "all"],
 )
@@ -132,7 +132,7 @@ def test_permuting_experts_permutes_attributions(float64):
     assert np.abs(before - after).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["parallel", "masked", "bert"])
+@pytest.mark.parametrize("name", ["experts", "masked", "bert"])
 def test_layers_at_the_rows_are_those_of_the_forward(name, float64):
     more = {"experts": 3, "experts_active": 2, "depth_gates": True}
     config = tiny_config(dtype="float64", **{**ARCHITECTURES, **UNPUBLISHED}[name], **(more if name == "bert" else {}))

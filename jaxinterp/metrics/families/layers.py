@@ -1,7 +1,7 @@
 """In which layer an answer is there, as the unembedding would read it."""
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from jaxinterp.metrics.columns import Measured, column_group
 from jaxinterp.metrics.registry import Mean, Values, metric
@@ -10,15 +10,16 @@ from jaxinterp.models.row_layers import lens_top
 
 @column_group("exits", gives={"exit_share": (0.6, 0.6)}, cost="passes", text=True)
 def _exits(measured: Measured) -> dict[str, Array]:
-    """n / L, with n the fewest layers after each of which, from the n-th on, the lens's first token is the model's own;
-    a mean over an answer's tokens.
-    """
-    top_LR = lens_top(measured.readout)
-    differs_LR = top_LR != top_LR[-1:]
+    """The share of the layers that an answer's tokens need; a mean over them."""
+    return {"exit_share": measured.answers.mean(share_needed(lens_top(measured.readout)))}
+
+
+def share_needed(top_LR: Int[Array, "L R"]) -> Float[Array, " R"]:
+    """n / L of each row, with n the fewest layers from which on the first token after each is the last layer's."""
     n_layers = top_LR.shape[0]
-    # Layers up to the last that differs, and one more.
-    n_R = (differs_LR * (1 + jnp.arange(n_layers))[:, None]).max(0) + 1
-    return {"exit_share": measured.answers.mean(n_R / n_layers)}
+    number_LR = jnp.broadcast_to(1 + jnp.arange(n_layers)[:, None], top_LR.shape)
+    last_other_R = jnp.where(top_LR != top_LR[-1:], number_LR, 0).max(0)
+    return (1 + last_other_R) / n_layers
 
 
 @metric(
