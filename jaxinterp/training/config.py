@@ -50,6 +50,9 @@ class OptimiserConfig:
     beta1: float = 0.9  # decay of the gradient's mean
     beta2: float = 0.98  # decay of the gradient's square
     clip_norm: float = 1.0  # largest global norm of a gradient
+    # What is done after every step, in alphabetical order, with the number or text that each takes, as
+    # sparse_weights_topk 0.1; see docs/interventions.md
+    transforms: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_numbers(self, "optimiser.")
@@ -57,6 +60,10 @@ class OptimiserConfig:
             raise UserError(f"optimiser.learning_rate must be above 0, got {self.learning_rate}")
         if self.clip_norm <= 0:
             raise UserError(f"optimiser.clip_norm must be above 0, got {self.clip_norm}")
+        for name, text in self.transforms.items():
+            if not isinstance(text, str):
+                raise UserError(f'optimiser.transforms.{name} must be text, such as "0.1", got {text!r}')
+            check_text(f"optimiser.transforms.{name}", text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +136,11 @@ class TrainConfig:
         for field in positive:
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if "swaps" in self.optimiser.transforms and (self.routing or self.objective.neurons == "random"):
+            raise UserError(
+                "optimiser.transforms.swaps moves neurons, and routing and objective.neurons random draw a fact's "
+                "neurons by their places once and for all; leave out one of them"
+            )
         if self.keep_best and not self.evaluate_every:
             raise UserError("keep_best needs evaluations; set evaluate_every above 0")
         for field in ("text_windows", "evaluate_every", "routing", "keep_every", "skip"):

@@ -26,11 +26,12 @@ from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.mesh import batch_shardings, make_mesh, placement, state_shardings
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.objectives.loss import Metrics
+from jaxinterp.objectives.loss import Metrics, check_objective
 from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.driver import Cadence, Job, Places, plain_line, run
+from jaxinterp.training.kept_steps import kept_step
 from jaxinterp.training.mesh_plan import automatic
 from jaxinterp.training.non_finite import bad_steps, note
 from jaxinterp.training.readout_step import Step
@@ -92,8 +93,7 @@ def train(
       UserError: if a part of the config does not fit the data or the device, or as `run`.
       NotFinite: if the loss stops being finite, with the name of the first bad array.
     """
-    model = model_config(config, data)
-    check_rows(config, data)
+    model = check_run(config, data)
     computed = arithmetic(model, config)
     sizes = {"sequences": config.batch_size + config.text_windows, "tokens": data.n_positions, "rows": config.rows}
     devices = make_mesh(mesh, lambda n: automatic(computed, config.objective, **sizes, n=n))
@@ -146,9 +146,12 @@ def train(
 
 
 def step_of(config: TrainConfig, model: ModelConfig, objective: ObjectiveConfig) -> Step:
-    """The jitted step of a run, with its objective's memory mode decided; `model` is that of the arithmetic."""
+    """The jitted step of a run, with its objective's memory mode decided; `model` is that of the arithmetic.
+
+    Runs of one process whose step is the same share it, so that it is traced and compiled once.
+    """
     more = {"accumulate": config.accumulate, "skip": config.skip > 0}
-    return train_step(model, objective, config.optimiser, config.steps, **more)
+    return kept_step(train_step, model, objective, config.optimiser, config.steps, **more)
 
 
 def _places(mesh: Mesh, model: ModelConfig, config: TrainConfig) -> Places:
@@ -190,10 +193,20 @@ def cadence(config: TrainConfig) -> Cadence:
     return Cadence(config.steps, *every, keep=config.keep_checkpoints, keep_every=config.keep_every)
 
 
-def check_rows(config: TrainConfig, data: TrainingData) -> None:
-    """UserError if an answer that the objective may read does not fit into a batch's rows."""
+def check_run(config: TrainConfig, data: TrainingData) -> ModelConfig:
+    """The run's model, once it is known that the run's parts fit one another and the data, whatever the machine.
+
+    Raises:
+      UserError: if a field of the model or a term is unknown, k does not fit the model, or an answer that the objective
+        may read does not fit into a batch's rows.
+    """
+    model = model_config(config, data)
+    check_objective(config.objective, model.n_neurons)
+    if config.keep_best:
+        goodness(config.keep_best)
     if (tokens := int(data.queries.answer_length_N[data.in_objective_N].max())) > config.rows:
         raise UserError(f"an answer has {tokens} tokens, above rows = {config.rows}; raise rows")
+    return model
 
 
 def arithmetic(model: ModelConfig, config: TrainConfig) -> ModelConfig:

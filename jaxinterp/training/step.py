@@ -102,7 +102,7 @@ def update(
     def of_params(params: dict, batch: QueryBatch, *more: Any) -> tuple[Float[Array, ""], Metrics]:
         return loss(Model(model, params), objective, batch, *more)
 
-    rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps)
+    rate, transform = learning_rate(optimiser_config, steps), optimiser(optimiser_config, steps, model)
     return functools.partial(
         gradient_step, of_params, transform, rate, objective.start, accumulate=accumulate, skip=skip
     )

@@ -25,7 +25,7 @@ from jaxinterp.studies.engine.charts import (
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import ALPHA, POWER, Finding, findings
 from jaxinterp.studies.engine.front import Front, PointMeans, means_of, pareto
-from jaxinterp.studies.engine.results import results_of, status_of
+from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
 from jaxinterp.studies.engine.storage import CONFIG, attach
 
 REPORT, FIGURES = "report.html", "figures"  # in the study's folder
@@ -70,7 +70,10 @@ def write_report(folder: Path) -> Path:
     for name, rows in tables.items():
         write_csv(folder / FIGURES / f"{name}.csv", rows)
     counts = ", ".join(f"{n} {state}" for state, n in status.counts.items() if n)
-    lead = (f"{len(results)} runs of {len(means)} points, design {config.design}. Trials: {counts}.",)
+    lead = (
+        f"{len(results)} runs of {len(means)} points, design {config.design}. Trials: {counts}.",
+        *failed_lines(status),
+    )
     kept = {name: value for name, value in read_json(folder / CONFIG).items() if name != CHECK}
     write_sections(folder / REPORT, config.name, lead, sections, {**kept, "code": status.code})
     print_parts([*lead, *(part for section in sections for part in section.parts)])

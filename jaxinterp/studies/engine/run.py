@@ -1,12 +1,13 @@
 """One run of a study: a model trained and measured, and the record of it, which is never computed twice."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,8 +39,12 @@ class Outcome(NamedTuple):
     device: str
 
 
+class CannotBe(UserError):
+    """A run that its levels do not allow: a result of that run alone. Other mistakes stop the worker."""
+
+
 # (the run's training, the study, the run's folder) -> what it gives; goes on where the folder's checkpoint is. Raises
-# NotFinite if the run's numbers stop being finite
+# NotFinite if the run's numbers stop being finite, and CannotBe
 Runner = Callable[[TrainConfig, StudyConfig, Path], Outcome]
 
 
@@ -57,12 +62,17 @@ class Result(NamedTuple):
 
 def key_of(config: StudyConfig, point: Point, seed: int, code: str) -> str:
     """What a run's result is kept by: a digest of its training, its measurement and the version of the code."""
-    run, measure = training_of(config, point, seed), _measure_config(config)
-    training = dataclasses.asdict(run)
-    if run.data.text:  # a folder's name says nothing of what is in it
-        training["text"] = _text_digest(run.data)
-    measured = {**dataclasses.asdict(measure), "metrics": sorted(config.metrics)}
-    return digest_of({"training": training, "measure": measured, "code": code})
+    try:
+        run = training_of(config, point, seed)
+    except UserError:  # of a search, whose points are not known before; that it failed is kept as any result is
+        training = {"base": dataclasses.asdict(config.base), "point": dict(point), "seed": seed}
+    else:
+        training = dataclasses.asdict(run)
+        if run.data.text:  # a folder's name says nothing of what is in it
+            training["text"] = _text_digest(run.data)
+    measured = {**dataclasses.asdict(_measure_config(config)), "metrics": sorted(config.metrics)}
+    together = {"vmapped": config.seeds} if config.vmapped else {}  # last digits, and the order of the data, are others
+    return digest_of({"training": training, "measure": measured, "code": code, **together})
 
 
 @functools.lru_cache(maxsize=16)
@@ -84,23 +94,40 @@ def done(config: StudyConfig, folder: Path, point: Point, seed: int, runner: Run
     Raises:
       UserError: if it was tampered with, another process computes it, or the run cannot go on.
     """
-    key = key_of(config, point, seed, code_version())
-    out = folder_of(folder, key)
+    out = folder_of(folder, key_of(config, point, seed, code_version()))
     with owned(out):
         if not (out / RESULT).exists():
-            _compute(config, out, key, point, seed, runner)
+            _compute(config, out, point, seed, runner)
     return read_result(out)
 
 
-def _compute(config: StudyConfig, out: Path, key: str, point: Point, seed: int, runner: Runner) -> None:
+def _compute(config: StudyConfig, out: Path, point: Point, seed: int, runner: Runner) -> None:
     from jaxinterp.training.driver import NotFinite
 
     start = time.monotonic()
-    about = {"key": key, "code": code_version(), "point": dict(point), "seed": seed}
     try:
-        outcome = runner(training_of(config, point, seed), config, out)
-    except NotFinite as error:  # a result: of these levels' doing
-        about |= {"failed": str(error), "values": {}, "samples": "", "parameters": "", "resumed_from": 0, "device": ""}
+        with of_its_levels():
+            training = training_of(config, point, seed)
+        outcome: Outcome | str = runner(training, config, out)
+    except (NotFinite, CannotBe) as error:
+        outcome = str(error)
+    keep(config, out, point, seed, outcome, time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def of_its_levels() -> Iterator[None]:
+    """Says of a mistake that is told within that it is of the run's levels."""
+    try:
+        yield
+    except UserError as error:
+        raise CannotBe(str(error)) from None
+
+
+def keep(config: StudyConfig, out: Path, point: Point, seed: int, outcome: Outcome | str, seconds: float) -> None:
+    """Writes what a run gave, or why it failed, into its folder, whose name is the run's key."""
+    about = {"key": out.name, "code": code_version(), "point": dict(point), "seed": seed}
+    if isinstance(outcome, str):  # a result: of these levels' doing
+        about |= {"failed": outcome, "values": {}, "samples": "", "parameters": "", "resumed_from": 0, "device": ""}
     else:
         content = _npz(outcome.samples)
         write_bytes(out / SAMPLES, content)
@@ -108,7 +135,7 @@ def _compute(config: StudyConfig, out: Path, key: str, point: Point, seed: int, 
         values = {name: found[name] if math.isfinite(found.get(name, math.nan)) else None for name in config.metrics}
         about |= {"failed": "", "values": values, "samples": hashlib.sha256(content).hexdigest()}
         about |= {name: getattr(outcome, name) for name in ("parameters", "resumed_from", "device")}
-    write_json(out / RESULT, with_check({**about, "seconds": round(time.monotonic() - start, 3)}))
+    write_json(out / RESULT, with_check({**about, "seconds": round(seconds, 3)}))
 
 
 def read_result(out: Path) -> Result:
@@ -143,22 +170,44 @@ def _npz(samples: Samples) -> bytes:
 
 def trained(run: TrainConfig, config: StudyConfig, out: Path) -> Outcome:
     """Trains and measures a model; the runner of every study but those of tests."""
-    import jax
-
-    from jaxinterp.base.digests import arrays_digest
-    from jaxinterp.studies.run_data import run_data
     from jaxinterp.training.loop import train
     from jaxinterp.training.runs import Run
 
-    data = run_data(run.data, tuple(sorted({metric.partition("/")[0] for metric in config.metrics} - {ABILITY_SET})))
+    data = data_of(run, config)
     begun = (out / "config.json").exists()
     steps = Run(out).steps if begun else []
     model = train(run, data.training, out, resume=begun, title=out.name)
+    return outcome_of(model, data, config, steps[-1] if steps else 0)
+
+
+def data_of(run: TrainConfig, config: StudyConfig) -> "RunData":
+    """What a run is trained and measured on.
+
+    Raises:
+      CannotBe: if there are no such data, or the run's model, objective or measurement do not fit them.
+    """
+    from jaxinterp.attribution.selection import check_k
+    from jaxinterp.studies.run_data import run_data
+    from jaxinterp.training.loop import check_run
+
+    sets = {metric.partition("/")[0] for metric in config.metrics} - {ABILITY_SET}
+    with of_its_levels():
+        data = run_data(run.data, tuple(sorted(sets)))
+        check_k(config.measure.k, check_run(run, data.training).n_neurons)
+    return data
+
+
+def outcome_of(model: "LanguageModel", data: "RunData", config: StudyConfig, resumed_from: int) -> Outcome:
+    """What a trained model gives."""
+    import jax
+
+    from jaxinterp.base.digests import arrays_digest
+
     samples = _samples(model, data, config)
     leaves = jax.tree_util.tree_leaves_with_path(model.model.params)
     parameters = arrays_digest((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves)
     device = f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}"
-    return Outcome(samples, parameters, steps[-1] if steps else 0, device)
+    return Outcome(samples, parameters, resumed_from, device)
 
 
 def _measure_config(config: StudyConfig):
