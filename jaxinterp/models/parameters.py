@@ -120,6 +120,14 @@ def ffn(config: ModelConfig) -> Table:
     )
 
 
+def ffn_matrices(config: ModelConfig) -> Table:
+    """Those of its parameters that connect neurons with the residual stream: w_gate, w_in and w_out.
+
+    Neither what is inside of a neuron of several units, nor the router of experts.
+    """
+    return {name: of for name, of in ffn(config).items() if name in ("w_gate", "w_in", "w_out")}
+
+
 def depth_gate(config: ModelConfig) -> Table:
     """The gate of one layer: 0.95 for all tokens at the start."""
     return _table(config, ("weight", "embed", 0.0), ("bias", "", 3.0))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models.parameters import ffn
+from jaxinterp.models.parameters import ffn_matrices
 from jaxinterp.models.readout import LanguageModelReadout
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.registry import objective
@@ -36,9 +36,10 @@ def wiring(context: Context) -> Float[Array, ""]:
     model, layers = context.readout.model.config, context.readout.layers
     price_DF = BY_DISTANCE * distances(model.d_model, model.d_mlp) + ANYWAY
     total, size = jnp.zeros(()), 0
-    for name, of in ffn(model).items():
-        if len(of.axes) == 2:
-            w = layers[name].astype(jnp.promote_types(layers[name].dtype, jnp.float32))
-            price = price_DF if of.axes[1] == "mlp" else price_DF.T
-            total, size = total + (jnp.abs(w) * price[None].astype(w.dtype)).sum(), size + w.size
+    for name, of in ffn_matrices(model).items():
+        w = layers[name].astype(jnp.promote_types(layers[name].dtype, jnp.float32))
+        price = price_DF if of.axes[1] == "mlp" else price_DF.T
+        # A neuron's units stand where it does.
+        price = price.reshape(1, *price.shape, *(1,) * (w.ndim - 3)).astype(w.dtype)
+        total, size = total + (jnp.abs(w) * price).sum(), size + w.size
     return total / size

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.parameters import Parameter, attention, ffn
+from jaxinterp.models.parameters import Parameter, attention, ffn_matrices
 from jaxinterp.training.registry import number_of, transform
 
 NAME = "sparse_weights_topk"
@@ -50,16 +50,18 @@ def sparse_weights_topk(
     density = number_of(NAME, text)
     if not 0 < density <= 1:
         raise UserError(f"optimiser.transforms.{NAME} is the share of weights left: above 0 and at most 1, got {text}")
-    matrices = {name: of for name, of in (attention(model) | ffn(model)).items() if name.startswith("w_")}
+    matrices = {name: of for name, of in (attention(model) | ffn_matrices(model)).items() if name.startswith("w_")}
 
     def cut(of: Parameter, update: Array, param: Array, share: Array) -> Array:
         size_LN = jnp.abs(param + update).reshape(param.shape[0], -1)
         n_neurons, least = 0, 0
         if "mlp" in of.axes:
             axis = of.axes.index("mlp")
-            n_neurons, least = of.shape[axis], min(LEAST, of.shape[1 - axis])
+            n_neurons = of.shape[axis]
             size_LFD = jnp.moveaxis(size_LN.reshape(param.shape), 1 + axis, 1)
-            own = largest(size_LFD.reshape(-1, size_LFD.shape[-1]), least).reshape(size_LFD.shape)
+            of_neuron_XN = size_LFD.reshape(param.shape[0] * n_neurons, -1)  # of all its units
+            least = min(LEAST, of_neuron_XN.shape[1])
+            own = largest(of_neuron_XN, least).reshape(size_LFD.shape)
             size_LN = jnp.where(jnp.moveaxis(own, 1, 1 + axis).reshape(size_LN.shape), jnp.inf, size_LN)
         size = size_LN.shape[1]
         n_end = max(round(density * size), least * n_neurons)

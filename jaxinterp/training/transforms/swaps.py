@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.parameters import ffn
+from jaxinterp.models.parameters import ffn, ffn_matrices
 from jaxinterp.objectives.terms.wiring import distances
 from jaxinterp.training.registry import number_of, transform
 
@@ -44,8 +44,12 @@ def swaps(
       model: whose parameters are trained.
       steps: of the whole run; not looked at.
     Raises:
-      UserError: if the steps are no whole number above 0.
+      UserError: if the steps are no whole number above 0, or the model has experts.
     """
+    if model.experts > 1:
+        raise UserError(
+            f"optimiser.transforms.{NAME} would swap neurons of different experts; it needs model.experts 1"
+        )
     every = number_of(NAME, text)
     if every < 1 or every != int(every):
         raise UserError(f"optimiser.transforms.{NAME} is a number of steps: whole and at least 1, got {text}")
@@ -96,10 +100,10 @@ def _along(of_LF: Array, leaf: Array, axis: int) -> Array:
 def _costs(layers: Mapping, model: ModelConfig) -> Float[Array, "L F F"]:
     """What the wiring of each neuron would cost at each place: Σ_D |weights| · distance."""
     total_LFD = 0.0
-    for name, of in ffn(model).items():
-        if len(of.axes) == 2:
-            w = layers[name].astype(jnp.promote_types(layers[name].dtype, jnp.float32))
-            total_LFD = total_LFD + jnp.abs(jnp.moveaxis(w, of.axes.index("mlp") + 1, 1))
+    for name, of in ffn_matrices(model).items():
+        w = layers[name].astype(jnp.promote_types(layers[name].dtype, jnp.float32))
+        size_LFD = jnp.abs(jnp.moveaxis(w, of.axes.index("mlp") + 1, 1))
+        total_LFD = total_LFD + (size_LFD.sum(-1) if size_LFD.ndim == 4 else size_LFD)  # of all units of a neuron
     return total_LFD @ distances(model.d_model, model.d_mlp).astype(total_LFD.dtype)
 
 
