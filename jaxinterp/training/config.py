@@ -9,6 +9,7 @@ from jaxinterp.base.numbers_given import check_numbers, check_text
 from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.models.config import PRESETS
 from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.training.noise_config import DropoutConfig, NoiseConfig, RobustConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,9 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
+    # Of language modelling alone: the terms of the objective read the model without noise, in a forward of their own
+    dropout: DropoutConfig = DropoutConfig()
+    robust: RobustConfig = RobustConfig()
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; parameters and optimiser stay in float32
     # Of whole sequences. cudnn: the fused kernel, for NVIDIA GPUs and dtype bfloat16; weights are the same for both
     attention: Literal["plain", "cudnn"] = "plain"
@@ -98,6 +102,16 @@ class TrainConfig:
             raise UserError("model.attention_kernel cannot be chosen: it is no part of a model; use attention")
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise UserError(f"attention cudnn needs dtype bfloat16, got {self.dtype}")
+        if self.attention == "cudnn" and (self.dropout.attention or self.dropout.rate):
+            raise UserError(
+                "attention cudnn writes no attention weights to drop, and has no second derivative: with "
+                "dropout.attention, explicit or implicit use attention plain"
+            )
+        if self.routing and (self.dropout.rate or self.robust.radius):
+            raise UserError(
+                "routing hides gradients that dropout.explicit, dropout.implicit and robust are made of: use one or "
+                "the other; dropout.ffn, attention and residual go with routing"
+            )
         if self.seed < 0:
             raise UserError(f"seed must be at least 0, got {self.seed}")
         positive = (
@@ -119,3 +133,8 @@ class TrainConfig:
         for field in ("evaluate_every", "routing", "keep_every", "skip"):
             if getattr(self, field) < 0:
                 raise UserError(f"{field} must be at least 0, got {getattr(self, field)}")
+
+    @property
+    def noise(self) -> NoiseConfig:
+        """What a step needs to know of noise."""
+        return NoiseConfig(self.dropout, self.robust)

@@ -145,7 +145,7 @@ def train(
 
 def step_of(config: TrainConfig, model: ModelConfig, objective: ObjectiveConfig) -> Step:
     """The jitted step of a run, with its objective's memory mode decided; `model` is that of the arithmetic."""
-    more = {"accumulate": config.accumulate, "skip": config.skip > 0}
+    more = {"noise": config.noise, "accumulate": config.accumulate, "skip": config.skip > 0}
     return train_step(model, objective, config.optimiser, config.steps, **more)
 
 
