@@ -108,6 +108,13 @@ def filled(config: Any, saved: Any) -> Any:
     return dataclasses.replace(config, **found)
 
 
+def merged(old: Any, new: Any) -> Any:
+    """Mappings are merged key by key; of anything else the new one stays."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+
+
 def _built(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from jaxinterp.base.configs import merged
 from jaxinterp.base.errors import UserError
 from jaxinterp.cli.options import read_options
 
@@ -123,14 +124,7 @@ def study_fields(path: Path, below: tuple[Path, ...] = ()) -> Mapping[str, Any]:
     parent = path.parent / str(fields.pop("extends"))
     if parent.resolve() in (path.resolve(), *below):
         raise UserError(f"{path} extends {parent}, which extends it; leave out one of the two")
-    return _merged(study_fields(parent, (*below, path.resolve())), fields)
-
-
-def _merged(old: Any, new: Any) -> Any:
-    """Mappings are merged key by key; anything else is replaced."""
-    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-        return new
-    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+    return merged(study_fields(parent, (*below, path.resolve())), fields)
 
 
 def _told(n_done: int, folder: Path) -> None:

@@ -115,6 +115,7 @@ def measure_sets(
     config: MeasureConfig,
     *,
     clean: Mapping[str, Mapping[str, Bool[np.ndarray, " N"]]] | None = None,
+    required: bool = True,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
     """Measures a model on sets of queries; see `measure_examples`.
@@ -124,11 +125,11 @@ def measure_sets(
       facts: what the queries index into.
       sets: by name; each is sampled.
       ability: on which recall and cross-entropy are measured.
-      config, clean, progress: those of `measure_examples`.
+      config, clean, required, progress: those of `measure_examples`.
     """
     relations = [relation.name for relation in facts.relations]
     examples = {name: LanguageExamples(model.model, queries) for name, queries in sets.items()}
-    measurement = measure_examples(examples, relations, config, clean=clean, progress=progress)
+    measurement = measure_examples(examples, relations, config, clean=clean, required=required, progress=progress)
     queries = ability[sample(ability, config.ability_queries, config.seed)]
     columns = MeasuredAnswers(measured_ability(model.model, queries, rows=config.rows), np.zeros(0), None, None)
     asked = LanguageExamples(model.model, queries)
@@ -141,6 +142,7 @@ def measure_examples(
     config: MeasureConfig,
     *,
     clean: Mapping[str, Mapping[str, Bool[np.ndarray, " N"]]] | None = None,
+    required: bool = True,
     progress: Progress = lambda *_: None,
 ) -> Measurement:
     """Measures whatever has a readout, with per-layer integrated gradients and a fixed k.
@@ -151,6 +153,7 @@ def measure_examples(
       config: see `MeasureConfig`.
       clean: by set, for each of its examples whether the objective never saw its "answer" and its "subject"; see
         `jaxinterp.facts.leakage.clean`.
+      required: whether a named metric must have a value in some set; else it is left out where the model gives none.
       progress: called with (set, answers done, answers in all).
     Raises:
       UserError: if k does not fit the model, a metric is unknown or was measured in none of the sets, or it needs text
@@ -174,7 +177,7 @@ def measure_examples(
         measured[name] = estimates_of(wanted(config), columns[name], config, *neurons)
         if selected is None:
             selected = answers.selected
-    if config.metrics != ("all",):
+    if required and config.metrics != ("all",):
         for name in wanted(config):
             if not any(name in estimates for estimates in measured.values()):
                 raise UserError(f"metric {name!r} was measured on no fact of any set")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxinterp.base.configs import changed, from_json
+from jaxinterp.base.configs import changed, from_json, merged
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.facts.splits import SETS
@@ -236,11 +236,12 @@ def training_of(config: StudyConfig, point: Point, seed: int) -> TrainConfig:
     """
     run = config.base
     for name, level in point.items():
+        where, fields = f"factor {name!r}, level {level!r}", dict[str, Any]()
         for field, value in config.factor(name).changes(level).items():
-            where = f"factor {name!r}, level {level!r}"
             if field == "seed":
                 raise UserError(f"{where}: seed cannot be varied; the study's seeds are")
-            run = changed(run, _nested(run, field.split("."), value, where), where)
+            fields = merged(fields, _nested(run, field.split("."), value, where))
+        run = changed(run, fields, where)  # at once: alone, one of them may not be allowed
     return keeping(dataclasses.replace(run, seed=seed), config.along)
 
 

@@ -87,7 +87,7 @@ def _measured(model: "LanguageModel", data: "RunData", config: StudyConfig) -> "
     from jaxinterp.metrics.measure import measure_sets
 
     facts, measure = data.training.facts, measure_config(config)
-    found = measure_sets(model, facts, data.sets, data.ability, measure, clean=data.clean)
+    found = measure_sets(model, facts, data.sets, data.ability, measure, clean=data.clean, required=False)
     if (text := data.training.text) is not None:
         found = with_text(found, model, text.held_out, measure)
     return found
