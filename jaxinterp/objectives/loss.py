@@ -62,9 +62,9 @@ def with_terms(
         Under `vmap` it has to be given, the same for all: a condition that differs computes both branches for all.
     Returns:
       The loss, and metrics: every term, `batch_metrics` if one of the terms needs attribution, and "probability", the
-      mean P of the batch's answers, untouched, whether the terms are computed or not (NaN without answers). Without weights "probability" alone,
-      if the objective has a `start`, or nothing. Behind a condition the loss alone has a gradient; single terms have one
-      if `active` is True.
+      mean P of the batch's answers, untouched, whether the terms are computed or not (NaN without answers). Without
+      weights "probability" alone, if the objective has a `start`, or nothing. Behind a condition the loss alone has a
+      gradient; single terms have one if `active` is True.
     """
     untouched = context()
     if not (weights or untouched.config.start):

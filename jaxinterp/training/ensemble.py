@@ -154,7 +154,7 @@ def train_ensemble(
         cadence=cadence(config.run),
         lines=members.lines,
         evaluate=members.evaluate,
-        data={"facts": data.facts.digest()},
+        data=data.digests(),
         # A member is on one device, if there are as many as devices or a multiple: they have nothing to tell another.
         places=devices and Places(lambda of: along_all(devices, of), lambda batch: everywhere(devices, batch)),
         finish=finish,

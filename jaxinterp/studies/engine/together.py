@@ -15,14 +15,13 @@ from jaxinterp.studies.engine.run import (
     CannotBe,
     Outcome,
     Result,
-    data_of,
     folder_of,
     keep,
     key_of,
     of_its_levels,
-    outcome_of,
     read_result,
 )
+from jaxinterp.studies.engine.trained import data_of, outcome_of
 from jaxinterp.studies.engine.version import code_version
 from jaxinterp.training.config import TrainConfig
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.studies.engine.results import results_of
-from jaxinterp.studies.engine.run import Result, Runner, done, folder_of, trained
+from jaxinterp.studies.engine.run import KEPT, Result, Runner, done, folder_of
 from jaxinterp.studies.engine.storage import attach
 from jaxinterp.studies.engine.together import GroupRunner, done_together, trained_together
+from jaxinterp.studies.engine.trained import trained
 
 AGAIN = "verify"  # folder in the study's, of the run that is computed once more; it goes when the two are equal
 
@@ -49,7 +50,7 @@ def verify_study(
             f"{kept.record['key']} was computed on {device}, here is {here}: last digits may differ; verify on the "
             "same kind of device"
         )
-    for name in ("values", "samples", "parameters", "failed"):
+    for name in KEPT:
         if new.record[name] != kept.record[name]:
             raise UserError(
                 f"run {kept.record['key']} is not reproduced: its {name} differ from those of "

@@ -14,9 +14,10 @@ from jaxinterp.base.owner import is_owned
 from jaxinterp.base.records import saying_how_to_go_on
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.points import check_points
-from jaxinterp.studies.engine.run import Result, Runner, check_metrics, done, folder_of, key_of, trained
+from jaxinterp.studies.engine.run import Result, Runner, check_metrics, done, folder_of, key_of
 from jaxinterp.studies.engine.storage import Attached, attach, begin, telling
 from jaxinterp.studies.engine.together import GroupRunner, done_together, group_of, trained_together
+from jaxinterp.studies.engine.trained import trained
 from jaxinterp.studies.engine.trials import Trials
 from jaxinterp.studies.engine.version import code_version
 

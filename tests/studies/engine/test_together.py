@@ -15,6 +15,7 @@ from jaxinterp.studies.engine import run, storage, together, work
 from jaxinterp.studies.engine.config import Budget, Factor, StudyConfig, training_of
 from jaxinterp.studies.engine.page import write_report
 from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
+from jaxinterp.studies.engine.trained import trained
 from jaxinterp.studies.engine.verify import verify_study
 from jaxinterp.training import ensemble
 from jaxinterp.training.checkpoint import Checkpoints
@@ -63,13 +64,13 @@ def refused(*_):
 
 
 def test_a_second_run_of_a_shape_compiles_nothing(tmp_path, compilations):
-    first = run.trained(training_of(TINY, POINT, 0), TINY, tmp_path / "a")
+    first = trained(training_of(TINY, POINT, 0), TINY, tmp_path / "a")
     assert compilations
     compilations.clear()
     # Another seed, and another level that is no part of the step.
-    second = run.trained(training_of(TINY, {**POINT, "log": 10}, 1), TINY, tmp_path / "b")
+    second = trained(training_of(TINY, {**POINT, "log": 10}, 1), TINY, tmp_path / "b")
     assert not compilations and first.parameters != second.parameters
-    again = run.trained(training_of(TINY, POINT, 0), TINY, tmp_path / "c")
+    again = trained(training_of(TINY, POINT, 0), TINY, tmp_path / "c")
     assert again.parameters == first.parameters
 
 
@@ -153,7 +154,7 @@ def test_seeds_trained_together_go_on_from_their_checkpoint(tmp_path, monkeypatc
 
 def test_a_run_that_its_levels_do_not_allow_is_a_failed_result(tmp_path):
     # k = 8 of 8 neurons; told before anything is trained.
-    found = run.done(TINY, tmp_path / "s", {**POINT, "k": 8}, 0, run.trained)
+    found = run.done(TINY, tmp_path / "s", {**POINT, "k": 8}, 0, trained)
     assert (
         found.failed == "k must be at least 1 and below the model's number of neurons (8), got 8" and not found.values
     )
@@ -176,7 +177,8 @@ def test_points_of_a_search_that_cannot_be_are_told_in_status_and_report(tmp_pat
     assert work.run_study(own, tmp_path / "s", at_once) == 8
     attached = storage.attach(tmp_path / "s")
     cannot = [of for of in results_of(attached) if of.point["least"] > of.point["k"]]
-    status, points = status_of(attached), [of.user_attrs["point"] for of in attached.trials()]
+    status = status_of(attached)
+    points = [of.user_attrs[storage.POINT] for of in attached.trials()]  # two trials may have the same
     assert cannot and status.counts["failed"] == sum(point["least"] > point["k"] for point in points)
     assert all("least_k must be" in of.failed for of in cannot)
     lines = failed_lines(status)
