@@ -1,9 +1,9 @@
-"""`jaxinterp study run|work|status|report|verify`: studies that several workers share, on the command line."""
+"""`jaxinterp study run|work|submit|status|report|verify`: studies that several workers share, on the command line."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -42,6 +42,26 @@ class Work:
         from jaxinterp.studies.engine.work import work
 
         _told(work(self.folder), self.folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Submit:
+    """Submit workers on a study that was begun to Slurm, as one array of jobs (pip install 'jaxinterp[slurm]')."""
+
+    folder: Folder
+    workers: int  # jobs
+    hours: float  # until a job is ended; another worker goes on with what it was at
+    gpus: int = 0  # of each job
+    partition: str = ""  # of Slurm; by default Slurm's own
+    cluster: Literal["slurm", "local"] = "slurm"  # local: processes on this machine, to try it
+
+    def __call__(self) -> None:
+        """Runs the command."""
+        from jaxinterp.studies.engine.submit import JOBS, submit
+
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        jobs = submit(**options)
+        print(f"submitted: {', '.join(jobs)}   what they print: {self.folder / JOBS}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +112,7 @@ class VerifyStudy:
 Command = (
     Annotated[RunStudy, tyro.conf.subcommand("run")]
     | Annotated[Work, tyro.conf.subcommand("work")]
+    | Annotated[Submit, tyro.conf.subcommand("submit")]
     | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[ReportStudy, tyro.conf.subcommand("report")]
     | Annotated[VerifyStudy, tyro.conf.subcommand("verify")]

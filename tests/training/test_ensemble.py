@@ -238,7 +238,7 @@ def test_resuming_is_bit_exact(finished, data, tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
-        ({"weights": ()}, "one pair"),
+        ({"run": dataclasses.replace(RUN, skip=2)}, "takes no accumulate, skip or keep_best"),
         ({"weights": ((0.0, 1.0), (0.0, 1.0))}, "each once"),
         ({"weights": ((float("nan"), 1.0),)}, "must be a finite number"),
         (
