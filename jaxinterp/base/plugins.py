@@ -1,4 +1,4 @@
-"""Modules of other people, whose import registers metrics, terms, methods, plants and model families.
+"""Modules of other people, whose import registers metrics, terms, transforms, methods, plants and model families.
 
 An installed package names its modules as entry points of the group `jaxinterp`. A file that lies about is named by
 `--import` on a command line, or by JAXINTERP_IMPORT (with commas between names), which a command's workers see too.

@@ -73,7 +73,7 @@ def finetune(
     def start(still: dict) -> TrainState:
         change_key, key = jax.random.split(jax.random.key(config.seed))
         change = trainable(still, config.adapt, config.rank, change_key)
-        return first_state(change, optimiser(config.optimiser, config.steps), key)
+        return first_state(change, optimiser(config.optimiser, config.steps, original.config), key)
 
     def inputs(step: int) -> tuple:
         batch = finetune_batch(

@@ -70,7 +70,7 @@ class TextConfig:
 # The terms at 0 are not computed; they stand here because a command line offers the names of the default alone.
 WEIGHTS = {"suppression": "2.5", "control": "3"}
 OTHERS = ("concentration", "margin", "faithfulness", "one_layer", "kill_switch", "activity", "decov", "gini")
-OTHERS += ("second_order", "sparse_correlation", "sparse_weights")
+OTHERS += ("second_order", "sparse_correlation", "sparse_weights", "wiring")
 WEIGHTS |= dict.fromkeys(OTHERS, "0")
 
 
@@ -110,6 +110,8 @@ class FinetuneConfig:
             )
         if self.objective.every > self.steps:
             raise UserError(f"objective.every must be at most steps = {self.steps}, got {self.objective.every}")
+        if self.optimiser.transforms and self.adapt != "all":
+            raise UserError(f"optimiser.transforms change the model's own weights and need adapt all, got {self.adapt}")
         if self.text_queries and not self.text.tried:
             raise UserError("text_queries needs text.tried above 0; or set both to 0")
         for field in ("text_kl", "prompt_kl", "text_queries"):

@@ -89,6 +89,6 @@ def finetune_step(model: ModelConfig, config: FinetuneConfig) -> Step:
         original, batch, text_BT = inputs
         return finetune_loss(model, config, original, change, batch, text_BT, *more)
 
-    rate, transform = learning_rate(config.optimiser, config.steps), optimiser(config.optimiser, config.steps)
+    rate, transform = learning_rate(config.optimiser, config.steps), optimiser(config.optimiser, config.steps, model)
     step = functools.partial(gradient_step, loss, transform, rate, config.objective.start)
     return scheduled(step, config.objective)

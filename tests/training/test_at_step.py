@@ -9,7 +9,7 @@ import pytest
 from training_facts import DATA, SMALL_EVALUATION, made_up_data
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.studies.engine.run import training_curve
+from jaxinterp.studies.engine.trained import training_curve
 from jaxinterp.training import loop
 from jaxinterp.training.at_step import model_at
 from jaxinterp.training.config import TrainConfig

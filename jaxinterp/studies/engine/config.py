@@ -9,12 +9,11 @@ from jaxinterp.base.configs import changed, from_json
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.facts.splits import SETS
-from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.config import ABILITY_SET, MeasureConfig
 from jaxinterp.studies.engine.along import keeping
 from jaxinterp.studies.engine.hypothesis import Hypothesis, Level
 from jaxinterp.training.config import TrainConfig
 
-ABILITY_SET = "ability"  # the training sentences, on which recall and cross-entropy are measured
 Point = Mapping[str, Level]  # factor -> level
 
 
@@ -95,6 +94,9 @@ class StudyConfig:
     design: Literal["grid", "fraction", "tpe", "nsga2"] = "grid"
     optimise: Mapping[str, Literal["minimize", "maximize"]] = dataclasses.field(default_factory=dict)  # of a search
     seeds: tuple[int, ...] = (0,)  # of the training; every point is run with each
+    # Whether all seeds of a point are trained in one program, for models that are small against the device. They are
+    # consecutive then, and share the order of the data, that of the first; results have keys of their own
+    vmapped: bool = False
     budget: Budget = Budget()
     measure: MeasureConfig = MeasureConfig(ablation_queries=0)  # its `metrics` are those above
     hypotheses: tuple[Hypothesis, ...] = ()
@@ -118,6 +120,10 @@ class StudyConfig:
                 raise UserError(f"a study needs every {what} once, and at least one; got {list(given)}")
         if "seed" in names:
             raise UserError("a factor cannot be named seed; the study's seeds have that name")
+        if self.vmapped and self.along > 1:
+            raise UserError(f"vmapped seeds are measured after all steps alone; leave out along, got {self.along}")
+        if self.vmapped and self.seeds != tuple(range(self.seeds[0], self.seeds[0] + len(self.seeds))):
+            raise UserError(f"vmapped needs consecutive seeds, as [0, 1, 2], got {list(self.seeds)}")
         self._check_metrics()
         if self.heartbeat <= 0:
             raise UserError(f"heartbeat must be above 0 seconds, got {self.heartbeat}")

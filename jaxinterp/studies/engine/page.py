@@ -25,7 +25,7 @@ from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import beside, findings, over_relations
 from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
 from jaxinterp.studies.engine.matching import at_common_loss
-from jaxinterp.studies.engine.results import results_of, status_of
+from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.engine.storage import CONFIG, attach
 from jaxinterp.studies.engine.tables import (
@@ -65,10 +65,14 @@ def write_report(folder: Path) -> Path:
             if chart is not None:
                 save_chart(chart, folder / FIGURES, name, SUFFIXES)
     for name, rows in tables.items():
-        write_csv(folder / FIGURES / f"{name}.csv", rows)
+        if rows:  # there are none of a figure that is left out
+            write_csv(folder / FIGURES / f"{name}.csv", rows)
     counts = ", ".join(f"{n} {state}" for state, n in status.counts.items() if n)
     n_points = len(tables["points"])
-    lead = (f"{len(results)} runs of {n_points} points, design {config.design}. Trials: {counts}.",)
+    lead = (
+        f"{len(results)} runs of {n_points} points, design {config.design}. Trials: {counts}.",
+        *failed_lines(status),
+    )
     kept = {name: value for name, value in read_json(folder / CONFIG).items() if name != CHECK}
     write_sections(folder / REPORT, config.name, lead, sections, {**kept, "code": status.code})
     print_parts([*lead, *(part for section in sections for part in section.parts)])

@@ -1,39 +1,34 @@
 """One run of a study: a model trained and measured, and the record of it, which is never computed twice."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import math
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.files import read_json, write_bytes, write_json
-from jaxinterp.base.lines import CHECK, is_as_written, whole_lines, with_check
+from jaxinterp.base.lines import CHECK, is_as_written, with_check
 from jaxinterp.base.owner import owned
-from jaxinterp.studies.engine.along import measured_steps
+from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.studies.engine.config import ABILITY_SET, Point, StudyConfig, training_of
 from jaxinterp.studies.engine.version import code_version, digest_of
-from jaxinterp.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from jaxinterp.metrics.estimates import Estimates
-    from jaxinterp.metrics.measure import Measurement
-    from jaxinterp.models.language_model import LanguageModel
-    from jaxinterp.studies.run_data import RunData
+from jaxinterp.training.config import DataConfig, TrainConfig
 
 RESULT, SAMPLES = "result.json", "samples.npz"
 Samples = Mapping[str, Float[np.ndarray, " _samples"]]  # SET/METRIC -> the value, and its replicates
 Curve = Sequence[tuple[int, float]]  # (step, language-modelling loss of its batch)
 ByRelation = Mapping[str, Mapping[str, float]]  # SET/METRIC -> relation -> value; without those that have none
 NONE: Mapping = types.MappingProxyType({})
-POINTS = 200  # of a curve, at most
 KEPT = ("values", "samples", "parameters", "failed", "curve", "relations")  # what a run's record says it computed
 
 
@@ -49,8 +44,12 @@ class Outcome(NamedTuple):
     relations: ByRelation = NONE
 
 
+class CannotBe(UserError):
+    """A run that its levels do not allow: a result of that run alone. Other mistakes stop the worker."""
+
+
 # (the run's training, the study, the run's folder) -> what it gives; goes on where the folder's checkpoint is. Raises
-# NotFinite if the run's numbers stop being finite
+# NotFinite if the run's numbers stop being finite, and CannotBe
 Runner = Callable[[TrainConfig, StudyConfig, Path], Outcome]
 
 
@@ -71,9 +70,25 @@ class Result(NamedTuple):
 
 def key_of(config: StudyConfig, point: Point, seed: int, code: str) -> str:
     """What a run's result is kept by: a digest of its training, its measurement and the version of the code."""
-    training, measure = dataclasses.asdict(training_of(config, point, seed)), _measure_config(config)
-    measured = {**dataclasses.asdict(measure), "metrics": sorted(config.metrics)}
-    return digest_of({"training": training, "measure": measured, "code": code})
+    try:
+        run = training_of(config, point, seed)
+    except UserError:  # of a search, whose points are not known before; that it failed is kept as any result is
+        training = {"base": dataclasses.asdict(config.base), "point": dict(point), "seed": seed}
+    else:
+        training = dataclasses.asdict(run)
+        if run.data.text:  # a folder's name says nothing of what is in it
+            training["text"] = _text_digest(run.data)
+    measured = {**dataclasses.asdict(measure_config(config)), "metrics": sorted(config.metrics)}
+    together = {"vmapped": config.seeds} if config.vmapped else {}  # last digits, and the order of the data, are others
+    return digest_of({"training": training, "measure": measured, "code": code, **together})
+
+
+@functools.lru_cache(maxsize=16)
+def _text_digest(config: DataConfig) -> str:
+    from jaxinterp.training.data import text_documents
+
+    documents = text_documents(config)
+    return documents.digest if documents else ""
 
 
 def folder_of(folder: Path, key: str) -> Path:
@@ -87,25 +102,41 @@ def done(config: StudyConfig, folder: Path, point: Point, seed: int, runner: Run
     Raises:
       UserError: if it was tampered with, another process computes it, or the run cannot go on.
     """
-    key = key_of(config, point, seed, code_version())
-    out = folder_of(folder, key)
+    out = folder_of(folder, key_of(config, point, seed, code_version()))
     with owned(out):
         if not (out / RESULT).exists():
-            _compute(config, out, key, point, seed, runner)
+            _compute(config, out, point, seed, runner)
     return read_result(out)
 
 
-def _compute(config: StudyConfig, out: Path, key: str, point: Point, seed: int, runner: Runner) -> None:
+def _compute(config: StudyConfig, out: Path, point: Point, seed: int, runner: Runner) -> None:
     from jaxinterp.training.driver import NotFinite
 
     start = time.monotonic()
-    run = training_of(config, point, seed)
-    about = {"key": key, "code": code_version(), "point": dict(point), "seed": seed, "step": run.steps}
     try:
-        outcome = runner(run, config, out)
-    except NotFinite as error:  # a result: of these levels' doing
-        about |= {"failed": str(error), "values": {}, "samples": "", "parameters": "", "resumed_from": 0, "device": ""}
-        about |= {"curve": [], "relations": {}}
+        with of_its_levels():
+            training = training_of(config, point, seed)
+        outcome: Outcome | str = runner(training, config, out)
+    except (NotFinite, CannotBe) as error:
+        outcome = str(error)
+    keep(config, out, point, seed, outcome, time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def of_its_levels() -> Iterator[None]:
+    """Says of a mistake that is told within that it is of the run's levels."""
+    try:
+        yield
+    except UserError as error:
+        raise CannotBe(str(error)) from None
+
+
+def keep(config: StudyConfig, out: Path, point: Point, seed: int, outcome: Outcome | str, seconds: float) -> None:
+    """Writes what a run gave, or why it failed, into its folder, whose name is the run's key."""
+    about = {"key": out.name, "code": code_version(), "point": dict(point), "seed": seed}
+    if isinstance(outcome, str):  # a result: of these levels' doing
+        about |= {"failed": outcome, "values": {}, "samples": "", "parameters": "", "resumed_from": 0, "device": ""}
+        about |= {"step": 0, "curve": [], "relations": {}}
     else:
         content = _npz(outcome)
         write_bytes(out / SAMPLES, content)
@@ -113,8 +144,9 @@ def _compute(config: StudyConfig, out: Path, key: str, point: Point, seed: int, 
         values = {name: found[name] if math.isfinite(found.get(name, math.nan)) else None for name in config.metrics}
         about |= {"failed": "", "values": values, "samples": hashlib.sha256(content).hexdigest()}
         about |= {name: getattr(outcome, name) for name in ("parameters", "resumed_from", "device", "curve")}
+        about["step"] = training_of(config, point, seed).steps
         about["relations"] = {name: dict(of) for name, of in outcome.relations.items()}
-    write_json(out / RESULT, with_check({**about, "seconds": round(time.monotonic() - start, 3)}))
+    write_json(out / RESULT, with_check({**about, "seconds": round(seconds, 3)}))
 
 
 def read_result(out: Path) -> Result:
@@ -154,84 +186,17 @@ def _npz(outcome: Outcome) -> bytes:
     return content.getvalue()
 
 
-def trained(run: TrainConfig, config: StudyConfig, out: Path) -> Outcome:
-    """Trains and measures a model; the runner of every study but those of tests."""
-    import jax
-
-    from jaxinterp.base.digests import arrays_digest
-    from jaxinterp.studies.run_data import run_data
-    from jaxinterp.training.at_step import model_at
-    from jaxinterp.training.loop import train
-    from jaxinterp.training.runs import Run
-
-    data = run_data(run.data, tuple(sorted({metric.partition("/")[0] for metric in config.metrics} - {ABILITY_SET})))
-    begun = (out / "config.json").exists()
-    steps = Run(out).steps if begun else []
-    model = train(run, data.training, out, resume=begun, title=out.name)
-    measured = _measured(model, data, config)
-    earlier = {
-        step: _samples(_measured(model_at(run, data.training, out, step), data, config), config)
-        for step in measured_steps(run, config.along)[:-1]
-    }
-    leaves = jax.tree_util.tree_leaves_with_path(model.model.params)
-    parameters = arrays_digest((jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves)
-    device = f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}"
-    about = (
-        parameters,
-        steps[-1] if steps else 0,
-        device,
-        earlier,
-        training_curve(out, run),
-        _relations(measured, config),
-    )
-    return Outcome(_samples(measured, config), *about)
-
-
-def training_curve(out: Path, run: TrainConfig) -> Curve:
-    """The language-modelling loss of a run by step, from its log; at most `POINTS` lines, the last included."""
-    from jaxinterp.training.driver import METRICS
-
-    logged = [value for _, _, value in whole_lines(out / METRICS)[0] if value.get("lm") is not None]
-    # An interruption logs a step of its own, which a run that nothing interrupted does not have.
-    lines = [line for line in logged if line["step"] % run.log_every == 0 or line["step"] == run.steps]
-    apart = -(-len(lines) // POINTS) or 1
-    return [(line["step"], line["lm"]) for line in lines[::-1][::apart]][::-1]
-
-
-def _measure_config(config: StudyConfig):
+def measure_config(config: StudyConfig) -> MeasureConfig:
+    """How the study's runs are measured."""
     names = tuple(
         name for set_name, _, name in (metric.partition("/") for metric in config.metrics) if set_name != ABILITY_SET
     )
     return dataclasses.replace(config.measure, metrics=tuple(dict.fromkeys(names)))
 
 
-def _measured(model: "LanguageModel", data: "RunData", config: StudyConfig) -> "Measurement":
-    from jaxinterp.metrics.measure import measure_sets
-
-    facts, measure = data.training.facts, _measure_config(config)
-    return measure_sets(model, facts, data.sets, data.ability, measure, clean=data.clean)
-
-
-def _estimates(found: "Measurement", config: StudyConfig) -> Mapping[str, "Estimates"]:
-    """The study's metrics of a model."""
-    sets = {**found.sets, ABILITY_SET: found.ability}
-    split = (metric.partition("/") for metric in config.metrics)
-    return {f"{of}/{name}": sets[of][name] for of, _, name in split if name in sets[of]}
-
-
-def _samples(found: "Measurement", config: StudyConfig) -> Samples:
-    return {name: of.samples for name, of in _estimates(found, config).items()}
-
-
-def _relations(found: "Measurement", config: StudyConfig) -> ByRelation:
-    return {
-        name: {relation: value.value for relation, value in of.by_relation.items() if math.isfinite(value.value)}
-        for name, of in _estimates(found, config).items()
-    }
-
-
 def check_metrics(config: StudyConfig) -> None:
     """Raises UserError if a metric is unknown, or needs a package that is not installed: before work, not after."""
+    from jaxinterp.metrics.held_out import TEXT_LOSS
     from jaxinterp.metrics.measure import check_installed
     from jaxinterp.metrics.registry import METRICS
     from jaxinterp.metrics.results import ABILITY
@@ -241,4 +206,12 @@ def check_metrics(config: StudyConfig) -> None:
         METRICS[name]  # which says which there are
         if set_name == ABILITY_SET and name not in ABILITY:
             raise unknown(f"metric of the set {ABILITY_SET}", name, ABILITY)
-    check_installed(_measure_config(config).metrics)
+        if name == TEXT_LOSS and not _has_text(config):
+            raise UserError(f"{metric} needs text that is held out, and the study's runs have none; give data.text")
+    check_installed(measure_config(config).metrics)
+
+
+def _has_text(config: StudyConfig) -> bool:
+    """Whether some run of a study may have text; runs that have none lack its loss."""
+    fields = (field for factor in config.factors for level in factor.values for field in factor.changes(level))
+    return bool(config.base.data.text) or "data.text" in fields
