@@ -147,21 +147,27 @@ def neuron_use(results: Results, *, width: int = style.WIDTH) -> Chart | None:
     return finished(alt.concat(*panels, columns=columns, spacing=24), "The most used neurons and layers")
 
 
-def save_chart(chart: Chart, folder: Path, name: str) -> list[Path]:
+def save_chart(chart: Chart, folder: Path, name: str, suffixes: Sequence[str] = ("svg", "png")) -> list[Path]:
     """Writes folder/name.svg and folder/name.png (two pixels a point), each whole or not at all.
 
+    Args:
+      chart: what is drawn.
+      folder: where to.
+      name: of the files.
+      suffixes: of the files that are wanted, of svg, png and pdf.
     Raises:
       UserError: if they cannot be written.
     """
     spec = readable(chart.to_dict())
     contents = {
-        "svg": vl_convert.vegalite_to_svg(spec).encode(),
-        "png": vl_convert.vegalite_to_png(spec, scale=2),
+        "svg": lambda: vl_convert.vegalite_to_svg(spec).encode(),
+        "png": lambda: vl_convert.vegalite_to_png(spec, scale=2),
+        "pdf": lambda: vl_convert.vegalite_to_pdf(spec),
     }
     paths = []
-    for suffix, content in contents.items():
+    for suffix in suffixes:
         paths.append(folder / f"{name}.{suffix}")
-        write_bytes(paths[-1], content)
+        write_bytes(paths[-1], contents[suffix]())
     return paths
 
 

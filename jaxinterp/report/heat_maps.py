@@ -33,11 +33,11 @@ def heat_map(
       rows_title, columns_title: of the axes.
       upwards: whether the first row is at the bottom.
       signed: whether colours diverge from 0, blue above and orange below; if not, they grow from 0.
-      most: of the colours' scale; None is the largest value.
+      most: of the colours' scale, whose last colours also larger values have; None is the largest value.
     """
     names = [str(row) for row in range(len(values_RC))] if rows is None else list(rows)
     data = [
-        {"row": name, "column": column, "value": float(value)}
+        {"row": name, "column": column, "value": float(value) if np.isfinite(value) else None}
         for name, values in zip(names, values_RC, strict=True)
         for column, value in zip(columns, values, strict=True)
     ]
@@ -45,7 +45,7 @@ def heat_map(
     if most is None:
         most = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
     colours = [style.VERMILLION, "#f7f7f7", style.BLUE] if signed else ["#f7f7f7", style.BLUE]
-    scale = alt.Scale(domain=[-most, 0, most] if signed else [0, most], range=colours)
+    scale = alt.Scale(domain=[-most, 0, most] if signed else [0, most], range=colours, clamp=True)
     axis = alt.Axis(tickSize=0, domain=False, labelLimit=style.LABEL_LIMIT)
     return (
         alt.Chart(alt.Data(values=data), title=title)

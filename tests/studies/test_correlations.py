@@ -46,6 +46,13 @@ def test_associations_leave_out_points_without_values():
     assert association(x, np.ones((2, 6))) is None
 
 
+def test_a_perfect_order_of_few_points_has_an_error():
+    x = np.arange(12.0).reshape(2, 6)
+    found = association(x, 2 * x)  # all replicates are in order as well
+    assert found.value == pytest.approx(1) and found.error == pytest.approx((1.5 / 3) ** 0.5)
+    assert found.low < 0.9 and found.above(0.5) > 1e-3
+
+
 def test_detectable_and_power_are_each_other_s_inverse():
     for found in (
         Correlation(0.4, 0.3, 12),

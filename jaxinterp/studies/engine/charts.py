@@ -31,10 +31,13 @@ def point_words(point: Mapping[str, object]) -> str:
 
 
 def dose_rows(config: StudyConfig, results: Sequence[Result], factor: str) -> list[Row]:
-    """The metrics at each level of a factor: mean and 95 % interval over seeds, each a mean over its runs there."""
+    """The metrics at each level of a factor, of a range at each that was tried: mean and 95 % interval over seeds, each
+    a mean over its runs there.
+    """
     found: list[Row] = []
+    levels = config.factor(factor).values or sorted({result.point[factor] for result in results})
     for metric in config.metrics:
-        for level in config.factor(factor).values:
+        for level in levels:
             by_seed: dict[int, list[float]] = {}
             for result in results:
                 if result.point[factor] == level and np.isfinite(value := result.values.get(metric, np.nan)):
@@ -55,21 +58,22 @@ def _half(sd: float, n: int) -> float:
 
 def dose_chart(config: StudyConfig, rows: Sequence[Row], factor: str) -> Chart | None:
     """A panel a metric: its mean at each level of the factor, with intervals; None without values."""
-    levels = config.factor(factor).values
-    numeric = all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
-    kind = "Q" if numeric else "N"
+    of = config.factor(factor)
+    kind = "Q" if of.is_numeric else "N"
     panels = []
     for metric in config.metrics:
         own = [row for row in rows if row["metric"] == metric]
         if not own:
             continue
-        axis = alt.Axis(values=list(levels), grid=False, format="~g") if numeric else alt.Axis(labelAngle=0)
+        places = {"values": list(of.values)} if of.values else {"tickCount": 5}
+        axis = alt.Axis(grid=False, format="~g", **places) if of.is_numeric else alt.Axis(labelAngle=0)
+        x_scale = alt.Scale(type="log", nice=False) if of.log else alt.Scale(zero=False)
         x = alt.X(
             f"level:{kind}",
             title=factor,
             sort=None,
             axis=axis,
-            scale=alt.Scale(zero=False) if numeric else alt.Undefined,
+            scale=x_scale if of.is_numeric else alt.Undefined,
         )
         tips = [
             alt.Tooltip(f"level:{kind}"),
@@ -81,7 +85,11 @@ def dose_chart(config: StudyConfig, rows: Sequence[Row], factor: str) -> Chart |
         rule = base.mark_rule(strokeWidth=2, color=style.BLUE).encode(
             y=alt.Y("low:Q", title=y_title, scale=scale), y2="high:Q"
         )
-        dots = base.mark_line(point=True, strokeWidth=1.4, color=style.BLUE).encode(y=alt.Y("mean:Q", scale=scale))
+        # Points of a range differ in other factors as well, and are not joined.
+        mark = (
+            base.mark_line(point=True, strokeWidth=1.4, color=style.BLUE) if of.values else base.mark_point(filled=True)
+        )
+        dots = mark.encode(y=alt.Y("mean:Q", scale=scale))
         panels.append(alt.layer(rule, dots).properties(width=style.WIDTH // COLUMNS - 90, height=180))
     if not panels:
         return None

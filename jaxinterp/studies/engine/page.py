@@ -5,14 +5,13 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, write_text
 from jaxinterp.base.lines import CHECK
 from jaxinterp.report.charts import save_chart
 from jaxinterp.report.sections import Section, write_sections
-from jaxinterp.report.shown import Part, print_parts
+from jaxinterp.report.shown import print_parts
+from jaxinterp.studies.engine.arm_charts import change_chart, change_rows, curve_chart, curve_rows
 from jaxinterp.studies.engine.charts import (
     Row,
     dose_chart,
@@ -23,14 +22,28 @@ from jaxinterp.studies.engine.charts import (
     point_words,
 )
 from jaxinterp.studies.engine.config import StudyConfig
-from jaxinterp.studies.engine.contrasts import ALPHA, POWER, Finding, findings
-from jaxinterp.studies.engine.front import Front, PointMeans, means_of, pareto
-from jaxinterp.studies.engine.hypothesis import Hypothesis
+from jaxinterp.studies.engine.contrasts import beside, findings, over_relations
+from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
+from jaxinterp.studies.engine.matching import at_common_loss
 from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
+from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.engine.storage import CONFIG, attach
+from jaxinterp.studies.engine.tables import (
+    beside_parts,
+    beside_row,
+    crossed_parts,
+    crossed_row,
+    finding_row,
+    front_parts,
+    hypothesis_parts,
+    point_rows,
+    points_table,
+)
 
 REPORT, FIGURES = "report.html", "figures"  # in the study's folder
-SIGN = {"higher": ">", "lower": "<", "same": "within ±"}
+SUFFIXES = ("svg", "png", "pdf")  # of figures, beside their CSV
+
+Tables = dict[str, list[Row]]  # name of a CSV -> its rows; that of a figure has the figure's name
 
 
 def write_report(folder: Path) -> Path:
@@ -39,40 +52,25 @@ def write_report(folder: Path) -> Path:
     Returns:
       The page's path.
     Raises:
-      UserError: if no run is done, a result was tampered with, or the front is empty.
+      UserError: if no run is done, or a result was tampered with.
     """
     attached = attach(folder)
     config, results, status = attached.config, results_of(attached), status_of(attached)
     if not results:
         raise UserError(f"no trial of the study in {folder} is done; there is nothing to report")
-    means = means_of(config, results)
-    tables: dict[str, list[Row]] = {"points": _point_rows(config, means)}
-    sections = []
-    if config.hypotheses:
-        found = findings(config, results)
-        tables["hypotheses"] = [finding_row(of) for of in found]
-        sections.append(Section("hypotheses", "Hypotheses", hypothesis_parts(found)))
-    if config.front:
-        front = pareto(config, means)
-        tables["front"] = front_rows(config, means, front)
-        charts = {"front": front_chart(config, tables["front"])}
-        sections.append(Section("front", "What costs what", front_parts(config, front), charts))
-    for number, factor in enumerate(config.factors):
-        name = f"doses-{number}"
-        if factor.values and not config.searches:
-            tables[name] = dose_rows(config, results, factor.name)
-            chart = {name: dose_chart(config, tables[name], factor.name)}
-            sections.append(Section(name, f"Levels of {factor.name}", (), chart))
-    sections.append(Section("points", "All points", [points_table(config, means)]))
+    tables: Tables = {}
+    sections = sections_of(config, results, tables)
     for section in sections:
         for name, chart in section.charts.items():
             if chart is not None:
-                save_chart(chart, folder / FIGURES, name)
+                save_chart(chart, folder / FIGURES, name, SUFFIXES)
     for name, rows in tables.items():
-        write_csv(folder / FIGURES / f"{name}.csv", rows)
+        if rows:  # there are none of a figure that is left out
+            write_csv(folder / FIGURES / f"{name}.csv", rows)
     counts = ", ".join(f"{n} {state}" for state, n in status.counts.items() if n)
+    n_points = len(tables["points"])
     lead = (
-        f"{len(results)} runs of {len(means)} points, design {config.design}. Trials: {counts}.",
+        f"{len(results)} runs of {n_points} points, design {config.design}. Trials: {counts}.",
         *failed_lines(status),
     )
     kept = {name: value for name, value in read_json(folder / CONFIG).items() if name != CHECK}
@@ -81,57 +79,71 @@ def write_report(folder: Path) -> Path:
     return folder / REPORT
 
 
-def hypothesis_parts(found: Sequence[Finding]) -> list[Part]:
-    """The verdicts, and how they were come to."""
-    columns = (
-        "hypothesis",
-        "claim",
-        "verdict",
-        "change",
-        "95 % interval",
-        "p",
-        "n",
-        "runs",
-        "detectable",
-        "power",
-        "why",
-    )
-    table = Table(*columns, title="Hypotheses, as they were written down before the runs")
-    for of in found:
-        row = finding_row(of)
-        p = f"{of.p:.2g}" if of.effect is not None else "–"
-        cells = (row["hypothesis"], row["claim"], of.verdict, figure(row["change"]), interval(row), p)
-        power = "–" if row["power"] is None else f"{row['power']:.0%}"
-        n = f"{of.found.n} {of.found.unit}"
-        table.add_row(*cells, n, str(of.found.n_runs), figure(row["detectable"]), power, of.because)
+def sections_of(config: StudyConfig, results: Sequence[Result], tables: Tables) -> list[Section]:
+    """The page's sections, whose data are put into `tables`."""
+    sections, means = [], means_of(config, results)
+    if config.hypotheses:
+        sections.append(_hypotheses(config, results, tables))
+    if config.front:
+        sections.append(_front(config, results, tables))
+    common = at_common_loss(config, results)
+    if common is not None:
+        matched = means_of(config, common.results)
+        tables["matched"] = point_rows(config, matched)
+        words = f"All points where their mean {metric_title(config.match)} over seeds is {common.loss:.4g}"
+        parts = [points_table(config, matched, f"At a loss of {common.loss:.4g}"), words]
+        if common.missed:
+            parts.append(
+                f"{len(common.missed)} points never had that loss between two measured steps: they are left out"
+            )
+        sections.append(Section("matched", "All points at one loss", parts))
+    at = "after all steps" if common is None else f"at a loss of {common.loss:.4g}"
+    shown = means if common is None else matched
+    metrics = [metric for metric in config.metrics if common is None or metric != config.match]
+    tables["changes"] = change_rows(metrics, shown)
+    chart = change_chart(tables["changes"], f"Change from {point_words(shown[0].point)}, {at}")
     words = (
-        "Runs that differ in the factor alone are paired and averaged by seed. n is what the interval is over. p is "
-        f"corrected by Holm over all hypotheses, and decides below {ALPHA:g}. Detectable is the smallest change that "
-        f"would be told from none with a probability of {POWER:.0%}; power is the one with which the margin would be."
+        "Changes from the first point, in standard deviations of single runs (pooled, over seeds). Blue is higher "
+        "and orange lower, neither of which need be better."
     )
-    return [table, words]
+    sections.append(Section("changes", "Metrics of all points", [words] if chart else (), {"changes": chart}))
+    tables["curves"] = curve_rows(results)
+    sections.append(Section("curves", "Training", (), {"curves": curve_chart(config, tables["curves"])}))
+    for number, factor in enumerate(config.factors):
+        name = f"doses-{number}"
+        if not (factor.values and config.searches):
+            tables[name] = dose_rows(config, results, factor.name)
+            chart = {name: dose_chart(config, tables[name], factor.name)}
+            sections.append(Section(name, f"Levels of {factor.name}", (), chart))
+    tables["points"] = point_rows(config, means)
+    sections.append(Section("points", "All points", [points_table(config, means, "After all steps")]))
+    return sections
 
 
-def front_parts(config: StudyConfig, front: Front) -> list[Part]:
-    """The points of the front, and its hypervolume."""
-    first, second = config.front
-    table = Table("point", metric_title(first), metric_title(second), title="Points that no other beats in both")
-    for of in front.points:
-        table.add_row(point_words(of.point), figure(of.spread[first]["mean"]), figure(of.spread[second]["mean"]))
-    worst = " and ".join(figure(value) for value in front.reference)
-    return [table, f"Hypervolume {front.hypervolume:.4g}, above the worst values of all points, {worst}."]
+def _hypotheses(config: StudyConfig, results: Sequence[Result], tables: Tables) -> Section:
+    found = findings(config, results)
+    tables["hypotheses"] = [finding_row(of) for of in found]
+    parts = hypothesis_parts(found)
+    if both := beside(config, results):
+        tables["matched-contrasts"] = [beside_row(*pair) for pair in both]
+        parts += beside_parts(both)
+    claims = [claim for claim in config.hypotheses if claim.kind == "contrast"]
+    crossed = [(claim, of) for claim in claims if (of := over_relations(claim, results)) is not None]
+    if crossed:
+        tables["relations"] = [crossed_row(*pair) for pair in crossed]
+        parts += crossed_parts(crossed)
+    return Section("hypotheses", "Hypotheses", parts)
 
 
-def points_table(config: StudyConfig, means: Sequence[PointMeans]) -> Table:
-    """Mean ± standard deviation over seeds of every metric at every point."""
-    names = [factor.name for factor in config.factors]
-    title = "Means over seeds ± standard deviation"
-    table = Table(*names, *map(metric_title, config.metrics), "seeds", "failed", title=title)
-    for of in means:
-        cells = [_spread(of.spread.get(metric)) for metric in config.metrics]
-        n = max((spread["n"] for spread in of.spread.values()), default=0)
-        table.add_row(*(str(of.point[name]) for name in names), *cells, str(n), str(of.n_failed))
-    return table
+def _front(config: StudyConfig, results: Sequence[Result], tables: Tables) -> Section:
+    means = means_of(config, results)
+    try:
+        front = pareto(config, means)
+    except UserError as empty:
+        return Section("front", "What costs what", [str(empty)])
+    tables["front"] = front_rows(config, means, front)
+    parts = front_parts(config, front, hypervolume_interval(config, results, front))
+    return Section("front", "What costs what", parts, {"front": front_chart(config, tables["front"])})
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -141,62 +153,3 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def finding_row(of: Finding) -> Row:
-    """A finding as a row of a CSV; what is not known is None."""
-    claim, effect = of.hypothesis, of.effect
-    row: Row = {"hypothesis": claim.name, "claim": claim_words(claim)}
-    names = ("change", "low", "high", "detectable", "power")
-    row |= dict.fromkeys(names)
-    if effect is not None:
-        row["change"] = effect.value
-    if effect is not None and not of.found.why_not:  # an interval of facts alone says nothing of other seeds
-        ends = (effect.low, effect.high)
-        row["low"], row["high"] = ends if claim.kind == "contrast" else (max(ends[0], -1.0), min(ends[1], 1.0))
-        row["detectable"] = effect.detectable(POWER)
-        row["power"] = effect.power(claim.margin) if claim.margin else None
-    about = {"p": of.p, "n": of.found.n, "of": of.found.unit, "runs": of.found.n_runs}
-    return {**row, **about, "verdict": of.verdict, "because": of.because}
-
-
-def claim_words(claim: Hypothesis) -> str:
-    """What a hypothesis claims, in one line."""
-    metric, sign = metric_title(claim.metric), SIGN[claim.direction]
-    bound = f"{-claim.margin if claim.direction == 'lower' else claim.margin:g}".replace("-", "−")
-    words = {
-        "contrast": f"{metric}: {claim.factor} {claim.after} − {claim.before}",
-        "trend": f"ρ of {metric} and {claim.factor}",
-        "association": f"ρ of {metric} and {metric_title(claim.other)}" if claim.other else "",
-        "retest": f"intraclass correlation of {metric}",
-    }[claim.kind]
-    given = f", given {metric_title(claim.given)}" if claim.given else ""
-    at = ", at matched loss" if claim.at == "loss" else ""
-    return f"{words}{given}{at} {sign}{' ' if claim.direction != 'same' else ''}{bound}"
-
-
-def _point_rows(config: StudyConfig, means: Sequence[PointMeans]) -> list[Row]:
-    rows = []
-    for of in means:
-        row: Row = {**of.point, "failed": of.n_failed}
-        for metric in config.metrics:
-            for name in ("mean", "sd", "n"):
-                row[f"{metric} {name}"] = of.spread.get(metric, {}).get(name)
-        rows.append(row)
-    return rows
-
-
-def interval(row: Row) -> str:
-    """The interval of a row; a dash if there is none."""
-    return "–" if row["low"] is None else f"[{figure(row['low'])}, {figure(row['high'])}]"
-
-
-def figure(value: float | None) -> str:
-    """Four digits; a dash if there is none."""
-    return "–" if value is None else f"{value:.4g}".replace("-", "−")
-
-
-def _spread(of) -> str:
-    if of is None:
-        return "–"
-    return figure(of["mean"]) + ("" if of["sd"] is None else f" ± {of['sd']:.2g}")

@@ -1,0 +1,191 @@
+"""Tables of a study: verdicts, contrasts at equal steps and at an equal loss, and all points."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from jaxinterp.metrics.intervals import Estimate
+from jaxinterp.report.shown import Part
+from jaxinterp.studies.crossed import Crossed
+from jaxinterp.studies.engine.charts import Row, metric_title, point_words
+from jaxinterp.studies.engine.config import StudyConfig
+from jaxinterp.studies.engine.contrasts import ALPHA, POWER, Finding
+from jaxinterp.studies.engine.front import Front, PointMeans
+from jaxinterp.studies.engine.hypothesis import Hypothesis
+
+SIGN = {"higher": ">", "lower": "<", "same": "within ±"}
+
+
+def hypothesis_parts(found: Sequence[Finding]) -> list[Part]:
+    """The verdicts, and how they were come to."""
+    columns = (
+        "hypothesis",
+        "claim",
+        "verdict",
+        "change",
+        "95 % interval",
+        "p",
+        "n",
+        "runs",
+        "detectable",
+        "power",
+        "why",
+    )
+    table = Table(*columns, title="Hypotheses, as they were written down before the runs")
+    for of in found:
+        row = finding_row(of)
+        p = f"{of.p:.2g}" if of.effect is not None else "–"
+        cells = (row["hypothesis"], row["claim"], of.verdict, figure(row["change"]), interval(row), p)
+        power = "–" if row["power"] is None else f"{row['power']:.0%}"
+        n = f"{of.found.n} {of.found.unit}"
+        table.add_row(*cells, n, str(of.found.n_runs), figure(row["detectable"]), power, of.because)
+    words = (
+        "Runs that differ in the factor alone are paired and averaged by seed. n is what the interval is over. p is "
+        f"corrected by Holm over all hypotheses, and decides below {ALPHA:g}. Detectable is the smallest change that "
+        f"would be told from none with a probability of {POWER:.0%}; power is the one with which the margin would be."
+    )
+    return [table, words]
+
+
+def beside_row(steps: Finding, loss: Finding) -> Row:
+    """A contrast after all steps and at one loss as a row of a CSV."""
+    names = ("claim", "change", "low", "high", "p", "n", "runs", "verdict", "because")
+    row: Row = {"hypothesis": steps.hypothesis.name}
+    for at, of in (("steps", finding_row(steps)), ("loss", finding_row(loss))):
+        row |= {f"{at} {name}": of[name] for name in names}
+    return row
+
+
+def beside_parts(both: Sequence[tuple[Finding, Finding]]) -> list[Part]:
+    """Contrasts after all steps and at one loss, beside one another."""
+    heads = [f"{name} at equal {at}" for at in ("steps", "loss") for name in ("change", "interval", "verdict")]
+    table = Table(
+        "hypothesis", *heads, "pairs", "pairs at one loss", title="Contrasts at equal steps and at equal loss"
+    )
+    for pair in both:
+        rows = [finding_row(of) for of in pair]
+        cells = [cell for row in rows for cell in (figure(row["change"]), interval(row), str(row["verdict"]))]
+        table.add_row(str(rows[0]["hypothesis"]), *cells, *(str(row["runs"]) for row in rows))
+    words = (
+        "At equal loss both runs of a pair are taken where they had the larger one of their final losses; a pair of "
+        "which one run never had it is left out. p is corrected within each of the two, so that verdicts may differ "
+        "from those above."
+    )
+    return [table, words]
+
+
+def crossed_row(claim: Hypothesis, of: Crossed) -> Row:
+    """A contrast over seeds and relations as a row of a CSV."""
+    names = {"change": "value", "low": "low", "high": "high", "p": "p", "seeds": "n_seeds", "relations": "n_relations"}
+    names |= {name: name for name in ("seed_sd", "relation_sd", "rest_sd", "freedom")}
+    return {"hypothesis": claim.name, **{name: getattr(of, field) for name, field in names.items()}}
+
+
+def crossed_parts(crossed: Sequence[tuple[Hypothesis, Crossed]]) -> list[Part]:
+    """Contrasts with seeds and relations crossed."""
+    heads = (
+        "hypothesis",
+        "change",
+        "95 % interval",
+        "p",
+        "seeds",
+        "relations",
+        "SD of seeds",
+        "SD of relations",
+        "SD of rest",
+    )
+    table = Table(*heads, title="Contrasts with seeds and relations crossed, after all steps")
+    for claim, of in crossed:
+        row = crossed_row(claim, of)
+        sds = [figure(getattr(of, name)) for name in ("seed_sd", "relation_sd", "rest_sd")]
+        cells = (figure(of.value), interval(row), f"{of.p:.2g}", str(of.n_seeds), str(of.n_relations), *sds)
+        table.add_row(claim.name, *cells)
+    words = "Seeds and relations each have a change of their own: the interval is for other seeds and other relations."
+    return [table, words]
+
+
+def front_parts(config: StudyConfig, front: Front, area: Estimate) -> list[Part]:
+    """The points of the front, and its hypervolume."""
+    first, second = config.front
+    table = Table("point", metric_title(first), metric_title(second), title="Points that no other beats in both")
+    for of in front.points:
+        table.add_row(point_words(of.point), figure(of.spread[first]["mean"]), figure(of.spread[second]["mean"]))
+    corner = " and ".join(figure(value) for value in front.reference)
+    ends = {"low": area.low, "high": area.high} if area.low == area.low else {"low": None}
+    words = f"Hypervolume {front.hypervolume:.4g}, 95 % interval over {area.n} seeds {interval(ends)}, "
+    if config.reference:
+        return [table, f"{words}from the reference, {corner}."]
+    moves = "It moves with the points; give the study a reference to compare it with others."
+    return [table, f"{words}from the worst values of all points, {corner}. {moves}"]
+
+
+def points_table(config: StudyConfig, means: Sequence[PointMeans], where: str) -> Table:
+    """Mean ± standard deviation over seeds of every metric at every point; `where` begins its title."""
+    names = [factor.name for factor in config.factors]
+    title = f"{where}, means over seeds ± standard deviation"
+    table = Table(*names, *map(metric_title, config.metrics), "seeds", "failed", title=title)
+    for of in means:
+        cells = [_spread(of.spread.get(metric)) for metric in config.metrics]
+        n = max((spread["n"] for spread in of.spread.values()), default=0)
+        table.add_row(*(str(of.point[name]) for name in names), *cells, str(n), str(of.n_failed))
+    return table
+
+
+def finding_row(of: Finding) -> Row:
+    """A finding as a row of a CSV; what is not known is None."""
+    claim, effect = of.hypothesis, of.effect
+    row: Row = {"hypothesis": claim.name, "claim": claim_words(claim)}
+    names = ("change", "low", "high", "detectable", "power")
+    row |= dict.fromkeys(names)
+    if effect is not None:
+        row["change"] = effect.value
+    if effect is not None and not of.found.why_not:  # an interval of facts alone says nothing of other seeds
+        ends = (effect.low, effect.high)
+        row["low"], row["high"] = ends if claim.kind == "contrast" else (max(ends[0], -1.0), min(ends[1], 1.0))
+        row["detectable"] = effect.detectable(POWER)
+        row["power"] = effect.power(claim.margin) if claim.margin else None
+    about = {"p": of.p, "n": of.found.n, "of": of.found.unit, "runs": of.found.n_runs}
+    return {**row, **about, "verdict": of.verdict, "because": of.because}
+
+
+def claim_words(claim: Hypothesis) -> str:
+    """What a hypothesis claims, in one line."""
+    metric, sign = metric_title(claim.metric), SIGN[claim.direction]
+    bound = f"{-claim.margin if claim.direction == 'lower' else claim.margin:g}".replace("-", "−")
+    words = {
+        "contrast": f"{metric}: {claim.factor} {claim.after} − {claim.before}",
+        "trend": f"ρ of {metric} and {claim.factor}",
+        "association": f"ρ of {metric} and {metric_title(claim.other)}" if claim.other else "",
+        "retest": f"intraclass correlation of {metric}",
+    }[claim.kind]
+    given = f", given {metric_title(claim.given)}" if claim.given else ""
+    at = ", at matched loss" if claim.at == "loss" else ""
+    return f"{words}{given}{at} {sign}{' ' if claim.direction != 'same' else ''}{bound}"
+
+
+def point_rows(config: StudyConfig, means: Sequence[PointMeans]) -> list[Row]:
+    """The points as rows of a CSV."""
+    rows = []
+    for of in means:
+        row: Row = {**of.point, "failed": of.n_failed}
+        for metric in config.metrics:
+            for name in ("mean", "sd", "n"):
+                row[f"{metric} {name}"] = of.spread.get(metric, {}).get(name)
+        rows.append(row)
+    return rows
+
+
+def interval(row: Row) -> str:
+    """The interval of a row; a dash if there is none."""
+    return "–" if row["low"] is None else f"[{figure(row['low'])}, {figure(row['high'])}]"
+
+
+def figure(value: float | None) -> str:
+    """Four digits; a dash if there is none."""
+    return "–" if value is None else f"{value:.4g}".replace("-", "−")
+
+
+def _spread(of) -> str:
+    if of is None:
+        return "–"
+    return figure(of["mean"]) + ("" if of["sd"] is None else f" ± {of['sd']:.2g}")

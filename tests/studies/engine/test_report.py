@@ -1,0 +1,111 @@
+"""The report of results that nobody ran: tables, charts, and their data."""
+
+import csv
+import re
+
+import made_up_studies as made_up
+import numpy as np
+import pytest
+from made_up_studies import LOSS, RECALL, S
+
+from jaxinterp.report.charts import save_chart
+from jaxinterp.report.sections import write_sections
+from jaxinterp.report.shown import print_parts
+from jaxinterp.studies.engine.arm_charts import change_rows, curve_rows
+from jaxinterp.studies.engine.charts import dose_chart, dose_rows
+from jaxinterp.studies.engine.config import Budget, Factor
+from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
+from jaxinterp.studies.engine.page import SUFFIXES, sections_of, write_csv
+
+
+def shown(config, results, capsys):
+    """Names of sections, what is printed, and tables."""
+    tables = {}
+    sections = sections_of(config, results, tables)
+    print_parts([part for section in sections for part in section.parts])
+    return {section.name: section for section in sections}, re.sub(r"\s+", " ", capsys.readouterr().out), tables
+
+
+def test_everything_that_is_known_is_shown(capsys, tmp_path):
+    sections, printed, tables = shown(made_up.study(), made_up.results(), capsys)
+    assert list(sections) == ["hypotheses", "front", "matched", "changes", "curves", "doses-0", "doses-1", "points"]
+    for words in ("at equal loss", "seeds and relations crossed", "It moves with the points", "At a loss of 1.3"):
+        assert words in printed, words
+    both = {row["hypothesis"]: row for row in tables["matched-contrasts"]}
+    assert both["differs"]["steps verdict"] == "refuted" and both["differs"]["loss verdict"] == "supported"
+    assert [row["relations"] for row in tables["relations"]] == [3, 3]
+    for name, section in sections.items():
+        for chart_name, chart in section.charts.items():
+            assert chart is not None and chart_name in tables, name  # each figure has its data
+    paths = save_chart(sections["changes"].charts["changes"], tmp_path, "changes", SUFFIXES)
+    assert [path.suffix for path in paths] == [".svg", ".png", ".pdf"]
+    assert paths[2].read_bytes().startswith(b"%PDF") and "−" in paths[0].read_text()
+    write_csv(tmp_path / "changes.csv", tables["changes"])
+    with (tmp_path / "changes.csv").open() as file:
+        assert {row["metric"] for row in csv.DictReader(file)} == {S, RECALL}  # the loss is the same for all
+    write_sections(tmp_path / "page.html", "made up", ["lead"], list(sections.values()), {})
+    assert (tmp_path / "page.html").stat().st_size > 1000
+
+
+def test_few_results_say_so(capsys):
+    runs = [run for run in made_up.results() if run.seed == 0 and run.point["rate"] == 0.0]
+    sections, printed, _ = shown(made_up.study(), runs, capsys)
+    assert "one seed says nothing of others" in printed and sections["changes"].charts["changes"] is None
+    no_loss = [run._replace(values={S: run.values[S]}, along={}, curve=()) for run in runs]
+    sections, printed, _ = shown(made_up.study(), no_loss, capsys)
+    assert "the front is empty: no point has both" in printed and "matched" not in sections
+    assert sections["curves"].charts["curves"] is None
+
+
+def test_changes_are_in_standard_deviations_of_runs():
+    config = made_up.study(hypotheses=())
+    means = means_of(config, made_up.results(arms=("plain", "slow"), rates=(0.0,)))
+    rows = {row["point"]: row for row in change_rows([S], means)}
+    sds = [of.spread[S]["sd"] for of in means]
+    change = means[1].spread[S]["mean"] - means[0].spread[S]["mean"]
+    row = rows["arm slow, rate 0"]
+    assert row["change"] == pytest.approx(change)
+    assert row["standardised"] == pytest.approx(change / (np.square(sds).mean() ** 0.5))
+    assert rows["arm plain, rate 0"]["standardised"] == 0
+
+
+def test_curves_are_means_over_seeds():
+    runs = made_up.results(arms=("plain",), rates=(0.0,), seeds=(0, 1))
+    rows = curve_rows(runs)
+    assert [row["step"] for row in rows] == list(range(20, 401, 20))
+    assert rows[3]["loss"] == pytest.approx(np.mean([dict(run.curve)[80] for run in runs])) and rows[3]["seeds"] == 2
+
+
+def test_the_area_has_a_fixed_corner_and_an_interval(capsys):
+    reference = {S: 0.3, LOSS: 2.0}
+    config, runs = made_up.study(reference=reference), made_up.results()
+    front = pareto(config, means_of(config, runs))
+    assert front.reference == (0.3, 2.0)
+    few = [run for run in runs if run.point["arm"] != "slow"]
+    assert pareto(config, means_of(config, few)).reference == (0.3, 2.0)
+    area = hypervolume_interval(config, runs, front)
+    assert area.low < area.value < area.high and area.value == front.hypervolume
+    # A front of one point whose two metrics each vary by seed: the area's error is that of a product.
+    best = [run for run in runs if run.point == {"arm": "quick", "rate": 0.0}]
+    alone = hypervolume_interval(config, best, pareto(config, means_of(config, best)))
+    values = np.array([[run.values[S] - 0.3, 2.0 - run.values[LOSS]] for run in best])
+    error = np.std(values @ values.mean(0)[::-1], ddof=1) / 5**0.5
+    assert (alone.high - alone.low) / 2 == pytest.approx(2.776 * error, rel=0.15)
+    one = [run for run in runs if run.seed == 0]
+    assert np.isnan(hypervolume_interval(config, one, pareto(config, means_of(config, one))).low)
+    assert "from the reference, 0.3 and 2" in shown(config, runs, capsys)[1]
+
+
+def test_ranges_have_points_on_their_own_axis():
+    factor = Factor("decay", field="optimiser.weight_decay", low=0.01, high=1.0, log=True)
+    search = {"design": "tpe", "optimise": {LOSS: "minimize"}, "budget": Budget(trials=3), "hypotheses": ()}
+    config = made_up.study(factors=(factor,), **search)
+    runs = [
+        run._replace(point={"decay": 0.01 * 3 ** ("plain", "slow", "quick").index(run.point["arm"])})
+        for run in made_up.results(rates=(0.0,))
+    ]
+    rows = dose_rows(config, runs, "decay")
+    assert [row["level"] for row in rows if row["metric"] == S] == pytest.approx([0.01, 0.03, 0.09])
+    spec = dose_chart(config, rows, "decay").to_dict()
+    layers = spec["concat"][0]["layer"]
+    assert layers[1]["encoding"]["x"]["scale"]["type"] == "log" and layers[1]["mark"]["type"] == "point"
