@@ -365,7 +365,30 @@ def other_neurons_bring_back_what_they_can(found):
     same(columns["restored"], one.answers(one.p((1 - one.mask) * (1 + then))))
 
 
+def answers_spread_over_neurons(found):
+    columns, one = found
+    n, ones = one.mask.shape[0] * one.mask.shape[2], np.ones_like(one.mask)
+    p, share = one.answers(one.p(ones)), []
+    for answer in range(N):
+        size = np.sort(np.abs(one.scores[:, one.rows_of(answer)[0]]).ravel())[::-1]
+        share.append(next(k for k in range(1, n + 1) if size[:k].sum() >= 0.9 * size.sum()) / n)
+    same(columns["neurons_90"], share)
+    assert 0 < min(share) < max(share)
+    numbers = (0, 1, 2, 4, 8, 12)
+    lost = [1 - one.answers(one.p(1 - (one.highest(one.scores, k) if k < n else ones))) / p for k in numbers]
+    needed = []
+    for of_answer in np.transpose(lost):
+        at = next((place for place, value in enumerate(of_answer) if value >= 0.9), None)
+        if at is None or numbers[at] == 1:
+            needed.append(n if at is None else 1)
+            continue
+        way = (0.9 - of_answer[at - 1]) / (of_answer[at] - of_answer[at - 1])
+        needed.append(np.exp(np.log(numbers[at - 1]) * (1 - way) + np.log(numbers[at]) * way))
+    same(columns["neurons_for_drop"], needed)
+
+
 CHECKS = (
+    answers_spread_over_neurons,
     answers_under_edits,
     random_neurons_are_those_of_the_answers_first_row,
     tokens_and_whole_answers,

@@ -113,7 +113,8 @@ def forward(
     model: Model,
     tokens_BT: Int[Array, "B T"],
     *,
-    edit: NeuronEdit | Changes | Route | None = None,
+    edit: NeuronEdit | Changes | None = None,
+    route: Route | None = None,
     query_B: Int[Array, " B"] | None = None,
     length_B: Int[Array, " B"] | None = None,
     capture: Sequence[str] = (),
@@ -125,7 +126,8 @@ def forward(
       tokens_BT: token ids in [0, V); padding goes to the right.
       edit: what is done to the neurons at `query_B`, arrays [L, B, F], or changes at any places, whose arrays have a
         leading layer axis of length L (but for "embed") and broadcast against what stands there; None is the untouched
-        model. A `Route` changes no value, but what learns from it, at positions of its own.
+        model.
+      route: which neurons learn from which positions; it changes no value.
       query_B: the position of each sequence at which the edit acts; None is every position.
       length_B: tokens of each sequence before padding, which a bidirectional model must not see; None is all. A causal
         model needs none: causality hides what stands on the right.
@@ -137,13 +139,9 @@ def forward(
       UserError: if a place is unknown, the sequences are longer than the context, a route is given with `query_B`, or,
         where they are no tracers, token ids, positions or lengths are out of range.
     """
-    route = edit if isinstance(edit, Route) else None
     if route is not None and query_B is not None:
         raise UserError("a route has positions of its own; leave out query_B")
-    if edit is None or isinstance(edit, Route):
-        changes = None
-    else:
-        changes = of_neurons(edit) if isinstance(edit, NeuronEdit) else edit
+    changes = of_neurons(edit) if isinstance(edit, NeuronEdit) else edit
     for name in (*capture, *(changes or ())):
         if name not in PLACES:
             raise unknown("place", name, PLACES)

@@ -10,6 +10,7 @@ from jaxinterp.facts.splits import SplitConfig
 from jaxinterp.metrics.config import ABILITY_SET
 from jaxinterp.models.config import PRESETS
 from jaxinterp.objectives.config import ObjectiveConfig
+from jaxinterp.training.noise_config import DropoutConfig, NoiseConfig, RobustConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,9 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
+    # Of language modelling alone: the terms of the objective read the model without noise, in a forward of their own
+    dropout: DropoutConfig = DropoutConfig()
+    robust: RobustConfig = RobustConfig()
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; parameters and optimiser stay in float32
     # Of whole sequences. cudnn: the fused kernel, for NVIDIA GPUs and dtype bfloat16; weights are the same for both
     attention: Literal["plain", "cudnn"] = "plain"
@@ -120,6 +124,16 @@ class TrainConfig:
             raise UserError("model.attention_kernel cannot be chosen: it is no part of a model; use attention")
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise UserError(f"attention cudnn needs dtype bfloat16, got {self.dtype}")
+        if self.attention == "cudnn" and (self.dropout.attention or self.dropout.rate):
+            raise UserError(
+                "attention cudnn writes no attention weights to drop, and has no second derivative: with "
+                "dropout.attention, explicit or implicit use attention plain"
+            )
+        if self.routing and (self.dropout.rate or self.robust.radius):
+            raise UserError(
+                "routing hides gradients that dropout.explicit, dropout.implicit and robust are made of: use one or "
+                "the other; dropout.ffn, attention and residual go with routing"
+            )
         if self.seed < 0:
             raise UserError(f"seed must be at least 0, got {self.seed}")
         positive = (
@@ -150,3 +164,8 @@ class TrainConfig:
             raise UserError(f"text_windows is {self.text_windows}, but there is no text; give data.text")
         if self.keep_best.startswith(f"{ABILITY_SET}/") and not self.data.text:
             raise UserError(f"keep_best is {self.keep_best}, which is evaluated with text alone; give data.text")
+
+    @property
+    def noise(self) -> NoiseConfig:
+        """What a step needs to know of noise."""
+        return NoiseConfig(self.dropout, self.robust)

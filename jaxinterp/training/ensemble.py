@@ -69,7 +69,7 @@ def ensemble_step(
     others' weights are not 0.
     """
     run = config.run
-    step = update(model, run.objective, run.optimiser, run.steps)
+    step = update(model, run.objective, run.optimiser, run.steps, noise=run.noise)
     in_axes = (0, None, None, 0, None)
 
     def scheduled(states: TrainState, batch: QueryBatch, number: Int[Array, ""]) -> tuple[TrainState, EnsembleMetrics]:
@@ -218,7 +218,7 @@ class _Members:
             state = unstacked(states, index)
             weights = {name: value[index] for name, value in member_weights(self.config, states.begun).items()}
             bad = state.params, batch_of(run, self.data, step), weights, step_key(state)
-            name = first_non_finite(arithmetic(self.model, run), run.objective, *bad) or AGAIN
+            name = first_non_finite(arithmetic(self.model, run), run.objective, *bad, noise=run.noise) or AGAIN
             self.failed[member] = f"step {step + 1} is not finite; the first bad array is {name}"
             print(f"{member.name} (seed {member.seed}) stands still: {self.failed[member]}", flush=True)
         if len(self.failed) == len(self.config.members):

@@ -150,7 +150,7 @@ def step_of(config: TrainConfig, model: ModelConfig, objective: ObjectiveConfig)
 
     Runs of one process whose step is the same share it, so that it is traced and compiled once.
     """
-    more = {"accumulate": config.accumulate, "skip": config.skip > 0}
+    more = {"noise": config.noise, "accumulate": config.accumulate, "skip": config.skip > 0}
     return kept_step(train_step, model, objective, config.optimiser, config.steps, **more)
 
 

@@ -91,7 +91,7 @@ def noted(out: Path) -> list[int]:
 def _first_bad(config: TrainConfig, model: ModelConfig, state: TrainState, batch: QueryBatch) -> str:
     weights = term_weights(config.objective, state.begun)
     for part, key in parts_of(config, batch, step_key(state)):
-        name = first_non_finite(model, config.objective, state.params, part, weights, key)
+        name = first_non_finite(model, config.objective, state.params, part, weights, key, noise=config.noise)
         if name is not None:
             return name
     return AGAIN

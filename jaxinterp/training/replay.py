@@ -100,11 +100,11 @@ def _looked_at(config: TrainConfig, data: TrainingData, state: TrainState, numbe
         batch = jax.tree.map(jnp.asarray, batch)
 
         def step(params: Mapping, batch: Any = batch, key: Any = key) -> Any:
-            of_params = lambda p: loss(Model(model, p), config.objective, batch, weights, key)  # noqa: E731
+            of_params = lambda p: loss(Model(model, p), config.objective, batch, weights, key, noise=config.noise)  # noqa: E731
             value, grads = jax.value_and_grad(of_params, has_aux=True)(params)
             return value, grads, optax.tree.norm(grads)
 
-        found = first_non_finite(model, config.objective, state.params, batch, weights, key)
+        found = first_non_finite(model, config.objective, state.params, batch, weights, key, noise=config.noise)
         operation = first_bad_operation(step, state.params)
         if found is not None or operation is not None:
             array = found or "the gradient's norm"

@@ -38,7 +38,7 @@ def test_who_learns_where_by_hand():
 def test_no_value_changes(name, dtype):
     config, params = model_of(name, 2, dtype)
     values = jax.jit(
-        lambda params, edit: forward(Model(config, params), jnp.asarray(TOKENS), edit=edit, capture=("mlp_post",))
+        lambda params, of: forward(Model(config, params), jnp.asarray(TOKENS), route=of, capture=("mlp_post",))
     )
     plain, routed = values(params, None), values(params, route(2))
     assert plain.logits_BTV.std() > 0.1
@@ -50,14 +50,14 @@ def test_other_neurons_learn_nothing_from_a_routed_position(name, float64):
     """In one layer, what is read at a position has passed the neurons of that position alone."""
     config, params = model_of(name, 1)
 
-    def loss(params, edit):
-        logits_BTV = forward(Model(config, params), jnp.asarray(TOKENS), edit=edit).logits_BTV
+    def loss(params, of):
+        logits_BTV = forward(Model(config, params), jnp.asarray(TOKENS), route=of).logits_BTV
         return jax.nn.log_softmax(logits_BTV[np.arange(2), QUERY])[:, 1].sum()
 
     gradient = jax.jit(jax.grad(loss))
     own_F = np.isin(np.arange(6), OWN[0])
     assert 0 < own_F.sum() < 6
-    plain, routed = (gradient(params, edit)["layers"] for edit in (None, route(1)))
+    plain, routed = (gradient(params, of)["layers"] for of in (None, route(1)))
     columns = ["w_in", *(name for name in ("w_gate", "b_in") if name in plain)]
     by_neuron = {name: (plain[name][0].T, routed[name][0].T) for name in columns}
     by_neuron["w_out"] = plain["w_out"][0], routed["w_out"][0]
@@ -80,9 +80,9 @@ def slow_product(mlp_post, w_out, learns_BTF):
 def test_gradients_are_the_slow_ones(name, float64, monkeypatch):
     config, params = model_of(name, 2)
 
-    def gradient(edit):
+    def gradient(of):
         def loss(params):
-            logits_BTV = forward(Model(config, params), jnp.asarray(TOKENS), edit=edit).logits_BTV
+            logits_BTV = forward(Model(config, params), jnp.asarray(TOKENS), route=of).logits_BTV
             return jnp.take_along_axis(jax.nn.log_softmax(logits_BTV[:, :-1]), TOKENS[:, 1:, None], -1).mean()
 
         return jax.jit(jax.grad(loss))(params)
@@ -100,7 +100,7 @@ def test_gradients_are_the_slow_ones(name, float64, monkeypatch):
 def test_a_route_has_positions_of_its_own():
     config, params = model_of("gpt", 2, "float32")
     with pytest.raises(UserError, match="a route has positions of its own; leave out query_B"):
-        forward(Model(config, params), jnp.asarray(TOKENS), edit=route(2), query_B=jnp.asarray(QUERY))
+        forward(Model(config, params), jnp.asarray(TOKENS), route=route(2), query_B=jnp.asarray(QUERY))
     forward(
         Model(config, params), jnp.asarray(TOKENS), edit=NeuronEdit(jnp.ones((2, 2, 6))), query_B=jnp.asarray(QUERY)
     )
