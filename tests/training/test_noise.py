@@ -122,10 +122,8 @@ def test_the_penalty_is_what_dropout_costs_where_labels_are_the_models_own(float
     weight = batch.token_weight_BT[:, 1:] / batch.token_weight_BT[:, 1:].sum()
     for seed in range(2):
         model = model_of(seed)
-        log_p = (
-            lambda changes, model=model: jax.nn.log_softmax(  # noqa: E731
-                forward(model, batch.tokens_BT, edit=changes).logits_BTV[:, :-1]
-            )
+        log_p = lambda changes, model=model: jax.nn.log_softmax(
+            forward(model, batch.tokens_BT, edit=changes).logits_BTV[:, :-1]
         )
         untouched = jax.jit(log_p)({})
 
