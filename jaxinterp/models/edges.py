@@ -34,9 +34,12 @@ class Outputs(NamedTuple):
 
 
 def has_edges(config: ModelConfig) -> bool:
-    """Whether parts read norms of a sum of other parts, one after the other, and each neuron reads for itself."""
+    """Whether parts read norms of a sum of other parts, one after the other, and each neuron, of one unit, reads for
+    itself: with experts or gates of layers, what multiplies it reads as well.
+    """
     sums = config.norm_placement == "pre" and not config.parallel
-    return sums and config.attention == "causal" and config.ffn not in ("solu", "topk")
+    alone = config.ffn not in ("solu", "topk") and config.ffn_units == config.experts == 1 and not config.depth_gates
+    return sums and config.attention == "causal" and alone
 
 
 def outputs(readout: LanguageModelReadout) -> Outputs:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ARCHITECTURES, fast_readout, tiny_batch, tiny_config, tiny_params
+from tiny import ARCHITECTURES, UNPUBLISHED, fast_readout, tiny_batch, tiny_config, tiny_params
 from two_edges import one_neuron_circuit
 
 from jaxinterp.models.edges import EdgeGraph, Outputs, has_edges, outputs
@@ -159,6 +159,12 @@ def test_what_senders_give_adds_up():
 def test_which_models_have_edges(name, there):
     assert has_edges(tiny_config(**ARCHITECTURES[name])) == bool(there)
     assert not has_edges(tiny_config(**{**ARCHITECTURES[name], "ffn": "solu", "head": "linear"}))
+
+
+@pytest.mark.parametrize("name", UNPUBLISHED)
+def test_neurons_that_others_multiply_have_none(name):
+    assert not has_edges(tiny_config(**UNPUBLISHED[name]))
+    assert not has_edges(tiny_config(experts=2)) and not has_edges(tiny_config(depth_gates=True))
 
 
 def test_a_circuit_of_two_edges():

@@ -157,9 +157,9 @@ def test_gini_against_finite_differences(float64):
     assert abs(float(jax.grad(along)(jnp.array(0.0)))) > 1e-3
 
 
-@pytest.mark.parametrize("ffn", ["gelu", "swiglu"])
-def test_sparse_weights_by_hand_and_against_finite_differences(ffn, float64):
-    config = tiny_config(n_layers=2, dtype="float64", ffn=ffn)
+@pytest.mark.parametrize("fields", [{}, {"ffn": "swiglu"}, {"ffn_units": 2, "experts": 2}], ids=str)
+def test_sparse_weights_by_hand_and_against_finite_differences(fields, float64):
+    config = tiny_config(n_layers=2, dtype="float64", **fields)
     params, batch = tiny_params(config), tiny_batch()
 
     @jax.jit

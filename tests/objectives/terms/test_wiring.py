@@ -48,6 +48,15 @@ def test_wiring_by_hand_and_against_finite_differences(float64):
     assert (np.diff(np.abs(slope["layers"]["w_in"])[:, 0]) > 0).all()
 
 
+def test_units_stand_where_their_neuron_does(float64):
+    config, batch = tiny_config(n_layers=1, dtype="float64", ffn_units=2, experts=2), tiny_batch()
+    params = tiny_params(config)
+    w_in_DFU, w_out_FD = (np.abs(params["layers"][name][0]) for name in ("w_in", "w_out"))
+    price_DF = 2 * np.asarray(distances(8, 6)) + 0.5
+    total = sum((w_in_DFU[..., unit] * price_DF).sum() for unit in (0, 1)) + (w_out_FD.T * price_DF).sum()
+    assert float(term_of(config, batch)(params)) == pytest.approx(total / (3 * 48), rel=1e-6)
+
+
 def test_wiring_needs_weights():
     with pytest.raises(UserError, match="wiring needs a language model"):
         TERMS["wiring"](linear_context(CONFIG, tiny_batch(), np.zeros(10), np.zeros((3, 10, 6))))

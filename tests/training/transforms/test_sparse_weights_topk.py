@@ -66,6 +66,18 @@ def test_so_many_weights_are_left_of_each_matrix_and_layer_after_each_step(densi
         assert (params["embedding"] != 0).all() and params["layers"]["w_in"].dtype == np.float32
 
 
+def test_units_share_what_a_neuron_keeps():
+    config = tiny_config(n_layers=1, ffn_units=2, experts=2)
+    transform, params = transform_of("0.05", config), tiny_params(config)
+    state, update = transform.init(params), jax.jit(transform.update)
+    for gradient in gradients(config):
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    assert left(params, "w_in") == left(params, "w_out") == [24]
+    assert ((params["layers"]["w_in"] != 0).sum((1, 3)) == 4).all()
+    assert (params["layers"]["w_unit"] != 0).all() and (params["layers"]["w_router"] != 0).all()
+
+
 def test_gates_are_matrices_of_a_neuron_and_few_coordinates_are_all_kept():
     params = trained("0.05", gated=True)[-1][1]
     assert left(params, "w_gate") == left(params, "w_in") == [24]

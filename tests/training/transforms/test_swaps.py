@@ -119,6 +119,17 @@ def test_training_goes_on_as_if_nothing_had_moved(float64):
     assert np.abs(plain[-1][0] - plain[0][0]).max() > 1e-3
 
 
+def test_a_neuron_takes_its_units_along(float64):
+    config = tiny_config(n_layers=1, dtype="float64", ffn_units=2)
+    plain, swapping = run(config, None, steps=3), run(config, "1", steps=3)
+    for (a, _), (b, _) in zip(plain, swapping, strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-10)
+    one, other = (np.argsort(found[-1][1]["layers"]["b_unit"]) for found in (plain, swapping))
+    assert (one != other).any()
+    with pytest.raises(UserError, match=r"would swap neurons of different experts; it needs model\.experts 1"):
+        transform_of(tiny_config(experts=2), "1")
+
+
 def test_zeros_stay_zeros_where_they_go(float64):
     config = tiny_config(n_layers=2, dtype="float64")
     found = run(config, "1", sparse_weights_topk="0.5")
