@@ -162,8 +162,8 @@ def step_bytes(work: Work, sizes: Mapping[str, int]) -> Bytes:
       L · N · (2 D + F + 2 G · K) (counted): their gradient is whole, and other passing arrays are gone by then.
       An attribution alone keeps no gradient: keys and values twice, or once for all R rows, and the stacks.
     - evaluations: S = L (21 F + 30 D + 6 H (T + 1)) + 4 V numbers for the second-order gradient of one evaluation of a
-      row (counted; F counts 14 if not gated, and too much with several units), half as many of a first-order one: an edited run, or a point of an
-      attribution that nothing is differentiated through.
+      row (counted; F counts 14 if not gated, and too much with several units), half as many of a first-order one: an
+      edited run, or a point of an attribution that nothing is differentiated through.
       fast keeps all points, flat one; both all edited runs. An attribution on the per-layer path runs its points in
       groups, of at most `EVALUATION_BYTES` on all devices together.
     """
