@@ -1,5 +1,6 @@
 """A transformer as a textbook writes it, in numpy, to hold the fast one to."""
 
+import dataclasses
 import itertools
 import math
 
@@ -25,8 +26,30 @@ def plain_rotate(config, x, position):
     return np.array([z.real for z in turned] + [z.imag for z in turned])
 
 
-def plain_neurons(config, w, x, pre=None):
-    """The activation's argument, and the neurons of it or of another one."""
+def plain_shares(config, w, x):
+    """What each neuron's expert is multiplied by."""
+    size, logits = config.d_mlp // config.experts, x @ w["w_router"]
+    largest = sorted(range(config.experts), key=lambda e: -logits[e])[: config.experts_active]
+    among = range(config.experts) if config.experts_active == 1 else largest
+    total = sum(math.exp(logits[e]) for e in among)
+    share = [math.exp(logits[e]) / total if e in largest else 0.0 for e in range(config.experts)]
+    return np.array([share[neuron // size] for neuron in range(config.d_mlp)])
+
+
+def plain_neurons(config, w, x, pre=None, gate=1.0):
+    """The activation's argument, and the neurons of it or of another one, times all that multiplies them."""
+    pre, neurons = _ungated_neurons(config, w, x, pre)
+    return pre, neurons * gate * (plain_shares(config, w, x) if config.experts > 1 else 1.0)
+
+
+def _ungated_neurons(config, w, x, pre):
+    if config.ffn_units > 1:
+        one = dataclasses.replace(config, ffn_units=1)
+        if pre is None:
+            units = [{"w_in": w["w_in"][:, :, u], "b_in": w["b_in"][:, u]} for u in range(config.ffn_units)]
+            inside = [_ungated_neurons(one, unit, x, None)[1] for unit in units]
+            pre = sum(w["w_unit"][:, u] * inside[u] for u in range(config.ffn_units)) + w["b_unit"]
+        return _ungated_neurons(one, {"w_in": w["w_in"][:, :, 0]}, x, pre)
     up = x @ w["w_in"] + w.get("b_in", 0.0)
     if config.ffn == "swiglu":
         gate = x @ w["w_gate"] + w.get("b_gate", 0.0) if pre is None else pre
@@ -96,13 +119,19 @@ def plain_forward(config, params, tokens, change=lambda place, layer, x: x):
         pattern = note("attn_pattern", pattern)
         for head, t, s in itertools.product(range(config.n_heads), range(n), range(n)):
             mixed[t, head] += pattern[head, t, s] * values[s, head // group]
+        gate = [1.0] * n
+        if config.depth_gates:
+            weight, bias = w["depth_gate"]["weight"], w["depth_gate"]["bias"]
+            gate = [1 / (1 + math.exp(-(vector @ weight + bias))) for vector in x]
+            mixed = np.stack([gate[t] * mixed[t] for t in range(n)])
         mixed = note("attn_z", mixed)
         attn_out = [sum(z[h] @ w["w_o"][h] for h in range(config.n_heads)) + w.get("b_o", 0.0) for z in mixed]
         attn_out = note("attn_out", attn_out)
         middle = note("resid_mid", [r + a for r, a in zip(resid, attn_out, strict=True)])
         read = [plain_norm(config, w["norm_mlp"], m) for m in middle]
         mlp_pre = note("mlp_pre", [plain_neurons(config, w, x)[0] for x in read])
-        mlp_post = note("mlp_post", [plain_neurons(config, w, x, pre)[1] for x, pre in zip(read, mlp_pre, strict=True)])
+        mlp_post = [plain_neurons(config, w, *of)[1] for of in zip(read, mlp_pre, gate, strict=True)]
+        mlp_post = note("mlp_post", mlp_post)
         mlp_out = note("mlp_out", [post @ w["w_out"] + w.get("b_out", 0.0) for post in mlp_post])
         resid = note("resid_post", [m + o for m, o in zip(middle, mlp_out, strict=True)])
     unembedding = p["embedding" if config.tied else "unembedding"]

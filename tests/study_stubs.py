@@ -1,5 +1,6 @@
 """Studies whose runs are arithmetic: one at once, one by the driver of training with checkpoints; and a worker."""
 
+import dataclasses
 import os
 import sys
 import time
@@ -38,6 +39,15 @@ def at_once(run, config, out) -> Outcome:
     facts = 1e-3 * np.random.default_rng(run.seed).standard_normal(20) * np.arange(20).clip(0, 1)
     values = {S: decay + 0.001 * run.seed + facts, LOSS: decay**2 - 0.01 * relu + facts}
     return Outcome({name: values[name] for name in config.metrics}, "none", 0, "arithmetic")
+
+
+def at_once_together(run, config, out) -> dict[int, Outcome]:
+    """As `at_once`, of all seeds; their values are others than those of single runs."""
+    outcomes = {seed: at_once(dataclasses.replace(run, seed=seed), config, out) for seed in config.seeds}
+    return {
+        seed: of._replace(samples={name: samples + 0.5 for name, samples in of.samples.items()})
+        for seed, of in outcomes.items()
+    }
 
 
 class Count(NamedTuple):

@@ -64,6 +64,12 @@ ARCHITECTURES = {
         "head": "transform",
     },
 }
+# What no published family has: neurons of several units, experts, and gates of layers.
+UNPUBLISHED = {
+    "units": {"ffn_units": 3},
+    "experts": {**ARCHITECTURES["neox"], "experts": 3, "experts_active": 2, "depth_gates": True},
+    "masked": {**ARCHITECTURES["modernbert"], "experts": 3, "experts_active": 2, "depth_gates": True},
+}
 
 
 def masked_tokenizer(corpus: Sequence[str]) -> TextTokenizer:

@@ -17,6 +17,7 @@ from jaxinterp.facts.splits import SETS
 from jaxinterp.metrics import measure as metrics_measure
 from jaxinterp.metrics.config import MeasureConfig
 from jaxinterp.metrics.examples import ReadoutExamples
+from jaxinterp.metrics.held_out import with_text
 from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.metrics.measure import Measurement, measure_examples, measure_facts, wanted
 from jaxinterp.metrics.results import model_results
@@ -24,6 +25,7 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.report.printed import metrics_shown, models_shown
 from jaxinterp.report.shown import Part, Shown
 from jaxinterp.training.data import TrainingData, data_from_provenance
+from jaxinterp.training.texts import windows_of
 
 if TYPE_CHECKING:
     from jaxinterp.report.charts import Chart
@@ -152,7 +154,12 @@ def _on_own_facts(name: str, model: LanguageModel, data: TrainingData, config: M
         def advance(set_name: str, done: int, total: int) -> None:
             report(int(100 * (SETS.index(set_name) + done / total) / len(SETS)), set_name.replace("_", " "))
 
-        return metrics_measure.measure(model, data.facts, data.split, config, progress=advance)
+        found = metrics_measure.measure(model, data.facts, data.split, config, progress=advance)
+    if data.text is None:
+        return found
+    length = data.text.held_out_NT.shape[1]
+    # In the model's own tokens, whatever tokenizer the data would make today.
+    return with_text(found, model, windows_of(data.text.documents, model.tokenizer, length).held_out, config)
 
 
 def _on_facts(

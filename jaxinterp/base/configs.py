@@ -158,4 +158,5 @@ def _built(kind: Any, value: Any) -> Any:
             raise TypeError(f"{kind.__name__} was expected, got {value!r}")
         if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
             raise TypeError(f"float was expected, got a whole number of {value.bit_length()} bits")
+        return float(value) if kind is float else value
     return value

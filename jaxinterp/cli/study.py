@@ -1,11 +1,13 @@
 """`jaxinterp study run|work|status|report|verify`: studies that several workers share, on the command line."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from jaxinterp.base.errors import UserError
 from jaxinterp.cli.options import read_options
 
 Folder = Annotated[Path, tyro.conf.Positional]
@@ -24,7 +26,7 @@ class RunStudy:
         from jaxinterp.studies.engine.config import study_of
         from jaxinterp.studies.engine.work import run_study
 
-        config = study_of(read_options(self.config), str(self.config), self.scale)
+        config = study_of(study_fields(self.config), str(self.config), self.scale)
         _told(run_study(config, self.out), self.out)
 
 
@@ -104,6 +106,31 @@ class Study:
     def __call__(self) -> None:
         """Runs the command."""
         self.command()
+
+
+def study_fields(path: Path, below: tuple[Path, ...] = ()) -> Mapping[str, Any]:
+    """The fields in a study's file, on top of those of the file that it `extends`, if it does.
+
+    Args:
+      path: YAML or JSON; `extends` is a path from its folder.
+      below: files that extend this one.
+    Raises:
+      UserError: if a file cannot be read, or extends itself.
+    """
+    fields = dict(read_options(path))
+    if "extends" not in fields:
+        return fields
+    parent = path.parent / str(fields.pop("extends"))
+    if parent.resolve() in (path.resolve(), *below):
+        raise UserError(f"{path} extends {parent}, which extends it; leave out one of the two")
+    return _merged(study_fields(parent, (*below, path.resolve())), fields)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """Mappings are merged key by key; anything else is replaced."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 
 
 def _told(n_done: int, folder: Path) -> None:

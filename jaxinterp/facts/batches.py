@@ -27,6 +27,7 @@ class QueryBatch(NamedTuple):
     rows: Rows
     answers: Answers  # the controls are of `CONTROL_KINDS`
     route: Route | None = None  # whom language modelling teaches, [L, …]; None: all neurons at all positions
+    text_B: Float[np.ndarray, " B"] | None = None  # 1 for windows of text, 0 for sentences; None: there is no text
 
 
 def query_batch(

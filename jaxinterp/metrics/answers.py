@@ -28,7 +28,8 @@ from jaxinterp.metrics.columns import (
 )
 from jaxinterp.metrics.examples import Examples, LanguageExamples
 
-ABILITY = ("correct", "sentence_nll", "sentence_tokens")  # columns of every measurement
+# Columns that no group gives: those of every measurement, and those of `jaxinterp.metrics.held_out`
+ABILITY = ("correct", "sentence_nll", "sentence_tokens", "text_nll", "text_tokens")
 
 
 class MeasuredAnswers(NamedTuple):

@@ -6,6 +6,9 @@ from jaxinterp.attribution.config import Rule, check_integral
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.numbers_given import check_numbers
 
+# What a model can do, untouched: recall and cross-entropy of training sentences, cross-entropy of held-out text
+ABILITY_SET = "ability"
+
 
 @dataclasses.dataclass(frozen=True)
 class MeasureConfig:
@@ -13,7 +16,8 @@ class MeasureConfig:
 
     k: int = 8  # neurons an answer, out of all layers
     queries: int = 400  # queries measured in each set, spread over its facts and relations; 0 is all
-    ability_queries: int = 4096  # training sentences on which cross-entropy and recall are measured; 0 is all
+    # Training sentences on which cross-entropy and recall are measured, and windows of held-out text; 0 is all
+    ability_queries: int = 4096
     ablation_queries: int = 48  # queries of each set measured with exact ablation as well; 0 is none
     rule: Rule = "midpoint"  # of the attribution's integral; it and the next two are flat, as results have them
     points: int = 20  # of the rule; adaptive takes as many as each layer needs

@@ -17,6 +17,8 @@ UNGROUPED: Like = {
     "correct": (0.95, 0.3),
     "sentence_nll": (10.0, 30.0),
     "sentence_tokens": (8.0, 8.0),
+    "text_nll": (60.0, 90.0),
+    "text_tokens": (20.0, 20.0),
     **{f"suppressed_{name}": (0.03, 0.28) for name in CLEAN},
 }
 

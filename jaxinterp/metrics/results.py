@@ -17,7 +17,8 @@ from jaxinterp.metrics.samples import NOT_FINITE, NOTHING_LEFT
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.lens import as_unembedded, unembedding
 
-ABILITY = ("cross_entropy", "recall")  # those of a bidirectional model lack the first
+# Those of a bidirectional model lack the first; the last is that of a model which was trained on text
+ABILITY = ("cross_entropy", "recall", "text_cross_entropy")
 MOST_USED = 20  # neurons listed
 CONTROL_DROPS = tuple(f"control_drop_{kind}" for kind in CONTROL_KINDS)  # C is the largest of them
 FEW = 5  # facts: the interval of fewer is marked, for it rests on little
@@ -38,7 +39,7 @@ class PublishedFigure(NamedTuple):
 def model_results(measurement: Measurement, model: LanguageModel | None, relations: list[str]) -> dict:
     """The entry of one model in results.json.
 
-    {"cross_entropy", "recall", "sets": {set: {metric: E}}, "by_relation": {set: {relation: {metric: E}}},
+    {of `ABILITY`: E, "sets": {set: {metric: E}}, "by_relation": {set: {relation: {metric: E}}},
     "left_out_relations": {set: {relation: why}}, "neurons": [...], "layers": [...]} with E = {"value", "low", "high",
     "n"}; n counts facts. Null stands for a value that there is none of, and for the ends of an interval that was not
     estimated. A relation is left out of a set's figures where they have no finite value in it, see

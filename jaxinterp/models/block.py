@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from jaxinterp.models.attention import Attention, KVCache, Past, Where
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.ffn import FFN
+from jaxinterp.models.gates import DepthGate
 from jaxinterp.models.layers import Norm, along_batch, row
 from jaxinterp.models.places import Changes, changed
 from jaxinterp.models.route import Route
@@ -25,9 +26,10 @@ class Block(nn.Module):
     config: ModelConfig
 
     def setup(self) -> None:
-        # A norm that the architecture does not have is never called, and has no parameters.
+        # A norm or gate that the architecture does not have is never called, and has no parameters.
         self.norm_attn, self.norm_mlp = Norm(self.config), Norm(self.config)
         self.norm_attn_out, self.norm_mlp_out = Norm(self.config), Norm(self.config)
+        self.depth_gate = DepthGate(self.config)
         self.attention, self.ffn = Attention(self.config), FFN(self.config)
         # Parameters of both stand in the layer itself.
         nn.share_scope(self, self.attention)
@@ -110,15 +112,34 @@ class Block(nn.Module):
         """The FFN's output: linear in the neurons (with a bias)."""
         return self.ffn.output(mlp_post)
 
+    def gate(self, resid_pre: Float[Array, "*B D"], attn_normed: Array | None) -> Float[Array, "*B"]:
+        """The layer's gate of each token; see `ModelConfig.depth_gates`.
+
+        Args:
+          resid_pre: residual stream.
+          attn_normed: of the layer's constants.
+        """
+        return self.depth_gate(self._attention_reads(resid_pre, attn_normed))
+
+    def router_logits(self, resid_pre: Float[Array, "*B D"], resid_mid: Float[Array, "*B D"]) -> Float[Array, "*B E"]:
+        """The router's logits of each token; see `ModelConfig.experts`."""
+        return self.ffn.router_logits(self._ffn_reads(resid_pre, resid_mid))
+
+    def _attention_reads(self, resid_pre: Array, attn_normed: Array | None) -> Float[Array, "*B D"]:
+        """What attention reads of the residual stream."""
+        x = self.norm_attn(resid_pre) if self.config.norms_inputs else resid_pre
+        return x if attn_normed is None else jnp.where(attn_normed, x, resid_pre)
+
+    def _ffn_reads(self, resid_pre: Array, resid_mid: Array) -> Float[Array, "*B D"]:
+        """What the FFN reads of the residual stream."""
+        read = resid_pre if self.config.parallel else resid_mid
+        return self.norm_mlp(read) if self.config.norms_inputs else read
+
     def _qkv(
         self, resid_pre_BSD: Array, changes: Changes | None, where: Where
     ) -> tuple[Float[Array, "B S H K"], KVCache]:
         """Queries, keys and values from the residual stream."""
-        x, attn_normed = resid_pre_BSD, where.constants.attn_normed
-        if self.config.norms_inputs:
-            x = self.norm_attn(x)
-        if attn_normed is not None:
-            x = jnp.where(attn_normed, x, resid_pre_BSD)
+        x = self._attention_reads(resid_pre_BSD, where.constants.attn_normed)
         q, kv = self.attention.qkv(x, where)
         change = functools.partial(changed, changes, where_BS=where.edited_BS)
         return change("attn_q", x=q), KVCache(change("attn_k", x=kv.keys), change("attn_v", x=kv.values))
@@ -141,6 +162,9 @@ class Block(nn.Module):
         def change(place: str, x: Array) -> Array:
             return changed(changes, place, x, where.edited_BS)
 
+        gate_BS = self.gate(resid_pre_BSD, where.constants.attn_normed) if config.depth_gates else None
+        if gate_BS is not None:
+            mixed_BSHK = mixed_BSHK * gate_BS[..., None, None].astype(mixed_BSHK.dtype)
         attn_z = change("attn_z", mixed_BSHK)
         attn_out = self.attention.output(attn_z)
         attn_out = change("attn_out", self.norm_attn_out(attn_out) if config.norms_outputs else attn_out)
@@ -148,10 +172,8 @@ class Block(nn.Module):
         if config.norm_placement == "post":
             resid_mid = self.norm_attn(resid_mid)
         resid_mid = along_batch(change("resid_mid", resid_mid))
-        read = resid_pre_BSD if config.parallel else resid_mid
-        if config.norms_inputs:
-            read = self.norm_mlp(read)
-        mlp_pre, mlp_post, mlp_out = self.ffn(read, change, route)
+        read = self._ffn_reads(resid_pre_BSD, resid_mid)
+        mlp_pre, mlp_post, mlp_out = self.ffn(read, change, route, gate_BS)
         mlp_out = change("mlp_out", self.norm_mlp_out(mlp_out) if config.norms_outputs else mlp_out)
         resid_post = resid_mid + mlp_out
         if config.norm_placement == "post":

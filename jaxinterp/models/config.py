@@ -81,6 +81,14 @@ class ModelConfig:
         "gelu", "gelu_exact", "relu", "relu2", "solu", "topk", "swiglu", "geglu", "geglu_exact", "bilinear"
     ] = "gelu"
     ffn_k: int | None = None  # topk: neurons of a layer that a token activates at most, 1 … d_mlp − 1
+    # u, units that a neuron is made of, an FFN of its own: neuron = act(Σ_u c_u · act(w_u · x + b_u) + c_0); 1 is a
+    # plain neuron, act(w · x + b)
+    ffn_units: int = 1
+    # E, groups of F / E neurons (mixture of experts), each multiplied by a router's share; all are computed. 1 is none
+    experts: int = 1
+    experts_active: int = 1  # experts of a token and layer whose share is above 0, 1 … experts
+    # each layer multiplies its heads and neurons by one number for each token, σ(w · x + b); x is what attention reads
+    depth_gates: bool = False
     qkv_bias: bool = True  # biases of queries, keys and values
     out_bias: bool = True  # bias of attention's output
     mlp_bias: bool = True  # biases of the FFN
@@ -99,7 +107,8 @@ class ModelConfig:
         if isinstance(self.rope_scaling, Mapping):
             object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
         check_numbers(self, "model.")
-        for field in ("d_vocab", "n_ctx", "n_layers", "d_model", "d_mlp", "n_heads", "n_kv_heads", "d_head"):
+        sizes = ("d_vocab", "n_ctx", "n_layers", "d_model", "d_mlp", "n_heads", "n_kv_heads", "d_head")
+        for field in (*sizes, "ffn_units", "experts"):
             if getattr(self, field) < 1:
                 raise UserError(f"model.{field} must be at least 1, got {getattr(self, field)}")
             if getattr(self, field) > LARGEST:
@@ -133,6 +142,14 @@ class ModelConfig:
             raise UserError(f"model.ffn_k must lie in 1 … d_mlp − 1 = {self.d_mlp - 1}, got {self.ffn_k}")
         if self.head == "transform" and self.ffn in ("solu", "topk", "bilinear"):
             raise UserError(f"model.head transform has no activation of its own and cannot take model.ffn {self.ffn}")
+        if self.ffn_units > 1 and (self.gated or self.ffn in ("solu", "topk")):
+            raise UserError(f"model.ffn_units above 1 needs model.ffn gelu, gelu_exact, relu or relu2, got {self.ffn}")
+        if self.experts > 1 and self.ffn in ("solu", "topk"):
+            raise UserError(f"model.experts needs neurons that do not look at each other's, got model.ffn {self.ffn}")
+        if self.d_mlp % self.experts:
+            raise UserError(f"model.d_mlp ({self.d_mlp}) must be a multiple of model.experts ({self.experts})")
+        if not 1 <= self.experts_active <= self.experts:
+            raise UserError(f"model.experts_active must lie in 1 … experts = {self.experts}, got {self.experts_active}")
         if not self.first_attn_norm and not self.norms_inputs:
             raise UserError(f"norm_placement {self.norm_placement} has no model.first_attn_norm to leave out")
 

@@ -4,6 +4,7 @@ Modules make their parameters from the table of their name. Random numbers follo
 would be another model for the same seed. Imports no JAX.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -46,6 +47,22 @@ def n_params(config: ModelConfig) -> int:
     return sum(math.prod(parameter.shape) for parameter in transformer(config).values())
 
 
+def matched_d_mlp(config: ModelConfig, **changes: object) -> int:
+    """The width F at which the config with these changes has as many parameters as it has without, as near as it comes.
+
+    Of a plain neuron that has D + 1 + D parameters, u units make one of (u + 1) D + 2 u + 1: F' ≈ 2 F / (u + 1).
+
+    Args:
+      config: what the number of parameters is taken from.
+      changes: fields, such as `ffn_units=4`; none of d_mlp.
+    Returns:
+      A multiple of the number of experts, at least 1.
+    """
+    least = int(changes.get("experts", config.experts))
+    one, two = (n_params(dataclasses.replace(config, **changes, d_mlp=n * least)) for n in (1, 2))
+    return least * max(1, round((n_params(config) - one) / (two - one)) + 1)
+
+
 def embeddings(config: ModelConfig) -> Table:
     """Embedding and unembedding. The draws are small, so that a tied unembedding starts near uniform predictions."""
     return _table(
@@ -62,6 +79,8 @@ def block(config: ModelConfig) -> Table:
     table = attention(config) | ffn(config)
     for name, axes in layer_norms(config).items():
         table |= _under(name, norm(config, axes))
+    if config.depth_gates:
+        table |= _under("depth_gate", depth_gate(config))
     return table
 
 
@@ -84,15 +103,26 @@ def attention(config: ModelConfig) -> Table:
 def ffn(config: ModelConfig) -> Table:
     """The FFN of one layer."""
     inner, outer = _matrices(config)
+    rich = config.ffn_units > 1
+    columns = "mlp unit" if rich else "mlp"
     return _table(
         config,
         ("w_gate", "embed mlp", inner, config.gated),
         ("b_gate", "mlp", 0.0, config.gated and config.mlp_bias),
-        ("w_in", "embed mlp", inner),
-        ("b_in", "mlp", 0.0, config.mlp_bias),
+        ("w_in", f"embed {columns}", inner),
+        ("b_in", columns, 0.0, config.mlp_bias),
         ("w_out", "mlp embed", outer),
         ("b_out", "embed", 0.0, config.mlp_bias),
+        # He et al. 2015: arguments of the outer activation are then as large as those of the inner ones.
+        ("w_unit", "mlp unit", Normal((2 / config.ffn_units) ** 0.5), rich),
+        ("b_unit", "mlp", 0.0, rich and config.mlp_bias),
+        ("w_router", "embed experts", inner, config.experts > 1),
     )
+
+
+def depth_gate(config: ModelConfig) -> Table:
+    """The gate of one layer: 0.95 for all tokens at the start."""
+    return _table(config, ("weight", "embed", 0.0), ("bias", "", 3.0))
 
 
 def layer_norms(config: ModelConfig) -> dict[str, str]:
@@ -139,6 +169,8 @@ def _table(config: ModelConfig, *rows: tuple) -> Table:
         "kv_heads": config.n_kv_heads,
         "head": config.d_head,
         "mlp": config.d_mlp,
+        "unit": config.ffn_units,
+        "experts": config.experts,
     }
     rows = [(name, tuple(axes.split()), initial) for name, axes, initial, *there in rows if all(there)]
     return {name: Parameter(axes, tuple(sizes[axis] for axis in axes), initial) for name, axes, initial in rows}

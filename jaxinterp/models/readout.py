@@ -90,10 +90,12 @@ class LanguageModelReadout(TokenReadout):
         """How many values of P and its gradient, on the per-layer path, `budget` bytes have room for; at least 1.
 
         One keeps about three arrays of logits, and of every later layer about 5 F + 8 D numbers for the backward pass,
-        at each position that is run: the query's, or all of a bidirectional model's.
+        with F the units of neurons if they have several, at each position that is run: the query's, or all of a
+        bidirectional model's.
         """
         config = self.model.config
-        of_layers = config.n_layers * self.later.position_RS.shape[1] * (5 * config.d_mlp + 8 * config.d_model)
+        of_layer = 5 * config.d_mlp * config.ffn_units + 8 * config.d_model
+        of_layers = config.n_layers * self.later.position_RS.shape[1] * of_layer
         return max(1, budget // (4 * (3 * config.d_vocab + of_layers)))
 
     def aimed_at(self, target_R: Array) -> "LanguageModelReadout":

@@ -41,6 +41,11 @@ class Context:
         at_once = self.readout.shape[1] if self.config.memory == "flat" else None
         return integrated_gradients(self.readout, rule, path=self.config.path, at_once=at_once)
 
+    @property
+    def is_attributed(self) -> bool:
+        """Whether something has asked for the attribution."""
+        return "attribution" in vars(self)
+
     @functools.cached_property
     def scores_LRF(self) -> Float[Array, "L R F"]:
         """The attribution, summed over the rows of each answer."""

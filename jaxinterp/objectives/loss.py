@@ -61,10 +61,10 @@ def with_terms(
         True always computes them, without a condition.
         Under `vmap` it has to be given, the same for all: a condition that differs computes both branches for all.
     Returns:
-      The loss, and metrics: every term, `batch_metrics`, and "probability", the mean P of the batch's answers,
-      untouched, whether the terms are computed or not (NaN without answers). Without weights "probability" alone, if
-      the objective has a `start`, or nothing. Behind a condition the loss alone has a gradient; single terms have one
-      if `active` is True.
+      The loss, and metrics: every term, `batch_metrics` if one of the terms needs attribution, and "probability", the
+      mean P of the batch's answers, untouched, whether the terms are computed or not (NaN without answers). Without
+      weights "probability" alone, if the objective has a `start`, or nothing. Behind a condition the loss alone has a
+      gradient; single terms have one if `active` is True.
     """
     untouched = context()
     if not (weights or untouched.config.start):
@@ -78,7 +78,8 @@ def with_terms(
         values = {name: TERMS[name](made) for name in weights}
         # `where` on the weight as well: 0 · NaN is NaN.
         added = jnp.stack([jnp.where(weight != 0, weight * values[name], 0.0) for name, weight in weights.items()])
-        return added.sum(), values | dict(batch_metrics(made))
+        # Attribution is most of a step: for the log alone it is not computed.
+        return added.sum(), values | (dict(batch_metrics(made)) if made.is_attributed else {})
 
     if active is None:
         active = any_active(weights)

@@ -8,6 +8,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import write_text
 from jaxinterp.metrics.registry import Label
 from jaxinterp.metrics.results import (
+    ABILITY,
     CONTROL_DROPS,
     HEADLINE,
     is_known,
@@ -95,7 +96,8 @@ def write_report(
         **{f"relations-{name}": drawn(relation_bars, results, name) for name in by_relation},
     }
     labels = metric_labels()
-    whole = _group("Untouched model", "", models, ("cross_entropy", "recall"))
+    able = {name for model in models.values() for name in ABILITY if name in model}
+    whole = _group("Untouched model", "", models, ABILITY)
     text = page(
         "report/comparison.html",
         charts,
@@ -124,7 +126,7 @@ def write_report(
         neuron_panels=[
             {"title": name, "neurons": model["neurons"]} for name, model in models.items() if model["neurons"]
         ],
-        items=[(label, label.definition) for name, label in labels.items() if name in measured],
+        items=[(label, label.definition) for name, label in labels.items() if name in {*measured, *able}],
     )
     write_text(path, text)
 

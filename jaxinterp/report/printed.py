@@ -53,6 +53,8 @@ def models_shown(results: Mapping) -> list[Part]:
         words = (
             [f"cross-entropy {model['cross_entropy']['value']:.4f} nats a token"] if "cross_entropy" in model else []
         )
+        if "text_cross_entropy" in model:
+            words.append(f"of held-out text {model['text_cross_entropy']['value']:.4f}")
         words += [f"recall {_percent(model['recall'])}"] if "recall" in model else []
         parts += [f"{name}: {', '.join(words)}"] if words else []
     return parts

@@ -74,6 +74,13 @@ class Effect:
         quantiles = scipy.special.stdtrit(self.freedom, [(1 + self.level) / 2, power])
         return float(quantiles.sum()) * self.error
 
+    def power(self, change: float) -> float:
+        """The probability of leaving 0 out where the true change is that: what `detectable` is the inverse of."""
+        if self.error == 0:
+            return float(change != 0)
+        quantile = scipy.special.stdtrit(self.freedom, (1 + self.level) / 2)
+        return float(scipy.special.stdtr(self.freedom, abs(change) / self.error - quantile))
+
     def at(self, n_seeds: int) -> "Effect":
         """The same with so many seeds, if mean and spread stay what they are."""
         return dataclasses.replace(self, n_seeds=n_seeds)

@@ -7,6 +7,7 @@ from typing import Literal
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers, check_text
 from jaxinterp.facts.splits import SplitConfig
+from jaxinterp.metrics.config import ABILITY_SET
 from jaxinterp.models.config import PRESETS
 from jaxinterp.objectives.config import ObjectiveConfig
 
@@ -18,12 +19,24 @@ class DataConfig:
     domains: tuple[str, ...] = ("countries",)  # of WorldFacts; () is all of them
     relations: tuple[str, ...] = ()  # of those domains; () is all of them
     limit: int = 0  # most facts of a relation, about the same subjects as far as possible; 0: all
-    tokenizer: Literal["word", "bpe"] = "word"  # trained on the facts' sentences
+    tokenizer: Literal["word", "bpe"] = "word"  # trained on the facts' sentences, and on the text
     vocab_size: int = 32_768  # most tokens of the tokenizer
+    # Real text beside the facts: a folder with .txt, .md or .rst files, or "python", the language reference that ships
+    # with Python. One document of five is held out, and never trained on. "": none
+    text: str = ""
+    # Most tokens of text that are trained on; the tokenizer and the held-out text are the same whatever stands here.
+    # 0: all
+    text_tokens: int = 0
+    text_length: int = 0  # tokens of a window of text, with the one that begins it; 0: those of the longest sentence
     split: SplitConfig = SplitConfig()  # which facts and prompts the objective may use
 
     def __post_init__(self) -> None:
         check_numbers(self, "data.")
+        for field in ("text_tokens", "text_length"):
+            if getattr(self, field) < 0:
+                raise UserError(f"data.{field} must be at least 0, got {getattr(self, field)}")
+            if getattr(self, field) and not self.text:
+                raise UserError(f"data.{field} is {getattr(self, field)}, but there is no text; give data.text")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +81,7 @@ class TrainConfig:
     seed: int = 0  # of initialisation, data order, controls and quadrature offsets
     steps: int = 1500  # optimiser steps
     batch_size: int = 64  # sentences a step
+    text_windows: int = 0  # windows of `data.text` in each batch, beside its sentences
     # Batches whose mean gradient makes a step, one after another: for what does not fit into memory at once. The
     # controls of an answer are those of its batch
     accumulate: int = 1
@@ -76,7 +90,8 @@ class TrainConfig:
     rows: int = 48  # answer tokens read for the objective a step, out of the batch's
     # Every token is a fact: in sentences that are not in the objective, a token of the prompt is read as well, another
     # one in every step, as an answer of a relation and a subject of its own. Answers of the objective come first where
-    # rows are short; the answers of those sentences are never read. It counts in the terms and in their metrics
+    # rows are short; the answers of those sentences are never read. It counts in the terms and in their metrics. So is
+    # a token of each window of text
     text_rows: bool = False
     # Neurons of each layer, drawn for each fact of the objective, that language modelling may teach where it predicts
     # the fact's answer: the other neurons get no gradient from there (gradient routing, Cloud et al. 2024). The terms
@@ -89,7 +104,7 @@ class TrainConfig:
     keep_checkpoints: int = 2  # newest checkpoints kept
     keep_every: int = 0  # steps; checkpoints of multiples of it are kept, too. 0: none
     # SET/METRIC of the periodic evaluation, as unseen_facts/suppressability: every step that is evaluated is saved, and
-    # the best one kept. "": none
+    # the best one kept. With text also ability/text_cross_entropy. "": none
     keep_best: str = ""
     skip: int = 0  # steps whose loss or gradient is not finite and which are passed over; one more stops the run
 
@@ -128,6 +143,10 @@ class TrainConfig:
             )
         if self.keep_best and not self.evaluate_every:
             raise UserError("keep_best needs evaluations; set evaluate_every above 0")
-        for field in ("evaluate_every", "routing", "keep_every", "skip"):
+        for field in ("text_windows", "evaluate_every", "routing", "keep_every", "skip"):
             if getattr(self, field) < 0:
                 raise UserError(f"{field} must be at least 0, got {getattr(self, field)}")
+        if self.text_windows and not self.data.text:
+            raise UserError(f"text_windows is {self.text_windows}, but there is no text; give data.text")
+        if self.keep_best.startswith(f"{ABILITY_SET}/") and not self.data.text:
+            raise UserError(f"keep_best is {self.keep_best}, which is evaluated with text alone; give data.text")

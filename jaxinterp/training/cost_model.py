@@ -52,5 +52,13 @@ def training_bytes(config: ModelConfig) -> float:
 def _token_flops(config: ModelConfig, n_positions: int) -> float:
     """A token through a layer: its matrices, and attention's scores and mixture."""
     heads = 2 * config.n_heads + 2 * config.n_kv_heads
-    matrices = config.d_model * config.d_head * heads + (3 if config.gated else 2) * config.d_model * config.d_mlp
+    # Into each neuron: two matrices if it is gated, one for each of its units. All experts are computed.
+    into = 2 if config.gated else config.ffn_units
+    matrices = config.d_model * config.d_head * heads + (into + 1) * config.d_model * config.d_mlp
+    if config.ffn_units > 1:
+        matrices += config.ffn_units * config.d_mlp
+    if config.experts > 1:
+        matrices += config.d_model * config.experts
+    if config.depth_gates:
+        matrices += config.d_model
     return 2.0 * matrices + 4.0 * config.n_heads * config.d_head * n_positions

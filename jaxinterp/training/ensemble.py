@@ -1,4 +1,4 @@
-"""Several small models trained in one program: `vmap` over seeds and objective weights.
+"""Several small models trained in one program: `vmap` over seeds and, if they are studied, objective weights.
 
 For models that are small against the device. The members share architecture, data and the order of the data, so that
 only what is studied differs. A member is the model that training it alone would give up to rounding: a batched matrix
@@ -16,7 +16,6 @@ import numpy as np
 from jax.stages import Wrapped
 from jaxtyping import Array, Int, Shaped
 
-from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import delete_partial
 from jaxinterp.base.processes import one_process
 from jaxinterp.facts.batches import QueryBatch
@@ -28,17 +27,18 @@ from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import any_active, term_weights
 from jaxinterp.training.beginning import never_began
+from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData
 from jaxinterp.training.diagnosis import AGAIN, first_non_finite
 from jaxinterp.training.driver import Job, NotFinite, Places, plain_line, run
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
+from jaxinterp.training.kept_steps import kept_step
 from jaxinterp.training.loop import (
     arithmetic,
     batch_of,
     cadence,
-    check_rows,
+    check_run,
     evaluated,
-    model_config,
     run_provenance,
 )
 from jaxinterp.training.state import TrainState, initial_state, step_key
@@ -82,10 +82,12 @@ def ensemble_step(
 
 def member_weights(config: EnsembleConfig, begun_E: Int[Array, " E"]) -> dict[str, Array]:
     """The weight [E] of every term, for members that began so many steps ago, without those that are always 0."""
+    schedules = term_weights(config.run.objective, begun_E)
+    if not config.weights:
+        return schedules
     factors = {
         name: np.array([getattr(member, name) for member in config.members]) for name in config.run.objective.weights
     }
-    schedules = term_weights(config.run.objective, begun_E)
     return {
         name: value * jnp.asarray(factors[name], value.dtype)
         for name, value in schedules.items()
@@ -131,10 +133,7 @@ def train_ensemble(
       NotFinite: if no member is finite.
     """
     one_process("an ensemble")
-    if config.run.accumulate > 1 or config.run.skip or config.run.keep_best:
-        raise UserError("an ensemble takes no accumulate, skip or keep_best; train its members one by one for these")
-    model = model_config(config.run, data)
-    check_rows(config.run, data)
+    model = check_run(config.run, data)
     devices = make_mesh(mesh)
     members = _Members(config, model, data)
     folders = {member: out / "models" / member.name for member in config.members}
@@ -155,7 +154,7 @@ def train_ensemble(
         cadence=cadence(config.run),
         lines=members.lines,
         evaluate=members.evaluate,
-        data={"facts": data.facts.digest()},
+        data=data.digests(),
         # A member is on one device, if there are as many as devices or a multiple: they have nothing to tell another.
         places=devices and Places(lambda of: along_all(devices, of), lambda batch: everywhere(devices, batch)),
         finish=finish,
@@ -167,7 +166,7 @@ def train_ensemble(
             continue
         models[member] = load_model(folder, placement=placement(devices))
         sentence = never_began(member.name, models[member].provenance["beginning"])
-        if sentence and (member.suppression or member.control):
+        if sentence and member.has_terms:
             never[member] = sentence
             print(sentence, flush=True)
     return Trained(models, members.failed, never)
@@ -188,8 +187,10 @@ class _Members:
         return stacked([initial_state(self.model, run.optimiser, run.steps, seed) for seed in seeds])
 
     def step(self, objective: ObjectiveConfig) -> Wrapped:
-        run = dataclasses.replace(self.config.run, objective=objective)
-        return ensemble_step(arithmetic(self.model, run), dataclasses.replace(self.config, run=run))
+        run = self.config.run
+        # What decides the step, without what does not: points of a study share it.
+        same = TrainConfig(objective=objective, optimiser=run.optimiser, steps=run.steps)
+        return kept_step(ensemble_step, arithmetic(self.model, run), dataclasses.replace(self.config, run=same))
 
     def lines(self, states: TrainState, pending: Sequence[EnsembleMetrics], number: int) -> list[dict]:
         """A line per member; one that stands still has finite = false."""

@@ -15,7 +15,8 @@ from jaxinterp.base.processes import gathered, is_first, several, together
 from jaxinterp.base.provenance import provenance
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.facts.splits import SETS
-from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.config import ABILITY_SET, MeasureConfig
+from jaxinterp.metrics.held_out import with_text
 from jaxinterp.metrics.measure import measure
 from jaxinterp.metrics.registry import METRICS
 from jaxinterp.metrics.results import overall
@@ -25,11 +26,12 @@ from jaxinterp.models.loading.bundle import load_model, save_model
 from jaxinterp.models.mesh import batch_shardings, make_mesh, placement, state_shardings
 from jaxinterp.models.model import Model
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.objectives.loss import Metrics
+from jaxinterp.objectives.loss import Metrics, check_objective
 from jaxinterp.training.beginning import never_began, record
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.data import TrainingData, batch_at
 from jaxinterp.training.driver import Cadence, Job, Places, plain_line, run
+from jaxinterp.training.kept_steps import kept_step
 from jaxinterp.training.mesh_plan import automatic
 from jaxinterp.training.non_finite import bad_steps, note
 from jaxinterp.training.readout_step import Step
@@ -55,7 +57,8 @@ def model_config(config: TrainConfig, data: TrainingData) -> ModelConfig:
     n_ctx = changes.pop("n_ctx", longest)
     if n_ctx < longest:
         raise UserError(
-            f"model.n_ctx is {n_ctx}, but the longest sentence has {longest} tokens; use at least {longest}"
+            f"model.n_ctx is {n_ctx}, but the longest sentence, or window of text, has {longest} tokens; use at least "
+            f"{longest}"
         )
     model = preset(config.preset, d_vocab=data.tokenizer.n_tokens, n_ctx=n_ctx, **changes)
     if config.routing >= model.d_mlp:
@@ -90,10 +93,9 @@ def train(
       UserError: if a part of the config does not fit the data or the device, or as `run`.
       NotFinite: if the loss stops being finite, with the name of the first bad array.
     """
-    model = model_config(config, data)
-    check_rows(config, data)
+    model = check_run(config, data)
     computed = arithmetic(model, config)
-    sizes = {"sequences": config.batch_size, "tokens": data.n_positions, "rows": config.rows}
+    sizes = {"sequences": config.batch_size + config.text_windows, "tokens": data.n_positions, "rows": config.rows}
     devices = make_mesh(mesh, lambda n: automatic(computed, config.objective, **sizes, n=n))
 
     def lines(state: TrainState, pending: Sequence[Metrics], number: int) -> list[dict]:
@@ -131,7 +133,7 @@ def train(
         lines=lines,
         evaluate=evaluate,
         grows=("steps",),
-        data={"facts": data.facts.digest()},
+        data=data.digests(),
         places=None if devices is None else _places(devices, model, config),
         goodness=goodness(config.keep_best) if config.keep_best else None,
         finish=finish,
@@ -144,9 +146,12 @@ def train(
 
 
 def step_of(config: TrainConfig, model: ModelConfig, objective: ObjectiveConfig) -> Step:
-    """The jitted step of a run, with its objective's memory mode decided; `model` is that of the arithmetic."""
+    """The jitted step of a run, with its objective's memory mode decided; `model` is that of the arithmetic.
+
+    Runs of one process whose step is the same share it, so that it is traced and compiled once.
+    """
     more = {"accumulate": config.accumulate, "skip": config.skip > 0}
-    return train_step(model, objective, config.optimiser, config.steps, **more)
+    return kept_step(train_step, model, objective, config.optimiser, config.steps, **more)
 
 
 def _places(mesh: Mesh, model: ModelConfig, config: TrainConfig) -> Places:
@@ -161,8 +166,8 @@ def goodness(name: str) -> Callable[[Mapping], float]:
       UserError: if there is no such set or metric, or it says nothing of better or worse.
     """
     set_name, _, metric = name.partition("/")
-    if set_name not in SETS:
-        raise unknown("set of keep_best, as in unseen_facts/suppressability,", set_name, SETS)
+    if set_name not in (known := (*SETS, ABILITY_SET)):
+        raise unknown("set of keep_best, as in unseen_facts/suppressability,", set_name, known)
     better = METRICS[metric].better
     if better == "neither":
         raise UserError(f"keep_best is {name}, but neither high nor low values of {metric} are better")
@@ -188,10 +193,20 @@ def cadence(config: TrainConfig) -> Cadence:
     return Cadence(config.steps, *every, keep=config.keep_checkpoints, keep_every=config.keep_every)
 
 
-def check_rows(config: TrainConfig, data: TrainingData) -> None:
-    """UserError if an answer that the objective may read does not fit into a batch's rows."""
+def check_run(config: TrainConfig, data: TrainingData) -> ModelConfig:
+    """The run's model, once it is known that the run's parts fit one another and the data, whatever the machine.
+
+    Raises:
+      UserError: if a field of the model or a term is unknown, k does not fit the model, or an answer that the objective
+        may read does not fit into a batch's rows.
+    """
+    model = model_config(config, data)
+    check_objective(config.objective, model.n_neurons)
+    if config.keep_best:
+        goodness(config.keep_best)
     if (tokens := int(data.queries.answer_length_N[data.in_objective_N].max())) > config.rows:
         raise UserError(f"an answer has {tokens} tokens, above rows = {config.rows}; raise rows")
+    return model
 
 
 def arithmetic(model: ModelConfig, config: TrainConfig) -> ModelConfig:
@@ -227,6 +242,7 @@ def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
         n_rows=config.rows,
         n_subjects=config.subjects,
         n_controls=config.controls,
+        n_windows=config.text_windows,
         text_rows=config.text_rows,
         routing=routing,
     )
@@ -235,10 +251,18 @@ def batch_of(config: TrainConfig, data: TrainingData, step: int) -> QueryBatch:
 def run_provenance(config: TrainConfig, data: TrainingData, state: TrainState) -> dict:
     """What a model's folder says of how it was trained."""
     facts = {"facts": len(data.facts), "sha256": data.facts.digest(), "dropped": dict(data.facts.dropped)}
+    if data.text is not None:
+        facts["text"] = data.text.plain()
     beginning = record(config.objective.start, state.known, state.begun)
     return {"config": dataclasses.asdict(config), "data": facts, "beginning": beginning, **provenance()}
 
 
 def evaluated(bundle: LanguageModel, data: TrainingData) -> dict:
-    """A small measurement on the four sets: set -> metric -> value with its interval."""
-    return overall(measure(bundle, data.facts, data.split, EVALUATION).sets)
+    """A small measurement on the four sets: set -> metric -> value with its interval.
+
+    With text also the set "ability", with recall and cross-entropy of training sentences and of held-out text.
+    """
+    found = measure(bundle, data.facts, data.split, EVALUATION)
+    if data.text is None:
+        return overall(found.sets)
+    return overall({**found.sets, ABILITY_SET: with_text(found, bundle, data.text.held_out, EVALUATION).ability})

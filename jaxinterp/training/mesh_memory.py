@@ -1,8 +1,8 @@
 """What a step needs in the memory of one device of a mesh, by counting shapes: nothing is compiled or allocated.
 
 Letters: a device has b of the B sequences and r of the R rows (B and R over data · fsdp), N = b · T tokens, and of
-heads and neurons 1 / tensor: F, H and the key-value heads G below are its own. s is the size of a number of the
-arithmetic; parameters and optimiser are kept in 4 bytes.
+heads and neurons 1 / tensor: F, H and the key-value heads G below are its own. F counts the units of neurons that have
+several. s is the size of a number of the arithmetic; parameters and optimiser are kept in 4 bytes.
 
 What the shapes fix is exact: parameters, optimiser, gradients. What XLA decides (which arrays are there at the same
 time) has been counted in compiled programs, and is marked "counted"; `benchmarks/mesh_memory.py` compares.
@@ -170,7 +170,8 @@ def step_bytes(work: Work, sizes: Mapping[str, int]) -> Bytes:
     model, s, objective = work.model, work.size, work.objective
     t, n = sizes["tensor"], sizes["data"] * sizes["fsdp"]
     b, r = work.sequences // n, work.rows // n
-    n_layers, d, f, v = model.n_layers, model.d_model, model.d_mlp // t, model.d_vocab
+    n_layers, d, v, neurons = model.n_layers, model.d_model, model.d_vocab, model.d_mlp // t
+    f = neurons * model.ffn_units
     v = v // t if v % t == 0 else v
     heads, pairs = model.n_heads // t, 2 * model.n_kv_heads // t * model.d_head
     tokens, training = b * work.tokens, work.job == "train"
@@ -187,11 +188,11 @@ def step_bytes(work: Work, sizes: Mapping[str, int]) -> Bytes:
         gathered = work.rows * cache if n > 1 else 0
         second = n_layers * ((21 if model.gated else 14) * f + 30 * d + 6 * heads * (work.tokens + 1)) + 4 * v
         if training:
-            rows = 4 * r * cache + gathered + s * n_layers * tokens * (2 * d + f + pairs) // 2
+            rows = 4 * r * cache + gathered + s * n_layers * tokens * (2 * d + neurons + pairs) // 2
             held = (1 if objective.memory == "flat" else work.points) + work.edits / 2
             evaluations = int(s * r * second * held)
         else:
-            rows = (gathered or 2 * r * cache) + s * n_layers * tokens * (2 * d + f)
+            rows = (gathered or 2 * r * cache) + s * n_layers * tokens * (2 * d + neurons)
             groups = min(GROUPS, max(1, work.rows * work.points // LEAST)) if objective.path == "per_layer" else 1
             once = s * r * second // 2
             evaluations = min(-(-work.points // groups) * once, max(EVALUATION_BYTES // n, once))

@@ -66,8 +66,8 @@ def replay(folder: Path, step: int | None = None, data: TrainingData | None = No
     kept = read_json(folder / "config.json")
     config = from_json(TrainConfig, kept["config"], str(folder / "config.json"))
     data = training_data(config.data) if data is None else data
-    if data.facts.digest() != kept["data"]["facts"]:
-        raise UserError(f"{folder} was trained on other facts than there are today; see the packages in config.json")
+    if other := [name for name, digest in data.digests().items() if kept["data"][name] != digest]:
+        raise UserError(f"{folder} was trained on other {other[0]} than there are today; see its config.json")
     with owned(folder):
         state = _state_before(folder, config, data, number)
     return _looked_at(config, data, state, number)

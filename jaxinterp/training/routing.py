@@ -36,7 +36,8 @@ def route_of(routing: Routing, queries: EncodedQueries, in_objective_N: Bool[np.
     All of the objective's sentences are routed, also those whose answers find no row in the batch; a fact has the same
     neurons in all its prompts. Sentences outside the objective are not routed.
     """
-    neurons_LBn = np.stack([own_neurons(routing, fact) for fact in queries.fact_N.tolist()], 1)
+    # A window of text has no fact, and a number below 0: it is not routed, and any neurons will do.
+    neurons_LBn = np.stack([own_neurons(routing, max(fact, 0)) for fact in queries.fact_N.tolist()], 1)
     # A position predicts the next one's token.
     place = np.arange(queries.tokens_NT.shape[1])[None] - (queries.answer_start_N[:, None] - 1)
     routed_BT = (place >= 0) & (place < queries.answer_length_N[:, None]) & in_objective_N[:, None]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxinterp.base.errors import UserError
@@ -64,7 +65,20 @@ def learning_rate(config: OptimiserConfig, steps: int) -> optax.Schedule:
 def initial_state(model: ModelConfig, config: OptimiserConfig, steps: int, seed: int) -> TrainState:
     """The state of a language model before the first step."""
     init_key, key = jax.random.split(jax.random.key(seed))
-    return first_state(transformer.init(model, init_key), optimiser(config, steps, model), key)
+    return first_state(_initial_params(model, init_key), optimiser(config, steps, model), key)
+
+
+_traced = jax.jit(transformer.init, static_argnums=0).trace
+
+
+def _initial_params(model: ModelConfig, key: PRNGKeyArray) -> dict:
+    """`transformer.init`, traced once for each model: of a new trace XLA compiles the loop over layers anew.
+
+    The operations are run one by one, as without it: compiled as one program they round otherwise, and a run of a seed
+    would no longer be what it was.
+    """
+    traced = _traced(model, key)
+    return jax.tree.unflatten(jax.tree.structure(traced.out_info), jaxpr_as_fun(traced.jaxpr)(key))
 
 
 def first_state(params: Any, transform: optax.GradientTransformation, key: PRNGKeyArray) -> TrainState:

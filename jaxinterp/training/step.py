@@ -22,11 +22,21 @@ from jaxinterp.training.readout_step import Step, gradient_step, scheduled
 from jaxinterp.training.state import TrainState, learning_rate, optimiser
 
 
-def next_token_loss(model: Model, result: Forward, batch: QueryBatch) -> Float[Array, ""]:
-    """Mean cross-entropy over the batch's tokens, in nats per token."""
+def next_token_losses(model: Model, result: Forward, batch: QueryBatch) -> dict[str, Float[Array, ""]]:
+    """Mean cross-entropy over tokens, in nats per token: "lm" of all of the batch, and if it has windows of text
+    "lm_facts" and "lm_text" of its sentences and of these.
+    """
     nll_BT = next_token_nll(model, result, batch.tokens_BT)
     weight_BT = batch.token_weight_BT[:, 1:].astype(nll_BT.dtype)
-    return (nll_BT * weight_BT).sum() / jnp.maximum(weight_BT.sum(), 1)
+
+    def mean(weight_BT: Float[Array, "B S"]) -> Float[Array, ""]:
+        return (nll_BT * weight_BT).sum() / jnp.maximum(weight_BT.sum(), 1)
+
+    losses = {"lm": mean(weight_BT)}
+    if batch.text_B is not None:
+        text_B1 = jnp.asarray(batch.text_B, nll_BT.dtype)[:, None]
+        losses |= {"lm_facts": mean(weight_BT * (1 - text_B1)), "lm_text": mean(weight_BT * text_B1)}
+    return losses
 
 
 def loss(
@@ -48,12 +58,12 @@ def loss(
       key: consumed.
       active: see `jaxinterp.objectives.loss.with_terms`.
     Returns:
-      The loss in nats, and metrics: "lm" and those of `with_terms`.
+      The loss in nats, and metrics: those of `next_token_losses` and of `with_terms`.
     """
     model = model.replace(params=jax.tree.map(lambda x: x.astype(model.config.dtype), dict(model.params)))
     if not (weights or objective.start):
-        lm = next_token_loss(model, forward(model, batch.tokens_BT, edit=batch.route), batch)
-        return lm, {"lm": lm}
+        losses = next_token_losses(model, forward(model, batch.tokens_BT, edit=batch.route), batch)
+        return losses["lm"], losses
     if batch.route is None:
         result, shared = lm_readout(model, batch.tokens_BT, batch.rows)
     else:
@@ -63,9 +73,9 @@ def loss(
         readout = lm_readout(model, batch.tokens_BT, batch.rows)[1] if shared is None else shared
         return Context(objective, batch.answers, readout, key)
 
-    lm = next_token_loss(model, result, batch)
-    total, metrics = with_terms(lm, context, weights, active)
-    return total, {"lm": lm, **metrics}
+    losses = next_token_losses(model, result, batch)
+    total, metrics = with_terms(losses["lm"], context, weights, active)
+    return total, {**losses, **metrics}
 
 
 def update(

@@ -1,18 +1,31 @@
-"""Neutral text: what a fine-tuned model should still do as it did."""
+"""Real text beside facts: what a model learns with them, or what a fine-tuned one should still do as it did."""
 
 import dataclasses
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.metrics.held_out import HeldOutText
 from jaxinterp.models.tokenizers import TextTokenizer
 
 SUFFIXES = (".txt", ".md", ".rst")
 HELD_OUT = 5  # one document of so many is never trained on
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents:
+    """Texts by name, in order, divided into those that are trained on and those that never are."""
+
+    training: Mapping[str, str]  # without paragraphs that held-out ones have too
+    held_out: Mapping[str, str]
+    n_shared: int  # paragraphs that were cut from the former because the latter have them too
+    source: str
+    digest: str  # SHA-256 of all of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +34,38 @@ class TextData:
 
     training_NT: Int[np.ndarray, "N T"]
     held_out_NT: Int[np.ndarray, "H T"]
-    n_shared: int  # paragraphs that were cut from the former because the latter have them too
-    source: str
-    digest: str  # SHA-256 of all documents
+    held_out_document_H: Int[np.ndarray, " H"]  # number of the document that a window is of
+    documents: Documents
     n_prefix: int  # tokens of the model's prefix at the start of a window
+
+    @property
+    def held_out(self) -> HeldOutText:
+        """What is measured."""
+        return HeldOutText(self.held_out_NT, self.held_out_document_H)
+
+    def limited(self, tokens: int) -> "TextData":
+        """With training windows of at most so many tokens, their prefix not counted; 0: all.
+
+        More tokens take the windows that fewer do and others, out of all documents; held-out windows stay as they are.
+
+        Raises:
+          UserError: if that is less than one window.
+        """
+        if not tokens:
+            return self
+        room = self.training_NT.shape[1] - self.n_prefix
+        if tokens < room:
+            raise UserError(
+                f"data.text_tokens must hold a window of text of {room} tokens, or be 0 (all), got {tokens}"
+            )
+        order = np.random.default_rng(0).permutation(len(self.training_NT))
+        return dataclasses.replace(self, training_NT=self.training_NT[order[: tokens // room]])
+
+    def plain(self) -> dict[str, str | int]:
+        """What a model's provenance says of it."""
+        n_training, length = self.training_NT.shape
+        windows = {"windows": n_training, "held_out_windows": len(self.held_out_NT), "length": length}
+        return {"source": self.documents.source, "sha256": self.documents.digest, **windows}
 
     def pieces(self, length: int, n: int, seed: int) -> Int[np.ndarray, "n length"]:
         """Pieces of training windows, each `length` tokens with its prefix: `n` of them, or as many as there are.
@@ -45,7 +86,12 @@ class TextData:
 
 
 def text_data(folder: Path | None, tokenizer: TextTokenizer, length: int) -> TextData:
-    """Cuts documents into windows of `length` tokens; what is left at a document's end is dropped.
+    """`windows_of` the `documents_of` a folder."""
+    return windows_of(documents_of(folder), tokenizer, length)
+
+
+def documents_of(folder: Path | None) -> Documents:
+    """Reads documents and divides them by their names.
 
     Documents repeat one another (Python's own do at length), so that a paragraph of a held-out document is cut from
     those that are trained on.
@@ -53,38 +99,54 @@ def text_data(folder: Path | None, tokenizer: TextTokenizer, length: int) -> Tex
     Args:
       folder: with text files (.txt, .md, .rst, in UTF-8), also in subfolders; None takes the language reference that
         ships with Python.
+    Raises:
+      UserError: if the folder has no such files, or one is not UTF-8.
+    """
+    found = _files(folder) if folder is not None else _python_documents()
+    names = sorted(found)
+    aside = {_plain(part) for name in names if _is_held_out(name) for part in _paragraphs(found[name])}
+    texts: dict[bool, dict[str, str]] = {False: {}, True: {}}
+    n_shared = 0
+    for name in names:
+        parts, held_out = _paragraphs(found[name]), _is_held_out(name)
+        kept = parts if held_out else [part for part in parts if _plain(part) not in aside]
+        texts[held_out][name] = "\n\n".join(kept)
+        n_shared += len(parts) - len(kept)
+    digest = hashlib.sha256("\0".join(f"{name}\0{found[name]}" for name in names).encode()).hexdigest()
+    source = str(folder) if folder is not None else "Python's language reference (pydoc_data.topics)"
+    return Documents(texts[False], texts[True], n_shared, source, digest)
+
+
+def windows_of(documents: Documents, tokenizer: TextTokenizer, length: int) -> TextData:
+    """Cuts documents into windows of `length` tokens; what is left at a document's end is dropped.
+
+    Args:
+      documents: as of `documents_of`.
       tokenizer: of the model; its prefix stands before every window.
       length: tokens of a window.
     Raises:
-      UserError: if the folder has no such files, one is not UTF-8, or there is too little text for one window each.
+      UserError: if there is too little text for one window each.
     """
-    documents = _files(folder) if folder is not None else _python_documents()
-    windows: dict[bool, list[list[int]]] = {False: [], True: []}
     room = length - len(tokenizer.prefix)
     if room < 2:
         raise UserError(f"a window of text must have at least {len(tokenizer.prefix) + 2} tokens, got {length}")
-    names = sorted(documents)
-    aside = {_plain(part) for name in names if _is_held_out(name) for part in _paragraphs(documents[name])}
-    texts, n_shared = [], 0
-    for name in names:
-        parts = _paragraphs(documents[name])
-        kept = parts if _is_held_out(name) else [part for part in parts if _plain(part) not in aside]
-        texts.append("\n\n".join(kept))
-        n_shared += len(parts) - len(kept)
-    for name, ids in zip(names, tokenizer.encode_batch(texts), strict=True):
-        for start in range(0, len(ids) - room + 1, room):
-            windows[_is_held_out(name)].append([*tokenizer.prefix, *ids[start : start + room]])
-    for held_out, part in windows.items():
-        if not part:
-            which = "held-out" if held_out else "training"
+    cut: list[np.ndarray] = []
+    for which, texts in (("training", documents.training), ("held-out", documents.held_out)):
+        encoded = enumerate(tokenizer.encode_batch(list(texts.values())))
+        rows = [
+            (number, *tokenizer.prefix, *ids[start : start + room])
+            for number, ids in encoded
+            for start in range(0, len(ids) - room + 1, room)
+        ]
+        if not rows:
+            n = len(documents.training) + len(documents.held_out)
             raise UserError(
-                f"there is no {which} text of {room} tokens in {len(documents)} documents, of which {n_shared} "
+                f"there is no {which} text of {room} tokens in {n} documents, of which {documents.n_shared} "
                 "paragraphs stand in held-out ones too; give a folder with more text"
             )
-    digest = hashlib.sha256("\0".join(f"{name}\0{documents[name]}" for name in names).encode()).hexdigest()
-    source = str(folder) if folder is not None else "Python's language reference (pydoc_data.topics)"
-    training, held_out = (np.array(windows[part], np.int32) for part in (False, True))
-    return TextData(training, held_out, n_shared, source, digest, len(tokenizer.prefix))
+        cut.append(np.array(rows, np.int32))
+    training, held_out = cut
+    return TextData(training[:, 1:], held_out[:, 1:], held_out[:, 0], documents, len(tokenizer.prefix))
 
 
 def _is_held_out(name: str) -> bool:

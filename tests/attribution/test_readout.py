@@ -4,7 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ARCHITECTURES, answers_of, arrays_of, fast_readout, slow_readout, tiny_batch, tiny_config, tiny_params
+from tiny import (
+    ARCHITECTURES,
+    UNPUBLISHED,
+    answers_of,
+    arrays_of,
+    fast_readout,
+    slow_readout,
+    tiny_batch,
+    tiny_config,
+    tiny_params,
+)
 
 from jaxinterp.attribution.edits import set_to, suppress
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
@@ -20,7 +30,8 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 # Families differ in what they compute, which float64 shows best. Rounding in float32 is looked at in the family with
 # the fewest parts, and in the one with the most.
-SETTINGS = [*((name, "float64") for name in ARCHITECTURES), ("gpt", "float32"), ("gemma", "float32")]
+ALL = {**ARCHITECTURES, **UNPUBLISHED}
+SETTINGS = [*((name, "float64") for name in ALL), ("gpt", "float32"), ("gemma", "float32")]
 
 
 @pytest.fixture(params=SETTINGS, ids="-".join)
@@ -28,7 +39,7 @@ def setting(request):
     name, dtype = request.param
     if dtype == "float64":
         request.getfixturevalue("float64")
-    config = tiny_config(dtype=dtype, **ARCHITECTURES[name])
+    config = tiny_config(dtype=dtype, **ALL[name])
     return config, tiny_params(config), tiny_batch()
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ARCHITECTURES, tiny_config, tiny_params
+from tiny import ARCHITECTURES, UNPUBLISHED, tiny_config, tiny_params
 
 import jaxinterp as ji
 from jaxinterp.attribution.edits import NeuronEdit
@@ -102,10 +102,10 @@ def test_text_is_generated_under_edits_at_old_and_new_positions(model, place):
     assert len(texts) >= 4
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt", "olmo"])
+@pytest.mark.parametrize("name", ["llama", "gpt", "olmo", "units", "experts"])
 def test_decoding_is_the_forward_of_other_architectures(name):
     tokenizer = train_tokenizer([WORDS])
-    config = tiny_config(n_layers=2, d_vocab=tokenizer.n_tokens, n_ctx=N_CTX, **ARCHITECTURES[name])
+    config = tiny_config(n_layers=2, d_vocab=tokenizer.n_tokens, n_ctx=N_CTX, **{**ARCHITECTURES, **UNPUBLISHED}[name])
     other = LanguageModel(Model(config, tiny_params(config, 4)), tokenizer, {})
     for prompt in ("a", "b c d", "e f a b"):
         assert other.generate(prompt).split() == slow_text(other, prompt, lambda tokens: slow_next(other, tokens))

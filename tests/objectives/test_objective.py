@@ -469,6 +469,19 @@ def test_terms_are_skipped_while_their_weights_are_zero():
     assert set(alone) == {"lm"} and float(plain) == float(alone["lm"])
 
 
+def test_the_log_costs_no_attribution():
+    """Tracing a term that needs no attribution meets none, and the log says nothing of S and C."""
+    config = tiny_config(n_layers=2)
+    params, batch = tiny_params(config), jax.tree.map(jnp.asarray, tiny_grid_batch())
+
+    def logged(name: str) -> set[str]:
+        chosen = ObjectiveConfig(weights={name: "1"}, k=3)
+        return set(loss(Model(config, params), chosen, batch, {name: jnp.ones(())}, jax.random.key(0), True)[1])
+
+    assert logged("activity") == {"lm", "activity", "probability"}
+    assert {"gini", "suppressability", "control_drop"} <= logged("gini")
+
+
 def test_configs_check_themselves():
     for mistake, message in (
         ({"control_k": -1}, r"control_k must be at least 0 \(0 is k\), got -1"),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from tiny import tiny_config
+from tiny import tiny_config, tiny_params
 from training_facts import DATA, SMALL_EVALUATION, made_up_data
 
 from jaxinterp.attribution.integrated_gradients import integrated_gradients
@@ -89,6 +89,30 @@ def test_losses_gradients_and_attributions_agree(data, float64):
         assert used["all-reduce"].count > 0
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(found), strict=True):
             np.testing.assert_allclose(b, a, rtol=0, atol=1e-10, err_msg=f"{text} {jax.tree_util.keystr(path)}")
+
+
+def test_units_experts_and_gates_on_a_mesh(data, float64):
+    sizes = {"d_vocab": data.tokenizer.n_tokens, "n_ctx": data.n_positions, "d_mlp": 12, "dtype": "float64"}
+    more = {"ffn_units": 2, "experts": 3, "experts_active": 2, "depth_gates": True}
+    config, batch, mesh = (
+        tiny_config(n_layers=2, **sizes, **more),
+        batch_of(CONFIG, data, 0),
+        make_mesh("fsdp=2,tensor=2"),
+    )
+    objective = ObjectiveConfig(weights={name: "1" for name in ("suppression", "balance", "depth", "early_exit")}, k=3)
+    weights = {name: jax.numpy.asarray(1.0) for name in objective.weights}
+
+    def slopes(params, batch):
+        key = jax.random.key(7)
+        return jax.value_and_grad(lambda p: loss(Model(config, p), objective, batch, weights, key)[0])(params)
+
+    params, places = tiny_params(config), parameter_shardings(mesh, config)
+    assert places["layers"]["w_in"].spec == PartitionSpec(None, "fsdp", "tensor", None)
+    one = jax.jit(slopes)(params, batch)
+    spread = on_mesh(batch, batch_shardings(mesh, batch))
+    found = jax.jit(seeing(mesh, slopes))(jax.device_put(params, places), spread)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-10, err_msg=jax.tree_util.keystr(path))
 
 
 def test_a_model_is_measured_on_a_mesh_as_on_one_device(data, float64, monkeypatch):

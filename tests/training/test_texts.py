@@ -18,7 +18,7 @@ def is_held_out(name):
 
 
 TRAINING, MORE = [f"{i}.txt" for i in range(99) if not is_held_out(f"{i}.txt")][:2]
-(ASIDE,) = [f"{i}.txt" for i in range(99) if is_held_out(f"{i}.txt")][:1]
+ASIDE, ALSO_ASIDE = [f"{i}.txt" for i in range(99) if is_held_out(f"{i}.txt")][:2]
 NESTED = next(f"sub/{i}.md" for i in range(99) if not is_held_out(f"sub/{i}.md"))
 
 
@@ -41,7 +41,7 @@ def test_windows_by_hand(tmp_path):
     assert set(texts(found.training_NT)) == expected and len(found.training_NT) == 4
     assert texts(found.held_out_NT) == ["<bos> n o p"]
     assert found.training_NT.dtype == np.int32
-    assert found.source == str(tmp_path)
+    assert found.documents.source == str(tmp_path)
 
 
 def test_another_document_moves_none(tmp_path):
@@ -50,21 +50,21 @@ def test_another_document_moves_none(tmp_path):
     more = text_data(written(tmp_path, {MORE: "h i j"}), TOKENIZER, 4)
     assert set(texts(first.training_NT)) < set(texts(more.training_NT))
     np.testing.assert_array_equal(first.held_out_NT, more.held_out_NT)
-    assert first.digest == again.digest != more.digest
+    assert first.documents.digest == again.documents.digest != more.documents.digest
     (tmp_path / MORE).rename(tmp_path / NESTED.replace("sub/", ""))
-    assert text_data(tmp_path, TOKENIZER, 4).digest != more.digest
+    assert text_data(tmp_path, TOKENIZER, 4).documents.digest != more.documents.digest
 
 
 def test_pythons_own_text():
     tokenizer = train_tokenizer(["the value of an expression"], kind="bpe", vocab_size=270)
     found = text_data(None, tokenizer, 64)
-    assert "pydoc_data" in found.source
+    assert "pydoc_data" in found.documents.source
     n_training, n_held_out = len(found.training_NT), len(found.held_out_NT)
     assert n_training > 1000 and 0.05 < n_held_out / (n_training + n_held_out) < 0.5
     assert found.training_NT.shape[1] == found.held_out_NT.shape[1] == 64
     assert (found.training_NT[:, 0] == tokenizer.prefix[0]).all()
     # Its topics repeat one another at length; nearly nothing of 20 tokens may be in both parts.
-    assert found.n_shared > 50
+    assert found.documents.n_shared > 50
     seen = {bytes(window[start : start + 20]) for window in found.training_NT for start in range(1, 44)}
     pieces = [bytes(window[start : start + 20]) for window in found.held_out_NT for start in (1, 21, 41)]
     assert sum(piece in seen for piece in pieces) < 0.1 * len(pieces)
@@ -75,7 +75,7 @@ def test_a_paragraph_of_held_out_text_is_not_trained_on(tmp_path):
     found = text_data(written(tmp_path, files), TOKENIZER, 4)
     assert texts(found.training_NT) == ["<bos> a b c", "<bos> g h i"]
     assert texts(found.held_out_NT) == ["<bos> n o p", "<bos> d e f"]
-    assert found.n_shared == 1
+    assert found.documents.n_shared == 1
 
 
 def test_pieces_by_hand(tmp_path):
@@ -91,6 +91,26 @@ def test_pieces_by_hand(tmp_path):
     assert any(texts(found.pieces(3, 4, 0)) != texts(found.pieces(3, 4, seed)) for seed in (1, 2, 3))
     with pytest.raises(UserError, match="pieces of text of 7 tokens do not fit into windows of 6"):
         found.pieces(7, 3, 0)
+
+
+def test_a_limit_takes_fewer_of_the_same_windows(tmp_path):
+    files = {TRAINING: "a b c d e f g h i j k l", MORE: "m n o", ASIDE: "n o p a b c", ALSO_ASIDE: "d d d"}
+    whole = text_data(written(tmp_path, files), TOKENIZER, 4)
+    assert dict(zip(texts(whole.held_out_NT), whole.held_out_document_H.tolist(), strict=True)) == {
+        "<bos> n o p": sorted([ASIDE, ALSO_ASIDE]).index(ASIDE),
+        "<bos> a b c": sorted([ASIDE, ALSO_ASIDE]).index(ASIDE),
+        "<bos> d d d": sorted([ASIDE, ALSO_ASIDE]).index(ALSO_ASIDE),
+    }
+    seen = set()
+    for tokens, n in ((3, 1), (5, 1), (6, 2), (9, 3), (14, 4), (15, 5), (1000, 5), (0, 5)):
+        found = whole.limited(tokens)
+        windows = set(texts(found.training_NT))
+        assert len(found.training_NT) == len(windows) == n and seen <= windows
+        np.testing.assert_array_equal(found.held_out_NT, whole.held_out_NT)
+        assert found.documents.digest == whole.documents.digest and found.plain()["windows"] == n
+        seen = windows
+    with pytest.raises(UserError, match=r"data.text_tokens must hold a window of text of 3 tokens, or be 0 .*, got 2"):
+        whole.limited(2)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,20 @@ def cross_entropy(mean: Mean) -> Values:
 
 
 @metric(
+    "text_cross_entropy",
+    needs=("text_nll", "text_tokens"),
+    title="Cross-entropy of held-out text",
+    unit="nats per token",
+    range=(0.0, np.inf),
+    better="lower",
+    masks="none",
+)
+def text_cross_entropy(mean: Mean) -> Values:
+    """Mean −log P of the tokens of documents that the model was not trained on; lower is better."""
+    return mean("text_nll") / mean("text_tokens")
+
+
+@metric(
     "completeness_residual",
     needs=("residual",),
     title="Completeness residual",

@@ -9,11 +9,11 @@ from jaxinterp.base.configs import changed, from_json
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.facts.splits import SETS
-from jaxinterp.metrics.config import MeasureConfig
+from jaxinterp.metrics.config import ABILITY_SET, MeasureConfig
+from jaxinterp.studies.engine.along import keeping
+from jaxinterp.studies.engine.hypothesis import Hypothesis, Level
 from jaxinterp.training.config import TrainConfig
 
-ABILITY_SET = "ability"  # the training sentences, on which recall and cross-entropy are measured
-Level = Any  # a text, a number or a truth value; YAML and JSON say which
 Point = Mapping[str, Level]  # factor -> level
 
 
@@ -27,7 +27,7 @@ class Factor:
     arms: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # level -> dotted name -> value
     low: float | None = None  # range of the field, for a search
     high: float | None = None
-    log: bool = False  # whether the range is searched on a logarithmic scale
+    log: bool = False  # whether the range is searched, and levels are drawn, on a logarithmic scale
     whole: bool = False  # whether the range is of whole numbers
 
     def __post_init__(self) -> None:
@@ -45,6 +45,8 @@ class Factor:
             raise UserError(f"factor {self.name!r} has a level twice: {', '.join(map(str, self.values))}")
         if self.values and len(self.values) < 2:
             raise UserError(f"factor {self.name!r} has one level; give two or more, or put it into base")
+        if self.log and self.values and not (self.is_numeric and min(self.values) > 0):
+            raise UserError(f"factor {self.name!r}: levels must be numbers above 0 on a logarithmic scale")
         if given[2]:
             if self.low is None or self.high is None or not self.low < self.high:
                 raise UserError(f"factor {self.name!r}: low must be below high, got {self.low} and {self.high}")
@@ -56,29 +58,14 @@ class Factor:
         """The levels, or the names of the arms; () of a range."""
         return self.levels or tuple(self.arms)
 
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its levels are numbers, or it is a range."""
+        return not self.arms and all(isinstance(of, int | float) and not isinstance(of, bool) for of in self.levels)
+
     def changes(self, level: Level) -> Mapping[str, Any]:
         """What a level changes in the training config: dotted names and values."""
         return self.arms[str(level)] if self.arms else {self.field: level}
-
-
-@dataclasses.dataclass(frozen=True)
-class Hypothesis:
-    """A claim about one contrast, written down before the runs: metric(`after`) against metric(`before`)."""
-
-    name: str
-    metric: str  # SET/METRIC, one of the study's
-    factor: str
-    before: Level  # a level of the factor
-    after: Level  # another one
-    direction: Literal["higher", "lower", "same"] = "higher"  # which way the metric is claimed to go
-    margin: float = 0.0  # in units of the metric, ≥ 0: by more than this; of "same": by less than this
-
-    def __post_init__(self) -> None:
-        check_numbers(self, f"hypothesis {self.name}: ")
-        if self.margin < 0 or (self.direction == "same" and self.margin == 0):
-            raise UserError(f"hypothesis {self.name!r}: margin must be ≥ 0, and above 0 for same, got {self.margin}")
-        if str(self.before) == str(self.after):
-            raise UserError(f"hypothesis {self.name!r} compares the level {self.before!r} with itself")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +94,20 @@ class StudyConfig:
     design: Literal["grid", "fraction", "tpe", "nsga2"] = "grid"
     optimise: Mapping[str, Literal["minimize", "maximize"]] = dataclasses.field(default_factory=dict)  # of a search
     seeds: tuple[int, ...] = (0,)  # of the training; every point is run with each
+    # Whether all seeds of a point are trained in one program, for models that are small against the device. They are
+    # consecutive then, and share the order of the data, that of the first; results have keys of their own
+    vmapped: bool = False
     budget: Budget = Budget()
     measure: MeasureConfig = MeasureConfig(ablation_queries=0)  # its `metrics` are those above
     hypotheses: tuple[Hypothesis, ...] = ()
     front: Mapping[str, Literal["minimize", "maximize"]] = dataclasses.field(default_factory=dict)  # two metrics
+    # Of the front's two metrics: the corner from which the hypervolume is taken; {}: the worst values of all points
+    reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    along: int = 1  # evenly spaced steps of a run at which it is measured, the last included
+    match: str = (
+        ""  # SET/METRIC, the loss at which runs are compared as well; needs along ≥ 2. "": only after all steps
+    )
+    match_at: float | None = None  # the loss of tables of all points; None: the largest final one of a point
     storage: str = ""  # URL of a database, as postgresql://user@host/name; "": a journal in the study's folder
     heartbeat: float = 10.0  # seconds between signs of life; after three without one a worker counts as dead
     design_seed: int = 0  # of the fraction, and of the search
@@ -123,6 +120,10 @@ class StudyConfig:
                 raise UserError(f"a study needs every {what} once, and at least one; got {list(given)}")
         if "seed" in names:
             raise UserError("a factor cannot be named seed; the study's seeds have that name")
+        if self.vmapped and self.along > 1:
+            raise UserError(f"vmapped seeds are measured after all steps alone; leave out along, got {self.along}")
+        if self.vmapped and self.seeds != tuple(range(self.seeds[0], self.seeds[0] + len(self.seeds))):
+            raise UserError(f"vmapped needs consecutive seeds, as [0, 1, 2], got {list(self.seeds)}")
         self._check_metrics()
         if self.heartbeat <= 0:
             raise UserError(f"heartbeat must be above 0 seconds, got {self.heartbeat}")
@@ -161,6 +162,16 @@ class StudyConfig:
                     raise UserError(f"{what} is over {metric!r}, which is not measured; add it to metrics")
         if len(self.front) not in (0, 2):
             raise UserError(f"front needs two metrics, got {len(self.front)}")
+        if self.reference and {*self.reference} != {*self.front}:
+            raise UserError(f"reference needs a number for each metric of front, got {', '.join(self.reference)}")
+        if self.along < 1:
+            raise UserError(f"along must be at least 1, got {self.along}")
+        if self.match and self.match not in self.metrics:
+            raise UserError(f"match is {self.match!r}, which is not measured; add it to metrics")
+        if self.match and self.along < 2:
+            raise UserError("match needs metrics along the runs; set along to 2 or more, as 8")
+        if self.match_at is not None and not self.match:
+            raise UserError(f"match_at = {self.match_at:g} needs match, the loss that it is of")
 
     def _check_design(self) -> None:
         points = math.prod(len(factor.values) for factor in self.factors)
@@ -180,12 +191,21 @@ class StudyConfig:
             raise UserError(f"the grid has {points} points, above budget.trials = {self.budget.trials}; use fraction")
 
     def _check_hypothesis(self, hypothesis: Hypothesis) -> None:
-        if hypothesis.metric not in self.metrics:
+        where = f"hypothesis {hypothesis.name!r}"
+        for metric in hypothesis.metrics:
+            if metric not in self.metrics:
+                raise UserError(f"{where} is over {metric!r}, not measured; add it to metrics")
+        if hypothesis.at == "loss" and (not self.match or self.match in hypothesis.metrics):
             raise UserError(
-                f"hypothesis {hypothesis.name!r} is over {hypothesis.metric!r}, not measured; add it to metrics"
+                f"{where} is at loss; it needs match, which is none of its metrics, got match {self.match!r}"
             )
-        levels = [str(level) for level in self.factor(hypothesis.factor).values]
-        for level in (hypothesis.before, hypothesis.after):
+        if not hypothesis.factor:
+            return
+        factor = self.factor(hypothesis.factor)
+        if hypothesis.kind == "trend" and (not factor.is_numeric or len(factor.levels) < 3):
+            raise UserError(f"{where} is a trend, which needs three or more numbers as levels of {factor.name}")
+        levels = [str(level) for level in factor.values]
+        for level in (hypothesis.before, hypothesis.after) if hypothesis.kind == "contrast" else ():
             if str(level) not in levels:
                 raise unknown(f"level of {hypothesis.factor}", str(level), levels)
 
@@ -212,7 +232,7 @@ def training_of(config: StudyConfig, point: Point, seed: int) -> TrainConfig:
     """The training config of a point and a seed.
 
     Raises:
-      UserError: if a level names a field that there is not, or has a value that it cannot have.
+      UserError: if a level names a field that there is not, or has a value that it cannot have, or `keeping` does.
     """
     run = config.base
     for name, level in point.items():
@@ -221,7 +241,7 @@ def training_of(config: StudyConfig, point: Point, seed: int) -> TrainConfig:
             if field == "seed":
                 raise UserError(f"{where}: seed cannot be varied; the study's seeds are")
             run = changed(run, _nested(run, field.split("."), value, where), where)
-    return dataclasses.replace(run, seed=seed)
+    return keeping(dataclasses.replace(run, seed=seed), config.along)
 
 
 def _nested(config: Any, names: list[str], value: Any, where: str) -> dict[str, Any]:

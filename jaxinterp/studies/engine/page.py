@@ -25,7 +25,8 @@ from jaxinterp.studies.engine.charts import (
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import ALPHA, POWER, Finding, findings
 from jaxinterp.studies.engine.front import Front, PointMeans, means_of, pareto
-from jaxinterp.studies.engine.results import results_of, status_of
+from jaxinterp.studies.engine.hypothesis import Hypothesis
+from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
 from jaxinterp.studies.engine.storage import CONFIG, attach
 
 REPORT, FIGURES = "report.html", "figures"  # in the study's folder
@@ -49,7 +50,7 @@ def write_report(folder: Path) -> Path:
     sections = []
     if config.hypotheses:
         found = findings(config, results)
-        tables["hypotheses"] = [_finding_row(of) for of in found]
+        tables["hypotheses"] = [finding_row(of) for of in found]
         sections.append(Section("hypotheses", "Hypotheses", hypothesis_parts(found)))
     if config.front:
         front = pareto(config, means)
@@ -70,7 +71,10 @@ def write_report(folder: Path) -> Path:
     for name, rows in tables.items():
         write_csv(folder / FIGURES / f"{name}.csv", rows)
     counts = ", ".join(f"{n} {state}" for state, n in status.counts.items() if n)
-    lead = (f"{len(results)} runs of {len(means)} points, design {config.design}. Trials: {counts}.",)
+    lead = (
+        f"{len(results)} runs of {len(means)} points, design {config.design}. Trials: {counts}.",
+        *failed_lines(status),
+    )
     kept = {name: value for name, value in read_json(folder / CONFIG).items() if name != CHECK}
     write_sections(folder / REPORT, config.name, lead, sections, {**kept, "code": status.code})
     print_parts([*lead, *(part for section in sections for part in section.parts)])
@@ -79,19 +83,31 @@ def write_report(folder: Path) -> Path:
 
 def hypothesis_parts(found: Sequence[Finding]) -> list[Part]:
     """The verdicts, and how they were come to."""
-    columns = ("hypothesis", "claim", "verdict", "change", "95 % interval", "p", "seeds", "pairs", "detectable", "why")
+    columns = (
+        "hypothesis",
+        "claim",
+        "verdict",
+        "change",
+        "95 % interval",
+        "p",
+        "n",
+        "runs",
+        "detectable",
+        "power",
+        "why",
+    )
     table = Table(*columns, title="Hypotheses, as they were written down before the runs")
     for of in found:
-        row = _finding_row(of)
-        figures = [_figure(row[name]) for name in ("low", "high")]
-        interval = f"[{figures[0]}, {figures[1]}]" if row["low"] is not None else "–"
+        row = finding_row(of)
         p = f"{of.p:.2g}" if of.effect is not None else "–"
-        cells = (row["hypothesis"], row["claim"], of.verdict, _figure(row["change"]), interval, p)
-        table.add_row(*cells, str(row["seeds"]), str(of.n_pairs), _figure(row["detectable"]), of.because)
+        cells = (row["hypothesis"], row["claim"], of.verdict, figure(row["change"]), interval(row), p)
+        power = "–" if row["power"] is None else f"{row['power']:.0%}"
+        n = f"{of.found.n} {of.found.unit}"
+        table.add_row(*cells, n, str(of.found.n_runs), figure(row["detectable"]), power, of.because)
     words = (
-        "Runs that differ in the factor alone are paired and averaged within each seed; intervals are over seeds. p is "
-        f"corrected by Holm over all hypotheses, and decides below {ALPHA:g}. Detectable: the smallest change that "
-        f"would be told from none with a probability of {POWER:.0%}."
+        "Runs that differ in the factor alone are paired and averaged by seed. n is what the interval is over. p is "
+        f"corrected by Holm over all hypotheses, and decides below {ALPHA:g}. Detectable is the smallest change that "
+        f"would be told from none with a probability of {POWER:.0%}; power is the one with which the margin would be."
     )
     return [table, words]
 
@@ -101,8 +117,8 @@ def front_parts(config: StudyConfig, front: Front) -> list[Part]:
     first, second = config.front
     table = Table("point", metric_title(first), metric_title(second), title="Points that no other beats in both")
     for of in front.points:
-        table.add_row(point_words(of.point), _figure(of.spread[first]["mean"]), _figure(of.spread[second]["mean"]))
-    worst = " and ".join(_figure(value) for value in front.reference)
+        table.add_row(point_words(of.point), figure(of.spread[first]["mean"]), figure(of.spread[second]["mean"]))
+    worst = " and ".join(figure(value) for value in front.reference)
     return [table, f"Hypervolume {front.hypervolume:.4g}, above the worst values of all points, {worst}."]
 
 
@@ -127,19 +143,36 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, text.getvalue())
 
 
-def _finding_row(of: Finding) -> Row:
+def finding_row(of: Finding) -> Row:
+    """A finding as a row of a CSV; what is not known is None."""
     claim, effect = of.hypothesis, of.effect
-    words = f"{metric_title(claim.metric)}: {claim.factor} {claim.after} − {claim.before} {SIGN[claim.direction]}"
-    row: Row = {
-        "hypothesis": claim.name,
-        "claim": words + (" " if claim.direction != "same" else "") + f"{claim.margin:g}",
-    }
-    for name, value in (("change", "value"), ("low", "low"), ("high", "high"), ("seeds", "n_seeds")):
-        row[name] = getattr(effect, value) if effect is not None else (0 if name == "seeds" else None)
-    row["detectable"] = effect.detectable(POWER) if effect is not None else None
-    if effect is not None and effect.n_seeds < 2:  # an interval of facts alone says nothing of other seeds
-        row |= {"low": None, "high": None, "detectable": None}
-    return {**row, "p": of.p, "pairs": of.n_pairs, "verdict": of.verdict, "because": of.because}
+    row: Row = {"hypothesis": claim.name, "claim": claim_words(claim)}
+    names = ("change", "low", "high", "detectable", "power")
+    row |= dict.fromkeys(names)
+    if effect is not None:
+        row["change"] = effect.value
+    if effect is not None and not of.found.why_not:  # an interval of facts alone says nothing of other seeds
+        ends = (effect.low, effect.high)
+        row["low"], row["high"] = ends if claim.kind == "contrast" else (max(ends[0], -1.0), min(ends[1], 1.0))
+        row["detectable"] = effect.detectable(POWER)
+        row["power"] = effect.power(claim.margin) if claim.margin else None
+    about = {"p": of.p, "n": of.found.n, "of": of.found.unit, "runs": of.found.n_runs}
+    return {**row, **about, "verdict": of.verdict, "because": of.because}
+
+
+def claim_words(claim: Hypothesis) -> str:
+    """What a hypothesis claims, in one line."""
+    metric, sign = metric_title(claim.metric), SIGN[claim.direction]
+    bound = f"{-claim.margin if claim.direction == 'lower' else claim.margin:g}".replace("-", "−")
+    words = {
+        "contrast": f"{metric}: {claim.factor} {claim.after} − {claim.before}",
+        "trend": f"ρ of {metric} and {claim.factor}",
+        "association": f"ρ of {metric} and {metric_title(claim.other)}" if claim.other else "",
+        "retest": f"intraclass correlation of {metric}",
+    }[claim.kind]
+    given = f", given {metric_title(claim.given)}" if claim.given else ""
+    at = ", at matched loss" if claim.at == "loss" else ""
+    return f"{words}{given}{at} {sign}{' ' if claim.direction != 'same' else ''}{bound}"
 
 
 def _point_rows(config: StudyConfig, means: Sequence[PointMeans]) -> list[Row]:
@@ -153,11 +186,17 @@ def _point_rows(config: StudyConfig, means: Sequence[PointMeans]) -> list[Row]:
     return rows
 
 
-def _figure(value: float | None) -> str:
+def interval(row: Row) -> str:
+    """The interval of a row; a dash if there is none."""
+    return "–" if row["low"] is None else f"[{figure(row['low'])}, {figure(row['high'])}]"
+
+
+def figure(value: float | None) -> str:
+    """Four digits; a dash if there is none."""
     return "–" if value is None else f"{value:.4g}".replace("-", "−")
 
 
 def _spread(of) -> str:
     if of is None:
         return "–"
-    return _figure(of["mean"]) + ("" if of["sd"] is None else f" ± {of['sd']:.2g}")
+    return figure(of["mean"]) + ("" if of["sd"] is None else f" ± {of['sd']:.2g}")

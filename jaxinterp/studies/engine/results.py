@@ -1,7 +1,7 @@
 """What a study has so far: its state, and the results of its runs."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from jaxinterp.report.shown import Part
 from jaxinterp.studies.engine.run import Result, folder_of, read_result
 from jaxinterp.studies.engine.storage import ALIVE, VERSION, Attached, attach
 from jaxinterp.studies.engine.trials import folder_of as trial_folder
-from jaxinterp.studies.engine.work import DONE, RUNS, seconds_of
+from jaxinterp.studies.engine.work import DONE, RUNS, WHY, seconds_of
 
 STATES = ("done", "failed", "running", "left behind", "waiting")
 
@@ -26,6 +26,7 @@ class Status(NamedTuple):
     seconds: float  # of runs that are done
     code: str  # the version of the code that it was begun with
     workers: Sequence[str]  # host:process of those that hold a trial
+    failed: Mapping[str, int]  # why trials failed -> how many did for that
 
 
 def status_of(attached: Attached) -> Status:
@@ -34,6 +35,7 @@ def status_of(attached: Attached) -> Status:
 
     names = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.WAITING: "waiting"}
     counts: collections.Counter = collections.Counter(dict.fromkeys(STATES, 0))
+    failed: collections.Counter = collections.Counter()
     seconds, workers = 0.0, []
     for trial in attached.trials():
         state = names.get(trial.state, "running")
@@ -42,8 +44,15 @@ def status_of(attached: Attached) -> Status:
         elif state == "running" and ALIVE in trial.user_attrs:
             workers.append(trial.user_attrs[ALIVE][0])
         counts[state] += 1
+        if why := trial.user_attrs.get(DONE, {}).get(WHY, ""):
+            failed[why] += 1
         seconds += seconds_of(trial)
-    return Status(dict(counts), seconds, attached.study.user_attrs.get(VERSION, ""), sorted(workers))
+    return Status(dict(counts), seconds, attached.study.user_attrs.get(VERSION, ""), sorted(workers), failed)
+
+
+def failed_lines(status: Status) -> list[str]:
+    """Why trials failed, a line for each reason."""
+    return [f"{n} {'trial' if n == 1 else 'trials'} failed: {why}" for why, n in status.failed.items()]
 
 
 def status_parts(folder: Path) -> list[Part]:
@@ -56,6 +65,7 @@ def status_parts(folder: Path) -> list[Part]:
     words = f"{status.seconds:.0f} s of runs" + (f", {status.seconds / n_runs:.1f} s a trial" if n_runs else "")
     parts: list[Part] = [table, f"code {status.code}   {words}"]
     parts += [f"workers: {', '.join(status.workers)}"] if status.workers else []
+    parts += failed_lines(status)
     if status.counts["left behind"]:
         parts.append("left behind: begun by a worker that is gone; the next free worker goes on from its checkpoint")
     return parts

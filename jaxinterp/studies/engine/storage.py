@@ -1,7 +1,8 @@
 """Where a study's trials are kept: Optuna's storage, its mistakes in one line, and how a study is begun and opened.
 
-A trial of a design is one point with one seed; a trial of a search is one point, with all seeds one after another. All
-trials there can be are entered when the study begins, so that however many workers take them none is made twice.
+A trial of a design is one point with one seed; a trial of a search, or of seeds that are trained together, is one point
+with all seeds. All trials there can be are entered when the study begins, so that however many workers take them none
+is made twice.
 """
 
 import contextlib
@@ -86,15 +87,18 @@ def _enter(config: StudyConfig, folder: Path) -> None:
         trials = [optuna.trial.create_trial(state=waiting) for _ in range(config.budget.trials)]
     else:
         levels = {f.name: optuna.distributions.CategoricalDistribution(f.values) for f in config.factors}
-        levels[SEED] = optuna.distributions.CategoricalDistribution(config.seeds)
+        # All points before the next seed.
+        seeds = [{}] if config.vmapped else [{SEED: seed} for seed in config.seeds]
+        if not config.vmapped:
+            levels[SEED] = optuna.distributions.CategoricalDistribution(config.seeds)
         trials = [
             optuna.trial.create_trial(
                 state=waiting,
-                params={**point, SEED: seed},
+                params={**point, **seed},
                 distributions=levels,
-                user_attrs={POINT: dict(point), SEED: seed},
+                user_attrs={POINT: dict(point), **seed},
             )
-            for seed, point in itertools.product(config.seeds, points_of(config))  # all points before the next seed
+            for seed, point in itertools.product(seeds, points_of(config))
         ]
     there = len(study.get_trials(deepcopy=False))  # of a beginning that was interrupted
     study.add_trials(trials[there:])

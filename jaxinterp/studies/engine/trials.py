@@ -84,7 +84,7 @@ class Trials:
         """The point of a trial and its seeds; that of a search is chosen now, unless it was before."""
         config = self.attached.config
         if not config.searches:
-            return trial.user_attrs[POINT], (trial.user_attrs[SEED],)
+            return trial.user_attrs[POINT], config.seeds if config.vmapped else (trial.user_attrs[SEED],)
         import optuna
 
         with telling(config):

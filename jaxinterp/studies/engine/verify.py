@@ -6,19 +6,23 @@ from pathlib import Path
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.studies.engine.results import results_of
-from jaxinterp.studies.engine.run import Outcome, Result, Runner, done, folder_of, trained
+from jaxinterp.studies.engine.run import KEPT, Result, Runner, done, folder_of
 from jaxinterp.studies.engine.storage import attach
+from jaxinterp.studies.engine.together import GroupRunner, done_together, trained_together
+from jaxinterp.studies.engine.trained import trained
 
 AGAIN = "verify"  # folder in the study's, of the run that is computed once more; it goes when the two are equal
 
 
-def verify_study(folder: Path, run: str = "", runner: Runner = trained) -> Result:
+def verify_study(
+    folder: Path, run: str = "", runner: Runner = trained, together: GroupRunner = trained_together
+) -> Result:
     """Checks every result of a study, and computes one run once more, whose numbers must be the same to the last bit.
 
     Args:
       folder: of the study.
       run: key of the run; "" draws one of those that did not fail.
-      runner: as of `run_study`.
+      runner, together: as of `run_study`; of seeds that were trained together all are trained once more.
     Returns:
       The run's result.
     Raises:
@@ -35,17 +39,18 @@ def verify_study(folder: Path, run: str = "", runner: Runner = trained) -> Resul
     again = folder / AGAIN
     shutil.rmtree(again, ignore_errors=True)
 
-    def same_device(*arguments) -> Outcome:
-        outcome = runner(*arguments)
-        if outcome.device != kept.record["device"]:
-            raise UserError(
-                f"{kept.record['key']} was computed on {kept.record['device']}, here is {outcome.device}: last "
-                "digits may differ; verify on the same kind of device"
-            )
-        return outcome
-
-    new = done(attached.config, again, kept.point, kept.seed, same_device)
-    for name in ("values", "samples", "parameters", "failed"):
+    config = attached.config
+    if config.vmapped:
+        new = done_together(config, again, kept.point, together)[kept.seed]
+    else:
+        new = done(config, again, kept.point, kept.seed, runner)
+    device, here = kept.record["device"], new.record["device"]
+    if device and here and here != device:
+        raise UserError(
+            f"{kept.record['key']} was computed on {device}, here is {here}: last digits may differ; verify on the "
+            "same kind of device"
+        )
+    for name in KEPT:
         if new.record[name] != kept.record[name]:
             raise UserError(
                 f"run {kept.record['key']} is not reproduced: its {name} differ from those of "

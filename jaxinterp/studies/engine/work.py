@@ -1,19 +1,23 @@
 """A worker: takes trials until there are none, and waits for those of others, whose work it takes up if they die."""
 
 import contextlib
+import functools
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.lines import CHECK
 from jaxinterp.base.owner import is_owned
 from jaxinterp.base.records import saying_how_to_go_on
-from jaxinterp.studies.engine.config import Point, StudyConfig
+from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.points import check_points
-from jaxinterp.studies.engine.run import Result, Runner, check_metrics, done, folder_of, key_of, trained
+from jaxinterp.studies.engine.run import Result, Runner, check_metrics, done, folder_of, key_of
 from jaxinterp.studies.engine.storage import Attached, attach, begin, telling
+from jaxinterp.studies.engine.together import GroupRunner, done_together, group_of, trained_together
+from jaxinterp.studies.engine.trained import trained
 from jaxinterp.studies.engine.trials import Trials
 from jaxinterp.studies.engine.version import code_version
 
@@ -21,16 +25,21 @@ if TYPE_CHECKING:
     import optuna
 
 DONE = "done"  # attribute of a trial that is done: what follows
-RUNS, SECONDS = "runs", "seconds"  # key of each of its runs -> digest of its record; seconds of all of them
+# Key of each of its runs -> digest of its record; seconds of all of them; why the first that failed did
+RUNS, SECONDS, WHY = "runs", "seconds", "why"
+Found = TypeVar("Found")
 
 
-def run_study(config: StudyConfig, folder: Path, runner: Runner = trained) -> int:
+def run_study(
+    config: StudyConfig, folder: Path, runner: Runner = trained, together: GroupRunner = trained_together
+) -> int:
     """Begins a study, or goes on with it, and works until it is done; others may work on it at the same time.
 
     Args:
       config: the study.
       folder: its folder, which all workers see.
       runner: what makes a run.
+      together: what makes the runs of a point, if the study is `vmapped`.
     Returns:
       How many trials this worker finished.
     Raises:
@@ -39,10 +48,10 @@ def run_study(config: StudyConfig, folder: Path, runner: Runner = trained) -> in
     check_metrics(config)
     check_points(config)
     begin(config, folder)
-    return work(folder, runner)
+    return work(folder, runner, together)
 
 
-def work(folder: Path, runner: Runner = trained) -> int:
+def work(folder: Path, runner: Runner = trained, together: GroupRunner = trained_together) -> int:
     """Works on a study that was begun until no trial is left; see `run_study`."""
     attached = attach(folder, same_code=True)
     trials, n_done = Trials(attached), 0
@@ -54,29 +63,35 @@ def work(folder: Path, runner: Runner = trained) -> int:
             if (trial := trials.taken()) is None:
                 time.sleep(min(attached.config.heartbeat, 1.0))
                 continue
-            n_done += _worked_on(trials, trial, runner)
+            n_done += _worked_on(trials, trial, runner, together)
     return n_done
 
 
-def _worked_on(trials: Trials, trial: "optuna.trial.FrozenTrial", runner: Runner) -> bool:
+def _worked_on(trials: Trials, trial: "optuna.trial.FrozenTrial", runner: Runner, together: GroupRunner) -> bool:
     """Whether this worker finished the trial."""
     attached = trials.attached
     with trials.held(trial) as is_mine:
         if not is_mine:
             return False
         point, seeds = trials.point_of(trial)
-        results = {seed: _once(attached, point, seed, runner) for seed in seeds}
+        config, folder = attached.config, attached.folder
+        if config.vmapped:
+            group = group_of(config, folder, point)
+            results = _once(config, group, functools.partial(done_together, config, folder, point, together))
+        else:
+            results = {}
+            for seed in seeds:
+                out = folder_of(folder, key_of(config, point, seed, code_version()))
+                results[seed] = _once(config, out, functools.partial(done, config, folder, point, seed, runner))
         _tell(attached, trial, results)
     return True
 
 
-def _once(attached: Attached, point: Point, seed: int, runner: Runner) -> Result:
-    """A run's result; two trials of a search may ask for the same run, and the second then waits for the first."""
-    config, folder = attached.config, attached.folder
-    out = folder_of(folder, key_of(config, point, seed, code_version()))
+def _once(config: StudyConfig, out: Path, computed: Callable[[], Found]) -> Found:
+    """What is computed in a folder; two trials of a search may ask for the same, and the second waits for the first."""
     while True:
         with contextlib.suppress(UserError) if is_owned(out) else contextlib.nullcontext():
-            return done(config, folder, point, seed, runner)
+            return computed()
         time.sleep(min(config.heartbeat, 1.0))
 
 
@@ -86,13 +101,13 @@ def _tell(attached: Attached, trial: "optuna.trial.FrozenTrial", results: dict[i
 
     config, storage, number = attached.config, attached.storage, trial._trial_id
     metrics = tuple(config.optimise or config.front or config.metrics[:1])
-    failed = any(result.failed for result in results.values())
-    values = [] if failed else [sum(of.values[m] for of in results.values()) / len(results) for m in metrics]
+    why = next((result.failed for result in results.values() if result.failed), "")
+    values = [] if why else [sum(of.values[m] for of in results.values()) / len(results) for m in metrics]
     good = bool(values) and all(map(math.isfinite, values))
     with telling(config):
         records = {of.record["key"]: of.record[CHECK] for of in results.values()}
         seconds = sum(of.seconds for of in results.values())
-        storage.set_trial_user_attr(number, DONE, {RUNS: records, SECONDS: seconds})
+        storage.set_trial_user_attr(number, DONE, {RUNS: records, SECONDS: seconds, WHY: why})
         if good:
             storage.set_trial_state_values(number, TrialState.COMPLETE, values)
         else:

@@ -92,7 +92,11 @@ def claim_tuning(
     Raises:
       UserError: if `out` cannot be written, or holds another run, or one of another model, text or facts.
     """
-    data = {"model": original.digest(), "text": text.digest, "facts": load_facts(config.facts.source).digest()}
+    data = {
+        "model": original.digest(),
+        "text": text.documents.digest,
+        "facts": load_facts(config.facts.source).digest(),
+    }
     whole = {"model": name, **more, **dataclasses.asdict(config), "measure": dataclasses.asdict(measure)}
     claim(whole, out, resume=(out / "config.json").exists(), data=data)
 
@@ -122,7 +126,7 @@ def before_and_after(
     print(data.describe())
     print(
         f"text: {len(text.training_NT)} windows of {config.text.length} tokens, {len(text.held_out_NT)} held out "
-        f"({text.n_shared} paragraphs that both have were cut from the former)"
+        f"({text.documents.n_shared} paragraphs that both have were cut from the former)"
     )
     results = {
         "provenance": _provenance(name, config, measure, data, text),
@@ -224,7 +228,7 @@ def _provenance(name: str, config: FinetuneConfig, measure: MeasureConfig, data:
         "measure": dataclasses.asdict(measure),
         "facts": {"sha256": data.facts.digest(), "asked": data.tried, "left_out": dict(data.dropped)},
         "sets": {set_name: len(queries) for set_name, queries in data.sets.items()},
-        "text": {"source": text.source, "sha256": text.digest, "windows": len(text.training_NT)},
+        "text": {"source": text.documents.source, "sha256": text.documents.digest, "windows": len(text.training_NT)},
     }
 
 

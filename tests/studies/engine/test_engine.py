@@ -11,21 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from study_stubs import HELD_AT, LOSS, SEEDS, STEPS, WEIGHTS, S, at_once, by_steps, study
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.lines import whole_lines, with_check
 from jaxinterp.studies.engine import storage, trials, work
-from jaxinterp.studies.engine.config import Budget, Factor, Hypothesis, study_of, training_of
-from jaxinterp.studies.engine.contrasts import changes, findings
+from jaxinterp.studies.engine.config import Budget, Factor, Hypothesis, training_of
+from jaxinterp.studies.engine.contrasts import findings
 from jaxinterp.studies.engine.front import hypervolume, means_of, pareto
 from jaxinterp.studies.engine.page import REPORT, write_report
+from jaxinterp.studies.engine.pairs import changes
 from jaxinterp.studies.engine.points import check_points, points_of
 from jaxinterp.studies.engine.results import results_of, status_of
-from jaxinterp.studies.engine.run import Result, check_metrics
+from jaxinterp.studies.engine.run import Result, _text_digest, check_metrics, key_of
 from jaxinterp.studies.engine.verify import verify_study
 from jaxinterp.studies.statistics import Effect, holm
+from jaxinterp.training.config import DataConfig, TrainConfig
 from jaxinterp.training.driver import NotFinite
 
 pytest.importorskip("optuna")
@@ -98,15 +99,21 @@ def test_unknown_metrics_are_told_before_work():
         check_metrics(study(metrics=(S, "ability/suppressability"), front={}, hypotheses=()))
 
 
-def test_the_demo_is_a_study_at_every_scale():
-    path = ROOT / "experiments" / "studies" / "demo.yaml"
-    fields = yaml.safe_load(path.read_text())
-    smoke = study_of(fields, str(path), "smoke")
-    assert study_of(fields, str(path)).base.steps > smoke.base.steps and smoke.seeds == (0, 1)
-    check_points(smoke)
-    check_metrics(smoke)
-    with pytest.raises(UserError, match="unknown scale 'vast'; known: smoke"):
-        study_of(fields, str(path), "vast")
+def test_the_loss_of_text_needs_text(tmp_path):
+    own = study(metrics=(S, "ability/text_cross_entropy"), front={}, hypotheses=())
+    with pytest.raises(UserError, match=r"text_cross_entropy needs text that is held out, .* give data.text"):
+        check_metrics(own)
+    arms = Factor("text", arms={"none": {}, "python": {"data.text": "python", "text_windows": 8}})
+    check_metrics(study(metrics=own.metrics, front={}, hypotheses=(), factors=(arms,)))
+    # A result is kept by what the text is, and not by its folder's name.
+    (tmp_path / "0.txt").write_text("a b c")
+    keys = [key_of(study(), {"decay": 0.1, "arm": "relu"}, 0, "code")]
+    for text in ("a b c", "a b d"):
+        (tmp_path / "0.txt").write_text(text)
+        _text_digest.cache_clear()
+        base = TrainConfig(data=DataConfig(text=str(tmp_path)))
+        keys.append(key_of(study(base=base), {"decay": 0.1, "arm": "relu"}, 0, "code"))
+    assert len(set(keys)) == 3
 
 
 def test_a_fraction_has_levels_and_pairs_evenly():
