@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.models.parameters import FFN_MATRICES
 from jaxinterp.models.readout import LanguageModelReadout
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.registry import objective
@@ -19,6 +20,6 @@ def sparse_weights(context: Context) -> Float[Array, ""]:
     if not isinstance(context.readout, LanguageModelReadout):
         raise UserError("the term sparse_weights needs a language model, whose weights it can see")
     layers = context.readout.layers
-    matrices = [layers[name] for name in ("w_gate", "w_in", "w_out") if name in layers]
+    matrices = [layers[name] for name in FFN_MATRICES if name in layers]
     matrices = [matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32)) for matrix in matrices]
     return sum(jnp.abs(matrix).sum() for matrix in matrices) / sum(matrix.size for matrix in matrices)

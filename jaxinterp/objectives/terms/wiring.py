@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.models.parameters import ffn
+from jaxinterp.models.parameters import FFN_MATRICES, ffn
 from jaxinterp.models.readout import LanguageModelReadout
 from jaxinterp.objectives.context import Context
 from jaxinterp.objectives.registry import objective
@@ -36,9 +36,10 @@ def wiring(context: Context) -> Float[Array, ""]:
     model, layers = context.readout.model.config, context.readout.layers
     price_DF = BY_DISTANCE * distances(model.d_model, model.d_mlp) + ANYWAY
     total, size = jnp.zeros(()), 0
-    for name, of in ffn(model).items():
-        if len(of.axes) == 2:
-            w = layers[name].astype(jnp.promote_types(layers[name].dtype, jnp.float32))
-            price = price_DF if of.axes[1] == "mlp" else price_DF.T
-            total, size = total + (jnp.abs(w) * price[None].astype(w.dtype)).sum(), size + w.size
+    axes = {name: of.axes for name, of in ffn(model).items() if name in FFN_MATRICES}
+    for name, names in axes.items():
+        w = layers[name].astype(jnp.promote_types(layers[name].dtype, jnp.float32))
+        # Layers, and units of a neuron, which stand where it stands.
+        price = jnp.expand_dims(price_DF if names[1] == "mlp" else price_DF.T, (0, *range(3, w.ndim)))
+        total, size = total + (jnp.abs(w) * price.astype(w.dtype)).sum(), size + w.size
     return total / size

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.models.config import ModelConfig
-from jaxinterp.models.parameters import Parameter, attention, ffn
+from jaxinterp.models.parameters import FFN_MATRICES, Parameter, attention, ffn
 from jaxinterp.training.registry import number_of, transform
 
 NAME = "sparse_weights_topk"
@@ -35,9 +35,10 @@ def sparse_weights_topk(
     weights of each neuron, in each of w_in, w_gate and w_out, are among the n. Of equal weights the first are kept.
 
     The optimiser's means are kept whole and gradients reach weights of 0, so that a weight comes back as soon as a step
-    makes it one of the largest. Embeddings, norms and biases stay as they are: the paper's density is that of all
-    parameters, and it keeps 4 weights of attention's channels, too. A weight of 0 that is among the n and that a step
-    does not move stays 0. In a run that is prolonged the density is that of a run of so many steps.
+    makes it one of the largest. Embeddings, norms, biases, routers and what is inside of neurons of several units stay
+    as they are: the paper's density is that of all parameters, and it keeps 4 weights of attention's channels, too. A
+    weight of 0 that is among the n and that a step does not move stays 0. In a run that is prolonged the density is
+    that of a run of so many steps.
 
     Args:
       inner: the optimiser.
@@ -50,19 +51,21 @@ def sparse_weights_topk(
     density = number_of(NAME, text)
     if not 0 < density <= 1:
         raise UserError(f"optimiser.transforms.{NAME} is the share of weights left: above 0 and at most 1, got {text}")
-    matrices = {name: of for name, of in (attention(model) | ffn(model)).items() if name.startswith("w_")}
+    matrices = {name: of for name, of in attention(model).items() if name.startswith("w_")}
+    matrices |= {name: of for name, of in ffn(model).items() if name in FFN_MATRICES}
 
     def cut(of: Parameter, update: Array, param: Array, share: Array) -> Array:
         size_LN = jnp.abs(param + update).reshape(param.shape[0], -1)
-        n_neurons, least = 0, 0
+        size, least = size_LN.shape[1], 0
         if "mlp" in of.axes:
             axis = of.axes.index("mlp")
-            n_neurons, least = of.shape[axis], min(LEAST, of.shape[1 - axis])
-            size_LFD = jnp.moveaxis(size_LN.reshape(param.shape), 1 + axis, 1)
-            own = largest(size_LFD.reshape(-1, size_LFD.shape[-1]), least).reshape(size_LFD.shape)
+            n_neurons = of.shape[axis]
+            of_neuron = min(LEAST, size // n_neurons)
+            by_neuron = jnp.moveaxis(size_LN.reshape(param.shape), 1 + axis, 1)
+            own = largest(by_neuron.reshape(-1, size // n_neurons), of_neuron).reshape(by_neuron.shape)
             size_LN = jnp.where(jnp.moveaxis(own, 1, 1 + axis).reshape(size_LN.shape), jnp.inf, size_LN)
-        size = size_LN.shape[1]
-        n_end = max(round(density * size), least * n_neurons)
+            least = of_neuron * n_neurons
+        n_end = max(round(density * size), least)
         n = size - jnp.round((size - n_end) * share).astype(jnp.int32)
         # param + (−param) is 0 whatever the rounding.
         return jnp.where(largest(size_LN, n).reshape(param.shape), update, -param)

@@ -48,6 +48,15 @@ def test_wiring_by_hand_and_against_finite_differences(float64):
     assert (np.diff(np.abs(slope["layers"]["w_in"])[:, 0]) > 0).all()
 
 
+def test_units_stand_where_their_neuron_stands(float64):
+    config, batch = tiny_config(n_layers=1, dtype="float64", ffn_units=2, experts=2), tiny_batch()
+    params = tiny_params(config)
+    w_in, w_out = (np.abs(np.asarray(params["layers"][name])[0]) for name in ("w_in", "w_out"))
+    price = 2 * np.asarray(distances(8, 6)) + 0.5
+    expected = ((w_in.sum(-1) + w_out.T) * price).sum() / (w_in.size + w_out.size)
+    assert float(term_of(config, batch)(params)) == pytest.approx(expected, rel=1e-12)
+
+
 def test_wiring_needs_weights():
     with pytest.raises(UserError, match="wiring needs a language model"):
         TERMS["wiring"](linear_context(CONFIG, tiny_batch(), np.zeros(10), np.zeros((3, 10, 6))))

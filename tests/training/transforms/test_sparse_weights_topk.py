@@ -35,10 +35,11 @@ def gradients(config=CONFIG, seed=0):
 
 
 @functools.cache
-def trained(density, narrow=False, gated=False):
+def trained(density, narrow=False, gated=False, units=False):
     """State and parameters before each step, and the parameters after the last one."""
     config = tiny_config(n_layers=1, d_model=3) if narrow else CONFIG
     config = tiny_config(n_layers=1, **ARCHITECTURES["llama"]) if gated else config
+    config = tiny_config(n_layers=1, ffn_units=2, experts=2) if units else config
     transform, params, found = transform_of(density, config), tiny_params(config), []
     state, update = transform.init(params), jax.jit(transform.update)
     for gradient in gradients(config):
@@ -66,12 +67,16 @@ def test_so_many_weights_are_left_of_each_matrix_and_layer_after_each_step(densi
         assert (params["embedding"] != 0).all() and params["layers"]["w_in"].dtype == np.float32
 
 
-def test_gates_are_matrices_of_a_neuron_and_few_coordinates_are_all_kept():
+def test_gates_units_and_few_coordinates():
     params = trained("0.05", gated=True)[-1][1]
     assert left(params, "w_gate") == left(params, "w_in") == [24]
     assert (params["layers"]["w_gate"] != 0).sum(1).min() == 4
     assert left(params, "w_k") == [2]  # one head of keys: 0.05 of 8 · 4, rounded
     assert left(trained("0.05", narrow=True)[-1][1], "w_in") == [18]  # a neuron has no more than 3
+    params = trained("0.05", units=True)[-1][1]
+    assert left(params, "w_in") == left(params, "w_out") == [24]  # 4 in both units together
+    assert (params["layers"]["w_in"] != 0).sum((1, 3)).min() == 4
+    assert (params["layers"]["w_unit"] != 0).all() and (params["layers"]["w_router"] != 0).all()
 
 
 # A weight of 0 comes back by one step alone, so that steps are long here.
