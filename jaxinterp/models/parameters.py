@@ -26,7 +26,6 @@ class Parameter(NamedTuple):
 
 
 Table = dict[str, Parameter]
-FFN_MATRICES = ("w_gate", "w_in", "w_out")  # connections of neurons with the residual stream
 
 
 def transformer(config: ModelConfig) -> Table:

@@ -36,7 +36,7 @@ def swaps(
     and its training stay as they are, up to rounding. Neurons of a layer have no connections with one another, so that
     their costs add up; each swap is the best of all pairs, at most 128 in a layer at a time. The paper looks for the
     best partners of the few neurons of most weight, and swaps coordinates of the residual stream and heads, too, which
-    stay in their places here.
+    stay in their places here. Neurons of a mixture of experts stay with their expert.
 
     Args:
       inner: the optimiser.
@@ -44,12 +44,8 @@ def swaps(
       model: whose parameters are trained.
       steps: of the whole run; not looked at.
     Raises:
-      UserError: if the steps are no whole number above 0, or the model has experts.
+      UserError: if the steps are no whole number above 0.
     """
-    if model.experts > 1:
-        raise UserError(
-            f"optimiser.transforms.{NAME} would swap neurons of different experts; it needs model.experts 1"
-        )
     every = number_of(NAME, text)
     if every < 1 or every != int(every):
         raise UserError(f"optimiser.transforms.{NAME} is a number of steps: whole and at least 1, got {text}")
@@ -69,7 +65,7 @@ def swaps(
 
     def swap(updates: dict, state: Any, params: dict, due: Array) -> tuple[dict, Any]:
         after = optax.apply_updates(params, updates)
-        order_LF = jax.lax.map(lambda cost_FF: _order(cost_FF, due), _costs(after["layers"], model))
+        order_LF = jax.lax.map(lambda cost_FF: _order(cost_FF, due, model.experts), _costs(after["layers"], model))
         stays_LF = order_LF == jnp.arange(model.d_mlp)[None]
 
         def update(path: tuple, old: Array, param: Array, new: Array) -> Array:
@@ -99,23 +95,25 @@ def _along(of_LF: Array, leaf: Array, axis: int) -> Array:
 
 def _costs(layers: Mapping, model: ModelConfig) -> Float[Array, "L F F"]:
     """What the wiring of each neuron would cost at each place: Σ_D |weights| · distance."""
-    total_LFD = 0.0
+    total_LFD: Array | float = 0.0
     for name, of in ffn_matrices(model).items():
         w = layers[name].astype(jnp.promote_types(layers[name].dtype, jnp.float32))
         size_LFD = jnp.abs(jnp.moveaxis(w, of.axes.index("mlp") + 1, 1))
-        total_LFD = total_LFD + (size_LFD.sum(-1) if size_LFD.ndim == 4 else size_LFD)  # of all units of a neuron
+        total_LFD = total_LFD + size_LFD.sum(tuple(range(3, w.ndim)))  # units of a neuron stand where it stands
     return total_LFD @ distances(model.d_model, model.d_mlp).astype(total_LFD.dtype)
 
 
-def _order(cost_FF: Float[Array, "F F"], due: Array) -> Int[Array, " F"]:
+def _order(cost_FF: Float[Array, "F F"], due: Array, n_groups: int = 1) -> Int[Array, " F"]:
     """The neuron that comes to stand at each place, after swaps of the pair that saves most, one after another."""
     n = cost_FF.shape[0]
+    group_F = jnp.arange(n) // (n // n_groups)
+    together_FF = group_F[:, None] == group_F[None]
 
     def best(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         order_F, _, count = state
         at_FF = cost_FF[order_F]  # of the neuron at the first place, if it stood at the second
         own_F = jnp.diagonal(at_FF)
-        change_FF = at_FF + at_FF.T - own_F[:, None] - own_F[None]
+        change_FF = jnp.where(together_FF, at_FF + at_FF.T - own_F[:, None] - own_F[None], 0)
         pair = change_FF.argmin()
         a, b = pair // n, pair % n
         saves = change_FF[a, b] < -WORTH * own_F.sum()
