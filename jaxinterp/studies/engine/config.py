@@ -241,12 +241,25 @@ def training_of(config: StudyConfig, point: Point, seed: int) -> TrainConfig:
             if field == "seed":
                 raise UserError(f"{where}: seed cannot be varied; the study's seeds are")
             fields = merged(fields, _nested(run, field.split("."), value, where))
-        run = changed(run, fields, where)  # at once: alone, one of them may not be allowed
+        run = changed(run, _whole(run, fields), where)  # at once: alone, one of them may not be allowed
     return keeping(dataclasses.replace(run, seed=seed), config.along)
 
 
+def _whole(config: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes as `changed` takes them: with the keys of mappings that stay as they are."""
+    found = {}
+    for name, value in fields.items():
+        inside = getattr(config, name)
+        if isinstance(inside, Mapping) and isinstance(value, Mapping):
+            value = {**inside, **value}
+        elif dataclasses.is_dataclass(inside) and isinstance(value, Mapping):
+            value = _whole(inside, value)
+        found[name] = value
+    return found
+
+
 def _nested(config: Any, names: list[str], value: Any, where: str) -> dict[str, Any]:
-    """The change of one field by its dotted name, as `changed` takes it."""
+    """The change of one field by its dotted name."""
     first, rest = names[0], names[1:]
     known = [field.name for field in dataclasses.fields(config)]
     if first not in known:
@@ -255,7 +268,7 @@ def _nested(config: Any, names: list[str], value: Any, where: str) -> dict[str, 
     if not rest:
         return {first: value}
     if isinstance(inside, Mapping):
-        return {first: {**inside, ".".join(rest): value}}
+        return {first: {".".join(rest): value}}
     if not dataclasses.is_dataclass(inside):
         raise UserError(f"{where}: {first} has no field {'.'.join(rest)!r}; it is {inside!r}")
     return {first: _nested(inside, rest, value, where)}

@@ -15,6 +15,7 @@ from study_stubs import HELD_AT, LOSS, SEEDS, STEPS, WEIGHTS, S, at_once, by_ste
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.lines import whole_lines, with_check
+from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.engine import storage, trials, work
 from jaxinterp.studies.engine.config import Budget, Factor, Hypothesis, training_of
 from jaxinterp.studies.engine.contrasts import findings
@@ -90,6 +91,28 @@ def test_levels_change_fields_by_their_dotted_names():
     ):
         with pytest.raises(UserError, match=words):
             check_points(study(factors=(factor,), hypotheses=()))
+
+
+def test_an_arm_changes_its_fields_at_once_and_no_others():
+    base = TrainConfig(model={"n_layers": "2"}, objective=ObjectiveConfig(weights={"activity": "0.1"}, k=5))
+    arms = {
+        "plain": {},
+        "many": {
+            "model.ffn": "topk",  # neither is allowed without the other
+            "model.ffn_k": 4,
+            "model.d_mlp": 32,
+            "objective.weights.gini": 1,
+            "objective.start": 0.5,
+            "optimiser.transforms.sparse_weights_topk": 0.5,
+            "dropout.rate": 0.1,
+            "dropout.explicit": 1.0,
+        },
+    }
+    run = training_of(study(factors=(Factor("arm", arms=arms),), hypotheses=(), base=base), {"arm": "many"}, 3)
+    assert run.model == {"n_layers": "2", "ffn": "topk", "ffn_k": "4", "d_mlp": "32"} and run.seed == 3
+    assert run.objective == ObjectiveConfig(weights={"activity": "0.1", "gini": "1"}, k=5, start=0.5)
+    assert run.optimiser.transforms == {"sparse_weights_topk": "0.5"}
+    assert (run.dropout.rate, run.dropout.explicit, run.dropout.implicit) == (0.1, 1.0, 0.0)
 
 
 def test_unknown_metrics_are_told_before_work():
