@@ -25,6 +25,7 @@ from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import beside, findings, over_relations
 from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
 from jaxinterp.studies.engine.matching import at_common_loss
+from jaxinterp.studies.engine.price_chart import price_chart, price_rows
 from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.engine.storage import CONFIG, attach
@@ -141,9 +142,10 @@ def _front(config: StudyConfig, results: Sequence[Result], tables: Tables) -> Se
         front = pareto(config, means)
     except UserError as empty:
         return Section("front", "What costs what", [str(empty)])
-    tables["front"] = front_rows(config, means, front)
+    tables["front"], tables["prices"] = front_rows(config, means, front), price_rows(config, results)
     parts = front_parts(config, front, hypervolume_interval(config, results, front))
-    return Section("front", "What costs what", parts, {"front": front_chart(config, tables["front"])})
+    charts = {"prices": price_chart(config, tables["prices"]), "front": front_chart(config, tables["front"])}
+    return Section("front", "What costs what", parts, charts)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

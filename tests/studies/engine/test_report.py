@@ -16,6 +16,7 @@ from jaxinterp.studies.engine.charts import dose_chart, dose_rows
 from jaxinterp.studies.engine.config import Budget, Factor
 from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
 from jaxinterp.studies.engine.page import SUFFIXES, sections_of, write_csv
+from jaxinterp.studies.engine.price_chart import price_chart, price_rows
 
 
 def shown(config, results, capsys):
@@ -55,6 +56,20 @@ def test_few_results_say_so(capsys):
     sections, printed, _ = shown(made_up.study(), no_loss, capsys)
     assert "the front is empty: no point has both" in printed and "matched" not in sections
     assert sections["curves"].charts["curves"] is None
+
+
+def test_prices_are_changes_from_the_first_level():
+    runs = made_up.results()
+    rows = {(row["level"], row["metric"]): row for row in price_rows(made_up.study(), runs)}
+    assert set(rows) == {(level, metric) for level in ("slow", "quick") for metric in (S, LOSS)}
+    for (level, metric), row in rows.items():
+        means = {arm: np.mean([r.values[metric] for r in runs if r.point["arm"] == arm]) for arm in (level, "plain")}
+        np.testing.assert_allclose(row["change"], means[level] - means["plain"], rtol=1e-9)
+        assert row["low"] < row["change"] < row["high"] and row["seeds"] == 5
+    one_seed = price_rows(made_up.study(), [run for run in runs if run.seed == 0])
+    assert {(row["low"], row["high"]) for row in one_seed} == {(None, None)}
+    alone = [row for row in one_seed if row["level"] == "slow"]
+    assert price_chart(made_up.study(), one_seed) is not None and price_chart(made_up.study(), alone) is None
 
 
 def test_changes_are_in_standard_deviations_of_runs():
