@@ -48,14 +48,15 @@ def price_chart(config: StudyConfig, rows: Sequence[Row]) -> Chart | None:
     for number, (metric, way) in enumerate(ways.items()):
         data = [row for row in rows if row["metric"] == metric and row["level"] in gains]
         better = "higher" if way == "maximize" else "lower"
-        x = alt.X("change:Q", title=[metric_title(metric), f"change, {better} is better"], axis=alt.Axis(tickCount=5))
+        title = [metric_title(metric), f"change, {better} is better"]
+        x = alt.X("change:Q", title=title, axis=alt.Axis(tickCount=5))
         names = alt.Axis(labels=number == 0, ticks=False, labelLimit=240, grid=True)
         y = alt.Y("level:N", sort=order, title=None, axis=names)
         tips = ["level:N", alt.Tooltip("change:Q", format=".4g"), "seeds:Q"]
         base = alt.Chart(alt.Data(values=data)).encode(y=y)
         nothing = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(color=style.GREY).encode(x="x:Q")
-        spans = base.mark_rule(strokeWidth=2, color=style.BLUE).encode(x=alt.X("low:Q", title=x.title), x2="high:Q")
+        spans = base.mark_rule(strokeWidth=2, color=style.BLUE).encode(x=alt.X("low:Q", title=title), x2="high:Q")
         dots = base.mark_circle(size=60, opacity=1, color=style.BLUE).encode(x=x, tooltip=tips)
         panels.append(alt.layer(nothing, spans, dots).properties(width=style.WIDTH // 2 - 130, height=ROW * len(order)))
-    title = f"What each level of {config.factors[0].name} changes, against {config.factors[0].values[0]}"
-    return finished(alt.hconcat(*panels, spacing=style.GAP), title)
+    words = f"What each level of {config.factors[0].name} changes, against {config.factors[0].values[0]}"
+    return finished(alt.hconcat(*panels, spacing=style.GAP), words)
