@@ -67,7 +67,7 @@ def test_help_explains_every_field(command, capsys):
         ("train --data.split.unseen-facts 1", "unseen_facts must lie between 0 and 1"),
         (
             "train --objective.weights suppresion 1",
-            "unknown objective 'suppresion'; known: activity, concentration, control, ",
+            "unknown objective 'suppresion'; known: activity, balance, concentration, control, ",
         ),
         ("train --objective.weights suppression x", "a schedule is a number"),
         ("train --objective.k 100000", "k must be at least 1 and below the model's number of neurons (1152)"),

@@ -70,7 +70,7 @@ class TextConfig:
 # The terms at 0 are not computed; they stand here because a command line offers the names of the default alone.
 WEIGHTS = {"suppression": "2.5", "control": "3"}
 OTHERS = ("concentration", "margin", "faithfulness", "one_layer", "kill_switch", "activity", "decov", "gini")
-OTHERS += ("second_order", "sparse_correlation", "sparse_weights", "wiring")
+OTHERS += ("second_order", "sparse_correlation", "sparse_weights", "wiring", "balance", "depth", "early_exit")
 WEIGHTS |= dict.fromkeys(OTHERS, "0")
 
 

@@ -172,7 +172,7 @@ def test_layers_at_the_rows_are_those_of_the_forward(name, float64):
     np.testing.assert_allclose(nll_LR, expected, atol=1e-10)
     np.testing.assert_allclose(jnp.exp(-nll_LR[-1]), p_R, atol=1e-12)
     np.testing.assert_array_equal(top_LR, log_p_LRV.argmax(-1))
-    assert len(np.unique(gate_LR)) > 10 and (top_LR[0] != top_LR[-1]).any()
+    assert len(np.unique(gate_LR)) > 10 and len(np.unique(top_LR)) > 1
 
 
 def test_draws_and_sizes():

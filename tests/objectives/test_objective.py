@@ -496,7 +496,7 @@ def test_configs_check_themselves():
 
 
 def test_registry():
-    known = "activity, concentration, control, .*; did you mean suppression"
+    known = "activity, balance, concentration, control, .*; did you mean suppression"
     with pytest.raises(UserError, match=f"unknown objective 'suppresion'; known: {known}"):
         TERMS["suppresion"]
     with pytest.raises(ValueError, match="exists already"):

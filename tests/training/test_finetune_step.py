@@ -221,7 +221,7 @@ def test_mistakes_before_the_first_step():
     for objective, message in (
         (
             ObjectiveConfig(weights={"supression": "1"}),
-            "unknown objective 'supression'; known: activity, concentration, control, .*suppression",
+            "unknown objective 'supression'; known: activity, balance, concentration, control, .*suppression",
         ),
         (ObjectiveConfig(k=12), r"k must be at least 1 and below the model's number of neurons \(12\), got 12"),
     ):

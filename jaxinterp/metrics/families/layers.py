@@ -1,17 +1,25 @@
 """In which layer an answer is there, as the unembedding would read it."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxinterp.metrics.columns import Measured, column_group
+from jaxinterp.facts.batches import QueryBatch
+from jaxinterp.metrics.columns import MeasuredSet, set_group
 from jaxinterp.metrics.registry import Mean, Values, metric
 from jaxinterp.models.row_layers import lens_top
 
 
-@column_group("exits", gives={"exit_share": (0.6, 0.6)}, cost="passes", text=True)
-def _exits(measured: Measured) -> dict[str, Array]:
+@set_group("exits", gives={"exit_share": (0.6, 0.6)}, cost="passes", text=True)
+def _exits(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
     """The share of the layers that an answer's tokens need; a mean over them."""
-    return {"exit_share": measured.answers.mean(share_needed(lens_top(measured.readout)))}
+
+    def step(batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
+        return {"exit_share": batch.answers.mean(share_needed(lens_top(measured.examples.readout(batch))))}
+
+    return dict(measured.each_batch(step))
 
 
 def share_needed(top_LR: Int[Array, "L R"]) -> Float[Array, " R"]:

@@ -43,9 +43,11 @@ def status_of(attached: Attached) -> Status:
             state = "left behind"
         elif state == "running" and ALIVE in trial.user_attrs:
             workers.append(trial.user_attrs[ALIVE][0])
-        counts[state] += 1
         if why := trial.user_attrs.get(DONE, {}).get(WHY, ""):
             failed[why] += 1
+        elif state == "failed":
+            state = "done"  # Optuna knows no trial without a number, but a run may give none of what is optimised
+        counts[state] += 1
         seconds += seconds_of(trial)
     return Status(dict(counts), seconds, attached.study.user_attrs.get(VERSION, ""), sorted(workers), failed)
 
