@@ -28,11 +28,12 @@ UNEDITED = {
     *("probability", "log_probability", "log_odds", "residual", "token_probability"),
     *("interchange_base", "nothing_kept", "attribution_share", "attention_attribution", "ffn_attribution"),
     "neurons_90",
+    "neurons_for_drop",  # an edit goes into it, but these answers are lost by all neurons alone, wherever it lands
 }
 # Of the neurons that were chosen alone: what is read, and in which layer, is no matter then
 OVERLAPS = {column for column in COLUMNS if column.endswith("_overlap")}
-# No answer of the batch is so long, and two layers have no middle: NaN. None is lost whatever is off: all neurons
-NOWHERE = {"suppressed_length_3", "middle_off", "own_middle_off", "neurons_for_drop"}
+# No answer of the batch is so long, and two layers have no middle: NaN
+NOWHERE = {"suppressed_length_3", "middle_off", "own_middle_off"}
 
 
 @jax.tree_util.register_dataclass
