@@ -189,7 +189,8 @@ class _Members:
     def step(self, objective: ObjectiveConfig) -> Wrapped:
         run = self.config.run
         # What decides the step, without what does not: points of a study share it.
-        same = TrainConfig(objective=objective, optimiser=run.optimiser, steps=run.steps)
+        noise = {"dropout": run.dropout, "robust": run.robust}
+        same = TrainConfig(objective=objective, optimiser=run.optimiser, steps=run.steps, **noise)
         return kept_step(ensemble_step, arithmetic(self.model, run), dataclasses.replace(self.config, run=same))
 
     def lines(self, states: TrainState, pending: Sequence[EnsembleMetrics], number: int) -> list[dict]:

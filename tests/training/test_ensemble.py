@@ -20,6 +20,7 @@ from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.ensemble import ensemble_step, member_weights, train_ensemble
 from jaxinterp.training.ensemble_config import EnsembleConfig, Member
 from jaxinterp.training.loop import batch_of, model_config
+from jaxinterp.training.noise_config import DropoutConfig
 from jaxinterp.training.state import initial_state
 from jaxinterp.training.step import update
 
@@ -133,6 +134,21 @@ def test_terms_cost_nothing_while_no_member_has_a_weight(data, step):
     early, late = (member_weights(CONFIG, jax.numpy.full(4, begun)) for begun in (2, 3))
     assert not any_active(early) and any_active(late)
     np.testing.assert_array_equal(late["suppression"], [0, 0, 0.5, 0.5])
+
+
+def test_members_have_the_noise_of_their_run(data, monkeypatch):
+    """What a step is kept by, and made of, has everything that decides it."""
+    monkeypatch.setattr(ensemble, "ensemble_step", ensemble_step)
+    model = model_config(RUN, data)
+    seeds = [member.seed for member in CONFIG.members]
+    states = ensemble.stacked([initial_state(model, RUN.optimiser, RUN.steps, seed) for seed in seeds])
+    losses = []
+    for dropout in (DropoutConfig(), DropoutConfig(ffn=0.6)):
+        config = dataclasses.replace(CONFIG, run=dataclasses.replace(RUN, dropout=dropout))
+        step = ensemble._Members(config, model, data).step(RUN.objective)
+        metrics = step(jax.tree.map(jax.numpy.copy, states), batch_of(RUN, data, 0), 0)[1]
+        losses.append(np.asarray(metrics["lm"]))
+    assert (losses[0] != losses[1]).all(), losses
 
 
 def test_members_begin_when_each_knows_its_facts(data):

@@ -45,7 +45,7 @@ def status_of(attached: Attached) -> Status:
             workers.append(trial.user_attrs[ALIVE][0])
         if why := trial.user_attrs.get(DONE, {}).get(WHY, ""):
             failed[why] += 1
-        elif state == "failed":
+        elif state == "failed" and DONE in trial.user_attrs:
             state = "done"  # Optuna knows no trial without a number, but a run may give none of what is optimised
         counts[state] += 1
         seconds += seconds_of(trial)

@@ -14,6 +14,9 @@ from jaxinterp.base.run_folder import CODE
 
 # Of the package; the others only show numbers, and may change while a study runs.
 FOLDERS = ("base", "attribution", "models", "facts", "objectives", "metrics", "training")
+FILES = ("__init__.py", "studies/run_data.py")
+FILES += tuple(f"studies/engine/{name}.py" for name in ("along", "together", "trained"))
+MEASURING = ("scipy", "scikit-learn")  # packages that metrics are computed with
 DIGITS = 16  # hexadecimal ones of a key and a version
 ROOT = Path(__file__).parents[2]
 
@@ -22,9 +25,10 @@ ROOT = Path(__file__).parents[2]
 def code_version() -> str:
     """A digest of the source files that decide a run's numbers, plug-ins included, and of the versions of packages."""
     own = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    own += [ROOT / name for name in FILES]
     files = {path.relative_to(ROOT).as_posix(): file_digest(path) for path in own}
     files |= {module.__name__: file_digest(Path(module.__file__)) for module in plugins() if module.__file__}
-    versions = {name: importlib.metadata.version(name) for name in (*CODE, *DATA_PACKAGES)}
+    versions = {name: importlib.metadata.version(name) for name in (*CODE, *MEASURING, *DATA_PACKAGES)}
     return digest_of({"files": files, "versions": versions})
 
 
