@@ -406,7 +406,7 @@ def test_the_page_has_what_is_printed_and_its_figures_as_csv(finished, capsys):
     half = 12.706 * np.std([0, 0.001], ddof=1) / 2**0.5
     np.testing.assert_allclose(float(rows[0]["high"]) - float(rows[0]["mean"]), half, rtol=1e-3)
     assert {file.stem for file in (finished / "figures").glob("*.csv")} == {
-        *("points", "hypotheses", "front", "changes", "doses-0", "doses-1")
+        *("points", "hypotheses", "front", "prices", "changes", "doses-0", "doses-1")
     }
     assert (finished / "figures" / "front.svg").exists() and (finished / "figures" / "doses-1.png").exists()
 
