@@ -151,7 +151,8 @@ def finding_row(of: Finding) -> Row:
 def claim_words(claim: Hypothesis) -> str:
     """What a hypothesis claims, in one line."""
     metric, sign = metric_title(claim.metric), SIGN[claim.direction]
-    bound = f"{-claim.margin if claim.direction == 'lower' else claim.margin:g}".replace("-", "−")
+    below = claim.direction == "lower" and claim.margin > 0  # there is no −0
+    bound = f"{-claim.margin if below else claim.margin:g}".replace("-", "−")
     words = {
         "contrast": f"{metric}: {claim.factor} {claim.after} − {claim.before}",
         "trend": f"ρ of {metric} and {claim.factor}",

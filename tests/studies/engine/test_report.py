@@ -1,6 +1,7 @@
 """The report of results that nobody ran: tables, charts, and their data."""
 
 import csv
+import dataclasses
 import re
 
 import made_up_studies as made_up
@@ -15,8 +16,10 @@ from jaxinterp.studies.engine.arm_charts import change_rows, curve_rows
 from jaxinterp.studies.engine.charts import dose_chart, dose_rows
 from jaxinterp.studies.engine.config import Budget, Factor
 from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
+from jaxinterp.studies.engine.hypothesis import Hypothesis
 from jaxinterp.studies.engine.page import SUFFIXES, sections_of, write_csv
 from jaxinterp.studies.engine.price_chart import price_chart, price_rows
+from jaxinterp.studies.engine.tables import claim_words
 
 
 def shown(config, results, capsys):
@@ -56,6 +59,11 @@ def test_few_results_say_so(capsys):
     sections, printed, _ = shown(made_up.study(), no_loss, capsys)
     assert "the front is empty: no point has both" in printed and "matched" not in sections
     assert sections["curves"].charts["curves"] is None
+
+
+def test_a_claim_of_lower_is_below_nothing():
+    lower = Hypothesis("less", S, "arm", "plain", "slow", "lower")
+    assert claim_words(lower).endswith("< 0") and claim_words(dataclasses.replace(lower, margin=0.1)).endswith("< −0.1")
 
 
 def test_prices_are_changes_from_the_first_level():
