@@ -2,18 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.answers import Answers
 from jaxinterp.facts.batches import QueryBatch
 from jaxinterp.metrics.columns import MeasuredSet, set_group
 from jaxinterp.metrics.crossing import doubled, smallest_number
-from jaxinterp.metrics.families.circuit_neurons import ENOUGH, known_answers, mean_over_rows
+from jaxinterp.metrics.families.circuit_neurons import ENOUGH, known_answers, mean_over_rows, without_neurons
 from jaxinterp.metrics.registry import Mean, Values, metric
 from jaxinterp.metrics.sampling import sample
 from jaxinterp.models.edges import EdgeGraph, Outputs, has_edges, outputs
@@ -24,12 +25,25 @@ QUERIES = 48  # known answers of a set, whose edges are looked at; all if there 
 ROWS = 16  # answer tokens at once: a row has a number for each edge
 
 
-@set_group("circuit_edges", gives={"circuit_edges": (12.0, 3000.0)}, cost="attributions", text=True)
+class EdgesNeeded(NamedTuple):
+    """How many edges an answer's circuit has."""
+
+    number: Float[Array, " N"]
+    is_bound: Bool[Array, " N"]  # all edges that are looked at keep less than is enough; the number is theirs
+
+
+@set_group(
+    "circuit_edges",
+    gives={"circuit_edges": (12.0, 3000.0), "edges_beyond": (0.02, 0.02)},
+    cost="attributions",
+    text=True,
+)
 def _circuit_edges(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
-    """How many edges keep `ENOUGH` of P, of at most `QUERIES` answers that are known; NaN for all others, and for
-    models that are no sum of parts, one after the other (see `has_edges`).
+    """How many edges keep `ENOUGH` of P, of at most `QUERIES` answers that are known, and whether that is a bound; NaN
+    for all others, for answers that need no neurons (see `circuit_neurons`), and for models that are no sum of parts,
+    one after the other (see `has_edges`).
     """
-    column = np.full(len(measured.examples), np.nan)
+    number, beyond = np.full(len(measured.examples), np.nan), np.full(len(measured.examples), np.nan)
     known = known_answers(measured) if has_edges(measured.examples.model.config) else np.zeros(0, int)
     if len(known):
         known = known[sample(measured.examples[known], QUERIES, measured.seed)]
@@ -41,16 +55,20 @@ def _circuit_edges(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
         def step(batch: QueryBatch, taken: np.ndarray) -> Mapping[str, Array]:
             readout = asked.examples.readout(batch)
             scores_LRF = per_layer_attribution(readout, asked.integral).scores_LRF
-            return {"number": edges_needed(readout, batch.answers, scores_LRF, mean)}
+            needed = edges_needed(readout, batch.answers, scores_LRF, mean)
+            free_N = without_neurons(readout, batch.answers, mean.neurons_LRF)
+            return {"number": needed.number, "beyond": needed.is_bound.astype(float), "free": free_N.astype(float)}
 
-        column[known] = asked.each_batch(step)["number"]
-    return {"circuit_edges": column}
+        found = asked.each_batch(step)
+        for column, name in ((number, "number"), (beyond, "beyond")):
+            column[known] = np.where(found["free"] > 0, np.nan, found[name])
+    return {"circuit_edges": number, "edges_beyond": beyond}
 
 
 @jax.jit
 def edges_needed(
     readout: LanguageModelReadout, answers: Answers, scores_LRF: Float[Array, "L R F"], mean: Outputs
-) -> Float[Array, " N"]:
+) -> EdgesNeeded:
     """The smallest number of edges, those of highest |score| of each answer first, that keep `ENOUGH` of its P while
     all others carry means; see `smallest_number`.
 
@@ -77,7 +95,8 @@ def edges_needed(
     number_G = jnp.asarray(doubled(shape[0] * shape[1]))
     kept_GN = jax.lax.map(kept, number_G)
     numbers_GN = jnp.minimum(number_G[:, None], total_N[None]).astype(kept_GN.dtype)
-    return smallest_number(numbers_GN, kept_GN, ENOUGH * answers.probability(readout.untouched()))
+    enough_N = ENOUGH * answers.probability(readout.untouched())
+    return EdgesNeeded(smallest_number(numbers_GN, kept_GN, enough_N), (kept_GN < enough_N[None]).all(0))
 
 
 @metric(
@@ -93,6 +112,24 @@ def circuit_edges(mean: Mean) -> Values:
     """Smallest number of edges with which a known answer keeps 80 % of its probability while all other edges carry the
     mean over answers of what their sender gives; where an answer is read, between embedding, attention of each layer,
     the 128 neurons of highest attribution score, and logits. Those of strongest edge attribution come first. If all
-    of them together keep less, it is their number. A mean over at most 48 answers that the untouched model knows.
+    of them together keep less, it is their number. A mean over those of at most 48 answers that the untouched model
+    knows which need neurons: answers that keep 80 % with all neurons at their means are left out.
     """
     return mean("circuit_edges")
+
+
+@metric(
+    "edges_beyond",
+    needs=("edges_beyond",),
+    title="Circuits beyond the edges",
+    unit="%",
+    range=(0.0, 1.0),
+    better="lower",
+    source="Syed et al. 2023; Hanna et al. 2024, edge attribution patching with integrated gradients",
+)
+def edges_beyond(mean: Mean) -> Values:
+    """Share of the answers whose circuits are counted in edges for which all edges between embedding, attention of each
+    layer, the 128 neurons of highest attribution score and logits together keep less than 80 % of P. Their number
+    of edges is a bound from below.
+    """
+    return mean("edges_beyond")

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.attribution.adaptive import per_layer_attribution
 from jaxinterp.attribution.answers import Answers
@@ -26,14 +26,19 @@ SOURCE = "after Wang et al. 2023, faithfulness of a circuit under mean ablation"
 
 @set_group(
     "circuit_neurons",
-    gives={"circuit_neurons": (6.0, 400.0), "circuit_share": (0.004, 0.3)},
+    gives={"circuit_neurons": (6.0, 400.0), "circuit_share": (0.004, 0.3), "neuron_free": (0.02, 0.02)},
     cost="attributions",
     text=True,
 )
 def _circuit_neurons(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]]:
-    """How many neurons keep `ENOUGH` of P, and which share of all that is; NaN where the answer is not known."""
+    """How many neurons keep `ENOUGH` of P, and which share of all that is, NaN for answers that need none; and which
+    those are. NaN where the answer is not known.
+
+    An answer that attention alone gives has a circuit of no neurons. It would make a model whose facts have left its
+    FFNs look like one whose facts are in few neurons.
+    """
     known = known_answers(measured)
-    column = np.full(len(measured.examples), np.nan)
+    number, free = np.full(len(measured.examples), np.nan), np.full(len(measured.examples), np.nan)
     if len(known):
         asked = dataclasses.replace(measured, examples=measured.examples[known])
         mean_LF = mean_over_rows(measured, lambda readout: readout.neurons_LRF)
@@ -43,8 +48,9 @@ def _circuit_neurons(measured: MeasuredSet) -> dict[str, Float[np.ndarray, " N"]
             scores_LRF = per_layer_attribution(readout, asked.integral).scores_LRF
             return {"number": neurons_needed(readout, batch.answers, scores_LRF, mean_LF)}
 
-        column[known] = asked.each_batch(step)["number"]
-    return {"circuit_neurons": column, "circuit_share": column / measured.examples.n_neurons}
+        found = asked.each_batch(step)["number"]
+        number[known], free[known] = np.where(found > 0, found, np.nan), found == 0
+    return {"circuit_neurons": number, "circuit_share": number / measured.examples.n_neurons, "neuron_free": free}
 
 
 def known_answers(measured: MeasuredSet) -> Int[np.ndarray, " n"]:
@@ -90,6 +96,14 @@ def neurons_needed(
     return smallest_number(numbers_GN, kept_GN, ENOUGH * answers.probability(readout.untouched()))
 
 
+@jax.jit
+def without_neurons(readout: Readout, answers: Answers, mean_LF: Float[Array, "L F"]) -> Bool[Array, " N"]:
+    """Whether an answer keeps `ENOUGH` of its P while all neurons are at the means."""
+    ones_LRF = jnp.ones_like(readout.neurons_LRF)
+    kept_N = answers.probability(readout(*set_to(ones_LRF, mean_LF[:, None] * ones_LRF)))
+    return kept_N >= ENOUGH * answers.probability(readout.untouched())
+
+
 @metric(
     "circuit_neurons",
     needs=("circuit_neurons",),
@@ -102,7 +116,8 @@ def neurons_needed(
 def circuit_neurons(mean: Mean) -> Values:
     """Smallest number of neurons, those of highest attribution score first, with which a known answer keeps 80 % of its
     probability while all other neurons are at their mean over answers; between 1, 2, 4 … neurons and all of them, by
-    the logarithm. A mean over the answers that the untouched model knows.
+    the logarithm. A mean over the answers that the untouched model knows and that need neurons: those that keep 80 %
+    with all neurons at their means are left out, see "Answers without neurons".
     """
     return mean("circuit_neurons")
 
@@ -119,6 +134,22 @@ def circuit_neurons(mean: Mean) -> Values:
 def circuit_share(mean: Mean) -> Values:
     """Share of all neurons that is needed, those of highest attribution score first, for a known answer to keep 80 % of
     its probability while all other neurons are at their mean over answers; a mean over the answers that the untouched
-    model knows.
+    model knows, without those that keep 80 % with all neurons at their means.
     """
     return mean("circuit_share")
+
+
+@metric(
+    "neuron_free",
+    needs=("neuron_free",),
+    title="Answers without neurons",
+    unit="%",
+    range=(0.0, 1.0),
+    better="lower",
+    source=SOURCE,
+)
+def neuron_free(mean: Mean) -> Values:
+    """Share of the answers that the untouched model knows which keep 80 % of their probability while all neurons, where
+    the answer is read, are at their mean over answers: attention alone gives them, and they have no circuit of neurons.
+    """
+    return mean("neuron_free")

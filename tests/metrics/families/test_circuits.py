@@ -15,8 +15,9 @@ from jaxinterp.attribution.quadrature import quadrature
 from jaxinterp.facts.encoding import encode
 from jaxinterp.metrics.columns import GROUPS, MeasuredSet
 from jaxinterp.metrics.examples import LanguageExamples
+from jaxinterp.metrics.families import circuit_edges
 from jaxinterp.metrics.families.circuit_edges import edges_needed
-from jaxinterp.metrics.families.circuit_neurons import mean_over_rows, neurons_needed
+from jaxinterp.metrics.families.circuit_neurons import mean_over_rows, neurons_needed, without_neurons
 from jaxinterp.metrics.recall import recalled
 from jaxinterp.models.edges import outputs
 
@@ -62,20 +63,57 @@ def test_edges_of_a_circuit_by_hand(float64):
     found = edges_needed(readout, whole_rows(2), jnp.ones(readout.shape), mean)
     whole, none = (np.exp(x) / (np.exp(x) + np.exp(15) + 2) for x in (20, 10))
     # Two edges; the answer of the other row is there without any.
-    np.testing.assert_allclose(found, [2 ** ((0.8 * whole - none) / (whole - none)), 0], rtol=1e-6)
+    np.testing.assert_allclose(found.number, [2 ** ((0.8 * whole - none) / (whole - none)), 0], rtol=1e-6)
+    assert not found.is_bound.any()
+    np.testing.assert_array_equal(without_neurons(readout, whole_rows(2), mean.neurons_LRF), [False, True])
+
+
+def test_edges_that_are_not_enough_are_a_bound(float64):
+    readout = one_neuron_circuit()
+    mean = jax.tree.map(lambda x: x.mean(-2), outputs(readout))
+    # The neuron of the circuit is not among those that are looked at.
+    without = jnp.ones(readout.shape).at[0, :, 0].set(-1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(circuit_edges, "NEURONS", 2)
+        found = edges_needed.__wrapped__(readout, whole_rows(2), without, mean)
+    np.testing.assert_array_equal(found.is_bound, [True, False])
+    assert found.number[0] == 14  # 5 from the embedding, 4 and 1 from attention, 2 from each neuron of layer 0
 
 
 def test_only_known_answers_have_circuits(one):
     known = recalled(one.examples.model, one.examples.queries)["correct"] > 0
     assert 0 < known.sum() < len(known)
-    for name, columns in (("circuit_neurons", 2), ("circuit_edges", 1)):
-        found = GROUPS[name].columns(one)
-        assert len(found) == columns
-        for values in found.values():
-            np.testing.assert_array_equal(np.isfinite(values), known)
-            assert (values[known] >= 0).all() and len(set(values[known].tolist())) > 3
-    neurons = GROUPS["circuit_neurons"].columns(one)
+    neurons, edges = GROUPS["circuit_neurons"].columns(one), GROUPS["circuit_edges"].columns(one)
+    assert set(neurons) | set(edges) == {
+        "circuit_neurons",
+        "circuit_share",
+        "neuron_free",
+        "circuit_edges",
+        "edges_beyond",
+    }
+    np.testing.assert_array_equal(np.isfinite(neurons["neuron_free"]), known)
+    needs_some = neurons["neuron_free"] == 0
+    assert needs_some.any()
+    for name in ("circuit_neurons", "circuit_share"):
+        np.testing.assert_array_equal(np.isfinite(neurons[name]), needs_some)
+    for name in ("circuit_edges", "edges_beyond"):
+        np.testing.assert_array_equal(np.isfinite(edges[name]), needs_some)
+    for values in (neurons["circuit_neurons"], edges["circuit_edges"]):
+        assert (values[needs_some] > 0).all() and len(set(values[needs_some].tolist())) > 3
     np.testing.assert_allclose(neurons["circuit_share"], neurons["circuit_neurons"] / 12)
+
+
+def test_an_answer_that_attention_alone_gives_has_no_circuit(one):
+    params = dict(one.examples.model.params)
+    params["layers"] = {**params["layers"], "w_out": 0 * params["layers"]["w_out"]}
+    examples = LanguageExamples(one.examples.model.replace(params=params), one.examples.queries)
+    measured = dataclasses.replace(one, examples=examples, pool=examples)
+    known = recalled(examples.model, examples.queries)["correct"] > 0
+    found = GROUPS["circuit_neurons"].columns(measured) | GROUPS["circuit_edges"].columns(measured)
+    assert known.any()
+    np.testing.assert_array_equal(found["neuron_free"], np.where(known, 1, np.nan))
+    for name in ("circuit_neurons", "circuit_share", "circuit_edges", "edges_beyond"):
+        assert np.isnan(found[name]).all()
 
 
 def test_means_are_over_all_rows(one):
