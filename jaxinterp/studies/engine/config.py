@@ -90,8 +90,8 @@ class StudyConfig:
     metrics: tuple[str, ...]  # SET/METRIC, as unseen_facts/suppressability or ability/cross_entropy
     base: TrainConfig = TrainConfig()  # of all runs, but for what their levels and their seed change
     # grid: all points. fraction: budget.trials of them, with levels and pairs of levels as even as can be. tpe and
-    # nsga2: budget.trials points that Optuna's samplers choose by what was measured
-    design: Literal["grid", "fraction", "tpe", "nsga2"] = "grid"
+    # nsga2: budget.trials points that Optuna's samplers choose by what was measured; random: what they must beat
+    design: Literal["grid", "fraction", "random", "tpe", "nsga2"] = "grid"
     optimise: Mapping[str, Literal["minimize", "maximize"]] = dataclasses.field(default_factory=dict)  # of a search
     seeds: tuple[int, ...] = (0,)  # of the training; every point is run with each
     # Whether all seeds of a point are trained in one program, for models that are small against the device. They are
@@ -138,7 +138,7 @@ class StudyConfig:
     @property
     def searches(self) -> bool:
         """Whether points are chosen while it runs."""
-        return self.design in ("tpe", "nsga2")
+        return self.design in ("random", "tpe", "nsga2")
 
     def factor(self, name: str) -> Factor:
         """A factor by its name; UserError if there is none."""
@@ -182,9 +182,9 @@ class StudyConfig:
                 raise UserError("a hypothesis needs levels that are all run; use design grid or fraction")
             return
         if not points:
-            raise UserError(f"design {self.design} needs levels or arms in every factor; ranges are for tpe and nsga2")
+            raise UserError(f"design {self.design} needs levels or arms in every factor; ranges are for searches")
         if self.optimise:
-            raise UserError(f"optimise is for tpe and nsga2, not for {self.design}; leave it out")
+            raise UserError(f"optimise is for searches, not for {self.design}; leave it out")
         if self.design == "fraction" and not 0 < self.budget.trials <= points:
             raise UserError(f"a fraction of {points} points needs budget.trials up to that, got {self.budget.trials}")
         if self.design == "grid" and 0 < self.budget.trials < points:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.owner import is_owned, owned
-from jaxinterp.studies.engine.config import Point
+from jaxinterp.studies.engine.config import Factor, Point, StudyConfig
 from jaxinterp.studies.engine.storage import ALIVE, POINT, SEED, Attached, telling
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ class Trials:
         import optuna
 
         with telling(config):
-            self.attached.study.sampler = _sampler(self.attached, trial.number)
+            self.attached.study.sampler = sampler_of(config, trial.number)
             choosing = optuna.trial.Trial(self.attached.study, trial._trial_id)
-            point = {factor.name: _suggested(choosing, factor) for factor in config.factors}
+            point = suggested(config, choosing)
             choosing.set_user_attr(POINT, point)
         return point, config.seeds
 
@@ -100,7 +100,12 @@ def folder_of(attached: Attached, trial: "optuna.trial.FrozenTrial") -> Path:
     return attached.folder / "trials" / f"{trial.number:05d}"
 
 
-def _suggested(trial: "optuna.trial.Trial", factor) -> object:
+def suggested(config: StudyConfig, trial: "optuna.trial.Trial") -> Point:
+    """The point that the sampler of a search chooses for a trial."""
+    return {factor.name: _suggested(trial, factor) for factor in config.factors}
+
+
+def _suggested(trial: "optuna.trial.Trial", factor: Factor) -> object:
     if factor.values:
         return trial.suggest_categorical(factor.name, factor.values)
     if factor.whole:
@@ -108,19 +113,23 @@ def _suggested(trial: "optuna.trial.Trial", factor) -> object:
     return trial.suggest_float(factor.name, factor.low, factor.high, log=factor.log)
 
 
-def _sampler(attached: Attached, number: int) -> "optuna.samplers.BaseSampler":
-    """That of one trial, whose draws depend on its number, so that no two workers draw the same."""
+def sampler_of(config: StudyConfig, number: int) -> "optuna.samplers.BaseSampler":
+    """That of one trial of a search, whose draws depend on its number, so that no two workers draw the same."""
     import warnings
 
     import optuna
 
-    seed = (attached.config.design_seed * 1_000_003 + number) % 2**32
-    if attached.config.design == "nsga2":
+    seed = (config.design_seed * 1_000_003 + number) % 2**32
+    if config.design == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if config.design == "nsga2":
         # Generations of about a tenth of the trials: of 50, Optuna's own, few studies see a second one.
-        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, attached.config.budget.trials // 10))
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, config.budget.trials // 10))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant_liar, without which workers choose alike, is called experimental
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        # A fifth of the trials by chance: of ten, Optuna's own, few studies see much more.
+        by_chance = min(10, max(4, config.budget.trials // 5))
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=by_chance)
 
 
 @contextlib.contextmanager
