@@ -2,19 +2,15 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from study_stubs import HELD_AT, LOSS, SEEDS, STEPS, WEIGHTS, S, at_once, by_steps, study
+from study_stubs import LOSS, SEEDS, WEIGHTS, S, at_once, study
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.lines import whole_lines, with_check
+from jaxinterp.base.lines import with_check
 from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.engine import storage, trials, work
 from jaxinterp.studies.engine.config import Budget, Factor, Hypothesis, training_of
@@ -244,41 +240,6 @@ def test_hours_are_a_budget(tmp_path, capsys):
 
     n = work.run_study(study(budget=Budget(hours=1e-6)), tmp_path / "s", slow)
     assert 0 < n < N and "budget of 1e-06 hours is used" in capsys.readouterr().out
-
-
-def test_three_workers_of_which_one_is_killed(tmp_path):
-    folder = tmp_path / "s"
-    factor = study().factors[:1]
-    own = study(factors=factor, hypotheses=())
-    n = len(WEIGHTS) * len(SEEDS)
-    storage.begin(own, folder)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, str(HERE / "study_stubs.py"), str(folder)]
-    held = subprocess.Popen(command, env={**environment, "HOLD": "1"}, stdout=subprocess.DEVNULL)
-    others = []
-    try:
-        until = time.monotonic() + 300
-        while not (kept := list(folder.glob(f"runs/*/checkpoints/{HELD_AT - 1}/_CHECKPOINT_METADATA"))):
-            assert time.monotonic() < until and held.poll() is None
-            time.sleep(0.05)
-        others = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-        held.send_signal(signal.SIGKILL)
-        held.wait()
-        assert sum(int(other.communicate(timeout=300)[0]) for other in others) == n  # all, the killed one's included
-    finally:
-        for process in (held, *others):
-            process.kill()
-    key = kept[0].parents[2].name
-    attached = storage.attach(folder)
-    results = {of.record["key"]: of for of in results_of(attached)}
-    assert status_of(attached).counts["done"] == n == len(results) == len(attached.trials())
-    started = (folder / "runs" / "started.log").read_text().split()
-    assert sorted(started) == sorted([*results, key])  # each once, but for the one that was taken up
-    resumed = {of.record["key"]: of.record["resumed_from"] for of in results.values() if of.record["resumed_from"]}
-    assert resumed == {key: HELD_AT - 1}
-    lines = whole_lines(folder / "runs" / key / "metrics.jsonl")[0]
-    assert [value["step"] for _, _, value in lines] == list(range(1, STEPS + 1))
-    assert verify_study(folder, key, by_steps).record["key"] == key  # as a run that nothing interrupted
 
 
 def test_verify_names_what_was_tampered_with(tmp_path, finished):
