@@ -52,8 +52,12 @@ def training_data(config: DataConfig) -> TrainingData:
       UserError: if a domain or relation is unknown, a set of the split is empty, the vocabulary is too small, or the
         text is not there or too short.
     """
-    facts = world_facts(config.domains).select(relations=config.relations).limited(config.limit)
-    return data_of_facts(facts, config)
+    return data_of_facts(limited_facts(config), config)
+
+
+def limited_facts(config: DataConfig) -> FactSet:
+    """The facts of a config's domains, relations and limit."""
+    return world_facts(config.domains).select(relations=config.relations).limited(config.limit)
 
 
 def data_of_facts(facts: FactSet, config: DataConfig) -> TrainingData:

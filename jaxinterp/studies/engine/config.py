@@ -99,6 +99,9 @@ class StudyConfig:
     vmapped: bool = False
     budget: Budget = Budget()
     measure: MeasureConfig = MeasureConfig(ablation_queries=0)  # its `metrics` are those above
+    # Where data.limit is a factor: the limit whose facts alone are measured, in all runs; 0: each run's own. Means over
+    # few facts of a relation differ more, and a neuron looks purer by them, whatever it does
+    measured_limit: int = 0
     hypotheses: tuple[Hypothesis, ...] = ()
     front: Mapping[str, Literal["minimize", "maximize"]] = dataclasses.field(default_factory=dict)  # two metrics
     # Of the front's two metrics: the corner from which the hypervolume is taken; {}: the worst values of all points
@@ -125,6 +128,8 @@ class StudyConfig:
         if self.vmapped and self.seeds != tuple(range(self.seeds[0], self.seeds[0] + len(self.seeds))):
             raise UserError(f"vmapped needs consecutive seeds, as [0, 1, 2], got {list(self.seeds)}")
         self._check_metrics()
+        if self.measured_limit < 0:
+            raise UserError(f"measured_limit must be at least 0, got {self.measured_limit}")
         if self.heartbeat <= 0:
             raise UserError(f"heartbeat must be above 0 seconds, got {self.heartbeat}")
         if "@" in self.storage and ":" in self.storage.partition("://")[2].rpartition("@")[0]:

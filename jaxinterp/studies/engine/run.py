@@ -79,6 +79,8 @@ def key_of(config: StudyConfig, point: Point, seed: int, code: str) -> str:
         if run.data.text:  # a folder's name says nothing of what is in it
             training["text"] = _text_digest(run.data)
     measured = {**dataclasses.asdict(measure_config(config)), "metrics": sorted(config.metrics)}
+    if config.measured_limit:
+        measured["limit"] = config.measured_limit
     together = {"vmapped": config.seeds} if config.vmapped else {}  # last digits, and the order of the data, are others
     return digest_of({"training": training, "measure": measured, "code": code, **together})
 

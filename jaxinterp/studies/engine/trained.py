@@ -52,7 +52,7 @@ def data_of(run: TrainConfig, config: StudyConfig) -> "RunData":
 
     sets = {metric.partition("/")[0] for metric in config.metrics} - {ABILITY_SET}
     with of_its_levels():
-        data = run_data(run.data, tuple(sorted(sets)))
+        data = run_data(run.data, tuple(sorted(sets)), config.measured_limit)
         check_k(config.measure.k, check_run(run, data.training).n_neurons)
     return data
 
