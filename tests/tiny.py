@@ -1,7 +1,7 @@
 """Tiny models and batches with answers of one and several tokens, and steps compiled once, shared by the tests."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -141,19 +141,6 @@ def arrays_of(batch: QueryBatch) -> tuple:
 
 def fast_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> LanguageModelReadout:
     return lm_readout(Model(config, params), *arrays_of(batch))[1]
-
-
-def made_once(make: Callable) -> Callable:
-    """`make`, which gives equal arguments the very same jitted function: runs of one config compile it once."""
-    made: dict[str, object] = {}
-
-    def found(*arguments: object, **more: object) -> object:
-        key = repr((arguments, more))
-        if key not in made:
-            made[key] = make(*arguments, **more)
-        return made[key]
-
-    return found
 
 
 def slow_readout(config: ModelConfig, params: dict, batch: QueryBatch) -> FullForwardReadout:

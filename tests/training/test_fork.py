@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import made_once
 from training_facts import DATA, made_up_data
 
 from jaxinterp.base.errors import UserError
@@ -18,7 +17,6 @@ from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.training import loop
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.config import TrainConfig
 from jaxinterp.training.fork import branch, common_step
@@ -48,13 +46,6 @@ def levelled(start, text=""):
     objective = ObjectiveConfig(start=start, weights=weights, points=1)
     often = {"log_every": 1, "checkpoint_every": 2, "keep_checkpoints": 4}
     return dataclasses.replace(PLAIN, objective=objective, model={**PLAIN.model, "n_layers": "1"}, **often)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", made_once(loop.train_step))
-        yield
 
 
 @pytest.fixture(scope="module")

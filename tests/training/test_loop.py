@@ -13,7 +13,6 @@ import filelock
 import jax
 import numpy as np
 import pytest
-from tiny import made_once
 from training_facts import DATA, SMALL_EVALUATION, made_up_data
 
 from jaxinterp.base.errors import UserError
@@ -39,13 +38,6 @@ CONFIG = TrainConfig(
     log_every=2,
     checkpoint_every=4,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", made_once(loop.train_step))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny import made_once
 from training_facts import DATA, made_up_data
 
 from jaxinterp.training import loop, replay
@@ -29,13 +28,6 @@ CONFIG = TrainConfig(
     evaluate_every=0,
     checkpoint_every=2,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", made_once(loop.train_step))
-        yield
 
 
 @pytest.fixture(scope="module")

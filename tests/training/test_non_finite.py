@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import made_once
 from training_facts import DATA, made_up_data
 
 from jaxinterp.base.errors import UserError
@@ -41,13 +40,6 @@ CONFIG = TrainConfig(
 @pytest.fixture(scope="module")
 def data():
     return made_up_data()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_compilation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", made_once(loop.train_step))
-        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from synthetic import SyntheticConfig, SyntheticFacts
-from tiny import made_once, tiny_config, tiny_params
+from tiny import tiny_config, tiny_params
 from training_facts import DATA, SMALL_EVALUATION, made_up_data
 
 from jaxinterp.base.errors import UserError
@@ -144,7 +144,6 @@ def test_the_losses_of_facts_and_text_by_hand(data):
 def test_a_run_with_text(data, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "EVALUATION", SMALL_EVALUATION)
     monkeypatch.setattr(loop, "measure", lambda *_: Measurement({}, {}, np.zeros((1, 1, 1))))
-    monkeypatch.setattr(loop, "train_step", made_once(loop.train_step))
     sizes = {"batch_size": 6, "text_windows": 4, "subjects": 3, "rows": 8}
     own = dataclasses.replace(DATA, text=str(folder), text_length=LENGTH)
     config = TrainConfig(
