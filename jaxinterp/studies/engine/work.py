@@ -14,6 +14,7 @@ from jaxinterp.base.owner import is_owned
 from jaxinterp.base.records import saying_how_to_go_on
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.points import check_points
+from jaxinterp.studies.engine.programs import make_room
 from jaxinterp.studies.engine.run import Result, Runner, check_metrics, done, folder_of, key_of
 from jaxinterp.studies.engine.storage import Attached, attach, begin, telling
 from jaxinterp.studies.engine.together import GroupRunner, done_together, group_of, trained_together
@@ -64,6 +65,7 @@ def work(folder: Path, runner: Runner = trained, together: GroupRunner = trained
                 time.sleep(min(attached.config.heartbeat, 1.0))
                 continue
             n_done += _worked_on(trials, trial, runner, together)
+            make_room()
     return n_done
 
 
