@@ -19,12 +19,12 @@ from jaxinterp.studies.engine.charts import (
     front_chart,
     front_rows,
     metric_title,
-    point_words,
 )
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import beside, findings, over_relations
 from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
 from jaxinterp.studies.engine.matching import at_common_loss
+from jaxinterp.studies.engine.points import point_words
 from jaxinterp.studies.engine.price_chart import price_chart, price_rows
 from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
 from jaxinterp.studies.engine.run import Result
@@ -38,7 +38,7 @@ from jaxinterp.studies.engine.tables import (
     front_parts,
     hypothesis_parts,
     point_rows,
-    points_table,
+    points_parts,
 )
 
 REPORT, FIGURES = "report.html", "figures"  # in the study's folder
@@ -92,7 +92,7 @@ def sections_of(config: StudyConfig, results: Sequence[Result], tables: Tables) 
         matched = means_of(config, common.results)
         tables["matched"] = point_rows(config, matched)
         words = f"All points where their mean {metric_title(config.match)} over seeds is {common.loss:.4g}"
-        parts = [points_table(config, matched, f"At a loss of {common.loss:.4g}"), words]
+        parts = [*points_parts(config, matched, f"At a loss of {common.loss:.4g}"), words]
         if common.missed:
             parts.append(
                 f"{len(common.missed)} points never had that loss between two measured steps: they are left out"
@@ -117,7 +117,7 @@ def sections_of(config: StudyConfig, results: Sequence[Result], tables: Tables) 
             chart = {name: dose_chart(config, tables[name], factor.name)}
             sections.append(Section(name, f"Levels of {factor.name}", (), chart))
     tables["points"] = point_rows(config, means)
-    sections.append(Section("points", "All points", [points_table(config, means, "After all steps")]))
+    sections.append(Section("points", "All points", points_parts(config, means, "After all steps")))
     return sections
 
 

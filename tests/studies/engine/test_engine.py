@@ -337,9 +337,8 @@ def judged(shift, direction, margin, n_seeds=4, noise=0.01):
         for seed in range(n_seeds)
         for arm in ("plain", "relu")
     ]
-    own = study(
-        factors=study().factors[1:], hypotheses=(Hypothesis("h", S, "arm", "plain", "relu", direction, margin),)
-    )
+    claim = Hypothesis("h", S, "arm", "plain", "relu", direction, margin)
+    own = study(factors=study().factors[1:], hypotheses=(claim,), seeds=tuple(range(n_seeds or 1)))
     return findings(own, results)[0]
 
 
@@ -354,7 +353,7 @@ def test_verdicts():
     assert judged(0.0, "same", 0.01).verdict == "undecided"
     alone = judged(0.3, "higher", 0.1, n_seeds=1)
     assert (alone.verdict, alone.because) == ("undecided", "one seed says nothing of others")
-    assert judged(0.3, "higher", 0.1, n_seeds=0).because == "no two runs differ in this factor alone"
+    assert judged(0.3, "higher", 0.1, n_seeds=0).because == "no two runs that differ in this factor alone have values"
 
 
 def test_statistics_by_hand():
@@ -369,6 +368,7 @@ def test_hypotheses_share_their_errors():
     one = judged(0.13, "higher", 0.1, noise=0.02)
     many = study(
         factors=study().factors[1:],
+        seeds=tuple(range(4)),
         hypotheses=tuple(Hypothesis(f"h{n}", S, "arm", "plain", "relu", "higher", 0.1) for n in range(20)),
     )
     draws = 0.02 * np.array([-1.0, 1.0, 0.5, -0.5])
