@@ -26,7 +26,7 @@ from jaxinterp.studies.engine.front import hypervolume_interval, means_of, paret
 from jaxinterp.studies.engine.matching import at_common_loss
 from jaxinterp.studies.engine.points import point_words
 from jaxinterp.studies.engine.price_chart import price_chart, price_rows
-from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
+from jaxinterp.studies.engine.results import results_of, status_of, told
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.engine.storage import CONFIG, attach
 from jaxinterp.studies.engine.tables import (
@@ -72,7 +72,7 @@ def write_report(folder: Path) -> Path:
     n_points = len(tables["points"])
     lead = (
         f"{len(results)} runs of {n_points} points, design {config.design}. Trials: {counts}.",
-        *failed_lines(status),
+        *told(status),
     )
     kept = {name: value for name, value in read_json(folder / CONFIG).items() if name != CHECK}
     write_sections(folder / REPORT, config.name, lead, sections, {**kept, "code": status.code})
