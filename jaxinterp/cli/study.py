@@ -101,7 +101,7 @@ class VerifyStudy:
 
     def __call__(self) -> None:
         """Runs the command."""
-        from jaxinterp.studies.engine.charts import point_words
+        from jaxinterp.studies.engine.points import point_words
         from jaxinterp.studies.engine.verify import verify_study
 
         result = verify_study(self.folder, self.run)

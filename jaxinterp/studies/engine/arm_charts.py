@@ -8,9 +8,10 @@ import numpy as np
 from jaxinterp.report import style
 from jaxinterp.report.charts import Chart, finished
 from jaxinterp.report.heat_maps import heat_map
-from jaxinterp.studies.engine.charts import Row, metric_title, point_words
+from jaxinterp.studies.engine.charts import Row, metric_title
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.front import PointMeans
+from jaxinterp.studies.engine.points import point_words
 from jaxinterp.studies.engine.run import Result
 
 MOST = 3.0  # standard deviations at which colours end

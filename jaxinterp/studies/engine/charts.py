@@ -1,6 +1,6 @@
 """Charts of a study: what each level does to each metric, and the front of two metrics; and the rows behind them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import altair as alt
 import numpy as np
@@ -10,6 +10,7 @@ from jaxinterp.report.charts import Chart, finished
 from jaxinterp.report.labels import metric_label, set_label
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.front import Front, PointMeans
+from jaxinterp.studies.engine.points import point_words
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.statistics import spread
 
@@ -21,13 +22,6 @@ def metric_title(metric: str) -> str:
     """SET/METRIC in words."""
     set_name, _, name = metric.partition("/")
     return f"{metric_label(name)}, {set_label(set_name).title.lower()}"
-
-
-def point_words(point: Mapping[str, object]) -> str:
-    """A point in one line."""
-    return ", ".join(
-        f"{name} {level:g}" if isinstance(level, float) else f"{name} {level}" for name, level in point.items()
-    )
 
 
 def dose_rows(config: StudyConfig, results: Sequence[Result], factor: str) -> list[Row]:

@@ -41,9 +41,9 @@ def findings(config: StudyConfig, results: Sequence[Result]) -> list[Finding]:
     refuted where it is shown to be below it; *lower* the same the other way round; *same* is supported where the change
     is shown to lie inside ± margin (two one-sided tests) and refuted where it is shown to lie outside. Shown means that
     2 · min(p_supported, p_refuted), adjusted by Holm over all hypotheses, is below `ALPHA`. One seed says nothing of
-    others: its verdict is undecided.
+    others: its verdict is undecided. So is that of a claim which lacks runs that the study plans (`missing`).
     """
-    return judged(config.hypotheses, [evidence(config, results, claim) for claim in config.hypotheses])
+    return judged(config.hypotheses, evidence(config, results, config.hypotheses))
 
 
 def beside(config: StudyConfig, results: Sequence[Result]) -> list[tuple[Finding, Finding]]:
@@ -55,7 +55,7 @@ def beside(config: StudyConfig, results: Sequence[Result]) -> list[tuple[Finding
     if not config.match or not claims:
         return []
     both = [[dataclasses.replace(claim, at=at) for claim in claims] for at in ("steps", "loss")]
-    return list(zip(*(judged(of, [evidence(config, results, claim) for claim in of]) for of in both), strict=True))
+    return list(zip(*(judged(of, evidence(config, results, of)) for of in both), strict=True))
 
 
 def over_relations(claim: Hypothesis, results: Sequence[Result]) -> Crossed | None:
@@ -74,7 +74,9 @@ def judged(claims: Sequence[Hypothesis], all_found: Sequence[Evidence]) -> list[
         verdict: Literal["supported", "refuted", "undecided"] = "undecided"
         if decided:
             verdict = "supported" if for_it < against else "refuted"
-        because = found.why_not or ("the interval decides" if decided else "the interval is too wide")
+        why = "the interval decides" if decided else "the interval is too wide"
+        why = found.why_not if found.effect is None else found.missing.lacks or found.why_not or why
+        because = "; ".join(words for words in (why, found.missing.left_out) if words)
         verdicts.append(Finding(claim, verdict, because, found, p))
     return verdicts
 
@@ -82,7 +84,7 @@ def judged(claims: Sequence[Hypothesis], all_found: Sequence[Evidence]) -> list[
 def _ends(hypothesis: Hypothesis, found: Evidence) -> tuple[float, float]:
     """One-sided p-values of the claim's contrary, and of the claim."""
     margin, effect = hypothesis.margin, found.effect
-    if effect is None or found.why_not:
+    if effect is None or found.why_not or found.missing.lacks:
         return 1.0, 1.0
     if hypothesis.direction == "higher":
         return effect.above(margin), effect.below(margin)

@@ -12,7 +12,9 @@ from jaxinterp.studies.correlations import Correlation, Retest, association, ret
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.hypothesis import Hypothesis
 from jaxinterp.studies.engine.matching import at_common_loss
+from jaxinterp.studies.engine.missing import FEWEST, Missing, missing
 from jaxinterp.studies.engine.pairs import changes
+from jaxinterp.studies.engine.points import levels_of, points_of
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.statistics import Effect, effect_of
 
@@ -30,26 +32,34 @@ class Evidence(NamedTuple):
     unit: Literal["seeds", "points"]  # what is drawn, and what the interval is over
     n_runs: int  # pairs of runs of a contrast; runs of the other kinds
     why_not: str = ""
+    missing: Missing = Missing()  # of the runs that it should rest on
 
 
-def evidence(config: StudyConfig, results: Sequence[Result], hypothesis: Hypothesis) -> Evidence:
-    """What the runs say, after all steps or at one loss, as the hypothesis has it.
+def evidence(config: StudyConfig, results: Sequence[Result], claims: Sequence[Hypothesis]) -> list[Evidence]:
+    """What the runs say of each hypothesis, after all steps or at one loss, as the hypothesis has it.
 
     A contrast at one loss compares each pair at a loss of its own; the other kinds take all points at the common one.
     """
-    if hypothesis.kind != "contrast" and hypothesis.at == "loss":
-        common = at_common_loss(config, results)
-        results = [] if common is None else common.results
-    return _KINDS[hypothesis.kind](config, results, hypothesis)
+    common, points, found = at_common_loss(config, results), points_of(config), []
+    for claim in claims:
+        own = results
+        if claim.kind != "contrast" and claim.at == "loss":
+            own = [] if common is None else common.results
+        match = config.match if claim.at == "loss" else ""
+        lacks = missing(points, config.seeds, results, own, claim, match)
+        found.append(_KINDS[claim.kind](own, claim, match)._replace(missing=lacks))
+    return found
 
 
-def _contrast(config: StudyConfig, results: Sequence[Result], claim: Hypothesis) -> Evidence:
+def _contrast(results: Sequence[Result], claim: Hypothesis, match: str) -> Evidence:
     of = (results, claim.factor, claim.before, claim.after, claim.metric)
-    change, n_pairs = changes(*of, match=config.match if claim.at == "loss" else "")
+    change, n_pairs = changes(*of, match=match)
     if len(change):
         return _over_seeds(effect_of(change, 0.95), n_pairs)
-    runs_there_are = claim.at == "loss" and changes(*of)[1]
-    why_not = "no two paired runs have had one loss" if runs_there_are else "no two runs differ in this factor alone"
+    runs_there_are = match and changes(*of)[1]
+    why_not = "no two runs that differ in this factor alone have values"
+    if runs_there_are:
+        why_not = "no two paired runs have had one loss"
     return Evidence(None, 0, "seeds", 0, why_not)
 
 
@@ -60,7 +70,7 @@ def _over_seeds(effect: Effect, n_runs: int) -> Evidence:
     return Evidence(effect, effect.n_seeds, "seeds", n_runs, why_not)
 
 
-def _trend(config: StudyConfig, results: Sequence[Result], claim: Hypothesis) -> Evidence:
+def _trend(results: Sequence[Result], claim: Hypothesis, match: str) -> Evidence:
     """Runs that are equal in their seed and all other factors have one ρ; those of a seed are averaged.
 
     Seeds do not count as closer to one another than one exchange of neighbouring levels: three levels are in order by
@@ -69,9 +79,8 @@ def _trend(config: StudyConfig, results: Sequence[Result], claim: Hypothesis) ->
     groups: dict[tuple, list[Result]] = {}
     for result in results:
         if math.isfinite(result.values.get(claim.metric, math.nan)):
-            others = tuple(sorted((name, str(of)) for name, of in result.point.items() if name != claim.factor))
-            groups.setdefault((result.seed, others), []).append(result)
-    groups = {key: of for key, of in groups.items() if len(of) > 2}
+            groups.setdefault((result.seed, levels_of(result.point, claim.factor)), []).append(result)
+    groups = {key: of for key, of in groups.items() if len(of) >= FEWEST}
     of_seeds: dict[int, list[np.ndarray]] = {}
     for (seed, _), runs in groups.items():
         levels = np.array([float(run.point[claim.factor]) for run in runs])
@@ -84,14 +93,14 @@ def _trend(config: StudyConfig, results: Sequence[Result], claim: Hypothesis) ->
     return _over_seeds(dataclasses.replace(effect, seed_sd=max(effect.seed_sd, least)), sum(map(len, groups.values())))
 
 
-def _association(config: StudyConfig, results: Sequence[Result], claim: Hypothesis) -> Evidence:
+def _association(results: Sequence[Result], claim: Hypothesis, match: str) -> Evidence:
     tables = [_by_seed_and_point(results, metric) for metric in claim.metrics]
     found = association(*tables) if tables[0].size else None
     n_runs = int(np.isfinite(tables).all(0).sum())
     return Evidence(found, found.n if found else 0, "points", n_runs, "" if found else FEW)
 
 
-def _retest(config: StudyConfig, results: Sequence[Result], claim: Hypothesis) -> Evidence:
+def _retest(results: Sequence[Result], claim: Hypothesis, match: str) -> Evidence:
     values_SP = _by_seed_and_point(results, claim.metric)
     classes = [of[np.isfinite(of)].tolist() for of in values_SP.T]
     found, used = retest(classes), [of for of in classes if len(of) > 1]
@@ -110,7 +119,7 @@ def _by_seed_and_point(results: Sequence[Result], metric: str) -> Float[np.ndarr
     return values_SP
 
 
-_KINDS: Mapping[str, Callable[[StudyConfig, Sequence[Result], Hypothesis], Evidence]] = {
+_KINDS: Mapping[str, Callable[[Sequence[Result], Hypothesis, str], Evidence]] = {
     "contrast": _contrast,
     "trend": _trend,
     "association": _association,

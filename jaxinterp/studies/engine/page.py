@@ -19,14 +19,14 @@ from jaxinterp.studies.engine.charts import (
     front_chart,
     front_rows,
     metric_title,
-    point_words,
 )
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import beside, findings, over_relations
 from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
 from jaxinterp.studies.engine.matching import at_common_loss
+from jaxinterp.studies.engine.points import point_words
 from jaxinterp.studies.engine.price_chart import price_chart, price_rows
-from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
+from jaxinterp.studies.engine.results import results_of, status_of, told
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.engine.storage import CONFIG, attach
 from jaxinterp.studies.engine.tables import (
@@ -38,7 +38,7 @@ from jaxinterp.studies.engine.tables import (
     front_parts,
     hypothesis_parts,
     point_rows,
-    points_table,
+    points_parts,
 )
 
 REPORT, FIGURES = "report.html", "figures"  # in the study's folder
@@ -72,7 +72,7 @@ def write_report(folder: Path) -> Path:
     n_points = len(tables["points"])
     lead = (
         f"{len(results)} runs of {n_points} points, design {config.design}. Trials: {counts}.",
-        *failed_lines(status),
+        *told(status),
     )
     kept = {name: value for name, value in read_json(folder / CONFIG).items() if name != CHECK}
     write_sections(folder / REPORT, config.name, lead, sections, {**kept, "code": status.code})
@@ -92,7 +92,7 @@ def sections_of(config: StudyConfig, results: Sequence[Result], tables: Tables) 
         matched = means_of(config, common.results)
         tables["matched"] = point_rows(config, matched)
         words = f"All points where their mean {metric_title(config.match)} over seeds is {common.loss:.4g}"
-        parts = [points_table(config, matched, f"At a loss of {common.loss:.4g}"), words]
+        parts = [*points_parts(config, matched, f"At a loss of {common.loss:.4g}"), words]
         if common.missed:
             parts.append(
                 f"{len(common.missed)} points never had that loss between two measured steps: they are left out"
@@ -117,7 +117,7 @@ def sections_of(config: StudyConfig, results: Sequence[Result], tables: Tables) 
             chart = {name: dose_chart(config, tables[name], factor.name)}
             sections.append(Section(name, f"Levels of {factor.name}", (), chart))
     tables["points"] = point_rows(config, means)
-    sections.append(Section("points", "All points", [points_table(config, means, "After all steps")]))
+    sections.append(Section("points", "All points", points_parts(config, means, "After all steps")))
     return sections
 
 

@@ -8,8 +8,10 @@ from jaxtyping import Float
 
 from jaxinterp.studies.engine.config import Level
 from jaxinterp.studies.engine.matching import matched_change
+from jaxinterp.studies.engine.points import Levels, levels_of
 from jaxinterp.studies.engine.run import Result
 
+Pair = tuple[int, Levels]  # the seed of both runs, and the levels of all other factors
 Change = Callable[[Result, Result], np.ndarray | None]  # (before, after) -> samples; None: it has no value
 
 
@@ -26,6 +28,15 @@ def changes(
     Returns:
       A row a seed that has a pair: the estimate, and its replicates over facts; and the number of pairs.
     """
+    found = pair_changes(results, factor, before, after, metric, match)
+    rows = _seed_means(found)
+    return np.array(rows) if rows else np.zeros((0, 0)), len(found)
+
+
+def pair_changes(
+    results: Sequence[Result], factor: str, before: Level, after: Level, metric: str, match: str = ""
+) -> dict[Pair, Float[np.ndarray, " samples"]]:
+    """The same of each pair that has a value."""
 
     def change(one: Result, other: Result) -> np.ndarray | None:
         if not all(math.isfinite(run.values.get(metric, math.nan)) for run in (one, other)):
@@ -34,9 +45,7 @@ def changes(
             return matched_change(one, other, metric, match)
         return other.samples[metric] - one.samples[metric]
 
-    of_seeds = _by_seed(results, factor, before, after, change)
-    rows = [np.mean(of, axis=0) for _, of in sorted(of_seeds.items())]
-    return np.array(rows) if rows else np.zeros((0, 0)), sum(map(len, of_seeds.values()))
+    return _of_pairs(results, factor, before, after, change)
 
 
 def relation_changes(
@@ -56,22 +65,29 @@ def relation_changes(
             return None
         return np.array([known(other)[name] - known(one)[name] for name in names])
 
-    of_seeds = _by_seed(results, factor, before, after, change)
-    return np.array([np.mean(of, axis=0) for _, of in sorted(of_seeds.items())]).reshape(len(of_seeds), len(names))
+    rows = _seed_means(_of_pairs(results, factor, before, after, change))
+    return np.array(rows).reshape(len(rows), len(names))
 
 
-def _by_seed(
+def _of_pairs(
     results: Sequence[Result], factor: str, before: Level, after: Level, change: Change
-) -> dict[int, list[np.ndarray]]:
-    """Seed -> the changes of its pairs that have one."""
-    runs: dict[tuple, dict[str, Result]] = {}
+) -> dict[Pair, np.ndarray]:
+    runs: dict[Pair, dict[str, Result]] = {}
     for result in results:
-        others = tuple(sorted((name, str(level)) for name, level in result.point.items() if name != factor))
-        runs.setdefault((result.seed, others), {})[str(result.point[factor])] = result
-    found: dict[int, list[np.ndarray]] = {}
-    for (seed, _), by_level in runs.items():
+        pair = result.seed, levels_of(result.point, factor)
+        runs.setdefault(pair, {})[str(result.point[factor])] = result
+    found = {}
+    for pair, by_level in runs.items():
         ends = by_level.get(str(before)), by_level.get(str(after))
         of = None if ends[0] is None or ends[1] is None else change(ends[0], ends[1])
         if of is not None:
-            found.setdefault(seed, []).append(of)
+            found[pair] = of
     return found
+
+
+def _seed_means(found: Mapping[Pair, np.ndarray]) -> list[np.ndarray]:
+    """A mean over the pairs of each seed, in the order of seeds."""
+    of_seeds: dict[int, list[np.ndarray]] = {}
+    for (seed, _), change in found.items():
+        of_seeds.setdefault(seed, []).append(change)
+    return [np.mean(of, axis=0) for _, of in sorted(of_seeds.items())]

@@ -9,6 +9,19 @@ from jaxtyping import Int
 from jaxinterp.studies.engine.config import Point, StudyConfig, training_of
 
 STARTS = 8  # of the search for an even fraction
+Levels = tuple[tuple[str, str], ...]  # what points, and points without one factor, are told apart by
+
+
+def levels_of(point: Point, without: str = "") -> Levels:
+    """The levels of a point, as texts in the order of the factors' names; perhaps without one factor."""
+    return tuple(sorted((name, str(level)) for name, level in point.items() if name != without))
+
+
+def point_words(point: Point) -> str:
+    """A point in one line."""
+    return ", ".join(
+        f"{name} {level:g}" if isinstance(level, float) else f"{name} {level}" for name, level in point.items()
+    )
 
 
 def points_of(config: StudyConfig) -> list[Point]:

@@ -1,6 +1,7 @@
 """What a study has so far: its state, and the results of its runs."""
 
 import collections
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +9,11 @@ from typing import NamedTuple
 from rich.table import Table
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.files import read_json
 from jaxinterp.base.lines import CHECK
 from jaxinterp.base.owner import is_owned
 from jaxinterp.report.shown import Part
-from jaxinterp.studies.engine.run import Result, folder_of, read_result
+from jaxinterp.studies.engine.run import RESULT, Result, folder_of, read_result
 from jaxinterp.studies.engine.storage import ALIVE, VERSION, Attached, attach
 from jaxinterp.studies.engine.trials import folder_of as trial_folder
 from jaxinterp.studies.engine.work import DONE, RUNS, WHY, seconds_of
@@ -27,10 +29,11 @@ class Status(NamedTuple):
     code: str  # the version of the code that it was begun with
     workers: Sequence[str]  # host:process of those that hold a trial
     failed: Mapping[str, int]  # why trials failed -> how many did for that
+    devices: Mapping[str, int]  # kind of device -> how many runs were computed on it; without those that failed
 
 
 def status_of(attached: Attached) -> Status:
-    """The study's state, from its storage and the locks of its trials."""
+    """The study's state, from its storage, the locks of its trials and the records of its runs."""
     from optuna.trial import TrialState
 
     names = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.WAITING: "waiting"}
@@ -49,12 +52,26 @@ def status_of(attached: Attached) -> Status:
             state = "done"  # Optuna knows no trial without a number, but a run may give none of what is optimised
         counts[state] += 1
         seconds += seconds_of(trial)
-    return Status(dict(counts), seconds, attached.study.user_attrs.get(VERSION, ""), sorted(workers), failed)
+    code = attached.study.user_attrs.get(VERSION, "")
+    return Status(dict(counts), seconds, code, sorted(workers), failed, _devices(attached))
 
 
-def failed_lines(status: Status) -> list[str]:
-    """Why trials failed, a line for each reason."""
-    return [f"{n} {'trial' if n == 1 else 'trials'} failed: {why}" for why, n in status.failed.items()]
+def _devices(attached: Attached) -> Mapping[str, int]:
+    keys = {key for trial in attached.trials() for key in trial.user_attrs.get(DONE, {RUNS: {}})[RUNS]}
+    found: collections.Counter = collections.Counter()
+    for key in keys:
+        with contextlib.suppress(UserError):  # a record that is missing or damaged is told where results are read
+            found[read_json(folder_of(attached.folder, key) / RESULT).get("device", "")] += 1
+    return {name: n for name, n in sorted(found.items()) if name}
+
+
+def told(status: Status) -> list[str]:
+    """What a reader of a study has to know of its runs: why trials failed, and whether devices are of several kinds."""
+    lines = [f"{n} {'trial' if n == 1 else 'trials'} failed: {why}" for why, n in status.failed.items()]
+    if len(status.devices) > 1:
+        counts = ", ".join(f"{n} on {name}" for name, n in status.devices.items())
+        lines.append(f"runs were computed on {len(status.devices)} kinds of devices, whose numbers differ: {counts}")
+    return lines
 
 
 def status_parts(folder: Path) -> list[Part]:
@@ -67,7 +84,7 @@ def status_parts(folder: Path) -> list[Part]:
     words = f"{status.seconds:.0f} s of runs" + (f", {status.seconds / n_runs:.1f} s a trial" if n_runs else "")
     parts: list[Part] = [table, f"code {status.code}   {words}"]
     parts += [f"workers: {', '.join(status.workers)}"] if status.workers else []
-    parts += failed_lines(status)
+    parts += told(status)
     if status.counts["left behind"]:
         parts.append("left behind: begun by a worker that is gone; the next free worker goes on from its checkpoint")
     return parts

@@ -1,17 +1,19 @@
 """Tables of a study: verdicts, contrasts at equal steps and at an equal loss, and all points."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
 from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.report.shown import Part
 from jaxinterp.studies.crossed import Crossed
-from jaxinterp.studies.engine.charts import Row, metric_title, point_words
+from jaxinterp.studies.engine.charts import Row, metric_title
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import ALPHA, POWER, Finding
 from jaxinterp.studies.engine.front import Front, PointMeans
 from jaxinterp.studies.engine.hypothesis import Hypothesis
+from jaxinterp.studies.engine.points import point_words
 
 SIGN = {"higher": ">", "lower": "<", "same": "within ±"}
 
@@ -107,9 +109,11 @@ def crossed_parts(crossed: Sequence[tuple[Hypothesis, Crossed]]) -> list[Part]:
 def front_parts(config: StudyConfig, front: Front, area: Estimate) -> list[Part]:
     """The points of the front, and its hypervolume."""
     first, second = config.front
-    table = Table("point", metric_title(first), metric_title(second), title="Points that no other beats in both")
+    heads = ("point", metric_title(first), metric_title(second), "seeds")
+    table = Table(*heads, title="Points that no other beats in both")
     for of in front.points:
-        table.add_row(point_words(of.point), figure(of.spread[first]["mean"]), figure(of.spread[second]["mean"]))
+        ends = [of.spread[metric] for metric in (first, second)]
+        table.add_row(point_words(of.point), *(figure(end["mean"]) for end in ends), str(min(end["n"] for end in ends)))
     corner = " and ".join(figure(value) for value in front.reference)
     ends = {"low": area.low, "high": area.high} if area.low == area.low else {"low": None}
     words = f"Hypervolume {front.hypervolume:.4g}, 95 % interval over {area.n} seeds {interval(ends)}, "
@@ -119,16 +123,22 @@ def front_parts(config: StudyConfig, front: Front, area: Estimate) -> list[Part]
     return [table, f"{words}from the worst values of all points, {corner}. {moves}"]
 
 
-def points_table(config: StudyConfig, means: Sequence[PointMeans], where: str) -> Table:
-    """Mean ± standard deviation over seeds of every metric at every point; `where` begins its title."""
+def points_parts(config: StudyConfig, means: Sequence[PointMeans], where: str) -> list[Part]:
+    """Mean ± standard deviation over seeds of every metric at every point; `where` begins the table's title.
+
+    A metric that fewer seeds have than another one of the point says so in brackets.
+    """
     names = [factor.name for factor in config.factors]
     title = f"{where}, means over seeds ± standard deviation"
     table = Table(*names, *map(metric_title, config.metrics), "seeds", "failed", title=title)
+    fewer = False
     for of in means:
-        cells = [_spread(of.spread.get(metric)) for metric in config.metrics]
-        n = max((spread["n"] for spread in of.spread.values()), default=0)
+        spreads = [of.spread.get(metric) for metric in config.metrics]
+        n = max((spread["n"] for spread in spreads if spread), default=0)
+        fewer |= any(spread["n"] < n for spread in spreads if spread)
+        cells = [_spread(spread, n) for spread in spreads]
         table.add_row(*(str(of.point[name]) for name in names), *cells, str(n), str(of.n_failed))
-    return table
+    return [table, "In brackets: how many seeds have the metric, where others have more"] if fewer else [table]
 
 
 def finding_row(of: Finding) -> Row:
@@ -171,7 +181,7 @@ def point_rows(config: StudyConfig, means: Sequence[PointMeans]) -> list[Row]:
         row: Row = {**of.point, "failed": of.n_failed}
         for metric in config.metrics:
             for name in ("mean", "sd", "n"):
-                row[f"{metric} {name}"] = of.spread.get(metric, {}).get(name)
+                row[f"{metric} {name}"] = of.spread.get(metric, {"n": 0}).get(name)
         rows.append(row)
     return rows
 
@@ -186,7 +196,8 @@ def figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}".replace("-", "−")
 
 
-def _spread(of) -> str:
+def _spread(of: Mapping[str, Any] | None, n: int) -> str:
     if of is None:
         return "–"
-    return figure(of["mean"]) + ("" if of["sd"] is None else f" ± {of['sd']:.2g}")
+    sd, fewer = "" if of["sd"] is None else f" ± {of['sd']:.2g}", f" ({of['n']})" if of["n"] < n else ""
+    return f"{figure(of['mean'])}{sd}{fewer}"

@@ -26,7 +26,8 @@ def verify_study(
     Returns:
       The run's result.
     Raises:
-      UserError: naming a result that was tampered with, or what of the run is another value now.
+      UserError: naming a result that was tampered with, or what of the run is another value now; or saying that the
+        run was computed on another kind of device, whose numbers say nothing of it.
     """
     attached = attach(folder, same_code=True)
     results = {of.record["key"]: of for of in results_of(attached)}
@@ -46,9 +47,10 @@ def verify_study(
         new = done(config, again, kept.point, kept.seed, runner)
     device, here = kept.record["device"], new.record["device"]
     if device and here and here != device:
+        shutil.rmtree(again)
         raise UserError(
-            f"{kept.record['key']} was computed on {device}, here is {here}: last digits may differ; verify on the "
-            "same kind of device"
+            f"all results are as they were written; run {kept.record['key']} cannot be computed again here: it is of "
+            f"{device}, and this is {here}, whose last digits differ; verify on the same kind of device"
         )
     for name in KEPT:
         if new.record[name] != kept.record[name]:

@@ -4,6 +4,8 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,12 +20,27 @@ FILES = ("__init__.py", "studies/run_data.py")
 FILES += tuple(f"studies/engine/{name}.py" for name in ("along", "together", "trained"))
 MEASURING = ("scipy", "scikit-learn")  # packages that metrics are computed with
 DIGITS = 16  # hexadecimal ones of a key and a version
+X64 = "-x64"  # ending of the version where JAX computes in 64 bits, and all numbers are others
 ROOT = Path(__file__).parents[2]
 
 
-@functools.cache
 def code_version() -> str:
-    """A digest of the source files that decide a run's numbers, plug-ins included, and of the versions of packages."""
+    """A digest of the source files that decide a run's numbers, plug-ins included, and of the versions of packages; and
+    `X64` where JAX computes in 64 bits.
+    """
+    digest = _code_digest()  # first: a plug-in may import JAX, and set it
+    return digest + X64 if _in_64_bits() else digest
+
+
+def _in_64_bits() -> bool:
+    """By JAX's config, or by the variable that JAX takes it from, where nothing has imported JAX."""
+    if "jax" in sys.modules:
+        return bool(sys.modules["jax"].config.jax_enable_x64)
+    return os.environ.get("JAX_ENABLE_X64", "").lower() in ("1", "y", "yes", "t", "true", "on")
+
+
+@functools.cache
+def _code_digest() -> str:
     own = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
     own += [ROOT / name for name in FILES]
     files = {path.relative_to(ROOT).as_posix(): file_digest(path) for path in own}

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import sys
 import time
 from pathlib import Path
 
@@ -12,16 +14,16 @@ from study_stubs import LOSS, SEEDS, WEIGHTS, S, at_once, study
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.lines import with_check
 from jaxinterp.objectives.config import ObjectiveConfig
-from jaxinterp.studies.engine import storage, trials, work
+from jaxinterp.studies.engine import storage, trials, version, work
 from jaxinterp.studies.engine.config import Budget, Factor, Hypothesis, training_of
 from jaxinterp.studies.engine.contrasts import findings
 from jaxinterp.studies.engine.front import hypervolume, means_of, pareto
 from jaxinterp.studies.engine.page import REPORT, write_report
 from jaxinterp.studies.engine.pairs import changes
 from jaxinterp.studies.engine.points import check_points, points_of
-from jaxinterp.studies.engine.results import results_of, status_of
+from jaxinterp.studies.engine.results import results_of, status_of, status_parts
 from jaxinterp.studies.engine.run import Result, _text_digest, check_metrics, key_of
-from jaxinterp.studies.engine.verify import verify_study
+from jaxinterp.studies.engine.verify import AGAIN, verify_study
 from jaxinterp.studies.statistics import Effect, holm
 from jaxinterp.training.config import DataConfig, TrainConfig
 from jaxinterp.training.driver import NotFinite
@@ -271,8 +273,36 @@ def test_verify_names_what_is_not_reproduced(tmp_path, finished):
     with pytest.raises(UserError, match="is not reproduced: its values differ"):
         verify_study(folder, runner=other)
     elsewhere = lambda *of: at_once(*of)._replace(device="another")  # noqa: E731
-    with pytest.raises(UserError, match="verify on the same kind of device"):
+    words = r"as they were written; run \w+ cannot be computed again here: .* of arithmetic, and this is another"
+    with pytest.raises(UserError, match=words):
         verify_study(folder, runner=elsewhere)
+    assert not (folder / AGAIN).exists()
+
+
+def test_several_kinds_of_devices_are_told(tmp_path, finished, capsys):
+    def on_two(run, config, out):
+        return at_once(run, config, out)._replace(device=f"device {run.seed}")
+
+    work.run_study(study(), tmp_path / "s", on_two)
+    words = "runs were computed on 2 kinds of devices, whose numbers differ: 6 on device 0, 6 on device 1"
+    assert words in status_parts(tmp_path / "s")
+    write_report(tmp_path / "s")
+    assert words in capsys.readouterr().out and words in (tmp_path / "s" / REPORT).read_text()
+    assert not any("kinds of devices" in str(part) for part in status_parts(finished))
+
+
+def test_64_bits_are_another_code(monkeypatch):
+    import jax
+
+    own = version.code_version()
+    assert re.fullmatch(r"[0-9a-f]{16}", own)
+    with jax.enable_x64(True):
+        assert version.code_version() == f"{own}-x64"
+    monkeypatch.delitem(sys.modules, "jax")  # as in a process that only looks
+    for value, ending in (("1", "-x64"), ("True", "-x64"), ("0", ""), ("", "")):
+        monkeypatch.setenv("JAX_ENABLE_X64", value)
+        assert version.code_version() == own + ending
+    assert "jax" not in sys.modules
 
 
 def test_changes_are_paired_by_seed_and_by_all_other_factors():
@@ -298,9 +328,8 @@ def judged(shift, direction, margin, n_seeds=4, noise=0.01):
         for seed in range(n_seeds)
         for arm in ("plain", "relu")
     ]
-    own = study(
-        factors=study().factors[1:], hypotheses=(Hypothesis("h", S, "arm", "plain", "relu", direction, margin),)
-    )
+    claim = Hypothesis("h", S, "arm", "plain", "relu", direction, margin)
+    own = study(factors=study().factors[1:], hypotheses=(claim,), seeds=tuple(range(n_seeds or 1)))
     return findings(own, results)[0]
 
 
@@ -315,7 +344,7 @@ def test_verdicts():
     assert judged(0.0, "same", 0.01).verdict == "undecided"
     alone = judged(0.3, "higher", 0.1, n_seeds=1)
     assert (alone.verdict, alone.because) == ("undecided", "one seed says nothing of others")
-    assert judged(0.3, "higher", 0.1, n_seeds=0).because == "no two runs differ in this factor alone"
+    assert judged(0.3, "higher", 0.1, n_seeds=0).because == "no two runs that differ in this factor alone have values"
 
 
 def test_statistics_by_hand():
@@ -330,6 +359,7 @@ def test_hypotheses_share_their_errors():
     one = judged(0.13, "higher", 0.1, noise=0.02)
     many = study(
         factors=study().factors[1:],
+        seeds=tuple(range(4)),
         hypotheses=tuple(Hypothesis(f"h{n}", S, "arm", "plain", "relu", "higher", 0.1) for n in range(20)),
     )
     draws = 0.02 * np.array([-1.0, 1.0, 0.5, -0.5])

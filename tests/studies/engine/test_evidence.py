@@ -11,6 +11,7 @@ from jaxinterp.studies.engine.contrasts import findings, over_relations
 from jaxinterp.studies.engine.evidence import evidence
 from jaxinterp.studies.engine.pairs import relation_changes
 from jaxinterp.studies.engine.run import Result
+from jaxinterp.studies.engine.tables import finding_row
 
 RATES = (0.1, 0.2, 0.4, 0.8)
 
@@ -20,14 +21,16 @@ def result(value, seed, **point):
     return Result(point, seed, {S: float(value)}, {S: samples}, "", 1.0, {})
 
 
-def trend(values_by_seed, direction="higher", margin=0.0):
+def trend(values_by_seed, direction="higher", margin=0.0, lacking=()):
     claim = Hypothesis("h", S, "rate", direction=direction, margin=margin, kind="trend")
     factors = (Factor("rate", field="steps", levels=RATES),)
-    config = made_up.study(factors=factors, metrics=(S, LOSS), hypotheses=(claim,))
+    seeds = tuple(range(len(values_by_seed)))
+    config = made_up.study(factors=factors, metrics=(S, LOSS), hypotheses=(claim,), seeds=seeds)
     runs = [
         result(value, seed, rate=rate)
         for seed, values in enumerate(values_by_seed)
         for rate, value in zip(RATES, values, strict=True)
+        if (seed, rate) not in lacking
     ]
     return findings(config, runs)[0]
 
@@ -52,7 +55,7 @@ def test_a_trend_is_within_the_other_factors():
         for n, rate in enumerate(RATES if arm == 0 else RATES[:3])
     ]
     claim = Hypothesis("h", S, "rate", kind="trend")
-    found = evidence(made_up.study(hypotheses=()), runs, claim)
+    found = evidence(made_up.study(hypotheses=()), runs, [claim])[0]
     ordered, mixed = 1.0, [0.5, 0.5]  # 10.1, −9.8, 10.4: in the order 2, 1, 3
     assert found.effect.value == pytest.approx((ordered + sum(mixed)) / 3)
 
@@ -72,10 +75,81 @@ def test_associations_and_retests_are_judged():
 def test_at_one_loss_points_are_taken_at_the_common_one():
     runs = made_up.results({S: lambda loss, *_: loss, RECALL: made_up.of_dose})
     claim = Hypothesis("h", S, kind="retest", at="loss")
-    at_loss = evidence(made_up.study(hypotheses=(claim,)), runs, claim)
+    at_loss = evidence(made_up.study(), runs, [claim])[0]
     assert abs(at_loss.effect.value) < 0.3  # all points have one mean loss there
-    steps = evidence(made_up.study(), runs, Hypothesis("h", S, kind="retest"))
+    steps = evidence(made_up.study(), runs, [Hypothesis("h", S, kind="retest")])[0]
     assert steps.effect.value > 0.9
+
+
+def judged(claim, runs, **changes):
+    """The verdict on one claim of the made-up study, whose 12 points have five seeds each."""
+    found = findings(made_up.study(hypotheses=(claim,), **changes), runs)[0]
+    return found.verdict, found.because
+
+
+def is_at(run, seed=None, **levels):
+    return seed in (None, run.seed) and all(run.point[name] == level for name, level in levels.items())
+
+
+def without_value(runs, **where):
+    return [run._replace(values={**run.values, S: float("nan")}) if is_at(run, **where) else run for run in runs]
+
+
+CONTRAST = Hypothesis("h", S, "arm", "plain", "slow", "lower", 0.01)
+TREND = Hypothesis("h", S, "rate", margin=0.3, kind="trend")
+ASSOCIATION = Hypothesis("h", S, margin=0.2, kind="association", other=RECALL)
+RETEST = Hypothesis("h", S, margin=0.5, kind="retest")
+DOSES = {S: made_up.of_dose, RECALL: made_up.of_dose}
+LACKS = {
+    "contrast": (CONTRAST, made_up.results(), "4 of 5 seeds have both runs of every pair"),
+    "trend": (TREND, made_up.results(DOSES), "seed 2 lacks the point arm slow, rate 0.4"),
+    "association": (ASSOCIATION, made_up.results(DOSES), "seed 2 lacks the point arm slow, rate 0.4"),
+    "retest": (RETEST, made_up.results(), "seed 2 lacks the point arm slow, rate 0.4"),
+}
+
+
+@pytest.mark.parametrize("kind", LACKS)
+def test_a_seed_without_a_value_leaves_a_claim_undecided(kind):
+    claim, runs, words = LACKS[kind]
+    assert judged(claim, runs) == ("supported", "the interval decides")
+    one = {"seed": 2, "arm": "slow", "rate": 0.4}
+    assert judged(claim, without_value(runs, **one)) == ("undecided", words)
+    failed = [run._replace(values={}, samples={}, failed="not finite") if is_at(run, **one) else run for run in runs]
+    assert judged(claim, failed) == ("undecided", words)
+    assert judged(claim, [run for run in runs if not is_at(run, **one)]) == ("undecided", words)
+
+
+@pytest.mark.parametrize("kind", LACKS)
+def test_a_point_without_a_value_in_any_seed_is_left_out_and_counted(kind):
+    claim, runs, _ = LACKS[kind]
+    what = "1 of 4 pairs has no value" if kind == "contrast" else "1 of 12 points has no value"
+    nowhere = {"arm": "slow", "rate": 0.4}
+    assert judged(claim, without_value(runs, **nowhere)) == ("supported", f"the interval decides; {what}")
+    # While the last seed of that point is to come, nobody knows that it will have none.
+    waiting = [run for run in without_value(runs, **nowhere) if not is_at(run, seed=4, **nowhere)]
+    assert judged(claim, waiting)[0] == "undecided"
+
+
+def test_a_study_that_runs_has_intervals_and_no_verdict():
+    runs = [run for run in made_up.results() if run.seed < 3 and run.point["rate"] == 0.0]
+    runs = [run._replace(point={"arm": run.point["arm"]}) for run in runs]
+    config = made_up.study(factors=made_up.study().factors[:1], hypotheses=(CONTRAST,))
+    found = findings(config, runs)[0]
+    assert (found.verdict, found.because) == ("undecided", "3 of 5 seeds have both runs")
+    assert finding_row(found)["low"] < found.effect.value < finding_row(found)["high"] < -0.01
+
+
+def test_words_of_what_a_claim_lacks():
+    values = [[1, 2, 3, 4], [1, 3, 2, 4], [1, 2, 4, 3]]
+    assert trend(values, lacking=[(2, 0.4)]).because == "seed 2 lacks the level 0.4"
+    two = trend(values, lacking=[(2, 0.4), (2, 0.8)])
+    assert two.because == "seed 2 lacks the level 0.4, and 1 more run has no value"
+    at_loss = Hypothesis("h", S, "arm", "plain", "slow", at="loss")
+    runs = made_up.results()
+    for run in runs:
+        if is_at(run, seed=1, arm="plain"):  # below the loss of slow when it is measured first
+            run.along.update({step: {**of, LOSS: np.ones_like(of[LOSS])} for step, of in run.along.items()})
+    assert judged(at_loss, runs)[1] == "4 of 5 seeds have both runs of every pair at one loss"
 
 
 def test_relations_of_a_contrast_by_hand():
@@ -114,7 +188,9 @@ def test_hypotheses_that_cannot_be_are_one_line(name):
 @pytest.mark.parametrize("n_seeds", [2, 5])
 def test_no_trend_is_seldom_called_one(n_seeds):
     rng, n = np.random.default_rng(0), 150
-    wrong = sum(trend(rng.standard_normal((n_seeds, 4))).verdict != "undecided" for _ in range(n))
+    found = [trend(rng.standard_normal((n_seeds, 4))) for _ in range(n)]
+    assert not any(of.found.missing.lacks for of in found)
+    wrong = sum(of.verdict != "undecided" for of in found)
     assert wrong <= 14  # of a binomial with 0.05, 99 %
 
 
@@ -122,8 +198,13 @@ def test_no_trend_is_seldom_called_one(n_seeds):
 def test_no_difference_is_seldom_called_one(at):
     rng, n = np.random.default_rng(1), 150
     claim = Hypothesis("h", S, "arm", "plain", "slow", at=at)
-    config = made_up.study(hypotheses=(claim,))
+    config = made_up.study(factors=made_up.study().factors[:1], hypotheses=(claim,), seeds=tuple(range(4)))
     noise = {S: lambda loss, arm, rate, own: 0.3 * loss * (at == "loss") + 0.1 * rng.standard_normal()}
-    runs = lambda: made_up.results(noise, arms=("plain", "slow"), rates=(0.1,), seeds=range(4))  # noqa: E731
-    wrong = sum(findings(config, runs())[0].verdict != "undecided" for _ in range(n))
-    assert wrong <= 14
+
+    def verdict() -> str:
+        runs = made_up.results(noise, arms=("plain", "slow"), rates=(0.1,), seeds=range(4))
+        found = findings(config, [run._replace(point={"arm": run.point["arm"]}) for run in runs])[0]
+        assert not found.found.missing.lacks
+        return found.verdict
+
+    assert sum(verdict() != "undecided" for _ in range(n)) <= 14

@@ -54,11 +54,25 @@ def test_everything_that_is_known_is_shown(capsys, tmp_path):
 def test_few_results_say_so(capsys):
     runs = [run for run in made_up.results() if run.seed == 0 and run.point["rate"] == 0.0]
     sections, printed, _ = shown(made_up.study(), runs, capsys)
-    assert "one seed says nothing of others" in printed and sections["changes"].charts["changes"] is None
+    assert "0 of 5 seeds have both runs of every pair" in printed and sections["changes"].charts["changes"] is None
     no_loss = [run._replace(values={S: run.values[S]}, along={}, curve=()) for run in runs]
     sections, printed, _ = shown(made_up.study(), no_loss, capsys)
     assert "the front is empty: no point has both" in printed and "matched" not in sections
     assert sections["curves"].charts["curves"] is None
+
+
+def test_a_metric_that_fewer_seeds_have_says_so(capsys):
+    runs = made_up.results(arms=("plain", "slow"), rates=(0.0,))
+    lacking = runs[-1]._replace(values={**runs[-1].values, S: float("nan")})
+    config = made_up.study(hypotheses=(), front={}, match="")
+    whole = shown(config, runs, capsys)[1]
+    _, printed, tables = shown(config, [*runs[:-1], lacking], capsys)
+    assert "In brackets" not in whole and "In brackets: how many seeds have the metric" in printed
+    assert printed.count(" (4) ") == 1 and f"{S} mean" in tables["points"][1]
+    assert [row[f"{S} n"] for row in tables["points"]] == [5, 4]
+    assert [row[f"{RECALL} n"] for row in tables["points"]] == [5, 5]
+    nowhere = [run._replace(values={LOSS: 1.0}) for run in runs]
+    assert [row[f"{S} n"] for row in shown(config, nowhere, capsys)[2]["points"]] == [0, 0]
 
 
 def test_a_claim_of_lower_is_below_nothing():
