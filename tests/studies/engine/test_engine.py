@@ -29,7 +29,6 @@ from jaxinterp.training.config import DataConfig, TrainConfig
 from jaxinterp.training.driver import NotFinite
 
 pytest.importorskip("optuna")
-HERE, ROOT = Path(__file__).parents[2], Path(__file__).parents[3]
 N = len(WEIGHTS) * 2 * len(SEEDS)
 
 
