@@ -22,6 +22,7 @@ def heat_map(
     upwards: bool = True,
     signed: bool = True,
     most: float | None = None,
+    label_limit: int = style.LABEL_LIMIT,
 ) -> alt.Chart:
     """Coloured cells with their numbers in tooltips.
 
@@ -34,6 +35,7 @@ def heat_map(
       upwards: whether the first row is at the bottom.
       signed: whether colours diverge from 0, blue above and orange below; if not, they grow from 0.
       most: of the colours' scale, whose last colours also larger values have; None is the largest value.
+      label_limit: pixels, beyond which names are cut.
     """
     names = [str(row) for row in range(len(values_RC))] if rows is None else list(rows)
     data = [
@@ -46,7 +48,7 @@ def heat_map(
         most = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
     colours = [style.VERMILLION, "#f7f7f7", style.BLUE] if signed else ["#f7f7f7", style.BLUE]
     scale = alt.Scale(domain=[-most, 0, most] if signed else [0, most], range=colours, clamp=True)
-    axis = alt.Axis(tickSize=0, domain=False, labelLimit=style.LABEL_LIMIT)
+    axis = alt.Axis(tickSize=0, domain=False, labelLimit=label_limit)
     return (
         alt.Chart(alt.Data(values=data), title=title)
         .mark_rect()

@@ -12,6 +12,8 @@ from jaxinterp.report.charts import Chart
 from jaxinterp.report.page import embedded, page
 from jaxinterp.report.shown import Part
 
+LONG = 24  # characters, beyond which the texts of a column wrap
+
 
 @dataclasses.dataclass(frozen=True)
 class Section:
@@ -29,7 +31,7 @@ class _Table:
     title: str
     caption: str
     heads: list[str]
-    left: int  # columns of names, before those of numbers
+    kinds: list[str]  # of the columns, as classes: "n" of numbers, "long" of texts that wrap, "" of others
     blocks: list[list[tuple[str, list[str]]]]  # rows (first cell, others)
 
 
@@ -84,17 +86,30 @@ def _table(table: Table) -> _Table:
         blocks[-1].append((row[0], list(row[1:])))
         if of.end_section:
             blocks.append([])
-    # A column is one of numbers if its cells begin like them; names stand to their left.
-    numeric = [all(_like_a_number(cell) for cell in column if cell) for column in columns[1:]]
-    left = 1 + (numeric.index(True) if True in numeric else len(numeric))
     return _Table(
         title=plain_text(table.title or ""),
         caption=plain_text(table.caption or ""),
         heads=[plain_text(column.header) for column in table.columns],
-        left=left,
+        kinds=["long" if _is_long(columns[0]) else "", *_kinds(columns[1:])],
         blocks=[block for block in blocks if block],
     )
 
 
+def _kinds(columns: Sequence[Sequence[str]]) -> list[str]:
+    """A column is one of numbers if its cells begin like them, or some do and it stands to the right of numbers."""
+    kinds: list[str] = []
+    for column in columns:
+        numbers = [_like_a_number(cell) for cell in column if cell]
+        if all(numbers) or ("n" in kinds and any(numbers) and not _is_long(column)):
+            kinds.append("n")
+        else:
+            kinds.append("long" if _is_long(column) else "")
+    return kinds
+
+
+def _is_long(column: Sequence[str]) -> bool:
+    return any(len(cell) > LONG for cell in column)
+
+
 def _like_a_number(cell: str) -> bool:
-    return cell[0].isdigit() or cell[0] in "-−+–.["
+    return cell[0].isdigit() or cell[0] in "-−+–.[≈"

@@ -121,7 +121,7 @@ def look(browser: Browser, arguments: argparse.Namespace) -> list[str]:
     if not value("document.documentElement.dataset.drawn"):
         problems.append(f"the charts were not drawn within {arguments.timeout} s")
     empty = "[...document.querySelectorAll('figure[data-chart]')].filter(f => !f.querySelector('svg .mark-rect path,"
-    empty += " svg .mark-line path')).map(f => f.dataset.chart).join(' ')"
+    empty += " svg .mark-line path, svg .mark-symbol path')).map(f => f.dataset.chart).join(' ')"
     if names := value(empty):
         problems.append(f"charts without a mark: {names}")
     overflow = value("document.documentElement.scrollWidth - document.documentElement.clientWidth")

@@ -15,6 +15,7 @@ from jaxinterp.studies.engine.points import point_words
 from jaxinterp.studies.engine.run import Result
 
 MOST = 3.0  # standard deviations at which colours end
+LABELS = 300  # pixels of a name
 CELL = 46  # pixels, wide enough for a number
 OWN_COLOURS = len(style.MODEL_COLOURS)  # points that each have one
 
@@ -108,12 +109,13 @@ def change_chart(rows: Sequence[Row], title: str) -> Chart | None:
         rows_title="",
         upwards=False,
         most=MOST,
+        label_limit=LABELS,
     )
     shown = [
         {
             "row": metric_title(row["metric"]),
             "column": row["point"],
-            "text": f"{row['standardised']:.1f}".replace("-", "−"),
+            "text": f"{round(row['standardised'], 1) + 0.0:.1f}".replace("-", "−"),  # there is no −0
             "dark": abs(row["standardised"]) > MOST / 2,
         }
         for row in rows

@@ -8,7 +8,7 @@ import numpy as np
 from jaxinterp.report import style
 from jaxinterp.report.charts import Chart, finished
 from jaxinterp.report.labels import metric_label, set_label
-from jaxinterp.studies.engine.config import StudyConfig
+from jaxinterp.studies.engine.config import Factor, StudyConfig
 from jaxinterp.studies.engine.front import Front, PointMeans
 from jaxinterp.studies.engine.points import point_words
 from jaxinterp.studies.engine.run import Result
@@ -16,6 +16,7 @@ from jaxinterp.studies.statistics import spread
 
 Row = dict[str, object]  # of a CSV, and of a chart's data
 COLUMNS = 3  # panels side by side
+NAMES, ROW = 150, 19  # pixels of the longest name of a level, and of its row
 
 
 def metric_title(metric: str) -> str:
@@ -53,41 +54,55 @@ def _half(sd: float, n: int) -> float:
 def dose_chart(config: StudyConfig, rows: Sequence[Row], factor: str) -> Chart | None:
     """A panel a metric: its mean at each level of the factor, with intervals; None without values."""
     of = config.factor(factor)
-    kind = "Q" if of.is_numeric else "N"
     panels = []
     for metric in config.metrics:
         own = [row for row in rows if row["metric"] == metric]
-        if not own:
-            continue
-        places = {"values": list(of.values)} if of.values else {"tickCount": 5}
-        axis = alt.Axis(grid=False, format="~g", **places) if of.is_numeric else alt.Axis(labelAngle=0)
-        x_scale = alt.Scale(type="log", nice=False) if of.log else alt.Scale(zero=False)
-        x = alt.X(
-            f"level:{kind}",
-            title=factor,
-            sort=None,
-            axis=axis,
-            scale=x_scale if of.is_numeric else alt.Undefined,
-        )
-        tips = [
-            alt.Tooltip(f"level:{kind}"),
-            *(alt.Tooltip(f"{name}:Q", format=".4g") for name in ("mean", "low", "high")),
-        ]
-        base = alt.Chart(alt.Data(values=own), title=metric_title(metric)).encode(x=x, tooltip=tips)
-        y_title = metric_label(metric.partition("/")[2]).unit.replace("%", "share") or "value"
-        scale = alt.Scale(zero=False)
-        rule = base.mark_rule(strokeWidth=2, color=style.BLUE).encode(
-            y=alt.Y("low:Q", title=y_title, scale=scale), y2="high:Q"
-        )
-        # Points of a range differ in other factors as well, and are not joined.
-        mark = (
-            base.mark_line(point=True, strokeWidth=1.4, color=style.BLUE) if of.values else base.mark_point(filled=True)
-        )
-        dots = mark.encode(y=alt.Y("mean:Q", scale=scale))
-        panels.append(alt.layer(rule, dots).properties(width=style.WIDTH // COLUMNS - 90, height=180))
+        if own:
+            panels.append(_dose_of_numbers(of, metric, own) if of.is_numeric else _dose_of_names(of, metric, own))
     if not panels:
         return None
     return finished(alt.concat(*panels, columns=COLUMNS, spacing=style.GAP), f"What {factor} does to each metric")
+
+
+def _dose_of_numbers(of: Factor, metric: str, rows: list[Row]) -> alt.LayerChart:
+    places = {"values": list(of.values)} if of.values else {"tickCount": 5}
+    axis = alt.Axis(grid=False, format="~g", **places)
+    x_scale = alt.Scale(type="log", nice=False) if of.log else alt.Scale(zero=False)
+    base = _panel(metric, rows, "Q").encode(x=alt.X("level:Q", title=of.name, axis=axis, scale=x_scale))
+    scale, unit = alt.Scale(zero=False), _unit(metric)
+    rule = base.mark_rule(strokeWidth=2, color=style.BLUE).encode(
+        y=alt.Y("low:Q", title=unit, scale=scale), y2="high:Q"
+    )
+    # Points of a range differ in other factors as well, and are not joined.
+    joined = base.mark_line(point=True, strokeWidth=1.4, color=style.BLUE)
+    dots = (joined if of.values else base.mark_point(filled=True)).encode(y=alt.Y("mean:Q", scale=scale))
+    return alt.layer(rule, dots).properties(width=style.WIDTH // COLUMNS - 90, height=180)
+
+
+def _dose_of_names(of: Factor, metric: str, rows: list[Row]) -> alt.LayerChart:
+    """Names have no order to join, and need room: a row for each."""
+    levels = [str(level) for level in of.values]
+    base = _panel(metric, rows, "N").encode(
+        y=alt.Y("level:N", title=None, sort=levels, axis=alt.Axis(labelLimit=NAMES))
+    )
+    scale = alt.Scale(zero=False)
+    x = alt.X("low:Q", title=_unit(metric), scale=scale, axis=alt.Axis(tickCount=4))
+    rule = base.mark_rule(strokeWidth=2, color=style.BLUE).encode(x=x, x2="high:Q")
+    dots = base.mark_point(filled=True, color=style.BLUE, opacity=1).encode(x=alt.X("mean:Q", scale=scale))
+    width = style.WIDTH // COLUMNS - 40 - min(NAMES, style.label_room(levels))
+    return alt.layer(rule, dots).properties(width=width, height=max(60, ROW * len(levels)))
+
+
+def _panel(metric: str, rows: list[Row], kind: str) -> alt.Chart:
+    tips = [
+        alt.Tooltip(f"level:{kind}"),
+        *(alt.Tooltip(f"{name}:Q", format=".4g") for name in ("mean", "low", "high")),
+    ]
+    return alt.Chart(alt.Data(values=rows), title=metric_title(metric)).encode(tooltip=tips)
+
+
+def _unit(metric: str) -> str:
+    return metric_label(metric.partition("/")[2]).unit.replace("%", "share") or "value"
 
 
 def front_rows(config: StudyConfig, means: Sequence[PointMeans], front: Front) -> list[Row]:

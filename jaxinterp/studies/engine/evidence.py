@@ -13,7 +13,7 @@ from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.hypothesis import Hypothesis
 from jaxinterp.studies.engine.matching import at_common_loss
 from jaxinterp.studies.engine.missing import FEWEST, Missing, missing
-from jaxinterp.studies.engine.pairs import changes
+from jaxinterp.studies.engine.pairs import changes, mean_gap
 from jaxinterp.studies.engine.points import levels_of, points_of
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.statistics import Effect, effect_of
@@ -33,6 +33,7 @@ class Evidence(NamedTuple):
     n_runs: int  # pairs of runs of a contrast; runs of the other kinds
     why_not: str = ""
     missing: Missing = Missing()  # of the runs that it should rest on
+    gap: float | None = None  # of a contrast at one loss, see `mean_gap`; None of others
 
 
 def evidence(config: StudyConfig, results: Sequence[Result], claims: Sequence[Hypothesis]) -> list[Evidence]:
@@ -55,7 +56,8 @@ def _contrast(results: Sequence[Result], claim: Hypothesis, match: str) -> Evide
     of = (results, claim.factor, claim.before, claim.after, claim.metric)
     change, n_pairs = changes(*of, match=match)
     if len(change):
-        return _over_seeds(effect_of(change, 0.95), n_pairs)
+        gap = mean_gap(results, claim, match) if match else None
+        return _over_seeds(effect_of(change, 0.95), n_pairs)._replace(gap=gap)
     runs_there_are = match and changes(*of)[1]
     why_not = "no two runs that differ in this factor alone have values"
     if runs_there_are:

@@ -18,7 +18,6 @@ from jaxinterp.studies.engine.charts import (
     dose_rows,
     front_chart,
     front_rows,
-    metric_title,
 )
 from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import beside, findings, over_relations
@@ -39,6 +38,7 @@ from jaxinterp.studies.engine.tables import (
     hypothesis_parts,
     point_rows,
     points_parts,
+    read_off_words,
 )
 
 REPORT, FIGURES = "report.html", "figures"  # in the study's folder
@@ -90,13 +90,9 @@ def sections_of(config: StudyConfig, results: Sequence[Result], tables: Tables) 
     common = at_common_loss(config, results)
     if common is not None:
         matched = means_of(config, common.results)
-        tables["matched"] = point_rows(config, matched)
-        words = f"All points where their mean {metric_title(config.match)} over seeds is {common.loss:.4g}"
-        parts = [*points_parts(config, matched, f"At a loss of {common.loss:.4g}"), words]
-        if common.missed:
-            parts.append(
-                f"{len(common.missed)} points never had that loss between two measured steps: they are left out"
-            )
+        tables["matched"] = point_rows(config, matched, common.read_off)
+        parts = points_parts(config, matched, f"At a loss of {common.loss:.4g}", common.read_off)
+        parts += read_off_words(config, common)
         sections.append(Section("matched", "All points at one loss", parts))
     at = "after all steps" if common is None else f"at a loss of {common.loss:.4g}"
     shown = means if common is None else matched

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxinterp.studies.engine.config import Level
-from jaxinterp.studies.engine.matching import matched_change
+from jaxinterp.studies.engine.hypothesis import Hypothesis
+from jaxinterp.studies.engine.matching import matched_change, matched_gap
 from jaxinterp.studies.engine.points import Levels, levels_of
 from jaxinterp.studies.engine.run import Result
 
@@ -46,6 +47,17 @@ def pair_changes(
         return other.samples[metric] - one.samples[metric]
 
     return _of_pairs(results, factor, before, after, change)
+
+
+def mean_gap(results: Sequence[Result], claim: Hypothesis, match: str) -> float:
+    """How far apart the measured values are that a contrast at one loss is read off between, a mean over its pairs."""
+
+    def gap(one: Result, other: Result) -> np.ndarray | None:
+        of = matched_gap(one, other, claim.metric, match)
+        return np.array(of) if math.isfinite(of) else None
+
+    found = _of_pairs(results, claim.factor, claim.before, claim.after, gap)
+    return float(np.mean(list(found.values()))) if found else math.nan
 
 
 def relation_changes(

@@ -70,7 +70,7 @@ def told(status: Status) -> list[str]:
     lines = [f"{n} {'trial' if n == 1 else 'trials'} failed: {why}" for why, n in status.failed.items()]
     if len(status.devices) > 1:
         counts = ", ".join(f"{n} on {name}" for name, n in status.devices.items())
-        lines.append(f"runs were computed on {len(status.devices)} kinds of devices, whose numbers differ: {counts}")
+        lines.append(f"Runs were computed on {len(status.devices)} kinds of devices, whose numbers differ: {counts}")
     return lines
 
 

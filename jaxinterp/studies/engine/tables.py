@@ -13,7 +13,9 @@ from jaxinterp.studies.engine.config import StudyConfig
 from jaxinterp.studies.engine.contrasts import ALPHA, POWER, Finding
 from jaxinterp.studies.engine.front import Front, PointMeans
 from jaxinterp.studies.engine.hypothesis import Hypothesis
-from jaxinterp.studies.engine.points import point_words
+from jaxinterp.studies.engine.matching import FAR, Common, ReadOff
+from jaxinterp.studies.engine.points import Levels, levels_of, point_words
+from jaxinterp.studies.engine.run import NONE
 
 SIGN = {"higher": ">", "lower": "<", "same": "within ±"}
 
@@ -36,7 +38,7 @@ def hypothesis_parts(found: Sequence[Finding]) -> list[Part]:
     table = Table(*columns, title="Hypotheses, as they were written down before the runs")
     for of in found:
         row = finding_row(of)
-        p = f"{of.p:.2g}" if of.effect is not None else "–"
+        p = "–" if of.effect is None or of.found.missing.lacks else f"{of.p:.2g}"
         cells = (row["hypothesis"], row["claim"], of.verdict, figure(row["change"]), interval(row), p)
         power = "–" if row["power"] is None else f"{row['power']:.0%}"
         n = f"{of.found.n} {of.found.unit}"
@@ -55,23 +57,24 @@ def beside_row(steps: Finding, loss: Finding) -> Row:
     row: Row = {"hypothesis": steps.hypothesis.name}
     for at, of in (("steps", finding_row(steps)), ("loss", finding_row(loss))):
         row |= {f"{at} {name}": of[name] for name in names}
-    return row
+    return {**row, "loss gap": loss.found.gap}
 
 
 def beside_parts(both: Sequence[tuple[Finding, Finding]]) -> list[Part]:
     """Contrasts after all steps and at one loss, beside one another."""
     heads = [f"{name} at equal {at}" for at in ("steps", "loss") for name in ("change", "interval", "verdict")]
-    table = Table(
-        "hypothesis", *heads, "pairs", "pairs at one loss", title="Contrasts at equal steps and at equal loss"
-    )
+    heads += ["gap", "pairs", "pairs at one loss"]
+    table = Table("hypothesis", *heads, title="Contrasts at equal steps and at equal loss")
     for pair in both:
         rows = [finding_row(of) for of in pair]
         cells = [cell for row in rows for cell in (figure(row["change"]), interval(row), str(row["verdict"]))]
-        table.add_row(str(rows[0]["hypothesis"]), *cells, *(str(row["runs"]) for row in rows))
+        gap = figure(pair[1].found.gap)
+        table.add_row(str(rows[0]["hypothesis"]), *cells, gap, *(str(row["runs"]) for row in rows))
     words = (
         "At equal loss both runs of a pair are taken where they had the larger one of their final losses; a pair of "
-        "which one run never had it is left out. p is corrected within each of the two, so that verdicts may differ "
-        "from those above."
+        "which one run never had it is left out. One of the two is read off between two measured steps: gap is how "
+        "far apart the metric is at these, a mean over pairs. p is corrected within each of the two, so that verdicts "
+        "may differ from those above."
     )
     return [table, words]
 
@@ -123,22 +126,49 @@ def front_parts(config: StudyConfig, front: Front, area: Estimate) -> list[Part]
     return [table, f"{words}from the worst values of all points, {corner}. {moves}"]
 
 
-def points_parts(config: StudyConfig, means: Sequence[PointMeans], where: str) -> list[Part]:
+def points_parts(
+    config: StudyConfig, means: Sequence[PointMeans], where: str, read_off: Mapping[Levels, ReadOff] = NONE
+) -> list[Part]:
     """Mean ± standard deviation over seeds of every metric at every point; `where` begins the table's title.
 
-    A metric that fewer seeds have than another one of the point says so in brackets.
+    A metric that fewer seeds have than another one of the point says so in brackets. Points at one loss say at which
+    steps they are taken.
     """
     names = [factor.name for factor in config.factors]
     title = f"{where}, means over seeds ± standard deviation"
-    table = Table(*names, *map(metric_title, config.metrics), "seeds", "failed", title=title)
+    steps = ["steps"] if read_off else []
+    table = Table(*names, *steps, *map(metric_title, config.metrics), "seeds", "failed", title=title)
     fewer = False
     for of in means:
         spreads = [of.spread.get(metric) for metric in config.metrics]
         n = max((spread["n"] for spread in spreads if spread), default=0)
         fewer |= any(spread["n"] < n for spread in spreads if spread)
         cells = [_spread(spread, n) for spread in spreads]
-        table.add_row(*(str(of.point[name]) for name in names), *cells, str(n), str(of.n_failed))
+        about = [str(of.point[name]) for name in names]
+        about += [_steps(read_off[levels_of(of.point)])] if read_off else []
+        table.add_row(*about, *cells, str(n), str(of.n_failed))
     return [table, "In brackets: how many seeds have the metric, where others have more"] if fewer else [table]
+
+
+def _steps(of: ReadOff) -> str:
+    """Where a point is taken: a measured step, or how far it is from one to the next."""
+    if of.share == 0:
+        return str(of.steps[0])
+    return f"{'≈ ' if of.is_far else ''}{of.steps[0]} … {of.steps[1]}, {of.share:.0%}"
+
+
+def read_off_words(config: StudyConfig, common: Common) -> list[str]:
+    """What the table of points at one loss rests on."""
+    words = (
+        f"All points where their mean {metric_title(config.match)} over seeds is {common.loss:.4g}. One step is a "
+        "measured one. Between two, values are read off the straight line that joins them, so far on the way from the "
+        f"first to the second, in loss; ≈ is more than {FAR:.0%} from both. A metric may be anywhere between its two "
+        "measured values there: how far these are apart is its gap in the table's CSV."
+    )
+    n = len(common.missed)
+    points = "1 point" if n == 1 else f"{n} points"
+    missed = f"{points} never had that loss between two measured steps, and {'is' if n == 1 else 'are'} left out"
+    return [words, missed] if n else [words]
 
 
 def finding_row(of: Finding) -> Row:
@@ -155,7 +185,7 @@ def finding_row(of: Finding) -> Row:
         row["detectable"] = effect.detectable(POWER)
         row["power"] = effect.power(claim.margin) if claim.margin else None
     about = {"p": of.p, "n": of.found.n, "of": of.found.unit, "runs": of.found.n_runs}
-    return {**row, **about, "verdict": of.verdict, "because": of.because}
+    return {**row, **about, "verdict": of.verdict, "because": of.because, "gap": of.found.gap}
 
 
 def claim_words(claim: Hypothesis) -> str:
@@ -174,14 +204,20 @@ def claim_words(claim: Hypothesis) -> str:
     return f"{words}{given}{at} {sign}{' ' if claim.direction != 'same' else ''}{bound}"
 
 
-def point_rows(config: StudyConfig, means: Sequence[PointMeans]) -> list[Row]:
-    """The points as rows of a CSV."""
+def point_rows(
+    config: StudyConfig, means: Sequence[PointMeans], read_off: Mapping[Levels, ReadOff] = NONE
+) -> list[Row]:
+    """The points as rows of a CSV; of points at one loss with where they are taken, and the gap of each metric."""
     rows = []
     for of in means:
         row: Row = {**of.point, "failed": of.n_failed}
         for metric in config.metrics:
             for name in ("mean", "sd", "n"):
                 row[f"{metric} {name}"] = of.spread.get(metric, {"n": 0}).get(name)
+        if read_off:
+            taken = read_off[levels_of(of.point)]
+            row |= {"step before": taken.steps[0], "step after": taken.steps[1], "interpolated": taken.share}
+            row |= {f"{metric} gap": taken.gaps.get(metric) for metric in config.metrics}
         rows.append(row)
     return rows
 

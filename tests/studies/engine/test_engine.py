@@ -283,7 +283,7 @@ def test_several_kinds_of_devices_are_told(tmp_path, finished, capsys):
         return at_once(run, config, out)._replace(device=f"device {run.seed}")
 
     work.run_study(study(), tmp_path / "s", on_two)
-    words = "runs were computed on 2 kinds of devices, whose numbers differ: 6 on device 0, 6 on device 1"
+    words = "Runs were computed on 2 kinds of devices, whose numbers differ: 6 on device 0, 6 on device 1"
     assert words in status_parts(tmp_path / "s")
     write_report(tmp_path / "s")
     assert words in capsys.readouterr().out and words in (tmp_path / "s" / REPORT).read_text()

@@ -9,7 +9,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.studies.engine.along import keeping, measured_steps
 from jaxinterp.studies.engine.config import Hypothesis, training_of
 from jaxinterp.studies.engine.contrasts import beside, findings
-from jaxinterp.studies.engine.matching import at_common_loss, matched_change, reached
+from jaxinterp.studies.engine.matching import at_common_loss, matched_change, matched_gap, reached
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.training.config import TrainConfig
 
@@ -64,6 +64,21 @@ def test_all_points_stand_at_the_worst_one_s_loss():
         1.4 * 2 / 3,
     }
     assert at_common_loss(made_up.study(match="", hypotheses=()), runs) is None
+
+
+def test_how_far_apart_the_measured_values_are():
+    runs = [run([4.0, 3.0, 2.0], [0.1, 0.2, 0.4 + s], s, arm="plain") for s in (0, 1)]
+    runs += [run([3.0, 1.0 + s, 0.5], [0.5, 0.9, 0.7], s, arm="slow") for s in (0, 1)]
+    runs += [run([2.1, 1.1, 0.1], [0.5, 0.9, 0.7], s, arm="quick") for s in (0, 1)]
+    common = at_common_loss(made_up.study(), runs)
+    plain, slow, quick = (common.read_off[("arm", arm),] for arm in ("plain", "slow", "quick"))
+    assert (plain.steps, plain.share, plain.is_far, plain.gaps[S]) == ((30, 30), 0.0, False, 0.0)
+    assert (slow.steps, slow.share, slow.is_far) == ((10, 20), pytest.approx(2 / 3), True)  # from 3 to 1.5
+    assert slow.gaps == pytest.approx({S: 0.4, LOSS: 1.5})
+    assert (quick.share, quick.is_far) == (pytest.approx(0.1), False)
+    assert matched_gap(runs[0], runs[2], S, LOSS) == pytest.approx(0.4)  # of the second alone, half way from 3 to 1
+    assert matched_gap(runs[2], runs[0], S, LOSS) == pytest.approx(0.4)
+    assert np.isnan(matched_gap(runs[0], run([1.5, 1.0], [0.5, 0.7]), S, LOSS))
 
 
 def test_an_effect_of_the_loss_alone_is_none_at_one_loss():

@@ -12,7 +12,7 @@ from made_up_studies import LOSS, RECALL, S
 from jaxinterp.report.charts import save_chart
 from jaxinterp.report.sections import write_sections
 from jaxinterp.report.shown import print_parts
-from jaxinterp.studies.engine.arm_charts import change_rows, curve_rows
+from jaxinterp.studies.engine.arm_charts import change_chart, change_rows, curve_rows
 from jaxinterp.studies.engine.charts import dose_chart, dose_rows
 from jaxinterp.studies.engine.config import Budget, Factor
 from jaxinterp.studies.engine.front import hypervolume_interval, means_of, pareto
@@ -49,6 +49,21 @@ def test_everything_that_is_known_is_shown(capsys, tmp_path):
         assert {row["metric"] for row in csv.DictReader(file)} == {S, RECALL}  # the loss is the same for all
     write_sections(tmp_path / "page.html", "made up", ["lead"], list(sections.values()), {})
     assert (tmp_path / "page.html").stat().st_size > 1000
+
+
+def test_what_is_read_off_is_marked(capsys):
+    """The slow arm is at its end where the others are read off: after 1 / (2 · 1.3 / arm − 1) of 400 steps."""
+    _, printed, tables = shown(made_up.study(), made_up.results(rates=(0.0,)), capsys)
+    row = {row["arm"]: row for row in tables["matched"]}
+    assert (row["slow"]["step before"], row["slow"]["step after"], row["slow"]["interpolated"]) == (400, 400, 0)
+    assert row["slow"][f"{S} gap"] == 0
+    plain = row["plain"]  # 250 steps: its loss is 1.5 after 200 and 1.1667 after 300, and 1.3 between
+    assert (plain["step before"], plain["step after"]) == (200, 300) and plain["interpolated"] == pytest.approx(0.6)
+    assert plain[f"{LOSS} gap"] == pytest.approx(1 / 3) and plain[f"{S} gap"] == pytest.approx(0.1, abs=0.01)
+    assert "≈ 200 … 300, 60%" in printed and " 400 " in printed and "≈ is more than 25% from both" in printed
+    gaps = {row["hypothesis"]: row["loss gap"] for row in tables["matched-contrasts"]}
+    assert gaps["differs at one loss"] == pytest.approx(0.1, abs=0.01)
+    assert [row["gap"] for row in tables["hypotheses"]][2:] == [None] * 3
 
 
 def test_few_results_say_so(capsys):
@@ -131,6 +146,29 @@ def test_the_area_has_a_fixed_corner_and_an_interval(capsys):
     one = [run for run in runs if run.seed == 0]
     assert np.isnan(hypervolume_interval(config, one, pareto(config, means_of(config, one))).low)
     assert "from the reference, 0.3 and 2" in shown(config, runs, capsys)[1]
+
+
+def test_names_have_rows_and_are_not_joined():
+    config = made_up.study()
+    runs = [run for run in made_up.results() if run.point["arm"] != "quick"]
+    layers = dose_chart(config, dose_rows(config, runs, "arm"), "arm").to_dict()["concat"][0]["layer"]
+    assert [layer["mark"]["type"] for layer in layers] == ["rule", "point"]
+    assert layers[1]["encoding"]["y"]["scale"]["domain"] == ["plain", "slow", "quick"]  # one has no value yet
+
+
+def test_a_map_of_changes_has_no_negative_zero():
+    rows = [{"metric": S, "point": name, "change": x, "standardised": x} for name, x in (("a", 0.0), ("b", -0.04))]
+    assert [row["text"] for row in change_chart(rows, "changes").to_dict()["layer"][1]["data"]["values"]] == ["0.0"] * 2
+
+
+def test_texts_wrap_and_numbers_do_not(tmp_path):
+    sections = sections_of(made_up.study(), made_up.results(seeds=range(4)), {})
+    write_sections(tmp_path / "page.html", "made up", [], sections, {})
+    page = (tmp_path / "page.html").read_text()
+    table = page[page.index("Hypotheses, as they were") :]
+    kinds = re.findall(r'<th scope="col"(?: class="(\w+)")?>([^<]*)</th>', table[: table.index("</thead>")])
+    short = [("", "verdict"), *(("n", name) for name in ("change", "95 % interval", "p", "n", "runs", "detectable"))]
+    assert kinds == [("", "hypothesis"), ("long", "claim"), *short, ("n", "power"), ("long", "why")]
 
 
 def test_ranges_have_points_on_their_own_axis():
