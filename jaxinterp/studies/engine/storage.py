@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,8 @@ def attach(folder: Path, *, same_code: bool = False) -> Attached:
     Raises:
       UserError: if there is none, it is damaged, its storage is down, or the code is another one.
     """
-    config = config_of(folder)
+    kept = _kept_config(folder)
+    config = from_json(StudyConfig, kept, str(folder / CONFIG))
     with telling(config):
         import optuna
 
@@ -124,7 +125,8 @@ def attach(folder: Path, *, same_code: bool = False) -> Attached:
         except KeyError:
             raise UserError(f"the storage has no study {config.name!r}; begin it with `jaxinterp study run`") from None
         attributes = study.user_attrs
-    if attributes.get(OWN) != digest_of(dataclasses.asdict(config)):
+    # As it was written: this version may have fields more than the one that began the study.
+    if attributes.get(OWN) != digest_of(kept):
         raise UserError(
             f"the storage holds a study {config.name!r} of another config than {folder}; give it another name"
         )
@@ -140,13 +142,17 @@ def attach(folder: Path, *, same_code: bool = False) -> Attached:
 
 def config_of(folder: Path) -> StudyConfig:
     """The config of the study that a folder holds; UserError if it holds none."""
+    return from_json(StudyConfig, _kept_config(folder), str(folder / CONFIG))
+
+
+def _kept_config(folder: Path) -> Mapping:
     path = folder / CONFIG
     if not path.exists():
         raise UserError(f"{folder} holds no study; begin one with `jaxinterp study run CONFIG --out {folder}`")
     kept = read_json(path)
     if CHECK in kept and not is_as_written(kept):
         raise UserError(f"{path} is damaged: it is not what was written; bring it back")
-    return from_json(StudyConfig, kept.get("config", {}), str(path))
+    return kept.get("config", {})
 
 
 def _opened(config: StudyConfig, folder: Path) -> "optuna.storages.BaseStorage":

@@ -243,6 +243,23 @@ def test_hours_are_a_budget(tmp_path, capsys):
     assert 0 < n < N and "budget of 1e-06 hours is used" in capsys.readouterr().out
 
 
+def test_a_study_that_was_begun_before_a_field_was_there_opens(tmp_path, finished):
+    folder = copy_of(finished, tmp_path)
+    kept = json.loads((folder / storage.CONFIG).read_text())
+    del kept["config"]["measured_limit"]
+    (folder / storage.CONFIG).write_text(json.dumps(with_check({k: v for k, v in kept.items() if k != "check"})))
+    with pytest.raises(UserError, match="of another config"):
+        storage.attach(folder)
+    storage.attach(finished)
+    import optuna
+
+    journal = optuna.storages.journal.JournalFileBackend(str(folder / storage.JOURNAL))
+    own = optuna.load_study(study_name="stub", storage=optuna.storages.JournalStorage(journal))
+    own.set_user_attr(storage.OWN, version.digest_of(kept["config"]))
+    assert storage.attach(folder).config == study()
+    assert status_of(storage.attach(folder)).counts["done"] == N
+
+
 def test_verify_names_what_was_tampered_with(tmp_path, finished):
     verify_study(finished, runner=at_once)
     folder = copy_of(finished, tmp_path)
