@@ -15,12 +15,12 @@ class Searches:
 
     designs: Path = Path("checkpoints/studies/designs")  # folder of a study of a grid that is done
     out: Path = Path("checkpoints/searches")  # folder for tables and the chart
-    trials: int = 9  # designs that a search tries
+    trials: int = 12  # designs that a search tries
     repeats: int = 20  # of each search, for each seed that it sees
 
     def __call__(self) -> None:
         """Runs the experiment."""
-        from jaxinterp.studies.engine.replayed import compare_searches
+        from jaxinterp.studies.engine.searches import compare_searches
 
         compare_searches(self.designs, self.out, self.trials, self.repeats)
         print(f"searches: {self.out / 'searches.csv'}   chart: {self.out / 'searches.png'}")

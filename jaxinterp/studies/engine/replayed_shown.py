@@ -11,6 +11,7 @@ from jaxinterp.report import style
 from jaxinterp.report.charts import Chart, finished
 from jaxinterp.studies.engine.charts import Row, metric_title
 from jaxinterp.studies.engine.replayed import Found, Table, gained
+from jaxinterp.studies.engine.tables import figure
 from jaxinterp.studies.statistics import Effect, effect_of
 
 HEIGHT = "hypervolume, by a seed that it has not seen"
@@ -58,37 +59,41 @@ def searches_printed(rows: Sequence[Row], gains: Sequence[Row]) -> list[Printed]
     names = [
         name for name in rows[0] if name not in ("search", "trials", "seeds") and not name.endswith((" low", " high"))
     ]
-    found = Printed("search", "trials", *names, title="After the last trial, means and 95 % intervals over seeds")
+    titles = [_title(name) for name in names]
+    found = Printed("search", "trials", *titles, title="After the last trial, means and 95 % intervals over seeds")
     for name, row in last.items():
         found.add_row(name, str(row["trials"]), *(_words(row, column) for column in names))
     changes = Printed("search", "against", "of", "change", "p", title="Differences, paired by seed")
     for row in gains:
         changes.add_row(
-            *(str(row[name]) for name in ("search", "against", "of")), _words(row, "change"), f"{row['p']:.2g}"
+            str(row["search"]), str(row["against"]), _title(str(row["of"])), _words(row, "change"), f"{row['p']:.2g}"
         )
     return [found, changes]
 
 
+def _title(name: str) -> str:
+    """A column in words."""
+    first, _, metric = name.partition(": ")
+    return f"{first}: {metric_title(metric)}" if metric else first
+
+
 def search_chart(rows: Sequence[Row], whole: float, table: Table) -> Chart:
-    """Hypervolume by trials: a line with its interval for each search, and all that there is to find."""
+    """Hypervolume by trials: a line for each search, and all that there is to find. Intervals are of the level that all
+    searches share, and far wider than what lies between them: see the table of differences.
+    """
     names = [*dict.fromkeys(str(row["search"]) for row in rows)]
     colour = alt.Color(
         "search:N", sort=names, scale=alt.Scale(domain=names, range=list(COLOURS[: len(names)])), title=None
     )
-    data = [
-        {"search": row["search"], "trials": row["trials"], "area": row["hypervolume"]}
-        | {end: row[f"hypervolume {end}"] for end in ("low", "high")}
-        for row in rows
-    ]
+    data = [{"search": row["search"], "trials": row["trials"], "area": row["hypervolume"]} for row in rows]
     x = alt.X("trials:Q", title="designs tried", axis=alt.Axis(tickMinStep=1, format="d", grid=False))
     y = alt.Y("area:Q", title=HEIGHT, scale=alt.Scale(zero=False))
     base = alt.Chart(alt.Data(values=data)).encode(x=x, color=colour)
-    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=HEIGHT), y2="high:Q")
     lines = base.mark_line(strokeWidth=2).encode(
         y=y, tooltip=["search:N", "trials:Q", alt.Tooltip("area:Q", format=".4g")]
     )
     most = alt.Chart(alt.Data(values=[{"area": whole}])).mark_rule(strokeDash=[4, 3]).encode(y="area:Q")
-    chart = alt.layer(band, lines, most).properties(width=style.WIDTH // 2, height=280)
+    chart = alt.layer(lines, most).properties(width=style.WIDTH // 2, height=280)
     axes = " and ".join(metric_title(metric) for metric in table.config.front)
     return finished(
         chart, f"Front of {axes} that searches find, by trials; dashed: with all {len(table.points)} designs tried"
@@ -103,4 +108,4 @@ def _interval(name: str, effect: Effect) -> Row:
 
 def _words(row: Row, name: str) -> str:
     value, low, high = (row[column] for column in (name, f"{name} low", f"{name} high"))
-    return f"{value:.3g}" if low is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    return figure(value) if low is None else f"{figure(value)} [{figure(low)}, {figure(high)}]"
