@@ -81,15 +81,15 @@ def _dose_of_numbers(of: Factor, metric: str, rows: list[Row]) -> alt.LayerChart
 
 def _dose_of_names(of: Factor, metric: str, rows: list[Row]) -> alt.LayerChart:
     """Names have no order to join, and need room: a row for each."""
-    levels = [str(level) for level in of.values]
-    base = _panel(metric, rows, "N").encode(
-        y=alt.Y("level:N", title=None, sort=levels, axis=alt.Axis(labelLimit=NAMES))
-    )
+    levels = list(of.values)
+    axis, domain = alt.Axis(labelLimit=NAMES), alt.Scale(domain=levels)  # all, also those without a value
+    y = alt.Y("level:N", title=None, sort=levels, axis=axis, scale=domain)
+    base = _panel(metric, rows, "N").encode(y=y)
     scale = alt.Scale(zero=False)
     x = alt.X("low:Q", title=_unit(metric), scale=scale, axis=alt.Axis(tickCount=4))
     rule = base.mark_rule(strokeWidth=2, color=style.BLUE).encode(x=x, x2="high:Q")
     dots = base.mark_point(filled=True, color=style.BLUE, opacity=1).encode(x=alt.X("mean:Q", scale=scale))
-    width = style.WIDTH // COLUMNS - 40 - min(NAMES, style.label_room(levels))
+    width = style.WIDTH // COLUMNS - 40 - min(NAMES, style.label_room([str(level) for level in levels]))
     return alt.layer(rule, dots).properties(width=width, height=max(60, ROW * len(levels)))
 
 

@@ -154,7 +154,7 @@ def _steps(of: ReadOff) -> str:
     """Where a point is taken: a measured step, or how far it is from one to the next."""
     if of.share == 0:
         return str(of.steps[0])
-    return f"{'≈ ' if of.is_far else ''}{of.steps[0]} … {of.steps[1]}, {of.share:.0%}"
+    return f"{'≈' if of.is_far else ''}{of.steps[0]}…{of.steps[1]}, {of.share:.0%}"
 
 
 def read_off_words(config: StudyConfig, common: Common) -> list[str]:

@@ -60,7 +60,7 @@ def test_what_is_read_off_is_marked(capsys):
     plain = row["plain"]  # 250 steps: its loss is 1.5 after 200 and 1.1667 after 300, and 1.3 between
     assert (plain["step before"], plain["step after"]) == (200, 300) and plain["interpolated"] == pytest.approx(0.6)
     assert plain[f"{LOSS} gap"] == pytest.approx(1 / 3) and plain[f"{S} gap"] == pytest.approx(0.1, abs=0.01)
-    assert "≈ 200 … 300, 60%" in printed and " 400 " in printed and "≈ is more than 25% from both" in printed
+    assert "≈200…300, 60%" in printed and " 400 " in printed and "≈ is more than 25% from both" in printed
     gaps = {row["hypothesis"]: row["loss gap"] for row in tables["matched-contrasts"]}
     assert gaps["differs at one loss"] == pytest.approx(0.1, abs=0.01)
     assert [row["gap"] for row in tables["hypotheses"]][2:] == [None] * 3

@@ -14,7 +14,7 @@ from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.studies.engine import run, storage, together, work
 from jaxinterp.studies.engine.config import Budget, Factor, StudyConfig, training_of
 from jaxinterp.studies.engine.page import write_report
-from jaxinterp.studies.engine.results import failed_lines, results_of, status_of
+from jaxinterp.studies.engine.results import results_of, status_of, told
 from jaxinterp.studies.engine.trained import trained
 from jaxinterp.studies.engine.verify import verify_study
 from jaxinterp.training import ensemble
@@ -181,7 +181,7 @@ def test_points_of_a_search_that_cannot_be_are_told_in_status_and_report(tmp_pat
     points = [of.user_attrs[storage.POINT] for of in attached.trials()]  # two trials may have the same
     assert cannot and status.counts["failed"] == sum(point["least"] > point["k"] for point in points)
     assert all("least_k must be" in of.failed for of in cannot)
-    lines = failed_lines(status)
+    lines = told(status)
     assert lines and all("failed: factor 'least'" in line or "least_k must be" in line for line in lines)
     assert "least_k must be" in write_report(tmp_path / "s").read_text()
 
