@@ -8,9 +8,9 @@ published edits, and ours, look for the ΔW that gives the keys K [N, F] of N re
 for which ΔW = A⁻¹Kᵀ (λ I + K A⁻¹Kᵀ)⁻¹ R. They differ in what is dear, A, and in λ:
 
     ROME       A = C, the second moment E[kkᵀ] of keys; one request; λ = 0           Meng et al. 2022, eq. 2
-    EMMET      A = C; N requests; λ = 0                                              Gupta et al. 2024, eq. 10
-    MEMIT      A = C; N requests; λ > 0                                              Meng et al. 2023, eq. 14
-    AlphaEdit  A = l2 I + K_pᵀK_p in the null space of C, ∞ outside of it; λ = 1     Fang et al. 2025, eq. 14
+    EMMET      A = C; N requests; λ = 0                                              Gupta et al. 2024
+    MEMIT      A = C; N requests; λ > 0                                              Meng et al. 2023
+    AlphaEdit  A = l2 I + K_pᵀK_p in the null space of C, ∞ outside of it; λ = 1     Fang et al. 2025
     KN-solve   A = I + w · mean kkᵀ of kept prompts, of a fact's own neurons; λ = 0  ours
 
 The papers write columns where rows stand here. MEMIT's (λC + KᵀK)⁻¹KᵀR is the same by Woodbury's identity, which also

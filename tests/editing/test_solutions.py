@@ -158,7 +158,8 @@ def test_nothing_is_solved_that_has_no_solution(rng):
         null_space(covariance, 1e-9)
     dead = covariance.copy()
     dead[3] = dead[:, 3] = 0
-    for singular in (dead, second_moment(keys), covariance * np.nan):
+    nearly = np.diag([1.0] * (F - 1) + [1e-18])  # Cholesky's factors exist
+    for singular in (dead, nearly, second_moment(keys), covariance * np.nan):
         with pytest.raises(UserError, match="read more text"):
             solved(singular, keys.T, "read more text")
     assert factor(covariance, "")[0].shape == (F, F)
