@@ -136,7 +136,7 @@ def _with(
     # Laid out over devices as before.
     params |= {name: jax.device_put(value, params[name].sharding) for name, value in changed.items()}
     nested = unflatten_dict(params, sep=".")
-    return dataclasses.replace(model, model=model.model.replace(params=nested))
+    return dataclasses.replace(model, model=dataclasses.replace(model.model, params=nested))
 
 
 def ancestors(model: LanguageModel) -> set[str]:

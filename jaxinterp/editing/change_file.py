@@ -1,6 +1,7 @@
 """A change in a file."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from jaxinterp.editing.change import Change
 from jaxinterp.editing.deltas import Delta, Exceptions, LowRank, Rows
 from jaxinterp.editing.files import load_arrays, save_arrays
 
-KINDS = {"rows": Rows, "low_rank": LowRank}
+KINDS: dict[str, Any] = {"rows": Rows, "low_rank": LowRank}
 
 
 def save_change(path: Path, change: Change) -> None:

@@ -1,5 +1,6 @@
 """Where things stand: a layer's value rows, a request's answer in tokens, and the last token of its subject."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -41,7 +42,7 @@ def with_value_rows(model: Model, layer: int | Int[Array, ""], rows_FD: Float[Ar
     layers = dict(model.params["layers"])
     w_out = layers["w_out"]
     layers["w_out"] = w_out.at[layer].set(rows_FD.astype(w_out.dtype))
-    return model.replace(params={**model.params, "layers": layers})
+    return dataclasses.replace(model, params={**model.params, "layers": layers})
 
 
 def check_layers(model: LanguageModel, layers: Sequence[int]) -> None:

@@ -143,7 +143,7 @@ def _search(model: Model, texts: Texts, neurons: Neurons, basis_kk: Array, setti
         rows_kD = own_kD + basis_kk @ z_kD
         edited = w_out.at[neurons.layer_k, neurons.neuron_k].set(rows_kD.astype(w_out.dtype))
         layers = {**model.params["layers"], "w_out": edited}
-        changed = model.replace(params={**model.params, "layers": layers})
+        changed = dataclasses.replace(model, params={**model.params, "layers": layers})
         return answer_nll(changed, texts)
 
     length = step_size * jnp.linalg.norm(own_kD)
