@@ -1,0 +1,1 @@
+"""Editing: changes of a model's weights after which it gives other answers to some prompts."""

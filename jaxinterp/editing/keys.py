@@ -1,0 +1,127 @@
+"""Keys of requests: what a layer's W_out reads where a request is edited, and what stands after the layer."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.editing.places import At, key_position, texts_of
+from jaxinterp.editing.request import Request
+from jaxinterp.facts.facts import Text
+from jaxinterp.models.decoding import Sampler
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.model import Model
+from jaxinterp.models.rerun import after_ffn, ffn_output
+from jaxinterp.models.transformer import forward
+
+BEGINNINGS = ("The", "Therefore", "Because", "I", "You")  # of the texts before a prompt, as in the code of MEMIT
+
+
+def request_keys(
+    model: LanguageModel,
+    requests: Sequence[Request],
+    layer: int,
+    prefixes: Sequence[str] = (),
+    at: At = "subject",
+) -> Float[np.ndarray, "N F"]:
+    """k* of each request: the mean of a layer's neurons over the prompt after nothing and after each prefix.
+
+    Keys are read at the last token of the subject, or of the prompt.
+
+    The same k* serves wherever ROME's formula has a key (r-ROME; Gupta et al. 2024): with the key of the bare prompt in
+    one place, some edits ruin the model.
+
+    Raises:
+      UserError: if a text cannot be encoded.
+    """
+    return np.stack([_captured(model, request, layer, prefixes, "mlp_post", at).mean(0) for request in requests])
+
+
+def request_streams(
+    model: LanguageModel, requests: Sequence[Request], layer: int, at: At = "subject"
+) -> Float[np.ndarray, "N D"]:
+    """The residual stream after a layer where each request is edited, in its prompt alone."""
+    return np.stack([_captured(model, request, layer, (), "resid_post", at)[0] for request in requests])
+
+
+def ffn_changes(
+    model: LanguageModel, requests: Sequence[Request], layer: int, stream_ND: Float[np.ndarray, "N D"], at: At
+) -> Float[np.ndarray, "N D"]:
+    """What the FFN has to write more, so that so much is added to the residual stream after the layer.
+
+    It is the same, but where what the FFN writes is normed first (Gemma 2 and 3, OLMo 2): there it is the least change
+    by the norm's derivative, so that it is right to first order, and what a norm cannot give is left out.
+    """
+    if not model.config.norms_outputs:
+        return stream_ND
+    changes = []
+    for request, wanted_D in zip(requests, stream_ND, strict=True):
+        mid, post = (_captured(model, request, layer, (), place, at)[0] for place in ("resid_mid", "mlp_post"))
+        slope_DD = np.asarray(_norm_slope(model.model, jnp.asarray(mid), jnp.asarray(post), layer), np.float64)
+        changes.append(np.linalg.lstsq(slope_DD, wanted_D, rcond=1e-4)[0])
+    return np.stack(changes)
+
+
+def sampled_prefixes(
+    model: LanguageModel,
+    lengths: Sequence[tuple[int, int]] = ((5, 10), (10, 10)),
+    beginnings: Sequence[str] = BEGINNINGS,
+    seed: int = 0,
+) -> list[str]:
+    """Texts to put before prompts, as the model goes on after a few words.
+
+    Args:
+      model: a causal one.
+      lengths: (tokens, number of texts) of each length; the default is ROME's.
+      beginnings: words that texts begin with, in turn.
+      seed: of the draws, out of the 5 most probable tokens.
+    Returns:
+      Texts that end in ". ", so that a prompt can follow.
+    """
+    found: list[str] = []
+    for n_tokens, number in lengths:
+        begun = [beginnings[index % len(beginnings)] for index in range(number)]
+        sampler = Sampler(temperature=1.0, top_k=5)
+        more = model.generate(begun, n_tokens, sampler=sampler, seed=seed + len(found))
+        found += [f"{one}{rest}. " for one, rest in zip(begun, more, strict=True)]
+    return found
+
+
+def check_causal(model: LanguageModel, method: str) -> None:
+    """UserError if the model is not causal."""
+    if model.config.attention != "causal":
+        raise UserError(f"{method} is for causal models; this one is {model.config.attention}; take update or erase")
+
+
+def _captured(
+    model: LanguageModel, request: Request, layer: int, prefixes: Sequence[str], place: str, at: At
+) -> Float[np.ndarray, "Q _"]:
+    """What stands at a place of a layer, where a request is edited, after nothing and after each prefix."""
+    befores = ("", *prefixes)
+    texts = texts_of(model, [Text(before + request.prompt, request.new, request.after) for before in befores])
+    at_Q = jnp.asarray([key_position(model, request, at, before) for before in befores])
+    return np.asarray(_at(model.model, jnp.asarray(texts.tokens_QT), at_Q, layer, place)).astype(np.float64)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _at(model: Model, tokens_QT: Array, at_Q: Array, layer: Array, place: str) -> Float[Array, "Q _"]:
+    found = forward(model, tokens_QT, capture=(place,)).activations[place]
+    return found[layer, jnp.arange(tokens_QT.shape[0]), at_Q]
+
+
+@jax.jit
+def _norm_slope(model: Model, mid_D: Array, post_F: Array, layer: Array) -> Float[Array, "D D"]:
+    layers = model.params["layers"]
+    own = jax.tree.map(lambda x: x[layer][None], layers)
+    dtype = layers["w_out"].dtype
+    ffn_D = ffn_output(model.config, own, post_F.astype(dtype)[None, None])[0, 0]
+    mid_D = mid_D.astype(dtype)
+
+    def after(ffn_D: Array) -> Array:
+        return after_ffn(model.config, layers, jnp.asarray(layer)[None], mid_D[None], ffn_D[None])[0]
+
+    return jax.jacfwd(after)(ffn_D)

@@ -1,0 +1,1 @@
+"""Ways to edit, one per file."""
