@@ -17,7 +17,7 @@ from jaxtyping import Float
 from jaxinterp.base.errors import UserError
 from jaxinterp.studies.engine.config import Budget, Point, StudyConfig
 from jaxinterp.studies.engine.front import hypervolume
-from jaxinterp.studies.engine.points import points_of
+from jaxinterp.studies.engine.points import levels_of, points_of
 from jaxinterp.studies.engine.run import Result
 from jaxinterp.studies.engine.trials import sampler_of, suggested
 from jaxinterp.studies.statistics import Effect, effect_of
@@ -79,13 +79,13 @@ def table_of(config: StudyConfig, results: Sequence[Result], trials: int) -> Tab
         samples = [result.samples.get(metric) for metric in config.front]
         if result.failed or any(of is None or not np.isfinite(of[0]) for of in samples):
             continue
-        values[_key(result.point), result.seed] = np.stack(samples, axis=-1) * signs
-    missing = [(point, seed) for seed in config.seeds for point in points if (_key(point), seed) not in values]
+        values[levels_of(result.point), result.seed] = np.stack(samples, axis=-1) * signs
+    missing = [(point, seed) for seed in config.seeds for point in points if (levels_of(point), seed) not in values]
     if missing:
         raise UserError(
             f"{len(missing)} runs of {config.name} are missing or lack a metric of the front, as {missing[0]}"
         )
-    table = np.array([[values[_key(point), seed] for point in points] for seed in config.seeds])
+    table = np.array([[values[levels_of(point), seed] for point in points] for seed in config.seeds])
     return Table(config, points, table, np.array([config.reference[metric] for metric in config.front]) * signs)
 
 
@@ -137,12 +137,12 @@ def _tried(search: Search, table: Table, number: int, trials: int, repeat: int) 
     )
     values_P2 = table.value_SPK2[number, :, 0]
     columns = [list(table.config.front).index(metric) for metric in search.optimise]
-    numbers, tried = {_key(point): place for place, point in enumerate(table.points)}, []
+    numbers, tried = {levels_of(point): place for place, point in enumerate(table.points)}, []
     study = optuna.create_study(directions=["maximize"] * len(columns))  # larger is better in all of the table
     for trial_number in range(trials):
         study.sampler = sampler_of(config, trial_number)
         trial = study.ask()
-        tried.append(numbers[_key(suggested(config, trial))])
+        tried.append(numbers[levels_of(suggested(config, trial))])
         study.tell(trial, values_P2[tried[-1], columns].tolist())
     return tried
 
@@ -164,7 +164,3 @@ def _judged(table: Table, number: int, tried: Sequence[int]) -> tuple[np.ndarray
         areas.append([hypervolume(of_P2, table.reference_2) for of_P2 in next_PK2[chosen].swapaxes(0, 1)])
         bests.append(next_PK2[max(so_far, key=lambda p: seen_P2[p, 1])])
     return np.array(areas), np.array(bests)
-
-
-def _key(point: Point) -> tuple:
-    return tuple(sorted((name, str(level)) for name, level in point.items()))
