@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.editing.deltas import Rows
 from jaxinterp.editing.neurons import most_frequent
 from jaxinterp.editing.registry import Given, editing_method
@@ -20,6 +21,7 @@ class EraseConfig:
     k: int = 8  # knowledge neurons of each request, if none are given
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.n < 1:
             raise UserError(f"n of an erasure must be at least 1, got {self.n}")
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.editing.deltas import LowRank
 from jaxinterp.editing.registry import Given, editing_method
 from jaxinterp.editing.request import Request
@@ -18,6 +19,9 @@ class RomeConfig:
 
     layer: int  # whose value rows change; 17 of 48 in GPT-2 XL, 8 of 24 in GPT-2 medium
     target: TargetConfig = TargetConfig()
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 @editing_method(
