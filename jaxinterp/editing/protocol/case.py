@@ -12,7 +12,7 @@ KINDS: Mapping[str, str] = {
     "paraphrase": "other prompts for the edited fact; expected is the new answer, other the old one",
     "neighbourhood": "other subjects of the relation with the same old answer; expected is it, other the new answer",
     "neighbourhood_plus": "neighbourhood prompts after the sentence of the edit (CounterFact+)",
-    "same_relation": "other subjects of the relation with other answers, which are expected; other is the new answer",
+    "same_relation": "other subjects of the relation with other answers, which are expected",
     "same_subject": "other relations of the subject; their answers are expected",
     "other": "facts that have nothing in common with the edited one; their answers are expected",
     "inverse": "the inverse relation asked of the new answer; expected is the subject, other its answer before",
@@ -78,20 +78,20 @@ def case(
     references: Sequence[str] = (),
     left_out: Mapping[str, int] | None = None,
 ) -> Case:
-    """A case: the edited prompt and its paraphrases, the given probes, and CounterFact+ prompts of the neighbours.
+    """A case: the edited prompt, the request's paraphrases, the given probes, and CounterFact+ prompts of neighbours.
 
     CounterFact+ (Hoelscher-Obermaier et al. 2023) puts the sentence of the edit before a neighbourhood prompt: "The
     capital of Peru is Rome. The capital of Italy is".
 
     Args:
       request: the edit.
-      probes: of the other kinds.
+      probes: of the other kinds, and paraphrases that the request does not have.
       generation, references, left_out: see `Case`.
     Raises:
       UserError: if a probe is of a kind that is made here, or an answer is empty.
     """
     for probe in probes:
-        if probe.kind in ("edited", "paraphrase", "neighbourhood_plus"):
+        if probe.kind in ("edited", "neighbourhood_plus"):
             raise UserError(f"probes of the kind {probe.kind!r} are made of the request; leave {probe.prompt!r} out")
     edited = [
         Probe(kind, asked.prompt, asked.new, asked.old, asked.after)

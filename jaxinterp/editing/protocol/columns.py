@@ -195,7 +195,8 @@ def columns_of(
 def _rows(said: Says, rows: np.ndarray, at_kl: np.ndarray) -> Says:
     """What is said to some of the probes."""
     of_kl = said.next_log_p_KV[np.isin(at_kl, rows)]
-    return Says(*(x[rows] for x in said[:-2]), of_kl, said.texts)
+    of_probes = {name: getattr(said, name)[rows] for name in Says._fields if name.endswith("_N")}
+    return said._replace(**of_probes, next_log_p_KV=of_kl)
 
 
 def _kl(before: Says, after: Says) -> np.ndarray:

@@ -141,9 +141,9 @@ def recalled(model: LanguageModel, probes: Sequence[Probe], dropped: dict[str, i
     shape, right = _shape(model, [encoded]), np.zeros(len(probes), bool)
     for start in range(0, len(encoded.probes), ROWS):
         rows = np.arange(start, min(start + ROWS, len(encoded.probes)))
-        texts = (Texts(*(x[rows] for x in text)) for text in (encoded.expected, encoded.other))
-        part = _Encoded(tuple(encoded.probes[i] for i in rows), encoded.compared_N[rows], *texts, rows)
-        asked = _questions(model, part, shape._replace(probes=min(ROWS, shape.probes)))
+        expected, other = (Texts(*(x[rows] for x in text)) for text in (encoded.expected, encoded.other))
+        part = _Encoded(tuple(encoded.probes[i] for i in rows), encoded.compared_N[rows], expected, other, rows)
+        asked = _questions(model, part, shape._replace(probes=ROWS))
         right[encoded.number_N[rows]] = _said(model, asked, len(rows), part.compared_N).right_N
     return right
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxinterp.base.errors import UserError, unknown
-from jaxinterp.editing.protocol.columns import COLUMNS, COMBINED
+from jaxinterp.editing.protocol.columns import COLUMNS, COMBINED, Column
 from jaxinterp.metrics.intervals import PARTS, Estimate, interval_of_facts, leaving_out
 
 
@@ -28,7 +28,9 @@ class Table:
         return "\n".join(lines)
 
 
-def summary(outcomes: Sequence[Mapping[str, float]], level: float = 0.95) -> Table:
+def summary(
+    outcomes: Sequence[Mapping[str, float]], level: float = 0.95, columns: Mapping[str, Column] = COLUMNS
+) -> Table:
     """Means over edits of every column, and the combined ones, with intervals over edits.
 
     An edit's value is the mean over its own prompts; edits without a value are left out of a mean and counted.
@@ -39,6 +41,7 @@ def summary(outcomes: Sequence[Mapping[str, float]], level: float = 0.95) -> Tab
     Args:
       outcomes: of edits, at least one, with the same columns.
       level: coverage of the intervals, above 0 and below 1.
+      columns: which there are.
     Raises:
       UserError: if there is no outcome, a column is unknown or missing, or the level is out of range.
     """
@@ -49,17 +52,19 @@ def summary(outcomes: Sequence[Mapping[str, float]], level: float = 0.95) -> Tab
     names = list(outcomes[0])
     for one in outcomes:
         for name in one:
-            if name not in COLUMNS or name in COMBINED:
-                raise unknown("column", name, [known for known in COLUMNS if known not in COMBINED])
+            if name not in columns or name in COMBINED:
+                raise unknown("column", name, [known for known in columns if known not in COMBINED])
         if set(one) != set(names):
             raise UserError(f"outcomes differ in their columns: {min(set(one) ^ set(names))!r} is not in all of them")
     value_NC = np.array([[one[name] for name in names] for one in outcomes], float)
     there = {name: ~np.isnan(value_NC[:, number]) for number, name in enumerate(names)}
-    rows = {name: _interval(value_NC[there[name], number], name, level) for number, name in enumerate(names)}
+    rows = {
+        name: _interval(value_NC[there[name], number], columns[name].limits, level) for number, name in enumerate(names)
+    }
     for name, parts in COMBINED.items():
         if all(part in names for part in parts):
             rows[name] = _combined(value_NC[:, [names.index(part) for part in parts]], level)
-    ordered = {name: rows[name] for name in COLUMNS if name in rows}
+    ordered = {name: rows[name] for name in columns if name in rows}
     return Table(ordered, {name: len(outcomes) - found.n for name, found in ordered.items()}, level)
 
 
@@ -69,11 +74,11 @@ def harmonic(values: Float[np.ndarray, "samples parts"]) -> Float[np.ndarray, " 
         return values.shape[1] / (1 / values).sum(1)
 
 
-def _interval(value_N: np.ndarray, name: str, level: float) -> Estimate:
+def _interval(value_N: np.ndarray, limits: tuple[float, float], level: float) -> Estimate:
     if not len(value_N):
         return Estimate(math.nan, math.nan, math.nan, 0)
     weight_SN = leaving_out(len(value_N), min(len(value_N), PARTS))
-    return interval_of_facts(_means(weight_SN, value_N), COLUMNS[name].limits, level, len(value_N))
+    return interval_of_facts(_means(weight_SN, value_N), limits, level, len(value_N))
 
 
 def _combined(value_NP: np.ndarray, level: float) -> Estimate:
