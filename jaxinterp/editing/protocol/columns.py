@@ -2,14 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxinterp.editing.protocol.case import KINDS
-from jaxinterp.editing.protocol.questions import WITH_KL, Prepared, Says, says
+from jaxinterp.editing.protocol.case import KINDS, Probe
+from jaxinterp.editing.protocol.encoded import WITH_KL
+from jaxinterp.editing.protocol.questions import Prepared, Says, says
 from jaxinterp.editing.protocol.texts import consistency, fluency
 from jaxinterp.models.language_model import LanguageModel
 
@@ -165,18 +166,31 @@ def outcome(
       n_generated: tokens of each continuation; 0 leaves fluency and consistency out.
       perplexities: of some texts before and after the edit.
     """
-    return columns_of(before, says(edited, asked, n_generated), asked, perplexities)
+    after = says(edited, asked, n_generated)
+    return columns_of(before, after, asked.probes, asked.case.references, perplexities)
 
 
 def columns_of(
-    before: Says, after: Says, asked: Prepared, perplexities: tuple[float, float] | None = None
+    before: Says,
+    after: Says,
+    probes: Sequence[Probe],
+    references: Sequence[str] = (),
+    perplexities: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Every column of `COLUMNS` but those of `COMBINED`: the mean of a quantity over the probes of a kind.
 
     NaN where a kind has no probes that have the quantity; the number of its probes stands in its column "…_prompts".
+
+    Args:
+      before, after: what the model says without and with the edit.
+      probes: to which.
+      references: texts that continuations are compared with.
+      perplexities: of some texts before and after the edit.
+    Raises:
+      ValueError: if what is said is of other probes.
     """
-    kinds = np.array([probe.kind for probe in asked.probes])
-    n_kl = sum(probe.kind in WITH_KL for probe in asked.probes)
+    kinds = np.array([probe.kind for probe in probes])
+    n_kl = sum(probe.kind in WITH_KL for probe in probes)
     if not len(before.next_log_p_KV) == len(after.next_log_p_KV) == n_kl or len(before.right_N) != len(kinds):
         raise ValueError("what a model says is of another case")
     at_kl = np.flatnonzero(np.isin(kinds, WITH_KL))
@@ -187,7 +201,7 @@ def columns_of(
         columns |= {f"{name}_{quantity}": _mean(QUANTITIES[quantity].value(*own)) for quantity in quantities}
         columns[f"{name}_prompts"] = float(len(rows))
     columns["fluency"] = fluency(after.texts)
-    columns["consistency"] = consistency(after.texts, asked.case.references)
+    columns["consistency"] = consistency(after.texts, references)
     columns["perplexity_ratio"] = math.nan if perplexities is None else perplexities[1] / perplexities[0]
     return columns
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from jaxinterp.base.errors import UserError, unknown
+from jaxinterp.base.errors import UserError
 from jaxinterp.editing.protocol.case import Case, Probe, case
 from jaxinterp.editing.request import request
 from jaxinterp.facts.facts import SUBJECT
@@ -67,10 +67,8 @@ def read_zsre_cases(path: Path, new: New = "alt") -> list[Case]:
     Other fields (`pred`, which another model said, and `cond`) are not used.
 
     Raises:
-      UserError: if `new` is unknown, the file is no list of records, or a record is broken (with its number, from 1).
+      UserError: if the file is no list of records, or a record is broken (with its number, from 1).
     """
-    if new not in get_args(New):
-        raise unknown("new", new, get_args(New))
     found = []
     for place, record in json_records(path, "zsRE's"):
         names = ("subject", "src", "rephrase", "loc", "loc_ans")

@@ -1,4 +1,4 @@
-"""Probes as arrays of fixed shapes, and what a model says to them."""
+"""What a model says to the probes of a case: probabilities, greedy generation, and next-token distributions."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.editing.likelihood import answer_logits
-from jaxinterp.editing.places import MULTIPLE, Texts
+from jaxinterp.editing.places import Texts
 from jaxinterp.editing.protocol.case import Case, Probe
-from jaxinterp.facts.encoding import encode_texts
-from jaxinterp.facts.facts import FactSet, Text
+from jaxinterp.editing.protocol.encoded import (
+    WITH_KL,
+    Questions,
+    as_prompts,
+    as_questions,
+    encoded_probes,
+    prompt_ids,
+    shared_shape,
+)
+from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.spelling import runs_together
 from jaxinterp.models.decoding import GREEDY, continued
 from jaxinterp.models.language_model import LanguageModel
@@ -22,17 +30,6 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizers import TextTokenizer
 
 ROWS = 64  # probes at once, of those that are not of one case
-WITH_KL = ("neighbourhood", "neighbourhood_plus")  # kinds whose next-token distributions are compared
-
-
-class Questions(NamedTuple):
-    """Q probes, the last ones of padding; a probe that is compared with nothing has its expected answer twice."""
-
-    expected: Texts
-    other: Texts
-    prompt_QT: Int[np.ndarray, "Q T"]
-    prompt_length_Q: Int[np.ndarray, " Q"]
-    kl_K: Int[np.ndarray, " K"]  # probes whose next-token distribution is kept; padding repeats the first
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,14 +59,6 @@ class Says(NamedTuple):
     texts: tuple[str, ...] = ()  # continuations of the case's prompts
 
 
-class _Encoded(NamedTuple):
-    probes: tuple[Probe, ...]
-    compared_N: np.ndarray
-    expected: Texts
-    other: Texts
-    number_N: np.ndarray  # of those that were given
-
-
 def prepared(model: LanguageModel, cases: Sequence[Case]) -> list[Prepared]:
     """Cases as arrays of the same shapes.
 
@@ -86,21 +75,25 @@ def prepared(model: LanguageModel, cases: Sequence[Case]) -> list[Prepared]:
         )
     if not cases:
         raise UserError("there is no case to prepare; give at least one")
-    encoded, dropped = [], []
+    found, left_out = [], []
     for one in cases:
         counts: dict[str, int] = {}
-        encoded.append(_encoded(model, one.probes, counts))
-        dropped.append(counts)
-    shape = _shape(model, encoded)
-    prompts = [[model.tokenizer.prefix + tuple(_ids(model, text)) for text in one.generation] for one in cases]
-    rows, width = max(map(len, prompts)), max((len(p) for own in prompts for p in own), default=0)
+        found.append(encoded_probes(model, one.probes, counts))
+        left_out.append(counts)
+    shape = shared_shape(model, found)
+    prompts = [[prompt_ids(model, text) for text in one.generation] for one in cases]
+    rows, width = max(map(len, prompts)), max((len(ids) for own in prompts for ids in own), default=0)
     return [
         Prepared(
-            one, found.probes, found.compared_N, _questions(model, found, shape),
-            _generation(model, own, rows, width) if own else None, counts,
+            one,
+            own.probes,
+            own.compared_N,
+            as_questions(model, own, shape),
+            as_prompts(model, texts, rows, width) if texts else None,
+            counts,
         )
-        for one, found, own, counts in zip(cases, encoded, prompts, dropped, strict=True)
-    ]  # fmt: skip
+        for one, own, texts, counts in zip(cases, found, prompts, left_out, strict=True)
+    ]
 
 
 def says(model: LanguageModel, asked: Prepared, n_generated: int = 0) -> Says:
@@ -125,7 +118,9 @@ def says(model: LanguageModel, asked: Prepared, n_generated: int = 0) -> Says:
     return found._replace(next_log_p_KV=found.next_log_p_KV[:n_kl], texts=texts)
 
 
-def recalled(model: LanguageModel, probes: Sequence[Probe], dropped: dict[str, int] | None = None) -> np.ndarray:
+def recalled(
+    model: LanguageModel, probes: Sequence[Probe], dropped: dict[str, int] | None = None
+) -> Bool[np.ndarray, " N"]:
     """Whether greedy generation begins with each probe's expected answer, all its tokens.
 
     Args:
@@ -137,14 +132,12 @@ def recalled(model: LanguageModel, probes: Sequence[Probe], dropped: dict[str, i
     Raises:
       UserError: if a probe cannot be encoded, and `dropped` is not given.
     """
-    encoded = _encoded(model, [dataclasses.replace(probe, other=None) for probe in probes], dropped)
-    shape, right = _shape(model, [encoded]), np.zeros(len(probes), bool)
-    for start in range(0, len(encoded.probes), ROWS):
-        rows = np.arange(start, min(start + ROWS, len(encoded.probes)))
-        expected, other = (Texts(*(x[rows] for x in text)) for text in (encoded.expected, encoded.other))
-        part = _Encoded(tuple(encoded.probes[i] for i in rows), encoded.compared_N[rows], expected, other, rows)
-        asked = _questions(model, part, shape._replace(probes=ROWS))
-        right[encoded.number_N[rows]] = _said(model, asked, len(rows), part.compared_N).right_N
+    found = encoded_probes(model, [dataclasses.replace(probe, other=None) for probe in probes], dropped)
+    shape, right = shared_shape(model, [found])._replace(probes=ROWS), np.zeros(len(probes), bool)
+    for start in range(0, len(found.probes), ROWS):
+        part = found.take(np.arange(start, min(start + ROWS, len(found.probes))))
+        said = _said(model, as_questions(model, part, shape), len(part.probes), part.compared_N)
+        right[part.number_N] = said.right_N
     return right
 
 
@@ -162,115 +155,6 @@ def known_facts(model: LanguageModel, facts: FactSet, prompt: int = 0) -> Bool[n
         text = facts.text(number, prompt if prompt < n_prompts else 0)
         probes.append(Probe("other", text.before, text.answer, None, text.after))
     return recalled(model, probes, {})
-
-
-class _Shape(NamedTuple):
-    probes: int
-    positions: int
-    tokens: int  # of an answer
-    kl: int
-
-
-def _ids(model: LanguageModel, text: str) -> list[int]:
-    ids = model.tokenizer.encode(text)
-    if model.tokenizer.unk is not None and model.tokenizer.unk in ids:
-        raise UserError(f"the tokenizer does not know {model.tokenizer.unknown_word(text)!r} in {text!r}")
-    return ids
-
-
-def _encoded(model: LanguageModel, probes: Sequence[Probe], dropped: dict[str, int] | None) -> _Encoded:
-    """The probes whose answers can both be encoded, in order; of the edited prompt they must."""
-    by_kind: dict[str, list[int]] = {}
-    for number, probe in enumerate(probes):
-        by_kind.setdefault(probe.kind, []).append(number)
-    kept: list[int] = []
-    sides: list[list[Texts]] = [[], []]
-    for kind, numbers in by_kind.items():
-        counts = None if dropped is None or kind == "edited" else {}
-        texts = [probe.text(probe.expected) for probe in (probes[number] for number in numbers)]
-        texts += [probe.text(probe.other or probe.expected) for probe in (probes[number] for number in numbers)]
-        own, pair = _texts_of(model, texts, counts)
-        if counts:
-            reason = f"{kind}: {' or '.join(counts)}"
-            dropped[reason] = dropped.get(reason, 0) + len(numbers) - len(own)
-        kept += [numbers[place] for place in own]
-        for side, found in zip(sides, pair, strict=True):
-            side += found
-    if not kept:
-        raise UserError(f"none of the {len(probes)} probes can be encoded: {dropped}")
-    width, tokens = (max(max(one[part].shape[1] for one in side) for side in sides) for part in (0, 2))
-    order = np.argsort(kept, kind="stable")
-    wide = ([_wider(one, width, tokens, model.tokenizer.pad) for one in side] for side in sides)
-    expected, other = (Texts(*(np.concatenate(part)[order] for part in zip(*side, strict=True))) for side in wide)
-    chosen = tuple(probes[kept[place]] for place in order)
-    return _Encoded(chosen, np.array([probe.other is not None for probe in chosen]), expected, other, np.sort(kept))
-
-
-def _texts_of(
-    model: LanguageModel, texts: Sequence[Text], dropped: dict[str, int] | None
-) -> tuple[list[int], list[list[Texts]]]:
-    """Of n texts with one answer and then with another: which can be encoded with both, and the arrays of each."""
-    bare = [text._replace(after="") for text in texts]
-    try:
-        queries = encode_texts(bare, model.tokenizer, n_ctx=model.config.n_ctx, dropped=dropped)
-    except UserError:
-        if dropped is None:
-            raise
-        return [], [[], []]
-    n, row = len(texts) // 2, {text: row for row, text in enumerate(queries.fact_N.tolist())}
-    own = [place for place in range(n) if place in row and n + place in row]
-    pair = []
-    for first in (0, n):
-        found = queries[np.array([row[first + place] for place in own], int)]
-        token_A = np.arange(int(found.answer_length_N.max(initial=1)))[None]
-        within_NA = token_A < found.answer_length_N[:, None]
-        place_NA = found.answer_start_N[:, None] + np.where(within_NA, token_A, 0)
-        target_NA = np.take_along_axis(found.tokens_NT, place_NA, 1)
-        pair.append([Texts(found.tokens_NT, found.length_N, place_NA - 1, target_NA, within_NA.astype(np.float32))])
-    return own, pair
-
-
-def _wider(texts: Texts, width: int, n_answer: int, pad: int, rows: int | None = None) -> Texts:
-    """Texts of more positions, longer answers and more rows; what is added weighs nothing."""
-    tokens_QT, length_Q, read_QA, target_QA, weight_QA = texts
-    more_Q = (0, 0 if rows is None else rows - len(length_Q))
-    more_T, more_A = (0, width - tokens_QT.shape[1]), (0, n_answer - read_QA.shape[1])
-    return Texts(
-        np.pad(tokens_QT, (more_Q, more_T), constant_values=pad),
-        np.pad(length_Q, more_Q, constant_values=1),
-        *(np.pad(x, (more_Q, more_A)) for x in (read_QA, target_QA, weight_QA)),
-    )
-
-
-def _shape(model: LanguageModel, encoded: Sequence[_Encoded]) -> _Shape:
-    texts = [text for one in encoded for text in (one.expected, one.other)]
-    width = max(text.tokens_QT.shape[1] for text in texts)
-    width = min(width + -width % MULTIPLE, model.config.n_ctx)
-    n_kl = max(sum(probe.kind in WITH_KL for probe in one.probes) for one in encoded)
-    n_probes = max(len(one.probes) for one in encoded)
-    return _Shape(n_probes, width, max(text.read_QA.shape[1] for text in texts), max(n_kl, 1))
-
-
-def _questions(model: LanguageModel, found: _Encoded, shape: _Shape) -> Questions:
-    pad = model.tokenizer.pad
-    expected, other = (
-        _wider(text, shape.positions, shape.tokens, pad, shape.probes) for text in (found.expected, found.other)
-    )
-    prompt_length_Q = np.ones(shape.probes, int)
-    prompt_length_Q[: len(found.probes)] = found.expected.read_QA[:, 0] + 1
-    position_T = np.arange(shape.positions)
-    prompt_QT = np.where(position_T[None] < prompt_length_Q[:, None], expected.tokens_QT, pad)
-    kl = [number for number, probe in enumerate(found.probes) if probe.kind in WITH_KL]
-    kl_K = np.array(kl + [0] * (shape.kl - len(kl)), int)
-    return Questions(expected, other, prompt_QT, prompt_length_Q, kl_K)
-
-
-def _generation(model: LanguageModel, prompts: list[tuple[int, ...]], rows: int, width: int):
-    tokens_GT = np.full((rows, width), model.tokenizer.pad, np.int32)
-    length_G = np.ones(rows, int)
-    for number, ids in enumerate(prompts):
-        tokens_GT[number, : len(ids)], length_G[number] = ids, len(ids)
-    return tokens_GT, length_G
 
 
 def _continued(

@@ -107,9 +107,11 @@ def cases_of(
     Returns:
       Cases in the order of `answers`; `left_out` says why a kind has no probes.
     Raises:
-      UserError: if `known` is not of these facts, or there is no such fact or prompt.
+      UserError: if `known` is not of these facts, n_each is negative, or there is no such fact or prompt.
     """
     _check_known(facts, known)
+    if n_each < 0:
+        raise UserError(f"n_each must be at least 0, got {n_each}")
     requests = requests_of(facts, answers, prompt)
     index = _Index(facts, known, structure(facts), prompt, n_each, seed)
     found = []

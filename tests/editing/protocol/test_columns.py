@@ -9,7 +9,7 @@ import pytest
 from jaxinterp.base.errors import UserError
 from jaxinterp.editing.protocol.case import CHANGED, KINDS, Probe, case
 from jaxinterp.editing.protocol.columns import COLUMNS, COMBINED, DIFFERENCE, SHARE, SHORT, columns_of
-from jaxinterp.editing.protocol.questions import Prepared, Says
+from jaxinterp.editing.protocol.questions import Says
 from jaxinterp.editing.protocol.summary import harmonic, summary
 from jaxinterp.editing.request import request
 
@@ -26,9 +26,7 @@ PROBES = (
 
 
 def asked(probes=PROBES):
-    own = case(ASKED, probes)
-    compared_N = np.array([probe.other is not None for probe in own.probes])
-    return Prepared(own, own.probes, compared_N, None, None, {})
+    return case(ASKED, probes).probes
 
 
 def said(p, other, right, right_other=None, ended=None, forced=None, next_p=None, tokens=1, texts=()) -> Says:
@@ -86,12 +84,18 @@ def test_columns_by_hand():
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-9, err_msg=name)
     assert set(found) == set(COLUMNS) - set(COMBINED)
-    assert columns_of(BEFORE, AFTER, asked(), (20.0, 30.0))["perplexity_ratio"] == 1.5
+    assert columns_of(BEFORE, AFTER, asked(), (), (20.0, 30.0))["perplexity_ratio"] == 1.5
 
 
 def test_no_edit_changes_nothing():
     found = columns_of(BEFORE, BEFORE, asked())
-    for name in ("efficacy_score", "efficacy_accuracy", "paraphrase_score", "neighbourhood_kl", "neighbourhood_plus_kl"):
+    for name in (
+        "efficacy_score",
+        "efficacy_accuracy",
+        "paraphrase_score",
+        "neighbourhood_kl",
+        "neighbourhood_plus_kl",
+    ):
         assert found[name] == 0, name
     for name in ("neighbourhood_score", "neighbourhood_kept", "same_relation_kept", "same_subject_kept"):
         assert found[name] == 100, name
@@ -107,7 +111,9 @@ def test_swapped_answers_give_the_rest():
 
 def test_scores_of_answers_of_several_tokens():
     # P(new) = 0.09 in two tokens, 0.3 each; P(old) = 0.2 in one.
-    after = AFTER._replace(log_p_N=np.log(np.full(10, 0.09)), log_p_other_N=np.log(np.full(10, 0.2)), tokens_N=np.full(10, 2))
+    after = AFTER._replace(
+        log_p_N=np.log(np.full(10, 0.09)), log_p_other_N=np.log(np.full(10, 0.2)), tokens_N=np.full(10, 2)
+    )
     found = columns_of(BEFORE, after, asked())
     assert (found["efficacy_score"], found["efficacy_score_per_token"]) == (0, 100)
 
@@ -168,14 +174,14 @@ def test_intervals_hold_what_all_edits_have():
 def test_summaries_that_cannot_be():
     for given, match in (
         ([], "no outcome to summarise"),
-        ([{"efficacy": 1.0}], "efficacy"),
+        ([{"efficiency": 1.0}], "efficiency"),
         ([{"efficacy_score": 1.0}, {"paraphrase_score": 1.0}], "differ in their columns"),
         ([{"overall_score": 1.0}], "overall_score"),
     ):
         with pytest.raises(UserError, match=match):
             summary(given)
-    with pytest.raises(UserError, match="between 0 and 1, got 1"):
-        summary(outcomes((1, 1, 1)), 1)
+    with pytest.raises(UserError, match="between 0 and 1, got 1.0"):
+        summary(outcomes((1, 1, 1)), 1.0)
 
 
 def test_harmonic_means():
