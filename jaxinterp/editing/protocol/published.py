@@ -31,9 +31,9 @@ def read_counterfact_cases(path: Path) -> list[Case]:
     for place, record in json_records(path, "CounterFact's"):
         relation, template, subject, true = rewrite(record, place)
         asked = field(record, "requested_rewrite", dict, place)
-        named = f"{place}, requested_rewrite, target_new"
-        new = _answer(template, text_field(field(asked, "target_new", dict, place), "str", named), named)
-        old = _answer(template, true, f"{place}, requested_rewrite, target_true")
+        within = f"{place}, requested_rewrite"
+        target = text_field(field(asked, "target_new", dict, within), "str", f"{within}, target_new")
+        new, old = _answer(template, target, f"{within}, target_new"), _answer(template, true, f"{within}, target_true")
         if new == old:
             raise UserError(f"{place}: the new answer is the old one, {true!r}; correct one of them")
         left_out: dict[str, int] = {}

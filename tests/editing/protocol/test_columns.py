@@ -180,7 +180,7 @@ def test_summaries_that_cannot_be():
     ):
         with pytest.raises(UserError, match=match):
             summary(given)
-    with pytest.raises(UserError, match="between 0 and 1, got 1.0"):
+    with pytest.raises(UserError, match=r"between 0 and 1, got 1\.0"):
         summary(outcomes((1, 1, 1)), 1.0)
 
 

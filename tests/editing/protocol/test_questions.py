@@ -44,7 +44,7 @@ def a_case(facts, fact, n_neighbours=2):
     return case(asked, [*probes[:n_neighbours], Probe("same_subject", f"the r4 of {own.subject}", " w3 w4 w5")])
 
 
-def moved(model, size=2.0):
+def moved(model, size=100.0):
     """The model with a change of some value rows."""
     rng = np.random.default_rng(0)
     rows_kD = size * rng.normal(size=(3, model.config.d_model))
@@ -152,9 +152,9 @@ def test_what_cannot_be_encoded_is_counted():
     assert sorted(asked.left_out) == ["inverse: word outside the vocabulary", "two_hop: word outside the vocabulary"]
     short, _ = knowing()
     (asked,) = prepared(short, [own])
-    assert asked.left_out == {"neighbourhood_plus: too long for the context": 1}
+    assert asked.left_out == {"neighbourhood_plus: too long for the context": 2}
     found = outcome(short, says(short, asked), asked)
-    assert found["neighbourhood_plus_prompts"] == 1 and np.isnan(found["two_hop_score"])
+    assert found["neighbourhood_plus_prompts"] == 0 and np.isnan(found["neighbourhood_plus_kl"])
     with pytest.raises(UserError, match="does not know 'unheard'"):
         prepared(model, [case(request("the unheard of {subject}", "s0", " w1", " w2"))])
     with pytest.raises(UserError, match="does not know 'unheard'"):

@@ -32,7 +32,7 @@ def small_world():
         *(Fact("code", country, str(number)) for number, country in enumerate(COUNTRIES)),
         *(
             Fact("river", city, river)
-            for city, river in zip(CAPITALS[:5], "Rimac Tiber Sumida Athi Mapocho".split(), strict=True)
+            for city, river in zip(CAPITALS[:5], ("Rimac", "Tiber", "Sumida", "Athi", "Mapocho"), strict=True)
         ),
         *(Fact("city_continent", city, continent) for _, city, continent in rows),
     ]
