@@ -61,8 +61,9 @@ def edit(
     for number, request in enumerate(requests):
         each = {field: [value[number]] for field in EACH if (value := getattr(given, field)) is not None}
         own = dataclasses.replace(given, **each)
+        if changes:
+            model = apply(changes[-1], model)
         changes.append(_one(model, [request], method, settings, own))
-        model = apply(changes[-1], model)
     return stack(changes)
 
 

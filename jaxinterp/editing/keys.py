@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.editing.places import At, batches, key_position, texts_of
+from jaxinterp.editing.places import MULTIPLE, At, batches, key_position, prompt_ids, texts_of
 from jaxinterp.editing.request import Request
 from jaxinterp.facts.facts import Text
 from jaxinterp.models.decoding import Sampler
@@ -39,6 +39,28 @@ def request_keys(
       UserError: if a text cannot be encoded.
     """
     return _captured(model, requests, layer, prefixes, ("mlp_post",), at)[0].mean(1)
+
+
+def prompt_keys(model: LanguageModel, prompts: Sequence[str], layer: int) -> Float[np.ndarray, "N F"]:
+    """A layer's neurons at the last token of prompts, where what follows is read.
+
+    Raises:
+      UserError: if a prompt cannot be encoded.
+    """
+    ids = [prompt_ids(model, prompt) for prompt in prompts]
+    length_N = np.array([len(own) for own in ids])
+    width = min(-(-int(length_N.max()) // MULTIPLE) * MULTIPLE, model.config.n_ctx)
+    if length_N.max() > width:
+        long = prompts[int(length_N.argmax())]
+        raise UserError(f"the prompt {long[:60]!r} has more tokens than the model's context of {width}; shorten it")
+    tokens_NT = np.full((len(ids), width), model.tokenizer.pad, np.int32)
+    for row_T, own in zip(tokens_NT, ids, strict=True):
+        row_T[: len(own)] = own
+    parts = [
+        np.asarray(_at(model.model, tokens_NT[part], length_N[part] - 1, layer, ("mlp_post",))[0])
+        for part in batches(len(ids))
+    ]
+    return np.concatenate(parts)[: len(ids)].astype(np.float64)
 
 
 def request_streams(

@@ -9,8 +9,14 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward, unembed
 
 
-def answer_logits(model: Model, texts: Texts, resid_QTD: Float[Array, "Q T D"]) -> Float[Array, "Q A V"]:
-    """Logits where the answers' tokens are read, from the residual stream after the last layer."""
+def answer_logits(model: Model, texts: Texts, resid_QTD: Float[Array, "Q T D"] | None = None) -> Float[Array, "Q A V"]:
+    """Logits where the answers' tokens are read.
+
+    Args:
+      resid_QTD: the residual stream after the last layer; None is the model's own.
+    """
+    if resid_QTD is None:
+        resid_QTD = forward(model, texts.tokens_QT).resid_final_BTD
     return unembed(model, jnp.take_along_axis(resid_QTD, texts.read_QA[..., None], 1))
 
 
@@ -22,4 +28,4 @@ def nll(logits_QAV: Float[Array, "Q A V"], texts: Texts) -> Float[Array, ""]:
 
 def answer_nll(model: Model, texts: Texts) -> Float[Array, ""]:
     """`nll` of the model's own logits."""
-    return nll(answer_logits(model, texts, forward(model, texts.tokens_QT).resid_final_BTD), texts)
+    return nll(answer_logits(model, texts), texts)

@@ -73,6 +73,14 @@ def texts_of(model: LanguageModel, texts: Sequence[Text]) -> Texts:
     return Texts(tokens_NT, queries.length_N, place_NA - 1, target_NA, within_NA.astype(np.float32))
 
 
+def prompt_ids(model: LanguageModel, text: str) -> tuple[int, ...]:
+    """A prompt's tokens with what the model expects before them; UserError if a word is unknown."""
+    ids = model.tokenizer.encode(text)
+    if model.tokenizer.unk is not None and model.tokenizer.unk in ids:
+        raise UserError(f"the tokenizer does not know {model.tokenizer.unknown_word(text)!r} in {text!r}")
+    return (*model.tokenizer.prefix, *ids)
+
+
 def batches(n: int, width: int = 1) -> Iterator[Int[np.ndarray, " b"]]:
     """0 … n − 1 in batches of `width` texts each, of few sizes; the last one is filled up with its last number."""
     most = max(1, TEXTS // width)

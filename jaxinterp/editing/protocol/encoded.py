@@ -51,14 +51,6 @@ class Shape(NamedTuple):
     kl: int
 
 
-def prompt_ids(model: LanguageModel, text: str) -> tuple[int, ...]:
-    """A prompt's tokens with what the model expects before them; UserError if a word is unknown."""
-    ids = model.tokenizer.encode(text)
-    if model.tokenizer.unk is not None and model.tokenizer.unk in ids:
-        raise UserError(f"the tokenizer does not know {model.tokenizer.unknown_word(text)!r} in {text!r}")
-    return (*model.tokenizer.prefix, *ids)
-
-
 def encoded_probes(model: LanguageModel, probes: Sequence[Probe], dropped: dict[str, int] | None) -> Encoded:
     """The probes whose answers can both be encoded, in order; of the edited prompt they must.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.editing.likelihood import answer_logits
-from jaxinterp.editing.places import Texts
+from jaxinterp.editing.places import Texts, prompt_ids
 from jaxinterp.editing.protocol.case import Case, Probe
 from jaxinterp.editing.protocol.encoded import (
     WITH_KL,
@@ -19,7 +19,6 @@ from jaxinterp.editing.protocol.encoded import (
     as_prompts,
     as_questions,
     encoded_probes,
-    prompt_ids,
     shared_shape,
 )
 from jaxinterp.facts.facts import FactSet
