@@ -65,6 +65,16 @@ def test_answers_are_what_they_are_one_at_a_time():
         assert found.tokens_N.tolist() == [len(asked.old.split()) for asked in requests]
 
 
+def test_an_answer_is_said_if_all_its_tokens_are():
+    model, facts = knowing()
+    asked = causal_requests(model, facts.answer_last())[0]
+    first = model.generate(asked.prompt, 1)
+    wrong = " w8" if first != " w8" else " w0"
+    second = model.generate(asked.prompt + wrong, 1)  # right after the wrong one
+    answers = [first, wrong + second, first + model.generate(asked.prompt + first, 1)]
+    assert answers_said(model, [asked] * 3, answers).said_N.tolist() == [True, False, True]
+
+
 def test_many_answers_are_read_in_parts():
     model, facts = knowing()
     requests = causal_requests(model, facts.answer_last())
@@ -80,8 +90,7 @@ def test_the_protocol_by_hand(kind):
         requests = masked_requests(model)
     else:
         model, facts = knowing()
-        requests = [one for one in causal_requests(model, facts.answer_last()) if " " not in one.old[1:]]
-        requests = [one for one, knows in zip(requests, answered(model, requests), strict=True) if knows]
+        requests = causal_requests(model, facts.answer_last())  # of one token and of two
     requests = [one for one, knows in zip(requests, answered(model, requests), strict=True) if knows]
     own = Neurons(np.array([0, 1]), np.array([2, 3]))
     settings = UpdateConfig(more=30.0)
@@ -99,7 +108,8 @@ def test_the_protocol_by_hand(kind):
     ):
         assert rows
         before, after = ([slow(m, one, one.old)[0] for one in rows] for m in (model, edited))
-        perplexity = np.exp(-np.mean(after)) - np.exp(-np.mean(before))
+        tokens = np.array([len(one.old.split()) for one in rows])
+        perplexity = np.exp(-np.mean(after / tokens)) - np.exp(-np.mean(before / tokens))
         np.testing.assert_allclose(found[f"{name}_perplexity"], perplexity, rtol=1e-3)
         change = 100 * (np.exp(after).mean() - np.exp(before).mean())
         np.testing.assert_allclose(found[f"{name}_probability"], change, rtol=1e-3, atol=1e-5)

@@ -117,6 +117,7 @@ def test_controls():
     assert set(CONTROLS) == {"no_op", "identity", "random_active", "most_active", "wrong_layer"}
     assert not control_change("no_op", model, plan).deltas
     identity = control_change("identity", model, plan)
+    assert [one["new"] for about in identity.about for one in about["requests"]] == [asked.old]
     same = apply(identity, model)
     assert same.top(asked.prompt, 1)[0][0] == model.top(asked.prompt, 1)[0][0] == asked.old.strip()
     for name in ("random_active", "most_active"):

@@ -108,7 +108,8 @@ def test_the_probes_of_an_edit():
         assert probe.expected.strip() == COUNTRIES[CAPITALS.index(subject)] not in ("Peru", "Japan")
         assert probe.other == " Japan"
     assert len(own.of("same_relation")) == len(own.of("other")) == 3 and not own.of("neighbourhood")
-    for probe in own.of("other"):
+    many = [cases_of(facts, {asked: "Japan"}, n_each=9, seed=seed, known=known(facts))[0] for seed in range(5)]
+    for probe in (probe for one in many for probe in one.of("other")):
         assert not {"Lima", "Peru", "Japan"} & {*probe.prompt.split(), probe.expected.strip()}
         assert "capital" not in probe.prompt
     reasons = " ".join(own.left_out)
