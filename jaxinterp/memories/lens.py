@@ -8,7 +8,6 @@ A kind of lens is one file in `jaxinterp.memories.lenses` with one decorated fun
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 
 import flax.struct
@@ -108,7 +107,7 @@ def norms_of(model: Model, layer: Layer) -> Mapping:
     return jax.tree.map(lambda x: x[layer], named)
 
 
-def in_chunks(found: Callable, *arrays: AnyArray, size: int = CHUNK) -> Array | tuple:
+def in_chunks(found: Callable, *arrays: AnyArray, size: int = CHUNK) -> AnyArray | tuple:
     """`found` of rows of arrays, `size` at a time: all chunks have one shape, so that it is compiled once."""
     n = len(arrays[0])
     parts = []
@@ -120,6 +119,6 @@ def in_chunks(found: Callable, *arrays: AnyArray, size: int = CHUNK) -> Array | 
     return jax.tree.map(lambda *part: np.concatenate(part)[:n], *parts)
 
 
-@functools.partial(jax.jit, static_argnames="layer")
-def _resid_top(model: Model, lens: Lens, layer: int, resid_ND: Array) -> Int[Array, " N"]:
+@jax.jit
+def _resid_top(model: Model, lens: Lens, layer: Array, resid_ND: Array) -> Int[Array, " N"]:
     return resid_logits(model, lens, layer, resid_ND).argmax(-1)

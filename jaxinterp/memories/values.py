@@ -1,6 +1,5 @@
 """What value vectors say by a lens, and the vectors that stand in for them as controls."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -102,8 +101,8 @@ def _moments(unembedding_VD: Array) -> tuple[Array, Array]:
     return mean_D, centred_VD.T @ centred_VD / len(unembedding_VD)
 
 
-@functools.partial(jax.jit, static_argnames="layer")
-def _read(model: Model, lens: Lens, layer: int, value_ND: Array, token_NK: Array) -> ValuesRead:
+@jax.jit
+def _read(model: Model, lens: Lens, layer: Array, value_ND: Array, token_NK: Array) -> ValuesRead:
     logits_NV = aimed(model, lens, layer, value_ND) @ unembedding(model).T
     n = min(EXTREME, logits_NV.shape[1])
     highest_NE, highest_at_NE = jax.lax.top_k(logits_NV, n)

@@ -67,6 +67,7 @@ def test_in_the_last_layer_the_norm_folded_lens_is_what_the_unembedding_reads_of
     # moves all tokens' alike with the stream itself.
     rng = np.random.default_rng(0)
     mid, size = rng.standard_normal(8) * 3, 1e-6
+
     def final(written):
         resid = after_ffn(config, layers, jnp.array([1]), jnp.asarray(mid)[None], written[None])
         return unembed(model, resid)[0]

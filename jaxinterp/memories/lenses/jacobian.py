@@ -89,8 +89,8 @@ def mean_jacobian(
 
 @lens_kind("jacobian")
 def jacobian(model: Model, corpus: Corpus, seed: int = 0) -> Lens:
-    """v · J_l · diag(s) · E, with J_l the mean Jacobian of the final residual stream with respect to that after layer l:
-    a mean over texts and positions of the sum over the same and all later positions of a text (Gurnee et al. 2026).
+    """v · J_l · diag(s) · E, J_l the mean Jacobian of the final residual stream with respect to that after layer l: a
+    mean over texts and positions of the sum over the same and all later positions of a text (Gurnee et al. 2026).
     What the neuron does to the next and to later tokens by way of all later layers, to first order and on average.
     """
     return Lens("jacobian", matrix_LDD=mean_jacobian(model, corpus, JacobianConfig(), seed))
