@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxinterp.memories.examples import Examples
 from jaxinterp.memories.lens import Lens, in_chunks, resid_tops
-from jaxinterp.memories.values import ValuesRead, gaussian, read_values, standing
+from jaxinterp.memories.values import Moments, Standing, ValuesRead, gaussian, standing, value_tops
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.lens import unembedding
 from jaxinterp.models.model import Model
@@ -36,6 +36,7 @@ def composition_of_layer(
     value_FD: Float[np.ndarray, "F D"],
     read: ValuesRead,
     examples: Examples,
+    moments: Moments,
     kind: str = "own",
     seed: int = 0,
 ) -> dict[str, Float[np.ndarray, " E"]]:
@@ -46,6 +47,7 @@ def composition_of_layer(
       value_FD: the layer's value vectors, or a control's.
       read: what they say.
       examples: where.
+      moments: of the model's vocabulary.
       kind: a name out of `jaxinterp.memories.values.VALUES`; controls also compare with another example's prediction
         (shuffled), or put normal vectors in the residual stream's place (random), where values do not matter.
       seed: of these.
@@ -57,7 +59,7 @@ def composition_of_layer(
     if "b_out" in model.params["layers"]:
         written_ED = written_ED + np.asarray(model.params["layers"]["b_out"][layer])[None]
     after_ED = in_chunks(lambda mid, written: _after(model, mid, written, layer), mid_ED, written_ED)
-    ffn_E = np.asarray(read_values(model, lens, layer, written_ED).top_N)
+    ffn_E = value_tops(model, lens, layer, written_ED)
     before_E, after_E = (resid_tops(model, lens, layer, x) for x in (mid_ED, after_ED))
     # A negative activation promotes most what its value says least.
     said_EF = np.where(neurons_EF > 0, np.asarray(read.top_N)[None], np.asarray(read.bottom_N)[None])
@@ -70,9 +72,9 @@ def composition_of_layer(
     figures |= {f"{name}_is_final": tops_E == compared_E for name, tops_E in streams.items()}
     if kind == "own":
         figures["active"] = active_EF.mean(1)
-    changed_E = before_E != after_E
+    against, changed_E = standing(model, lens, layer, value_FD, moments), before_E != after_E
     for name, token_E in (("z_promoted", after_E), ("z_eliminated", before_E)):
-        z_E = _dominant_z(model, lens, layer, value_FD, neurons_EF, token_E)
+        z_E = _dominant_z(model, against, neurons_EF, token_E)
         figures[name] = np.where(changed_E, z_E, np.nan)
     return {name: np.asarray(value_E, float) for name, value_E in figures.items()}
 
@@ -88,12 +90,11 @@ def _cases(before_E: np.ndarray, ffn_E: np.ndarray, after_E: np.ndarray) -> tupl
 
 
 def _dominant_z(
-    model: Model, lens: Lens, layer: int, value_FD: np.ndarray, neurons_EF: np.ndarray, token_E: np.ndarray
+    model: Model, against: Standing, neurons_EF: np.ndarray, token_E: np.ndarray
 ) -> Float[np.ndarray, " E"]:
     """A token's logit in what a memory adds, in standard deviations over the vocabulary from the mean; a mean over the
     `DOMINANT` memories of an example.
     """
-    against = standing(model, lens, layer, value_FD)
     n = min(DOMINANT, neurons_EF.shape[1])
     size_EF = np.abs(neurons_EF) * against.deviation_F[None]
     neuron_EN = np.argpartition(-size_EF, n - 1, axis=1)[:, :n]

@@ -62,8 +62,8 @@ def effects_of_neurons(
     place_N2: Int[np.ndarray, "N 2"],
     token_NE: Int[np.ndarray, "N E"],
 ) -> Float[np.ndarray, "N E"]:
-    """What neurons do to logits of tokens at places: untouched less without the neuron there, less the mean of that over
-    the vocabulary; in nats.
+    """What neurons do to logits of tokens at places: untouched less without the neuron there, in nats, less the mean of
+    that over the vocabulary.
 
     The neuron is off at that position alone, and everything after it is run again.
 

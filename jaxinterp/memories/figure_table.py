@@ -32,6 +32,7 @@ def _share(title: str, definition: str) -> Kind:
 _LIVE = "a live neuron is above 0 at its first trigger, where it is most active in the corpus, and a token follows"
 _CASE = "of examples (a token of a text and a layer), "
 _TOP = "; a top token is that of the highest logit by the lens"
+_FACTS = "shuffled: another fact's answer, random: normal vectors as values; a layer is that of the first neuron"
 FIGURES: Mapping[str, Kind] = {
     "agreement": _share(
         "Agreement",
@@ -49,7 +50,7 @@ FIGURES: Mapping[str, Kind] = {
     "next_rank": Kind(
         Label(
             "Rank of the next token",
-            "Geometric mean over live neurons of the rank that the value's logits give the token after the first trigger; "
+            "Geometric mean over live neurons of the rank, by its value, of the token after the first trigger; "
             f"1 is best; {_LIVE}.",
         ),
         (1.0, math.inf),
@@ -129,6 +130,29 @@ FIGURES: Mapping[str, Kind] = {
     ),
     "effect_lowest": Kind(
         Label("Effect on the lowest tokens", "The same of the ten lowest tokens of its value.", unit="nats"), ANY
+    ),
+    "fact_top": _share(
+        "Legible first neuron",
+        f"Share of facts whose first knowledge neuron's value has the answer's first token as its top token; {_FACTS}.",
+    ),
+    "fact_rank": Kind(
+        Label(
+            "Rank of the answer in the first neuron",
+            "Geometric mean over facts of the rank of the answer's first token in the first knowledge neuron's value; "
+            f"1 is best; {_FACTS}.",
+        ),
+        (1.0, math.inf),
+        logs=True,
+    ),
+    "fact_mass": _share(
+        "Legible attribution",
+        "Share of the positive attribution on a fact's k knowledge neurons that lies on those whose value's top token "
+        f"is the answer's first token; a mean over facts; {_FACTS}.",
+    ),
+    "fact_any": _share(
+        "Legible in any neuron",
+        "Share of facts of whose k knowledge neurons at least one has the answer's first token as its value's top "
+        f"token; {_FACTS}.",
     ),
     **{
         f"cut_{name}": Kind(

@@ -18,7 +18,7 @@ from jaxinterp.memories.examples import Examples, drawn_examples
 from jaxinterp.memories.figure_table import FigureTable, Row, Sample, rows_of
 from jaxinterp.memories.lens import LENSES, Lens
 from jaxinterp.memories.triggers import Triggers
-from jaxinterp.memories.values import VALUES, ValuesRead, layer_values, read_values
+from jaxinterp.memories.values import VALUES, Moments, ValuesRead, layer_values, read_values, vocabulary_moments
 from jaxinterp.models.model import Model
 
 
@@ -71,6 +71,7 @@ def memory_figures(
             raise UserError(f"figures.layers must lie in 0 … {model.config.n_layers - 1}, got {layer}")
     layers = config.layers or tuple(range(model.config.n_layers))
     following = next_tokens(corpus, triggers)
+    moments = vocabulary_moments(model)
     examples = drawn_examples(model, corpus, config.examples, skip=config.n_prefix, seed=config.seed)
     switched_N2 = _drawn(following, layers, config.switched, config.seed)
     rows: list[Row] = []
@@ -80,7 +81,7 @@ def memory_figures(
         for number, (lens, kind) in enumerate(cases):
             reads, samples = {}, []
             for place, layer in enumerate(layers):
-                reads[layer], found = _layer(model, lens, kind, layer, following, examples, config.seed)
+                reads[layer], found = _layer(model, lens, kind, layer, following, examples, moments, config.seed)
                 samples.append(found)
                 report(number * len(layers) + place + 1, f"{lens.name}, {kind}, layer {layer}")
             about = {"lens": lens.name, "values": kind, "level": config.level}
@@ -100,13 +101,20 @@ def memory_figures(
 
 
 def _layer(
-    model: Model, lens: Lens, kind: str, layer: int, following: NextTokens, examples: Examples, seed: int
+    model: Model,
+    lens: Lens,
+    kind: str,
+    layer: int,
+    following: NextTokens,
+    examples: Examples,
+    moments: Moments,
+    seed: int,
 ) -> tuple[ValuesRead, dict[str, Sample]]:
     """What a layer's values say, and the samples of its figures."""
     value_FD = layer_values(model, layer, kind, seed)
     read = read_values(model, lens, layer, value_FD, following.token_LFK[layer, :, :1].clip(0))
     of_neurons = agreement_of_layer(layer, following, read)
-    of_examples = composition_of_layer(model, lens, layer, value_FD, read, examples, kind, seed)
+    of_examples = composition_of_layer(model, lens, layer, value_FD, read, examples, moments, kind, seed)
     unit_F = layer * len(value_FD) + np.arange(len(value_FD))
     samples = {name: _sample(value_F, layer, unit_F) for name, value_F in of_neurons.items()}
     return read, samples | {name: _sample(x, layer, examples.text_E) for name, x in of_examples.items()}

@@ -47,6 +47,11 @@ def read_values(
     return in_chunks(lambda value_ND, token_NK: _read(model, lens, layer, value_ND, token_NK), value_ND, tokens)
 
 
+def value_tops(model: Model, lens: Lens, layer: int, value_ND: Float[AnyArray, "N D"]) -> Int[np.ndarray, " N"]:
+    """The token with the highest logit alone."""
+    return in_chunks(lambda value_ND: _top(model, lens, layer, value_ND), value_ND)
+
+
 def shuffled(value_FD: Float[np.ndarray, "F D"], rng: np.random.Generator) -> Float[np.ndarray, "F D"]:
     """The layer's values in another order: each key with another neuron's value. No neuron keeps its own."""
     # A shift of a random order moves every one of them.
@@ -86,10 +91,22 @@ class Standing(NamedTuple):
     deviation_F: Float[np.ndarray, " F"]
 
 
-def standing(model: Model, lens: Lens, layer: int, value_FD: Float[AnyArray, "F D"]) -> Standing:
-    """By the mean and covariance of the unembedding, so that no logits are made."""
+class Moments(NamedTuple):
+    """Of the unembedding's rows over the vocabulary."""
+
+    mean_D: Float[np.ndarray, " D"]
+    covariance_DD: Float[np.ndarray, "D D"]
+
+
+def vocabulary_moments(model: Model) -> Moments:
+    """By which logits are measured without being made."""
+    return Moments(*(np.asarray(x, np.float64) for x in _moments(unembedding(model))))
+
+
+def standing(model: Model, lens: Lens, layer: int, value_FD: Float[AnyArray, "F D"], moments: Moments) -> Standing:
+    """Of a layer's vectors by a lens; `moments` are those of the model's vocabulary."""
+    mean_D, covariance_DD = moments
     aimed_FD = np.asarray(aimed(model, lens, layer, value_FD), np.float64)
-    mean_D, covariance_DD = (np.asarray(x, np.float64) for x in _moments(unembedding(model)))
     variance_F = np.einsum("fd,de,fe->f", aimed_FD, covariance_DD, aimed_FD, optimize=True)
     return Standing(aimed_FD, aimed_FD @ mean_D, np.sqrt(variance_F.clip(1e-24)))
 
@@ -99,6 +116,11 @@ def _moments(unembedding_VD: Array) -> tuple[Array, Array]:
     mean_D = unembedding_VD.mean(0)
     centred_VD = unembedding_VD - mean_D[None]
     return mean_D, centred_VD.T @ centred_VD / len(unembedding_VD)
+
+
+@jax.jit
+def _top(model: Model, lens: Lens, layer: Array, value_ND: Array) -> Int[Array, " N"]:
+    return (aimed(model, lens, layer, value_ND) @ unembedding(model).T).argmax(-1)
 
 
 @jax.jit

@@ -6,7 +6,16 @@ import pytest
 from tiny import tiny_config, tiny_params
 
 from jaxinterp.memories.lens import Lens, value_logits
-from jaxinterp.memories.values import VALUES, gaussian, layer_values, read_values, shuffled, standing
+from jaxinterp.memories.values import (
+    VALUES,
+    gaussian,
+    layer_values,
+    read_values,
+    shuffled,
+    standing,
+    value_tops,
+    vocabulary_moments,
+)
 from jaxinterp.models.model import Model
 
 CONFIG = tiny_config(d_vocab=40, d_mlp=600)
@@ -23,6 +32,7 @@ def test_readings_are_those_of_whole_logits(lens):
     logits = np.asarray(value_logits(MODEL, lens, 1, value), np.float64)
     order = np.argsort(-logits, 1)
     np.testing.assert_array_equal(read.top_N, order[:, 0])
+    np.testing.assert_array_equal(value_tops(MODEL, lens, 1, value), order[:, 0])
     np.testing.assert_array_equal(read.bottom_N, order[:, -1])
     np.testing.assert_array_equal(read.highest_NE, order[:, :10])
     np.testing.assert_array_equal(np.sort(read.lowest_NE), np.sort(order[:, -10:]))
@@ -33,7 +43,7 @@ def test_readings_are_those_of_whole_logits(lens):
     z = (logits - logits.mean(1, keepdims=True)) / logits.std(1, keepdims=True)
     np.testing.assert_allclose(read.highest_z_N, -np.sort(-z, 1)[:, :10].mean(1), rtol=1e-4)
     np.testing.assert_allclose(read.lowest_z_N, np.sort(z, 1)[:, :10].mean(1), rtol=1e-4)
-    against = standing(MODEL, lens, 1, value)
+    against = standing(MODEL, lens, 1, value, vocabulary_moments(MODEL))
     np.testing.assert_allclose(against.mean_F, logits.mean(1), atol=1e-4)
     np.testing.assert_allclose(against.deviation_F, logits.std(1), rtol=1e-4)
 
