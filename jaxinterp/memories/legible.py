@@ -120,4 +120,4 @@ def _best(
     """The k highest scores of each answer, and numbers of their neurons over all layers."""
     _, readout = lm_readout(model, *read)
     of_first_LNF = answers.scores(scores(readout, key))[:, answers.first_row_N]
-    return jax.lax.top_k(of_first_LNF.transpose(1, 0, 2).reshape(answers.n, -1), k)
+    return tuple(jax.lax.top_k(of_first_LNF.transpose(1, 0, 2).reshape(answers.n, -1), k))

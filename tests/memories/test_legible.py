@@ -22,7 +22,7 @@ RAW = (Lens("raw", normed=False),)
 def test_neurons_are_those_of_each_fact_by_itself():
     queries = tiny_queries(14)
     found = knowledge_neurons(MODEL, queries, 3, "gradient_x_activation")
-    scored = jax.jit(lambda *arrays: METHODS["gradient_x_activation"].scores(lm_readout(MODEL, *arrays)[1], None))
+    scored = jax.jit(lambda *arrays: METHODS["gradient_x_activation"].scores(lm_readout(MODEL, *arrays)[1], jax.random.key(0)))
     for fact in (1, 6, 13):
         one = queries[np.array([fact])]
         batch, _ = query_batch(one, n_sequences=1, n_rows=2, answered=[0], rng=np.random.default_rng(0), n_controls=0)
