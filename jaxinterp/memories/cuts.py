@@ -47,11 +47,11 @@ def coefficient_drops(
         whole_N = _activations(model, corpus, window_N, position_N, neuron_N2)
         drops = {}
         for number, name in enumerate(CUTS):
-            report(number + 1)
+            report(number + 1, "")
             left_N = _activations(model, corpus, window_N, position_N, neuron_N2, np.where(long_N, cut[name], -1))
             with np.errstate(divide="ignore", invalid="ignore"):
                 drops[name] = np.where(long_N & (whole_N > 0), 1 - left_N / whole_N, np.nan)
-        report(4)
+        report(4, "")
     return drops
 
 
@@ -77,7 +77,7 @@ def effects_of_neurons(
             arrays = (place_N2[of_B, 1], neuron_N2[of_B], token_NE[of_B])
             effect_BE = np.asarray(_effects(model, tokens_BT, length_B, *map(jnp.asarray, arrays)))
             found[of_B[:kept]] = effect_BE[:kept]
-            report(int(of_B[:kept].max()) + 1)
+            report(int(of_B[:kept].max()) + 1, "")
     return found
 
 

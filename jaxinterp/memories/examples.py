@@ -57,7 +57,7 @@ def drawn_examples(model: Model, corpus: Corpus, n: int, *, skip: int = 1, seed:
             tokens_BT = np.asarray(corpus.tokens_NT)[window_B]
             found = _at(model, tokens_BT, length_N[window_B], position_E[of_B])
             parts.append([np.asarray(x)[..., :kept] if x.ndim == 1 else np.asarray(x)[:, :kept] for x in found])
-            report(start + kept)
+            report(start + kept, "")
     token, post, mid = zip(*parts, strict=True)
     return Examples(
         np.asarray(corpus.text_N)[window_E], np.concatenate(token), np.concatenate(post, 1), np.concatenate(mid, 1)

@@ -60,7 +60,7 @@ def knowledge_neurons(
             best = _best(model, (batch.tokens_BT, batch.rows, batch.length_B), batch.answers, key, scores, k)
             score_NK[index], number_NK[index] = (np.asarray(x)[: len(index)] for x in best)
             done += len(index)
-            report(done)
+            report(done, "")
     layer_NK, neuron_NK = np.divmod(number_NK, model.config.d_mlp)
     token_N = queries.tokens_NT[np.arange(len(queries)), queries.answer_start_N]
     return KnowledgeNeurons(layer_NK, neuron_NK, score_NK, token_N)
@@ -89,7 +89,7 @@ def legible_facts(
                 units = neurons.layer_NK[:, 0], np.arange(len(token_N))
                 for name, value_N in figures.items():
                     rows += rows_of(name, Sample(value_N, *units), **about)
-                report(number * len(VALUES) + place + 1)
+                report(number * len(VALUES) + place + 1, "")
     definitions = {lens.name: LENSES[lens.name].definition for lens in lenses if lens.name in LENSES.names()}
     about = {"facts": len(neurons.token_N), "k": neurons.layer_NK.shape[1], "seed": seed, "level": level}
     return FigureTable(rows, definitions, about)

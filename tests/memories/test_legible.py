@@ -22,14 +22,15 @@ RAW = (Lens("raw", normed=False),)
 def test_neurons_are_those_of_each_fact_by_itself():
     queries = tiny_queries(14)
     found = knowledge_neurons(MODEL, queries, 3, "gradient_x_activation")
-    scored = jax.jit(lambda *arrays: METHODS["gradient_x_activation"].scores(lm_readout(MODEL, *arrays)[1], jax.random.key(0)))
+    scores = METHODS["gradient_x_activation"].scores
+    scored = jax.jit(lambda *arrays: scores(lm_readout(MODEL, *arrays)[1], jax.random.key(0)))
     for fact in (1, 6, 13):
         one = queries[np.array([fact])]
         batch, _ = query_batch(one, n_sequences=1, n_rows=2, answered=[0], rng=np.random.default_rng(0), n_controls=0)
-        scores = np.asarray(batch.answers.scores(scored(*arrays_of(batch))))[:, 0].ravel()
-        best = np.argsort(-scores)[:3]
+        of_one = np.asarray(batch.answers.scores(scored(*arrays_of(batch))))[:, 0].ravel()
+        best = np.argsort(-of_one)[:3]
         np.testing.assert_array_equal(found.layer_NK[fact] * 6 + found.neuron_NK[fact], best)
-        np.testing.assert_allclose(found.score_NK[fact], scores[best], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found.score_NK[fact], of_one[best], rtol=1e-4, atol=1e-6)
         assert found.token_N[fact] == batch.rows.target_R[0]
     with pytest.raises(UserError, match=r"k must be at least 1 and below .* \(12\)"):
         knowledge_neurons(MODEL, queries, 12)

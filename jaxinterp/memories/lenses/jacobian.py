@@ -83,7 +83,7 @@ def mean_jacobian(
             source_BT, target_BT = (np.pad(x[of], ((0, short), (0, 0))) for x in (source_WT, target_WT))
             arrays = (np.asarray(corpus.tokens_NT)[window_B], length_N[window_B], source_BT, target_BT)
             total = total + _sum(model, *arrays, min(config.at_once, model.config.d_model))
-            report(min(start + config.batch, len(window_W)))
+            report(min(start + config.batch, len(window_W)), "")
     return total / weight
 
 
