@@ -1,9 +1,25 @@
 """The tokens on which each neuron is most active: its triggers (Geva et al. 2021)."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.progress import progress
+from jaxinterp.memories.best import Best
+from jaxinterp.memories.corpus import Corpus, counted
+from jaxinterp.memories.kept import Kept
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.model import Model
+from jaxinterp.models.transformer import forward
+
+K = 25  # triggers of a neuron, as in the paper
+TOKENS = 1024  # of a batch: their activations of all neurons are in memory, twice
 
 
 class Triggers(NamedTuple):
@@ -16,3 +32,92 @@ class Triggers(NamedTuple):
     activation_LFK: Float[np.ndarray, "L F K"]
     window_LFK: Int[np.ndarray, "L F K"]  # of the corpus
     position_LFK: Int[np.ndarray, "L F K"]  # of the token in its window, whose neurons these are
+
+
+def top_triggers(
+    model: LanguageModel, corpus: Corpus, k: int = K, *, tokens: int = TOKENS, kept: Path | None = None
+) -> Triggers:
+    """The k highest activations of every neuron over a corpus, exactly, and where they are.
+
+    The corpus is read batch by batch. Of a batch, only activations above a neuron's lowest of those kept so far are
+    merged with them, so that memory does not grow with the corpus: two batches, 4 L F bytes a token, and 16 bytes for
+    each trigger. Neither padding nor the tokens that the model expects around a text are looked at.
+
+    Args:
+      model: any; activations in bfloat16 are compared as float32.
+      corpus: of this model's tokens.
+      k: triggers of each neuron, at least 1.
+      tokens: of a batch, about; those of one window at least.
+      kept: a file from which a scan that was interrupted goes on, and which is gone when it is done; None is none.
+    Raises:
+      UserError: if k or `tokens` is below 1, a token id is not the model's, an activation is not finite, or the file is
+        of another scan or cannot be written.
+    """
+    for name, number in (("k", k), ("tokens", tokens)):
+        if number < 1:
+            raise UserError(f"{name} of a scan for triggers must be at least 1, got {number}")
+    if (largest := int(corpus.tokens_NT.max())) >= model.config.d_vocab:
+        raise UserError(f"the corpus has token {largest}, and the model {model.config.d_vocab}: it is of another model")
+    best = Best(model.config.n_layers, model.config.d_mlp, k)
+    file = None if kept is None else Kept(kept, model, corpus, k)
+    start = 0 if file is None else file.read(best)
+    of_text_NT = counted(corpus, model.tokenizer)
+    with progress("triggers", int(of_text_NT.sum()), done=int(of_text_NT[:start].sum())) as report:
+        for stop, value_LRF, token_R in _activations(model.model, corpus, of_text_NT, start, tokens):
+            best.add(value_LRF, token_R)
+            report(int(of_text_NT[:stop].sum()), "tokens")
+            if file is not None:
+                file.write(best, stop)
+    if file is not None:
+        file.done()
+    window_LFK, position_LFK = np.divmod(best.token_LFK, corpus.tokens_NT.shape[1])
+    none = best.token_LFK < 0
+    return Triggers(best.value_LFK, np.where(none, -1, window_LFK), np.where(none, -1, position_LFK))
+
+
+def _activations(
+    model: Model, corpus: Corpus, of_text_NT: Bool[np.ndarray, "N T"], start: int, tokens: int
+) -> Iterator[tuple[int, Float[np.ndarray, "L R F"], Int[np.ndarray, " R"]]]:
+    """The windows read so far, all neurons at the tokens of a batch, and the tokens' numbers in the corpus.
+
+    The next batch is computed while the caller looks at one.
+    """
+    n_windows, width = corpus.tokens_NT.shape
+    n_batch, step = max(1, tokens // width), max(8, -(-width // 64) * 8)
+    waiting = None
+    for first in range(start, n_windows, n_batch):
+        chosen = slice(first, first + n_batch)
+        of_text_BT, length_B = of_text_NT[chosen], corpus.length_N[chosen]
+        longest = min(width, -(-int(length_B.max()) // step) * step)  # few widths, each of which is compiled
+        missing = n_batch - len(length_B)
+        tokens_BT = np.pad(corpus.tokens_NT[chosen, :longest], ((0, missing), (0, 0)), mode="edge")
+        found = _neurons(model, tokens_BT, np.pad(length_B, (0, missing), mode="edge"))
+        token_BT = np.arange(first, first + len(length_B))[:, None] * width + np.arange(longest)[None]
+        if waiting is not None:
+            yield _looked_at(*waiting)
+        waiting = min(n_windows, first + n_batch), *found, of_text_BT[:, :longest], token_BT
+    if waiting is not None:
+        yield _looked_at(*waiting)
+
+
+def _looked_at(
+    stop: int, value_LBTF: Array, finite_BT: Array, of_text_BT: np.ndarray, token_BT: np.ndarray
+) -> tuple[int, np.ndarray, np.ndarray]:
+    value_LRF = np.asarray(value_LBTF).reshape(len(value_LBTF), -1, value_LBTF.shape[-1])
+    row_R = np.flatnonzero(of_text_BT)
+    if not np.asarray(finite_BT)[: len(of_text_BT)][of_text_BT].all():
+        raise UserError("the model's activations are not all finite numbers: its parameters may be damaged")
+    if len(row_R) < value_LRF.shape[1]:
+        value_LRF = value_LRF[:, row_R]
+    return stop, value_LRF, token_BT.ravel()[row_R]
+
+
+@jax.jit
+def _neurons(model: Model, tokens_BT: Array, length_B: Array) -> tuple[Float[Array, "L B T F"], Bool[Array, "B T"]]:
+    # Without logits, which nobody looks at: of a large vocabulary they would cost as much as the layers.
+    result = forward(model, tokens_BT, length_B=length_B, capture=("mlp_post",))
+    value_LBTF = result.activations["mlp_post"]
+    return (
+        value_LBTF.astype(jnp.promote_types(value_LBTF.dtype, jnp.float32)),
+        jnp.isfinite(result.resid_final_BTD).all(-1),
+    )
