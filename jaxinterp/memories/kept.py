@@ -20,15 +20,15 @@ KIND = "scan for triggers"
 
 
 class Kept:
-    """The file of a scan: the best so far, and how many windows were read for it."""
+    """The file of a scan: the best so far, and how many batches were read for it."""
 
-    def __init__(self, path: Path, model: LanguageModel, corpus: Corpus, k: int) -> None:
+    def __init__(self, path: Path, model: LanguageModel, corpus: Corpus, k: int, tokens: int) -> None:
         read = arrays_digest(zip(corpus._fields, map(np.asarray, corpus), strict=True))
         self._path, self._last = path, time.monotonic()
-        self._of = {"model": model.digest(), "corpus": read, "k": k}
+        self._of = {"model": model.digest(), "corpus": read, "k": k, "tokens": tokens}
 
     def read(self, best: "Best") -> int:
-        """Fills in what is in the file; the number of windows that were read, 0 if there is no file.
+        """Fills in what is in the file; the number of batches that were read, 0 if there is no file.
 
         Raises:
           UserError: if the file is damaged, or of another scan.
@@ -40,14 +40,14 @@ class Kept:
             if said[name] != value:
                 raise UserError(f"{self._path} is of a scan with another {name}; delete it, or choose another file")
         best.value_LFK, best.token_LFK = arrays["value"].copy(), arrays["token"].copy()
-        return said["windows"]
+        return said["batches"]
 
-    def write(self, best: "Best", n_windows: int) -> None:
-        """Writes the best of the first windows, if the last time is `SECONDS` ago; UserError if it cannot."""
+    def write(self, best: "Best", n_batches: int) -> None:
+        """Writes the best of the first batches, if the last time is `SECONDS` ago; UserError if it cannot."""
         if time.monotonic() - self._last < SECONDS:
             return
         arrays = {"value": best.value_LFK, "token": best.token_LFK}
-        save_arrays(self._path, KIND, arrays, {**self._of, "windows": n_windows})
+        save_arrays(self._path, KIND, arrays, {**self._of, "batches": n_batches})
         self._last = time.monotonic()
 
     def done(self) -> None:

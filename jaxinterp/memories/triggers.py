@@ -39,9 +39,9 @@ def top_triggers(
 ) -> Triggers:
     """The k highest activations of every neuron over a corpus, exactly, and where they are.
 
-    The corpus is read batch by batch. Of a batch, only activations above a neuron's lowest of those kept so far are
-    merged with them, so that memory does not grow with the corpus: two batches, 4 L F bytes a token, and 16 bytes for
-    each trigger. Neither padding nor the tokens that the model expects around a text are looked at.
+    The corpus is read batch by batch, short windows first. Of a batch, only activations above the lowest that a neuron
+    has so far are merged with those, so that memory does not grow with the corpus: two batches, 4 L F bytes a token,
+    and 12 bytes for each trigger. Neither padding nor the tokens that the model expects around a text are looked at.
 
     Args:
       model: any; activations in bfloat16 are compared as float32.
@@ -59,13 +59,15 @@ def top_triggers(
     if (largest := int(corpus.tokens_NT.max())) >= model.config.d_vocab:
         raise UserError(f"the corpus has token {largest}, and the model {model.config.d_vocab}: it is of another model")
     best = Best(model.config.n_layers, model.config.d_mlp, k)
-    file = None if kept is None else Kept(kept, model, corpus, k)
+    file = None if kept is None else Kept(kept, model, corpus, k, tokens)
+    of_text_NT, batches = counted(corpus, model.tokenizer), _batches(corpus, tokens)
     start = 0 if file is None else file.read(best)
-    of_text_NT = counted(corpus, model.tokenizer)
-    with progress("triggers", int(of_text_NT.sum()), done=int(of_text_NT[:start].sum())) as report:
-        for stop, value_LRF, token_R in _activations(model.model, corpus, of_text_NT, start, tokens):
+    read_P = np.cumsum([0, *(int(of_text_NT[window_B].sum()) for window_B, _, _ in batches)]).tolist()
+    with progress("triggers", read_P[-1], done=read_P[start]) as report:
+        found = _activations(model.model, corpus, of_text_NT, batches[start:])
+        for stop, (value_LRF, token_R) in enumerate(found, start + 1):
             best.add(value_LRF, token_R)
-            report(int(of_text_NT[:stop].sum()), "tokens")
+            report(read_P[stop], "tokens")
             if file is not None:
                 file.write(best, stop)
     if file is not None:
@@ -75,41 +77,49 @@ def top_triggers(
     return Triggers(best.value_LFK, np.where(none, -1, window_LFK), np.where(none, -1, position_LFK))
 
 
+def _batches(corpus: Corpus, tokens: int) -> list[tuple[Int[np.ndarray, " B"], int, int]]:
+    """Windows of about one length, how many a full batch has, and how wide it is; there are few widths, from short to
+    long, for each of which a program is compiled.
+    """
+    widest = corpus.tokens_NT.shape[1]
+    step = max(8, -(-widest // 64) * 8)
+    width_N = np.minimum(widest, -(-corpus.length_N // step) * step)
+    batches = []
+    for width in np.unique(width_N).tolist():
+        own, n_batch = np.flatnonzero(width_N == width), max(1, tokens // width)
+        batches += [(own[first : first + n_batch], n_batch, width) for first in range(0, len(own), n_batch)]
+    return batches
+
+
 def _activations(
-    model: Model, corpus: Corpus, of_text_NT: Bool[np.ndarray, "N T"], start: int, tokens: int
-) -> Iterator[tuple[int, Float[np.ndarray, "L R F"], Int[np.ndarray, " R"]]]:
-    """The windows read so far, all neurons at the tokens of a batch, and the tokens' numbers in the corpus.
+    model: Model, corpus: Corpus, of_text_NT: Bool[np.ndarray, "N T"], batches: list[tuple[np.ndarray, int, int]]
+) -> Iterator[tuple[Float[np.ndarray, "L R F"], Int[np.ndarray, " R"]]]:
+    """All neurons at the tokens of a batch, and the tokens' numbers in the corpus.
 
     The next batch is computed while the caller looks at one.
     """
-    n_windows, width = corpus.tokens_NT.shape
-    n_batch, step = max(1, tokens // width), max(8, -(-width // 64) * 8)
     waiting = None
-    for first in range(start, n_windows, n_batch):
-        chosen = slice(first, first + n_batch)
-        of_text_BT, length_B = of_text_NT[chosen], corpus.length_N[chosen]
-        longest = min(width, -(-int(length_B.max()) // step) * step)  # few widths, each of which is compiled
-        missing = n_batch - len(length_B)
-        tokens_BT = np.pad(corpus.tokens_NT[chosen, :longest], ((0, missing), (0, 0)), mode="edge")
-        found = _neurons(model, tokens_BT, np.pad(length_B, (0, missing), mode="edge"))
-        token_BT = np.arange(first, first + len(length_B))[:, None] * width + np.arange(longest)[None]
+    for window_B, n_batch, width in batches:
+        filled_B = np.pad(window_B, (0, n_batch - len(window_B)), mode="edge")
+        found = _neurons(model, corpus.tokens_NT[filled_B, :width], corpus.length_N[filled_B])
+        token_BT = window_B[:, None] * corpus.tokens_NT.shape[1] + np.arange(width)[None]
         if waiting is not None:
             yield _looked_at(*waiting)
-        waiting = min(n_windows, first + n_batch), *found, of_text_BT[:, :longest], token_BT
+        waiting = *found, of_text_NT[window_B, :width], token_BT
     if waiting is not None:
         yield _looked_at(*waiting)
 
 
 def _looked_at(
-    stop: int, value_LBTF: Array, finite_BT: Array, of_text_BT: np.ndarray, token_BT: np.ndarray
-) -> tuple[int, np.ndarray, np.ndarray]:
+    value_LBTF: Array, finite_BT: Array, of_text_BT: np.ndarray, token_BT: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     value_LRF = np.asarray(value_LBTF).reshape(len(value_LBTF), -1, value_LBTF.shape[-1])
     row_R = np.flatnonzero(of_text_BT)
     if not np.asarray(finite_BT)[: len(of_text_BT)][of_text_BT].all():
         raise UserError("the model's activations are not all finite numbers: its parameters may be damaged")
     if len(row_R) < value_LRF.shape[1]:
         value_LRF = value_LRF[:, row_R]
-    return stop, value_LRF, token_BT.ravel()[row_R]
+    return value_LRF, token_BT.ravel()[row_R]
 
 
 @jax.jit

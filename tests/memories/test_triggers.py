@@ -69,10 +69,9 @@ def test_of_equal_activations_the_earlier_token_comes_first():
     value_LRF = rng.integers(0, 4, (2, 400, 7)).astype(np.float32)
     value_LRF[1, :, 3] = 0.0  # a dead neuron
     for parts in ([400], [1, 2, 97, 300], [200, 200], [10] * 40):
-        best, start = Best(2, 7, 9), 0
-        for n in parts:
-            best.add(value_LRF[:, start : start + n], np.arange(start, start + n))
-            start += n
+        best, in_turn = Best(2, 7, 9), np.split(np.arange(400), np.cumsum(parts)[:-1])
+        for index in rng.permutation(len(parts)).tolist():  # tokens are not read in their order
+            best.add(value_LRF[:, in_turn[index]], in_turn[index])
         order = np.argsort(-value_LRF, axis=1, kind="stable")[:, :9].transpose(0, 2, 1)
         np.testing.assert_array_equal(best.token_LFK, order)
         assert best.token_LFK[1, 3].tolist() == list(range(9))
@@ -98,9 +97,9 @@ def test_a_scan_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(kept_module, "SECONDS", 0.0)
     write, n_written = kept_module.Kept.write, []
 
-    def stop_after_three(self, best, n_windows):
-        write(self, best, n_windows)
-        n_written.append(n_windows)
+    def stop_after_three(self, best, n_batches):
+        write(self, best, n_batches)
+        n_written.append(n_batches)
         if len(n_written) == 3:
             raise KeyboardInterrupt
 
@@ -114,16 +113,16 @@ def test_a_scan_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=f"of a scan with another {match}; delete it"):
             top_triggers(*other, tokens=40, kept=file)
     with pytest.raises(UserError, match="of a scan with another corpus"):
-        top_triggers(model, corpus_of(model, TEXTS[1:]), 4, kept=file)
+        top_triggers(model, corpus_of(model, TEXTS[1:]), 4, tokens=40, kept=file)
     begun = []
-    monkeypatch.setattr(kept_module.Kept, "write", lambda self, best, n_windows: begun.append(n_windows))
+    monkeypatch.setattr(kept_module.Kept, "write", lambda self, best, n_batches: begun.append(n_batches))
     found = top_triggers(model, corpus, 4, tokens=40, kept=file)
     assert begun[0] > n_written[-1] and not file.exists()
     for one, other in zip(found, whole, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_long_texts_in_windows():
+def test_long_texts_in_batches():
     model = small_model()
     text = " ".join(WORDS.split() * 4)
     room = 5 - len(model.tokenizer.prefix) - len(model.tokenizer.suffix)
