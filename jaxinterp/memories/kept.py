@@ -22,8 +22,10 @@ KIND = "scan for triggers"
 class Kept:
     """The file of a scan: the best so far, and how many batches were read for it."""
 
-    def __init__(self, path: Path, model: LanguageModel, corpus: Corpus, k: int, tokens: int) -> None:
-        read = arrays_digest(zip(corpus._fields, map(np.asarray, corpus), strict=True))
+    def __init__(
+        self, path: Path, model: LanguageModel, corpus: Corpus, of_text_NT: np.ndarray, k: int, tokens: int
+    ) -> None:
+        read = arrays_digest([*zip(corpus._fields, map(np.asarray, corpus), strict=True), ("of_text", of_text_NT)])
         self._path, self._last = path, time.monotonic()
         self._of = {"model": model.digest(), "corpus": read, "k": k, "tokens": tokens}
 

@@ -35,7 +35,13 @@ class Triggers(NamedTuple):
 
 
 def top_triggers(
-    model: LanguageModel, corpus: Corpus, k: int = K, *, tokens: int = TOKENS, kept: Path | None = None
+    model: LanguageModel,
+    corpus: Corpus,
+    k: int = K,
+    *,
+    among_NT: Bool[np.ndarray, "N T"] | None = None,
+    tokens: int = TOKENS,
+    kept: Path | None = None,
 ) -> Triggers:
     """The k highest activations of every neuron over a corpus, exactly, and where they are.
 
@@ -47,6 +53,8 @@ def top_triggers(
       model: any; activations in bfloat16 are compared as float32.
       corpus: of this model's tokens.
       k: triggers of each neuron, at least 1.
+      among_NT: which tokens can be triggers, such as `Contexts.first_NT`, with which equal contexts count once; None is
+        all tokens of the texts.
       tokens: of a batch, about; those of one window at least.
       kept: a file from which a scan that was interrupted goes on, and which is gone when it is done; None is none.
     Raises:
@@ -59,8 +67,9 @@ def top_triggers(
     if (largest := int(corpus.tokens_NT.max())) >= model.config.d_vocab:
         raise UserError(f"the corpus has token {largest}, and the model {model.config.d_vocab}: it is of another model")
     best = Best(model.config.n_layers, model.config.d_mlp, k)
-    file = None if kept is None else Kept(kept, model, corpus, k, tokens)
     of_text_NT, batches = counted(corpus, model.tokenizer), _batches(corpus, tokens)
+    of_text_NT = of_text_NT if among_NT is None else of_text_NT & among_NT
+    file = None if kept is None else Kept(kept, model, corpus, of_text_NT, k, tokens)
     start = 0 if file is None else file.read(best)
     read_P = np.cumsum([0, *(int(of_text_NT[window_B].sum()) for window_B, _, _ in batches)]).tolist()
     with progress("triggers", read_P[-1], done=read_P[start]) as report:
