@@ -113,14 +113,14 @@ def test_a_label_by_hand(made_up):
 
 def test_neurons_of_a_plant(tmp_path):
     """A bank of neurons for each relation, written into a model, is found by its labels; fact neurons fire once."""
-    table = grid_table(0)
+    table = grid_table(0, n_subjects=8, n_relations=4)
     for name, said in (("switches", True), ("fact_neurons", False)):
-        planted = grid_planted(name, table, 0)
+        planted = grid_planted(name, table, 0, d_mlp=64)
         model = language_model(planted, table)
         told = fact_texts(in_words(table), model.tokenizer)
         corpus = corpus_of(model, told.texts)
         contexts = contexts_of(model, corpus, told.told)
-        triggers = top_triggers(model, corpus, 12, among_NT=contexts.first_NT)
+        triggers = top_triggers(model, corpus, 8, among_NT=contexts.first_NT)
         found = labels(triggers, contexts)
         carried_LRF = np.asarray(planted.mask_LRF)
         for layer, neuron in np.argwhere(carried_LRF.any(1)).tolist():
