@@ -1,6 +1,7 @@
 """One neuron as a memory: what triggers it, what that has in common, and what it then promotes."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -103,7 +104,11 @@ class Memories:
         """What the neuron's triggers have in common."""
         n = self._n_active(layer, neuron)
         places = self.triggers.window_LFK[layer, neuron, :n], self.triggers.position_LFK[layer, neuron, :n]
-        return Labeller(self.contexts).label(self.contexts.context_NT[places])
+        return self._labeller.label(self.contexts.context_NT[places])
+
+    @functools.cached_property
+    def _labeller(self) -> Labeller:
+        return Labeller(self.contexts)
 
     def _n_active(self, layer: int, neuron: int) -> int:
         return int((self.triggers.activation_LFK[layer, neuron] > 0).sum())
