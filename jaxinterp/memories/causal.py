@@ -1,6 +1,5 @@
 """Whether a memory does what its value says: amplified or switched off at its triggers, while tokens are watched."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,8 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.base.progress import progress
+from jaxinterp.memories.config import CausalConfig
 from jaxinterp.memories.memory import Memories, value_logits
 from jaxinterp.metrics.intervals import Estimate, draws, interval_of_replicates, multiple_of_relations
 from jaxinterp.models.language_model import LanguageModel
@@ -23,33 +22,6 @@ from jaxinterp.models.transformer import forward, unembed
 # Whose tokens are watched: those that the neuron's own value promotes most; of the value of another neuron of its
 # layer; and of a random vector with the moments of the layer's values.
 OF = ("own", "shuffled", "random")
-
-
-@dataclasses.dataclass(frozen=True)
-class CausalConfig:
-    """What is amplified and switched off."""
-
-    neurons: int = 100  # of each layer, drawn from those with enough triggers; 0: all of them
-    triggers: int = 10  # of each neuron, those with the highest activation
-    tokens: int = 10  # that a value promotes most
-    factor: float = 2.0  # of an amplified activation, above 1
-    batch: int = 32  # triggers at once
-    replicates: int = 2000  # of the intervals
-    level: float = 0.95  # of the intervals
-    seed: int = 0  # of neurons, of other neurons, of random vectors, and of replicates
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "causal.")
-        for name in ("triggers", "tokens", "batch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"causal.{name} must be at least 1, got {getattr(self, name)}")
-        for name, low in (("neurons", 0), ("replicates", 2), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise UserError(f"causal.{name} must be at least {low}, got {getattr(self, name)}")
-        if self.factor <= 1:
-            raise UserError(f"causal.factor must be above 1, got {self.factor}")
-        if not 0 < self.level < 1:
-            raise UserError(f"causal.level must be above 0 and below 1, got {self.level}")
 
 
 class Effects(NamedTuple):
@@ -147,7 +119,7 @@ def _changes(
     layer: Array,
     neuron_B: Array,
     token_BOX: Array,
-    factor: float,
+    factor: Array | float,
 ) -> Float[Array, "B 2 O"]:
     """The probability of the tokens with the neuron amplified, and with it off, less that of the untouched model."""
     config, row_B = model.config, jnp.arange(tokens_BT.shape[0])

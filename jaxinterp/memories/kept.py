@@ -1,4 +1,4 @@
-"""A scan for triggers that goes on where it was interrupted."""
+"""A scan for triggers that goes on where it was interrupted, and is not done twice."""
 
 import time
 from pathlib import Path
@@ -44,14 +44,14 @@ class Kept:
         best.value_LFK, best.token_LFK = arrays["value"].copy(), arrays["token"].copy()
         return said["batches"]
 
-    def write(self, best: "Best", n_batches: int) -> None:
-        """Writes the best of the first batches, if the last time is `SECONDS` ago; UserError if it cannot."""
-        if time.monotonic() - self._last < SECONDS:
+    def write(self, best: "Best", n_batches: int, *, done: bool = False) -> None:
+        """Writes the best of the first batches, if the last time is `SECONDS` ago or the scan is done.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        if time.monotonic() - self._last < SECONDS and not done:
             return
         arrays = {"value": best.value_LFK, "token": best.token_LFK}
         save_arrays(self._path, KIND, arrays, {**self._of, "batches": n_batches})
         self._last = time.monotonic()
-
-    def done(self) -> None:
-        """Deletes the file."""
-        self._path.unlink(missing_ok=True)

@@ -137,6 +137,7 @@ def memories(
     width: int | None = None,
     tokens: int = TOKENS,
     kept: Path | None = None,
+    seed: int = 0,
 ) -> Memories:
     """The triggers of all neurons on facts or on texts; equal contexts count once.
 
@@ -148,10 +149,11 @@ def memories(
       width: tokens of a window; None is the model's context.
       tokens: of a batch.
       kept: a file from which an interrupted scan goes on.
+      seed: of the order of facts' sentences.
     Raises:
       UserError: as `corpus_of` and `top_triggers`, or if no sentence can be read.
     """
-    told = None if facts is None else fact_texts(facts, model.tokenizer)
+    told = None if facts is None else fact_texts(facts, model.tokenizer, seed)
     corpus = corpus_of(model, texts if told is None else told.texts, width)
     contexts = contexts_of(model, corpus, None if told is None else told.told)
     triggers = top_triggers(model, corpus, k, among_NT=contexts.first_NT, tokens=tokens, kept=kept)

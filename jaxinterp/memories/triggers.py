@@ -56,7 +56,7 @@ def top_triggers(
       among_NT: which tokens can be triggers, such as `Contexts.first_NT`, with which equal contexts count once; None is
         all tokens of the texts.
       tokens: of a batch, about; those of one window at least.
-      kept: a file from which a scan that was interrupted goes on, and which is gone when it is done; None is none.
+      kept: a file from which a scan that was interrupted goes on, and one that is done is read; None is none.
     Raises:
       UserError: if k or `tokens` is below 1, a token id is not the model's, an activation is not finite, or the file is
         of another scan or cannot be written.
@@ -78,9 +78,7 @@ def top_triggers(
             best.add(value_LRF, token_R)
             report(read_P[stop], "tokens")
             if file is not None:
-                file.write(best, stop)
-    if file is not None:
-        file.done()
+                file.write(best, stop, done=stop == len(batches))
     window_LFK, position_LFK = np.divmod(best.token_LFK, corpus.tokens_NT.shape[1])
     none = best.token_LFK < 0
     return Triggers(best.value_LFK, np.where(none, -1, window_LFK), np.where(none, -1, position_LFK))

@@ -97,8 +97,8 @@ def test_a_scan_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(kept_module, "SECONDS", 0.0)
     write, n_written = kept_module.Kept.write, []
 
-    def stop_after_three(self, best, n_batches):
-        write(self, best, n_batches)
+    def stop_after_three(self, best, n_batches, done):
+        write(self, best, n_batches, done=done)
         n_written.append(n_batches)
         if len(n_written) == 3:
             raise KeyboardInterrupt
@@ -115,11 +115,20 @@ def test_a_scan_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="of a scan with another corpus"):
         top_triggers(model, corpus_of(model, TEXTS[1:]), 4, tokens=40, kept=file)
     begun = []
-    monkeypatch.setattr(kept_module.Kept, "write", lambda self, best, n_batches: begun.append(n_batches))
+
+    def count(self, best, n_batches, done):
+        begun.append(n_batches)
+        write(self, best, n_batches, done=done)
+
+    monkeypatch.setattr(kept_module.Kept, "write", count)
     found = top_triggers(model, corpus, 4, tokens=40, kept=file)
-    assert begun[0] > n_written[-1] and not file.exists()
-    for one, other in zip(found, whole, strict=True):
+    n_batches = len(begun)
+    assert begun[0] == n_written[-1] + 1
+    again = top_triggers(model, corpus, 4, tokens=40, kept=file)  # it is done, and read
+    assert len(begun) == n_batches
+    for one, other, third in zip(found, whole, again, strict=True):
         np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(third, other)
 
 
 def test_long_texts_in_batches():
