@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from jaxinterp.base.files import write_json, write_text
+from jaxinterp.base.files import read_json, write_json, write_text
+from jaxinterp.base.lines import CHECK
 from jaxinterp.base.owner import owned
-from jaxinterp.base.records import claim_recorded, saying_how_to_go_on
+from jaxinterp.base.records import saying_how_to_go_on
+from jaxinterp.base.run_folder import claim
 from jaxinterp.editing.files import load_arrays, save_arrays
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.memories.causal import OF, Effects, effects
 from jaxinterp.memories.causal import shares as shares_of_triggers
 from jaxinterp.memories.config import MemoriesConfig
+from jaxinterp.memories.contexts import Feature
 from jaxinterp.memories.labels import Label, labels, shares
 from jaxinterp.memories.memory import Memories, memories
 from jaxinterp.memories.pages import carried_facts, write_pages
@@ -47,7 +50,7 @@ def memories_study(config: MemoriesConfig, out: Path) -> dict:
     texts = [] if config.text is None else list(documents_of(config.text).training.values())
     identity = {"weights_sha256": model.digest(), **({} if facts is None else {"facts_sha256": facts.digest()})}
     with saying_how_to_go_on(out), owned(out):
-        provenance = claim_recorded({**dataclasses.asdict(config), **identity}, out)
+        claim({**dataclasses.asdict(config), **identity}, out, resume=(out / "config.json").exists())
         found = memories(
             model,
             facts,
@@ -61,7 +64,7 @@ def memories_study(config: MemoriesConfig, out: Path) -> dict:
         of_neurons = labels(found.triggers, found.contexts)
         results = {
             "config": dataclasses.asdict(config),
-            "provenance": provenance,
+            "provenance": _provenance(out),
             "corpus": {
                 "windows": len(found.corpus.length_N),
                 "tokens": int(found.corpus.length_N.sum()),
@@ -102,6 +105,13 @@ def shown(results: Mapping) -> list[Part]:
     return [words, *(table for table in tables if table.row_count)]
 
 
+def _provenance(out: Path) -> dict:
+    """What was written when the run began."""
+    return {
+        name: value for name, value in read_json(out / "config.json").items() if name not in ("config", "data", CHECK)
+    }
+
+
 def _interval(estimate: Mapping) -> str:
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
     ends = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
@@ -121,7 +131,7 @@ def _grades(found: Memories, config: MemoriesConfig) -> dict[str, dict]:
     return graded
 
 
-def _can_be_planted(feature, n_contexts: int) -> bool:
+def _can_be_planted(feature: Feature, n_contexts: int) -> bool:
     return bool(((feature.n_contexts >= 5) & (feature.n_contexts < n_contexts)).any())
 
 

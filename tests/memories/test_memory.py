@@ -140,6 +140,7 @@ def test_the_study_goes_on_where_it_was(folder, capsys, monkeypatch):
     assert again["causal"] == results["causal"] and again["labels"] == results["labels"]
     with pytest.raises(UserError, match="another config"):
         memories_study(dataclasses.replace(config, seed=1), folder / "out")
+    monkeypatch.undo()
     text = dataclasses.replace(config, text=folder / "texts", pages=1)
     (folder / "texts").mkdir()
     for name, part in (("a.txt", TEXTS[:10]), ("b.txt", TEXTS[10:20]), ("c.txt", TEXTS[20:])):
