@@ -51,7 +51,7 @@ class Memory(Shown):
         table = Table("activation", "before", "token", "after")
         for trigger in self.triggers:
             table.add_row(f"{trigger.activation:#.3g}", trigger.before, visible(trigger.token), trigger.after)
-        lines = [f"layer {self.layer}, neuron {self.neuron}: {label_text(self.label)}"]
+        lines: list[Part] = [f"layer {self.layer}, neuron {self.neuron}: {label_text(self.label)}"]
         lines += [table] if self.triggers else ["never active on these texts"]
         for what, tokens in (("promotes", self.promotes), ("suppresses", self.suppresses)):
             lines.append(f"its value {what}: " + ", ".join(f"{visible(token)} {logit:+.2f}" for token, logit in tokens))

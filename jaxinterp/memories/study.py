@@ -63,7 +63,7 @@ def memories_study(config: MemoriesConfig, out: Path) -> dict:
         )
         of_neurons = labels(found.triggers, found.contexts)
         results = {
-            "config": dataclasses.asdict(config),
+            "config": dataclasses.asdict(config) | {"text": None if config.text is None else str(config.text)},
             "provenance": _provenance(out),
             "corpus": {
                 "windows": len(found.corpus.length_N),
