@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "notebooks"
 NAMES = (
     "attribute_a_fact",
+    "read_a_neuron",
     "measure_a_model",
     "make_one_suppressable",
     "add_a_metric",

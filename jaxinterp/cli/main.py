@@ -16,6 +16,7 @@ from jaxinterp.cli.doctor import Doctor
 from jaxinterp.cli.facts import Facts
 from jaxinterp.cli.metrics import Metrics
 from jaxinterp.cli.models import Models
+from jaxinterp.cli.neuron import Neuron
 from jaxinterp.cli.options import Defaults
 from jaxinterp.cli.plan import Plan
 from jaxinterp.cli.replay import Replay
@@ -154,6 +155,7 @@ COMMANDS = {
     "train": Train,
     "measure": Measure,
     "attribute": Attribute,
+    "neuron": Neuron,
     "report": Report,
     "facts": Facts,
     "models": Models,

@@ -17,6 +17,7 @@ from jaxinterp.editing.solutions import factor
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
+from jaxinterp.models.windows import padded, windows_of
 
 TEXTS = 64  # windows of text at once
 
@@ -108,7 +109,7 @@ def text_batches(
     """Windows of texts, `TEXTS` at a time, padded to the context."""
     waiting: list[list[int]] = []
     for text in texts:
-        waiting += _windows(model, text)
+        waiting += windows_of(model.tokenizer, text, model.config.n_ctx)
         while len(waiting) >= TEXTS:
             yield _padded(model, waiting[:TEXTS])
             waiting = waiting[TEXTS:]
@@ -116,21 +117,7 @@ def text_batches(
         yield _padded(model, waiting)
 
 
-def _windows(model: LanguageModel, text: str) -> list[list[int]]:
-    tokenizer = model.tokenizer
-    ids = tokenizer.encode(text)
-    if tokenizer.unk is not None and tokenizer.unk in ids:
-        raise UserError(f"the tokenizer does not know {tokenizer.unknown_word(text)!r} in {text[:60]!r}; leave it out")
-    width = model.config.n_ctx - len(tokenizer.prefix) - len(tokenizer.suffix)
-    parts = [ids[start : start + width] for start in range(0, len(ids), width)]
-    return [[*tokenizer.prefix, *part, *tokenizer.suffix] for part in parts]
-
-
 def _padded(model: LanguageModel, windows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     # One shape for all; a window of padding alone counts for nothing.
-    length_B = np.array([len(window) for window in windows] + [0] * (TEXTS - len(windows)))
-    width = -(-int(length_B.max()) // 8) * 8
-    tokens_BT = np.full((TEXTS, min(width, model.config.n_ctx)), model.tokenizer.pad, np.int32)
-    for row, window in zip(tokens_BT, windows, strict=False):
-        row[: len(window)] = window
-    return tokens_BT, length_B
+    width = -(-max(map(len, windows)) // 8) * 8
+    return padded(windows, min(width, model.config.n_ctx), model.tokenizer.pad, TEXTS)

@@ -168,11 +168,11 @@ def _searches(
     """The search for each of N requests."""
     essence = jax.tree.map(lambda x: jnp.asarray(x)[:, None], essence)  # a text each
     given = jax.tree.map(jnp.asarray, (texts, at_NQ, essence, jnp.asarray(essence_at_N)[:, None]))
-    return jax.vmap(lambda *one: _search(model, *one, settings))(*given)
+    return jax.vmap(functools.partial(_search, model, settings=settings))(*given)
 
 
 def _search(
-    model: Model, texts: Texts, at_Q: Array, essence: Texts, essence_at_1: Array, settings: tuple
+    model: Model, texts: Texts, at_Q: Array, essence: Texts, essence_at_1: Array, *, settings: tuple
 ) -> tuple[Array, Array, Array, Array]:
     layer, steps, step_size, weight_decay, clamp, kl, enough = settings
     place = _place(model, texts.tokens_QT, at_Q, layer)

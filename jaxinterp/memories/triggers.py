@@ -1,9 +1,25 @@
 """The tokens on which each neuron is most active: its triggers (Geva et al. 2021)."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxinterp.base.errors import UserError
+from jaxinterp.base.progress import progress
+from jaxinterp.memories.best import Best
+from jaxinterp.memories.corpus import Corpus, counted
+from jaxinterp.memories.kept import Kept
+from jaxinterp.models.language_model import LanguageModel
+from jaxinterp.models.model import Model
+from jaxinterp.models.transformer import forward
+
+K = 25  # triggers of a neuron, as in the paper
+TOKENS = 1024  # of a batch: their activations of all neurons are in memory, twice
 
 
 class Triggers(NamedTuple):
@@ -16,3 +32,109 @@ class Triggers(NamedTuple):
     activation_LFK: Float[np.ndarray, "L F K"]
     window_LFK: Int[np.ndarray, "L F K"]  # of the corpus
     position_LFK: Int[np.ndarray, "L F K"]  # of the token in its window, whose neurons these are
+
+
+def top_triggers(
+    model: LanguageModel,
+    corpus: Corpus,
+    k: int = K,
+    *,
+    among_NT: Bool[np.ndarray, "N T"] | None = None,
+    tokens: int = TOKENS,
+    kept: Path | None = None,
+) -> Triggers:
+    """The k highest activations of every neuron over a corpus, exactly, and where they are.
+
+    The corpus is read batch by batch, short windows first. Of a batch, only activations above the lowest that a neuron
+    has so far are merged with those, so that memory does not grow with the corpus: two batches, 4 L F bytes a token,
+    and 12 bytes for each trigger. Neither padding nor the tokens that the model expects around a text are looked at.
+
+    Args:
+      model: any; activations in bfloat16 are compared as float32.
+      corpus: of this model's tokens.
+      k: triggers of each neuron, at least 1.
+      among_NT: which tokens can be triggers, such as `Contexts.first_NT`, with which equal contexts count once; None is
+        all tokens of the texts.
+      tokens: of a batch, about; those of one window at least.
+      kept: a file from which a scan that was interrupted goes on, and one that is done is read; None is none.
+    Raises:
+      UserError: if k or `tokens` is below 1, a token id is not the model's, an activation is not finite, or the file is
+        of another scan or cannot be written.
+    """
+    for name, number in (("k", k), ("tokens", tokens)):
+        if number < 1:
+            raise UserError(f"{name} of a scan for triggers must be at least 1, got {number}")
+    if (largest := int(corpus.tokens_NT.max())) >= model.config.d_vocab:
+        raise UserError(f"the corpus has token {largest}, and the model {model.config.d_vocab}: it is of another model")
+    best = Best(model.config.n_layers, model.config.d_mlp, k)
+    of_text_NT, batches = counted(corpus, model.tokenizer), _batches(corpus, tokens)
+    of_text_NT = of_text_NT if among_NT is None else of_text_NT & among_NT
+    file = None if kept is None else Kept(kept, model, corpus, of_text_NT, k, tokens)
+    start = 0 if file is None else file.read(best)
+    read_P = np.cumsum([0, *(int(of_text_NT[window_B].sum()) for window_B, _, _ in batches)]).tolist()
+    with progress("triggers", read_P[-1], done=read_P[start]) as report:
+        found = _activations(model.model, corpus, of_text_NT, batches[start:])
+        for stop, (value_LRF, token_R) in enumerate(found, start + 1):
+            best.add(value_LRF, token_R)
+            report(read_P[stop], "tokens")
+            if file is not None:
+                file.write(best, stop, done=stop == len(batches))
+    window_LFK, position_LFK = np.divmod(best.token_LFK, corpus.tokens_NT.shape[1])
+    none = best.token_LFK < 0
+    return Triggers(best.value_LFK, np.where(none, -1, window_LFK), np.where(none, -1, position_LFK))
+
+
+def _batches(corpus: Corpus, tokens: int) -> list[tuple[Int[np.ndarray, " B"], int, int]]:
+    """Windows of about one length, how many a full batch has, and how wide it is; there are few widths, from short to
+    long, for each of which a program is compiled.
+    """
+    widest = corpus.tokens_NT.shape[1]
+    step = max(8, -(-widest // 64) * 8)
+    width_N = np.minimum(widest, -(-corpus.length_N // step) * step)
+    batches = []
+    for width in np.unique(width_N).tolist():
+        own, n_batch = np.flatnonzero(width_N == width), max(1, tokens // width)
+        batches += [(own[first : first + n_batch], n_batch, width) for first in range(0, len(own), n_batch)]
+    return batches
+
+
+def _activations(
+    model: Model, corpus: Corpus, of_text_NT: Bool[np.ndarray, "N T"], batches: list[tuple[np.ndarray, int, int]]
+) -> Iterator[tuple[Float[np.ndarray, "L R F"], Int[np.ndarray, " R"]]]:
+    """All neurons at the tokens of a batch, and the tokens' numbers in the corpus.
+
+    The next batch is computed while the caller looks at one.
+    """
+    waiting = None
+    for window_B, n_batch, width in batches:
+        filled_B = np.pad(window_B, (0, n_batch - len(window_B)), mode="edge")
+        found = _neurons(model, corpus.tokens_NT[filled_B, :width], corpus.length_N[filled_B])
+        token_BT = window_B[:, None] * corpus.tokens_NT.shape[1] + np.arange(width)[None]
+        if waiting is not None:
+            yield _looked_at(*waiting)
+        waiting = *found, of_text_NT[window_B, :width], token_BT
+    if waiting is not None:
+        yield _looked_at(*waiting)
+
+
+def _looked_at(
+    value_LBTF: Array, finite_BT: Array, of_text_BT: np.ndarray, token_BT: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    value_LRF = np.asarray(value_LBTF).reshape(len(value_LBTF), -1, value_LBTF.shape[-1])
+    row_R = np.flatnonzero(of_text_BT)
+    if not np.asarray(finite_BT)[: len(of_text_BT)][of_text_BT].all():
+        raise UserError("the model's activations are not all finite numbers: its parameters may be damaged")
+    if len(row_R) < value_LRF.shape[1]:
+        value_LRF = value_LRF[:, row_R]
+    return value_LRF, token_BT.ravel()[row_R]
+
+
+@jax.jit
+def _neurons(model: Model, tokens_BT: Array, length_B: Array) -> tuple[Float[Array, "L B T F"], Bool[Array, "B T"]]:
+    # Without logits, which nobody looks at: of a large vocabulary they would cost as much as the layers.
+    result = forward(model, tokens_BT, length_B=length_B, capture=("mlp_post",))
+    value_LBTF = result.activations["mlp_post"]
+    return (
+        value_LBTF.astype(jnp.promote_types(value_LBTF.dtype, jnp.float32)),
+        jnp.isfinite(result.resid_final_BTD).all(-1),
+    )

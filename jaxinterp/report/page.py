@@ -44,7 +44,9 @@ def page(template: str, charts: Mapping[str, Mapping | None], **values: object) 
       charts: name -> `drawn` chart; the template asks whether one that is None is there by `name in charts`.
       values: that the template uses, with "title".
     """
-    scripts = [vl_convert.javascript_bundle(), _source("report/page.js")]
+    # A page without charts is one of hundreds, and the library that draws them is most of a page.
+    scripts = [vl_convert.javascript_bundle()] if any(charts.values()) else []
+    scripts.append(_source("report/page.js"))
     if any("</script" in script.lower() or "<!--" in script for script in scripts):
         raise ValueError("a script of the report would end its own element")
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)

@@ -21,9 +21,9 @@ class AlphaEditConfig:
     """Settings of AlphaEdit."""
 
     layers: tuple[int, ...]  # whose value rows change; 4–8 of 32 in LLaMA-3 8B
-    threshold: float = 1e-2  # eigenvalues of C below it are null; in squared units of a neuron's activation
-    l2: float = 1.0  # weight of ‖ΔW‖²
-    target: TargetConfig = TargetConfig()
+    threshold: float = 2e-2  # eigenvalues of C below it are null; in squared units of a neuron's activation
+    l2: float = 10.0  # weight of ‖ΔW‖², as the threshold that of the authors' code
+    target: TargetConfig = TargetConfig(steps=25, clamp=0.75)
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -20,7 +20,7 @@ class MemitConfig:
 
     layers: tuple[int, ...]  # whose value rows change; 3–8 of 28 in GPT-J
     weight: float = 15_000.0  # λ of C against one request; the authors' for GPT-J
-    target: TargetConfig = TargetConfig()
+    target: TargetConfig = TargetConfig(steps=25, clamp=0.75)
 
     def __post_init__(self) -> None:
         check_numbers(self)

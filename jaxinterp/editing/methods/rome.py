@@ -17,7 +17,7 @@ from jaxinterp.models.language_model import LanguageModel
 class RomeConfig:
     """Settings of ROME."""
 
-    layer: int  # whose value rows change; 17 of 48 in GPT-2 XL, 8 of 24 in GPT-2 medium
+    layer: int  # whose value rows change; 17 of 48 in GPT-2 XL, 8 of 24, with a clamp of 3, in GPT-2 medium
     target: TargetConfig = TargetConfig()
 
     def __post_init__(self) -> None:

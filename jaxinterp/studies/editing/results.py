@@ -52,14 +52,14 @@ class Results:
         """With formulas."""
         tables = {
             name: {
-                way: {column: plain(dataclasses.asdict(found)) for column, found in table.rows.items()}
+                way: {column: plain(found) for column, found in table.rows.items()}
                 for way, table in getattr(self, name).items()
             }
             for name in ("single", "batch")
         }
         rest = {name: getattr(self, name) for name in ("config", "provenance", "known", "rows", "seconds", "sequence")}
         formulas = {name: column.formula for name, column in COLUMNS.items()} | dict(SEQUENCE_COLUMNS)
-        return plain({**rest, **tables, "formulas": formulas})
+        return {**rest, **tables, "formulas": formulas}
 
     def write_tables(self, out: Path) -> None:
         """single.csv and batch.csv: a line for each way and column; sequence.csv: one for each way and point."""
