@@ -145,7 +145,7 @@ def test_every_column_has_a_formula():
 def outcomes(*pairs):
     base = dict.fromkeys(set(COLUMNS) - set(COMBINED), NAN)
     names = ("efficacy_score", "paraphrase_score", "neighbourhood_score")
-    return [{**base, **dict(zip(names, values, strict=True))} for values in pairs]
+    return [{**base, **dict(zip(names, map(float, values), strict=True))} for values in pairs]
 
 
 def test_means_over_edits():
