@@ -13,6 +13,7 @@ from jaxinterp.base.configs import from_json
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json
 from jaxinterp.cli.doctor import Doctor
+from jaxinterp.cli.edit import Edit
 from jaxinterp.cli.facts import Facts
 from jaxinterp.cli.metrics import Metrics
 from jaxinterp.cli.models import Models
@@ -156,6 +157,7 @@ COMMANDS = {
     "measure": Measure,
     "attribute": Attribute,
     "neuron": Neuron,
+    "edit": Edit,
     "report": Report,
     "facts": Facts,
     "models": Models,

@@ -33,18 +33,17 @@ class Texts(NamedTuple):
 class Posed:
     """Edits as questions to one model."""
 
-    def __init__(self, model: LanguageModel, facts: FactSet, config: EditingConfig) -> None:
-        """Asks which facts the model knows and draws new answers.
-
-        Raises:
-          UserError: if the model knows fewer facts than are to be edited.
-        """
-        self.model, self.facts, self.config = model, facts, config
-        self.known_N: Bool[np.ndarray, " N"] = known_facts(model, facts)
-        n = max(config.edits, config.batch, config.sequence)
-        self.answers: Mapping[int, str] = drawn_answers(facts, self.known_N, n, config.seed, model.tokenizer)
-        each = {"n_each": config.probes, "seed": config.seed, "known": self.known_N}
-        self.cases: list[Case] = cases_of(facts, self.answers, **each)
+    def __init__(
+        self,
+        model: LanguageModel,
+        facts: FactSet,
+        known_N: Bool[np.ndarray, " N"],
+        answers: Mapping[int, str],
+        config: EditingConfig,
+    ) -> None:
+        """Of facts, those that the model knows, and the new answers of some."""
+        self.model, self.facts, self.known_N, self.answers, self.config = model, facts, known_N, answers, config
+        self.cases: list[Case] = cases_of(facts, answers, n_each=config.probes, seed=config.seed, known=known_N)
         self.prepared: list[Prepared] = prepared(model, self.cases)
         self._before: dict[int, Says] = {}
 
@@ -105,9 +104,23 @@ def _paragraphs(documents: Mapping[str, str], rng: np.random.Generator) -> list[
     return [found[i] for i in rng.permutation(len(found)).tolist()]
 
 
+def facts_of(model: LanguageModel, source: str | None) -> FactSet:
+    """Facts as a causal model reads them; of None, those that it was trained on.
+
+    Raises:
+      UserError: if they cannot be read, or the model does not say what it was trained on.
+    """
+    return (data_from_provenance(model.provenance).facts if source is None else load_facts(source)).answer_last()
+
+
 def posed(model: LanguageModel, config: EditingConfig) -> Posed:
-    """The edits of a study; UserError as `Posed`, or if the facts cannot be read."""
+    """The edits of a study: asks which facts the model knows, and draws new answers.
+
+    Raises:
+      UserError: if the facts cannot be read, or the model knows fewer than are to be edited.
+    """
     with waiting("asking the model which facts it knows"):
-        own = config.facts is None
-        facts = data_from_provenance(model.provenance).facts if own else load_facts(config.facts)
-        return Posed(model, facts.answer_last().limited(config.limit, config.seed), config)
+        facts = facts_of(model, config.facts).limited(config.limit, config.seed)
+        known_N = known_facts(model, facts)
+    n = max(config.edits, config.batch, config.sequence)
+    return Posed(model, facts, known_N, drawn_answers(facts, known_N, n, config.seed, model.tokenizer), config)

@@ -32,8 +32,8 @@ AHEAD = 32  # targets that are searched side by side
 class Tools:
     """What ways to edit read beside the requests; made when first asked for."""
 
-    def __init__(self, posed: Posed, out: Path) -> None:
-        """Of a study and its folder, where covariances are kept."""
+    def __init__(self, posed: Posed, out: Path | None = None) -> None:
+        """Of a study and its folder, where covariances are kept; None keeps none."""
         self.posed, self.config, self.out = posed, posed.config, out
         self.layers = self.config.layers or (posed.model.config.n_layers - 1,)
         self._targets: dict[int, list[Target]] = {}
@@ -51,11 +51,12 @@ class Tools:
     @functools.cached_property
     def covariances(self) -> dict[int, KeyCovariance]:
         """Of the layers that are edited."""
-        model, digest = self.posed.model, self.posed.model.digest()
-        paths = {layer: self.out / "covariances" / f"{layer}.safetensors" for layer in self.layers}
-        if all(path.exists() for path in paths.values()):
+        model, paths = self.posed.model, {}
+        if self.out is not None:
+            paths = {layer: self.out / "covariances" / f"{layer}.safetensors" for layer in self.layers}
+        if paths and all(path.exists() for path in paths.values()):
             found = {layer: load_covariance(path) for layer, path in paths.items()}
-            if all(one.model == digest for one in found.values()):
+            if all(one.model == model.digest() for one in found.values()):
                 return found
         found = key_covariances(model, self.posed.texts.keys, self.layers, ridge=self.config.ridge)
         for layer, path in paths.items():
