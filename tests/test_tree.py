@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "jaxinterp"
 # A folder may import from itself and from those before it.
-ORDER = ("base", "attribution", "models", "facts", "editing", "objectives", "metrics", "training", "groundtruth")
+ORDER = ("base", "attribution", "models", "facts", "objectives", "metrics", "editing", "training", "groundtruth")
 ORDER += ("report", "circuits", "memories", "api", "studies", "cli")
 MAX_LINES = 300
 

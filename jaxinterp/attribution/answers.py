@@ -50,6 +50,11 @@ class Answers(NamedTuple):
         answer_R = jnp.asarray(self.answer_R)
         return jnp.argmax(answer_R[:, None] == answer_R[None], axis=1)
 
+    @property
+    def first_row_N(self) -> Int[Array, " N"]:
+        """The first row of each answer; 0 for padding."""
+        return jnp.argmax(jnp.asarray(self.answer_R)[None] == jnp.arange(self.n)[:, None], axis=1)
+
     def sum(self, value_R: Float[Array, "R *F"]) -> Float[Array, "N *F"]:
         """Sum over an answer's rows."""
         weight_R = jnp.asarray(self.weight_R).reshape(-1, *(1,) * (value_R.ndim - 1))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxinterp.editing.places import MULTIPLE
+from jaxinterp.editing.places import ANSWER, MULTIPLE, batches
 from jaxinterp.editing.request import Request
 from jaxinterp.facts.batches import QueryBatch, query_batch
 from jaxinterp.facts.encoding import EncodedQueries, encode_texts
+from jaxinterp.facts.facts import Text
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.readout import LanguageModelReadout, read
 
@@ -30,7 +31,11 @@ def old_answer(model: LanguageModel, request: Request) -> EncodedQueries:
 
 def answer_of(model: LanguageModel, request: Request, answer: str) -> EncodedQueries:
     """A request's prompt with an answer, in tokens; UserError if the text cannot be encoded."""
-    queries = encode_texts([request.text(answer)], model.tokenizer, n_ctx=model.config.n_ctx)
+    return _padded(model, [request.text(answer)])
+
+
+def _padded(model: LanguageModel, texts: Sequence[Text]) -> EncodedQueries:
+    queries = encode_texts(texts, model.tokenizer, n_ctx=model.config.n_ctx)
     n_positions = queries.tokens_NT.shape[1]
     more = min(-n_positions % MULTIPLE, model.config.n_ctx - n_positions)
     padded = np.pad(queries.tokens_NT, ((0, 0), (0, more)), constant_values=model.tokenizer.pad)
@@ -58,12 +63,19 @@ def answered(model: LanguageModel, requests: Sequence[Request]) -> list[bool]:
     Raises:
       UserError: if a text cannot be encoded.
     """
-    found = []
-    for request in requests:
-        if request.old is None:
-            found.append(True)
-            continue
-        queries = answer_of(model, request, request.old)
-        best_R = np.asarray(answer_readout(model, queries)[1].argmax(-1))
-        found.append(best_R.tolist() == answer_tokens(queries))
-    return found
+    found = np.ones(len(requests), bool)
+    given = np.array([number for number, request in enumerate(requests) if request.old is not None], int)
+    if not len(given):
+        return found.tolist()
+    queries = _padded(model, [requests[number].text(requests[number].old) for number in given])
+    for part in batches(len(given)):
+        n_rows = len(part) * int(-(-queries.answer_length_N.max() // ANSWER) * ANSWER)
+        rng = np.random.default_rng(0)  # of controls: there are none
+        asked = {"n_sequences": len(part), "n_rows": n_rows, "answered": range(len(part)), "n_controls": 0}
+        batch, _ = query_batch(queries[part], rng=rng, **asked)
+        best_R = np.asarray(read(model.model, batch.tokens_BT, batch.rows, batch.length_B)[1].argmax(-1))
+        wrong_R = (best_R != batch.rows.target_R) & (batch.answers.weight_R > 0)
+        right = np.ones(len(part), bool)
+        right[batch.answers.answer_R[wrong_R]] = False
+        found[given[part]] = right
+    return found.tolist()

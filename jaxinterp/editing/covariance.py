@@ -71,7 +71,7 @@ def key_covariances(
     if ridge < 0:
         raise UserError(f"the ridge of a covariance must be at least 0, got {ridge}")
     total, n_tokens = np.zeros((len(layers), model.config.d_mlp, model.config.d_mlp)), 0
-    for tokens_BT, length_B in _batches(model, texts):
+    for tokens_BT, length_B in text_batches(model, texts):
         keys_LBTF = np.asarray(_keys(model.model, tokens_BT, tuple(layers))).astype(np.float64)
         read_BT = np.arange(tokens_BT.shape[1])[None] < length_B[:, None]
         for sum_FF, keys_BTF in zip(total, keys_LBTF, strict=True):
@@ -103,7 +103,7 @@ def _keys(model: Model, tokens_BT: Array, layers: tuple[int, ...]) -> Float[Arra
     return forward(model, tokens_BT, capture=("mlp_post",)).activations["mlp_post"][np.array(layers)]
 
 
-def _batches(
+def text_batches(
     model: LanguageModel, texts: Iterable[str]
 ) -> Iterator[tuple[Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]]:
     """Windows of texts, `TEXTS` at a time, padded to the context."""

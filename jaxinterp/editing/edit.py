@@ -11,6 +11,8 @@ from jaxinterp.editing.registry import METHODS, Given
 from jaxinterp.editing.request import Request, described
 from jaxinterp.models.language_model import LanguageModel
 
+EACH = ("neurons", "targets")  # what is given for each request
+
 
 def edit(
     model: LanguageModel,
@@ -48,17 +50,20 @@ def edit(
         if value is not None and len(value) and field.name not in found.reads:
             reads = ", ".join(sorted(found.reads)) or "nothing"
             raise UserError(f"{method} does not read {field.name}; it reads {reads}; leave the rest out")
-    if given.neurons is not None and len(given.neurons) != len(requests):
-        raise UserError(f"there are neurons of {len(given.neurons)} requests for {len(requests)}; give one set each")
+    for field in EACH:
+        if (own := getattr(given, field)) is not None and len(own) != len(requests):
+            raise UserError(f"there are {field} of {len(own)} requests for {len(requests)}; give one each")
     if not unknown_too:
         _check_known(model, requests)
     if not found.one_by_one:
         return _one(model, requests, method, settings, given)
     changes = []
     for number, request in enumerate(requests):
-        own = given if given.neurons is None else dataclasses.replace(given, neurons=[given.neurons[number]])
+        each = {field: [value[number]] for field in EACH if (value := getattr(given, field)) is not None}
+        own = dataclasses.replace(given, **each)
+        if changes:
+            model = apply(changes[-1], model)
         changes.append(_one(model, [request], method, settings, own))
-        model = apply(changes[-1], model)
     return stack(changes)
 
 

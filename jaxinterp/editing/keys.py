@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.editing.places import At, key_position, texts_of
+from jaxinterp.editing.places import MULTIPLE, At, batches, key_position, prompt_ids, texts_of
 from jaxinterp.editing.request import Request
 from jaxinterp.facts.facts import Text
 from jaxinterp.models.decoding import Sampler
@@ -38,14 +38,36 @@ def request_keys(
     Raises:
       UserError: if a text cannot be encoded.
     """
-    return np.stack([_captured(model, request, layer, prefixes, "mlp_post", at).mean(0) for request in requests])
+    return _captured(model, requests, layer, prefixes, ("mlp_post",), at)[0].mean(1)
+
+
+def prompt_keys(model: LanguageModel, prompts: Sequence[str], layer: int) -> Float[np.ndarray, "N F"]:
+    """A layer's neurons at the last token of prompts, where what follows is read.
+
+    Raises:
+      UserError: if a prompt cannot be encoded.
+    """
+    ids = [prompt_ids(model, prompt) for prompt in prompts]
+    length_N = np.array([len(own) for own in ids])
+    width = min(-(-int(length_N.max()) // MULTIPLE) * MULTIPLE, model.config.n_ctx)
+    if length_N.max() > width:
+        long = prompts[int(length_N.argmax())]
+        raise UserError(f"the prompt {long[:60]!r} has more tokens than the model's context of {width}; shorten it")
+    tokens_NT = np.full((len(ids), width), model.tokenizer.pad, np.int32)
+    for row_T, own in zip(tokens_NT, ids, strict=True):
+        row_T[: len(own)] = own
+    parts = [
+        np.asarray(_at(model.model, tokens_NT[part], length_N[part] - 1, layer, ("mlp_post",))[0])
+        for part in batches(len(ids))
+    ]
+    return np.concatenate(parts)[: len(ids)].astype(np.float64)
 
 
 def request_streams(
     model: LanguageModel, requests: Sequence[Request], layer: int, at: At = "subject"
 ) -> Float[np.ndarray, "N D"]:
     """The residual stream after a layer where each request is edited, in its prompt alone."""
-    return np.stack([_captured(model, request, layer, (), "resid_post", at)[0] for request in requests])
+    return _captured(model, requests, layer, (), ("resid_post",), at)[0][:, 0]
 
 
 def ffn_changes(
@@ -59,9 +81,9 @@ def ffn_changes(
     if not model.config.norms_outputs:
         return stream_ND
     changes = []
-    for request, wanted_D in zip(requests, stream_ND, strict=True):
-        mid, post = (_captured(model, request, layer, (), place, at)[0] for place in ("resid_mid", "mlp_post"))
-        slope_DD = np.asarray(_norm_slope(model.model, jnp.asarray(mid), jnp.asarray(post), layer), np.float64)
+    mid_N1D, post_N1F = _captured(model, requests, layer, (), ("resid_mid", "mlp_post"), at)
+    for mid_D, post_F, wanted_D in zip(mid_N1D[:, 0], post_N1F[:, 0], stream_ND, strict=True):
+        slope_DD = np.asarray(_norm_slope(model.model, jnp.asarray(mid_D), jnp.asarray(post_F), layer), np.float64)
         changes.append(np.linalg.lstsq(slope_DD, wanted_D, rcond=1e-4)[0])
     return np.stack(changes)
 
@@ -98,19 +120,32 @@ def check_causal(model: LanguageModel, method: str) -> None:
 
 
 def _captured(
-    model: LanguageModel, request: Request, layer: int, prefixes: Sequence[str], place: str, at: At
-) -> Float[np.ndarray, "Q _"]:
-    """What stands at a place of a layer, where a request is edited, after nothing and after each prefix."""
+    model: LanguageModel,
+    requests: Sequence[Request],
+    layer: int,
+    prefixes: Sequence[str],
+    places: tuple[str, ...],
+    at: At,
+) -> list[Float[np.ndarray, "N Q _"]]:
+    """What stands at places of a layer, where requests are edited, after nothing and after each prefix."""
     befores = ("", *prefixes)
-    texts = texts_of(model, [Text(before + request.prompt, request.new, request.after) for before in befores])
-    at_Q = jnp.asarray([key_position(model, request, at, before) for before in befores])
-    return np.asarray(_at(model.model, jnp.asarray(texts.tokens_QT), at_Q, layer, place)).astype(np.float64)
+    asked = [(request, before) for request in requests for before in befores]
+    texts = texts_of(model, [Text(before + request.prompt, request.new, request.after) for request, before in asked])
+    at_Q = np.array([key_position(model, request, at, before) for request, before in asked])
+    parts = [
+        jax.device_get(_at(model.model, texts.tokens_QT[part], at_Q[part], layer, places))
+        for part in batches(len(asked))
+    ]
+    found = [np.concatenate(part)[: len(asked)].astype(np.float64) for part in zip(*parts, strict=True)]
+    return [values.reshape(len(requests), len(befores), -1) for values in found]
 
 
 @functools.partial(jax.jit, static_argnums=4)
-def _at(model: Model, tokens_QT: Array, at_Q: Array, layer: Array, place: str) -> Float[Array, "Q _"]:
-    found = forward(model, tokens_QT, capture=(place,)).activations[place]
-    return found[layer, jnp.arange(tokens_QT.shape[0]), at_Q]
+def _at(
+    model: Model, tokens_QT: Array, at_Q: Array, layer: Array, places: tuple[str, ...]
+) -> list[Float[Array, "Q _"]]:
+    found = forward(model, tokens_QT, capture=places).activations
+    return [found[place][layer, jnp.arange(tokens_QT.shape[0]), at_Q] for place in places]
 
 
 @jax.jit

@@ -1,7 +1,7 @@
 """Where things stand: a layer's value rows, a request's answer in tokens, and the last token of its subject."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -20,6 +20,8 @@ VALUE_ROWS = "layers.w_out"
 At = Literal["subject", "prompt"]  # whose last token is edited
 AT = get_args(At)
 MULTIPLE = 8  # of positions, so that few shapes are compiled
+ANSWER = 4  # the same of an answer's tokens
+TEXTS = 64  # texts that are run at once
 
 
 class Texts(NamedTuple):
@@ -64,11 +66,27 @@ def texts_of(model: LanguageModel, texts: Sequence[Text]) -> Texts:
     missing = -queries.tokens_NT.shape[1] % MULTIPLE
     missing = min(missing, model.config.n_ctx - queries.tokens_NT.shape[1])
     tokens_NT = np.pad(queries.tokens_NT, ((0, 0), (0, missing)), constant_values=model.tokenizer.pad)
-    token_A = np.arange(int(queries.answer_length_N.max()))[None]
+    token_A = np.arange(-(-int(queries.answer_length_N.max()) // ANSWER) * ANSWER)[None]
     within_NA = token_A < queries.answer_length_N[:, None]
     place_NA = queries.answer_start_N[:, None] + np.where(within_NA, token_A, 0)
     target_NA = np.take_along_axis(tokens_NT, place_NA, 1)
     return Texts(tokens_NT, queries.length_N, place_NA - 1, target_NA, within_NA.astype(np.float32))
+
+
+def prompt_ids(model: LanguageModel, text: str) -> tuple[int, ...]:
+    """A prompt's tokens with what the model expects before them; UserError if a word is unknown."""
+    ids = model.tokenizer.encode(text)
+    if model.tokenizer.unk is not None and model.tokenizer.unk in ids:
+        raise UserError(f"the tokenizer does not know {model.tokenizer.unknown_word(text)!r} in {text!r}")
+    return (*model.tokenizer.prefix, *ids)
+
+
+def batches(n: int, width: int = 1) -> Iterator[Int[np.ndarray, " b"]]:
+    """0 … n − 1 in batches of `width` texts each, of few sizes; the last one is filled up with its last number."""
+    most = max(1, TEXTS // width)
+    size = min(most, 1 << (n - 1).bit_length())
+    for start in range(0, n, size):
+        yield np.minimum(np.arange(start, start + size), n - 1)
 
 
 def key_position(model: LanguageModel, request: Request, at: At, before: str = "") -> int:

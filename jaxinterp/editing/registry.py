@@ -15,6 +15,7 @@ from jaxinterp.base.registry import Registry
 from jaxinterp.editing.covariance import KeyCovariance
 from jaxinterp.editing.deltas import Delta
 from jaxinterp.editing.request import Request
+from jaxinterp.editing.target import Target
 from jaxinterp.models.language_model import LanguageModel
 
 
@@ -33,6 +34,7 @@ class Given:
     covariances: Mapping[int, KeyCovariance] = dataclasses.field(default_factory=dict)  # by layer
     kept: Sequence[str] = ()  # prompts whose outputs are to stay
     prefixes: Sequence[str] = ()  # texts before a prompt, over which keys and targets are taken
+    targets: Sequence[Target] | None = None  # of each request, in the last layer that is edited; None: they are found
     earlier: Mapping[int, Float[np.ndarray, "P F"]] = dataclasses.field(default_factory=dict)  # keys of earlier edits
 
 

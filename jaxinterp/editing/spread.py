@@ -15,7 +15,7 @@ from jaxinterp.editing.places import VALUE_ROWS, check_layers, value_rows, with_
 from jaxinterp.editing.registry import Given
 from jaxinterp.editing.request import Request
 from jaxinterp.editing.solutions import Factors
-from jaxinterp.editing.target import TargetConfig, target
+from jaxinterp.editing.target import Target, TargetConfig, targets
 from jaxinterp.models.language_model import LanguageModel
 
 Solve = Callable[[int, Float[np.ndarray, "N F"], Float[np.ndarray, "N D"]], Factors]
@@ -40,27 +40,39 @@ def spread_edit(
       model, requests: what to edit.
       layers: from the lowest; z is of the last one.
       config: of the search for z.
-      given: prefixes.
+      given: prefixes, and the targets of the last layer, if they were found before.
       solve: (layer, keys, what each is to give more) -> ΔW.
     """
     check_layers(model, layers)
     last = layers[-1]
-    targets = [target(model, request, last, config, given.prefixes) for request in requests]
-    if not any(found.delta_D.any() for found in targets):
+    aims = targets(model, requests, last, config, given.prefixes) if given.targets is None else given.targets
+    _check_targets(model, requests, last, aims)
+    if not any(found.delta_D.any() for found in aims):
         return []  # every prompt gives its answer already
     at = config.at
     deltas = []
     for number, layer in enumerate(layers):
         if len(layers) == 1:
-            residual_ND = np.stack([found.delta_D for found in targets])
+            residual_ND = np.stack([found.delta_D for found in aims])
         else:
-            missing_ND = np.stack([found.stream_D for found in targets]) - request_streams(model, requests, last, at)
+            missing_ND = np.stack([found.stream_D for found in aims]) - request_streams(model, requests, last, at)
             residual_ND = ffn_changes(model, requests, layer, missing_ND / (len(layers) - number), at)
         factors = solve(layer, request_keys(model, requests, layer, given.prefixes, at), residual_ND)
         deltas.append(LowRank(VALUE_ROWS, layer, *factors))
         rows_FD = value_rows(model.model, layer) + factors.left_FN @ factors.right_ND
         model = dataclasses.replace(model, model=with_value_rows(model.model, layer, rows_FD))
     return deltas
+
+
+def _check_targets(model: LanguageModel, requests: Sequence[Request], layer: int, aims: Sequence[Target]) -> None:
+    if len(aims) != len(requests):
+        raise UserError(f"there are {len(aims)} targets for {len(requests)} requests; give one each")
+    for found in aims:
+        if found.layer != layer or found.model != model.digest():
+            raise UserError(
+                f"a target is of layer {found.layer} of model {found.model[:12]}, and layer {layer} of "
+                f"{model.digest()[:12]} is edited; make them with targets(model, requests, layer, config)"
+            )
 
 
 def covariance_of(model: LanguageModel, layer: int, given: Given) -> KeyCovariance:

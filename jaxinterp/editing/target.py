@@ -14,14 +14,13 @@ from jaxtyping import Array, Float, Int
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.editing.descent import descended
-from jaxinterp.editing.likelihood import answer_logits, answer_nll
-from jaxinterp.editing.places import AT, At, Texts, key_position, texts_of
+from jaxinterp.editing.likelihood import answer_logits, nll
+from jaxinterp.editing.places import AT, At, Texts, batches, key_position, texts_of
 from jaxinterp.editing.request import Request
 from jaxinterp.facts.facts import SUBJECT, Text
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
-from jaxinterp.models.places import Change
-from jaxinterp.models.rerun import after_ffn, ffn_output
+from jaxinterp.models.rerun import after_ffn, ffn_output, run_whole
 from jaxinterp.models.transformer import forward
 
 
@@ -59,12 +58,14 @@ class Target(NamedTuple):
     stream_D: Float[np.ndarray, " D"]  # z, the residual stream after the layer with v* there, in the prompt alone
     steps: int  # that were taken
     loss: float  # at the end, in nats
+    layer: int  # whose FFN writes v
+    model: str  # digest of the model
 
 
-def target(
-    model: LanguageModel, request: Request, layer: int, config: TargetConfig, prefixes: Sequence[str] = ()
-) -> Target:
-    """v* of a request in a layer, by Adam from δ = 0 (Meng et al. 2022, eq. 4).
+def targets(
+    model: LanguageModel, requests: Sequence[Request], layer: int, config: TargetConfig, prefixes: Sequence[str] = ()
+) -> list[Target]:
+    """v* of each request in a layer, by Adam from δ = 0 (Meng et al. 2022, eq. 4).
 
         minimise  mean_j −log P(new | x_j + prompt; v + δ) / tokens + KL · kl + weight_decay · ‖δ‖² / ‖v‖²
 
@@ -72,9 +73,11 @@ def target(
     of the prompt, without the term of the essence). ‖δ‖ is at most clamp · ‖v‖. Their code has ‖δ‖ / ‖v‖² in the last
     term. z is MEMIT's target of the layer (Meng et al. 2023).
 
+    Every request has a search of its own, in an untouched model; some of them run side by side.
+
     Args:
       model: a causal one.
-      request: what to edit.
+      requests: what to edit.
       layer: whose FFN writes v.
       config: of the search.
       prefixes: texts x_j, with what separates them from the prompt.
@@ -82,91 +85,112 @@ def target(
       UserError: if a text cannot be encoded.
     """
     befores = ("", *prefixes)
-    asked = [Text(before + request.prompt, request.new, request.after) for before in befores]
-    texts = texts_of(model, asked)
-    at_Q = np.array([key_position(model, request, config.at, before) for before in befores])
-    if layer == model.config.n_layers - 1 and (at_Q < texts.read_QA[:, 0]).any():
+    asked = [Text(before + request.prompt, request.new, request.after) for request in requests for before in befores]
+    at = [key_position(model, request, config.at, before) for request in requests for before in befores]
+    texts, at_NQ = texts_of(model, asked), np.array(at).reshape(len(requests), len(befores))
+    texts = jax.tree.map(lambda x: x.reshape(*at_NQ.shape, *x.shape[1:]), texts)
+    if layer == model.config.n_layers - 1 and (unread := (at_NQ < texts.read_QA[..., 0]).any(1)).any():
         raise UserError(
-            f"nothing reads what the last layer ({layer}) writes at the subject of {request.prompt!r}; take an earlier "
-            "layer, or at='prompt'"
+            f"nothing reads what the last layer ({layer}) writes at the subject of "
+            f"{requests[unread.argmax()].prompt!r}; take an earlier layer, or at='prompt'"
         )
-    essence, essence_at = _essence(model, request, config)
     weight = config.kl if config.essence and config.at == "subject" else 0.0
-    settings = (config.steps, config.step_size, config.weight_decay, config.clamp, weight, config.enough)
-    found = _search(model.model, texts, at_Q, essence, essence_at, jnp.asarray(layer), settings)
-    delta, stream, steps, loss = jax.device_get(found)
-    return Target(np.asarray(delta, np.float64), np.asarray(stream, np.float64), int(steps), float(loss))
+    settings = (layer, config.steps, config.step_size, config.weight_decay, config.clamp, weight, config.enough)
+    essence, essence_at_N = _essences(model, requests, config)
+    found = []
+    for part in batches(len(requests), len(befores)):
+        given = jax.tree.map(lambda x: x[part], (texts, at_NQ, essence, essence_at_N))  # noqa: B023
+        delta_ND, stream_ND, steps_N, loss_N = jax.device_get(_searches(model.model, *given, settings))
+        found += zip(delta_ND, stream_ND, steps_N, loss_N, strict=True)
+    digest = model.digest()
+    return [
+        Target(np.asarray(delta, np.float64), np.asarray(stream, np.float64), int(steps), float(loss), layer, digest)
+        for delta, stream, steps, loss in found[: len(requests)]
+    ]
 
 
-def _essence(model: LanguageModel, request: Request, config: TargetConfig) -> tuple[Texts, int]:
-    """The essence prompt, and where its subject ends; without one, the prompt stands in and counts nothing."""
+def _essences(
+    model: LanguageModel, requests: Sequence[Request], config: TargetConfig
+) -> tuple[Texts, Int[np.ndarray, " N"]]:
+    """The essence prompts, and where their subjects end; without one, the prompt stands in and counts nothing."""
     if not config.essence or config.at == "prompt":
-        return texts_of(model, [request.text(request.new)]), key_position(model, request, config.at)
+        at_N = np.array([key_position(model, request, config.at) for request in requests])
+        return texts_of(model, [request.text(request.new) for request in requests]), at_N
     start = config.essence.index(SUBJECT)
-    subject = request.subject_text
-    prompt = config.essence.replace(SUBJECT, subject)
-    asked = Request(prompt, (start, start + len(subject)), request.new)
+    asked = [
+        Request(config.essence.replace(SUBJECT, name), (start, start + len(name)), request.new)
+        for request in requests
+        for name in [request.subject_text]
+    ]
     try:
-        return texts_of(model, [asked.text(asked.new)]), key_position(model, asked, "subject")
+        at_N = np.array([key_position(model, one, "subject") for one in asked])
+        return texts_of(model, [one.text(one.new) for one in asked]), at_N
     except UserError as error:
         raise UserError(f"{error}; set the target's essence to words that the model knows, or to ''") from None
 
 
 class _Place(NamedTuple):
-    """One layer at one position of each of Q texts."""
+    """One layer at one position of each of Q texts, and the residual stream after it."""
 
-    layer: Int[Array, ""]
     mid_QD: Float[Array, "Q D"]
     ffn_QD: Float[Array, "Q D"]  # what its FFN writes
-    stream_QD: Float[Array, "Q D"]  # the residual stream after it
-
-    def shift(self, model: Model, delta_D: Float[Array, " D"]) -> Float[Array, "Q D"]:
-        """What δ changes in the residual stream after the layer."""
-        layer_Q = jnp.full(self.mid_QD.shape[:1], self.layer)
-        after = after_ffn(model.config, model.params["layers"], layer_Q, self.mid_QD, self.ffn_QD + delta_D[None])
-        return after - self.stream_QD
+    own_QD: Float[Array, "Q D"]  # the residual stream there
+    stream_QTD: Float[Array, "Q T D"]  # and everywhere
 
 
-def _place(model: Model, tokens_QT: Array, at_Q: Array, layer: Int[Array, ""]) -> _Place:
-    run = forward(model, tokens_QT, capture=("resid_mid", "mlp_post")).activations
+def _after(model: Model, layer: int, mid_QD: Array, ffn_QD: Array) -> Float[Array, "Q D"]:
+    layer_Q = jnp.full(mid_QD.shape[:1], layer)
+    return after_ffn(model.config, model.params["layers"], layer_Q, mid_QD, ffn_QD)
+
+
+def _place(model: Model, tokens_QT: Array, at_Q: Array, layer: int) -> _Place:
+    run = forward(model, tokens_QT, capture=("resid_mid", "mlp_post", "resid_post")).activations
     row = jnp.arange(tokens_QT.shape[0])
     mid, post = (run[name][layer, row, at_Q] for name in ("resid_mid", "mlp_post"))
-    layers = model.params["layers"]
-    ffn = ffn_output(model.config, jax.tree.map(lambda x: x[layer][None], layers), post[None])[0]
+    own = jax.tree.map(lambda x: x[layer][None], model.params["layers"])
+    ffn = ffn_output(model.config, own, post[None])[0]
     # Made as it is for any δ, so that δ = 0 is the untouched model.
-    stream = after_ffn(model.config, layers, jnp.full(row.shape, layer), mid, ffn)
-    return _Place(layer, mid, ffn, stream)
+    return _Place(mid, ffn, _after(model, layer, mid, ffn), run["resid_post"][layer])
 
 
-def _written(model: Model, texts: Texts, at_Q: Array, place: _Place, delta_D: Array) -> dict[str, Change]:
-    """δ in what the FFN writes, as a change of the residual stream after the layer."""
-    here_QT = jnp.arange(texts.tokens_QT.shape[1])[None] == at_Q[:, None]
-    shift_QTD = here_QT[..., None] * place.shift(model, delta_D)[:, None]
-    own_L = jnp.arange(model.config.n_layers) == place.layer
-    return {"resid_post": Change(shift=own_L[:, None, None, None] * shift_QTD[None])}
+def _shifted(model: Model, layer: int, at_Q: Array, place: _Place, delta_D: Array) -> tuple[Array, Array]:
+    """The residual stream after the last layer with v + δ, and what δ changes after the layer itself."""
+    shift_QD = _after(model, layer, place.mid_QD, place.ffn_QD + delta_D[None]) - place.own_QD
+    here_QT = jnp.arange(place.stream_QTD.shape[1])[None] == at_Q[:, None]
+    stream_QTD = place.stream_QTD + here_QT[..., None] * shift_QD[:, None]
+    return run_whole(model, stream_QTD, start=layer + 1), shift_QD
 
 
-@functools.partial(jax.jit, static_argnums=6)
-def _search(
-    model: Model, texts: Texts, at_Q: Array, essence: Texts, essence_at: Array, layer: Array, settings: tuple
+@functools.partial(jax.jit, static_argnums=5)
+def _searches(
+    model: Model, texts: Texts, at_NQ: Array, essence: Texts, essence_at_N: Array, settings: tuple
 ) -> tuple[Array, Array, Array, Array]:
-    steps, step_size, weight_decay, clamp, kl, enough = settings
-    texts, essence, at_Q = jax.tree.map(jnp.asarray, (texts, essence, at_Q))
-    place, essence_at_Q = _place(model, texts.tokens_QT, at_Q, layer), jnp.asarray(essence_at)[None]
-    essence_place = _place(model, essence.tokens_QT, essence_at_Q, layer)
+    """The search for each of N requests."""
+    essence = jax.tree.map(lambda x: jnp.asarray(x)[:, None], essence)  # a text each
+    given = jax.tree.map(jnp.asarray, (texts, at_NQ, essence, jnp.asarray(essence_at_N)[:, None]))
+    return jax.vmap(lambda *one: _search(model, *one, settings))(*given)
+
+
+def _search(
+    model: Model, texts: Texts, at_Q: Array, essence: Texts, essence_at_1: Array, settings: tuple
+) -> tuple[Array, Array, Array, Array]:
+    layer, steps, step_size, weight_decay, clamp, kl, enough = settings
+    place = _place(model, texts.tokens_QT, at_Q, layer)
+    essence_place = _place(model, essence.tokens_QT, essence_at_1, layer) if kl else None
     exact = jnp.promote_types(place.ffn_QD.dtype, jnp.float32)
     start = jnp.zeros(place.ffn_QD.shape[1], exact)
     size = jnp.linalg.norm(place.ffn_QD[0].astype(exact))
 
     def kind(delta: Array) -> Float[Array, "V"]:
-        change = _written(model, essence, essence_at_Q, essence_place, delta)
-        return jax.nn.log_softmax(answer_logits(model, essence, change)[0, 0])
+        resid_1TD, _ = _shifted(model, layer, essence_at_1, essence_place, delta)
+        return jax.nn.log_softmax(answer_logits(model, essence, resid_1TD)[0, 0])
 
     log_kind_V = kind(start.astype(place.ffn_QD.dtype)) if kl else None
 
     def loss(delta: Array) -> Float[Array, ""]:
         moved = delta.astype(place.ffn_QD.dtype)
-        total = answer_nll(model, texts, _written(model, texts, at_Q, place, moved))
+        resid_QTD, _ = _shifted(model, layer, at_Q, place, moved)
+        total = nll(answer_logits(model, texts, resid_QTD), texts)
         if kl:
             total = total + kl * (jnp.exp(log_kind_V) * (log_kind_V - kind(moved))).sum()
         return total + weight_decay * jnp.square(delta).sum() / jnp.square(size)
@@ -176,5 +200,5 @@ def _search(
 
     adam = optax.adam(step_size * size / start.size**0.5)
     delta, number = descended(loss, start, adam, within, steps=steps, enough=enough)
-    stream = place.stream_QD[0] + place.shift(model, delta.astype(place.ffn_QD.dtype))[0]
-    return delta, stream, number, loss(delta)
+    moved = _shifted(model, layer, at_Q, place, delta.astype(place.ffn_QD.dtype))[1][0]
+    return delta, place.own_QD[0] + moved, number, loss(delta)

@@ -1,13 +1,15 @@
 """A language model in memory: the model, its tokenizer, where it is from, and what it does with texts."""
 
 import dataclasses
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import overload
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxinterp.base.digests import arrays_digest
+from jaxinterp.base.digests import array_digest, arrays_digest
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.decoding import GREEDY, Sampler
 from jaxinterp.models.model import Model
@@ -15,6 +17,20 @@ from jaxinterp.models.parameters import n_params
 from jaxinterp.models.run import Run, Tokens
 from jaxinterp.models.running import Edits, generated, run_texts, tokens_of, top_tokens
 from jaxinterp.models.tokenizers import TextTokenizer
+
+# By identity, with the array itself to know it by.
+_DIGESTS: dict[int, tuple[weakref.ref, str]] = {}
+
+
+def _digest(array: jax.Array | np.ndarray) -> str:
+    """`array_digest`; arrays of JAX never change, so that those seen before need not be read again."""
+    if not isinstance(array, jax.Array):
+        return array_digest(np.asarray(array))
+    known, digest = _DIGESTS.get(id(array), (None, ""))
+    if known is None or known() is not array:
+        digest, name = array_digest(np.asarray(array)), id(array)
+        _DIGESTS[name] = weakref.ref(array, lambda _: _DIGESTS.pop(name, None)), digest
+    return digest
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -45,7 +61,7 @@ class LanguageModel:
     def digest(self) -> str:
         """SHA-256 over names, types, shapes and values of all parameters."""
         named = sorted(flatten_dict(self.params).items())
-        return arrays_digest((".".join(path), np.asarray(value)) for path, value in named)
+        return arrays_digest(((".".join(path), value) for path, value in named), _digest)
 
     def tokens(self, text: str, *, control_tokens: bool = False) -> Tokens:
         """How the model reads a text: its tokens by position, the frame included.

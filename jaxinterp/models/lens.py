@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxinterp.models.layers import exact
 from jaxinterp.models.model import Model
 
 
@@ -16,22 +17,42 @@ def as_unembedded(model: Model, layer: Mapping, value_ND: Float[Array, "N D"]) -
 
     Args:
       model: the model.
-      layer: the parameters of that layer, a slice of `params["layers"]`.
+      layer: the parameters of that layer, a slice of `params["layers"]`; its norms are enough.
       value_ND: vectors, such as rows of W_out.
     Returns:
-      In float32.
+      In float32 at least.
     """
-    config = model.config
-    value = jnp.asarray(value_ND, jnp.float32)
+    return resid_as_unembedded(model, as_written(model, layer, value_ND))
+
+
+def as_written(model: Model, layer: Mapping, value_ND: Float[Array, "N D"]) -> Float[Array, "N D"]:
+    """The same vectors as they stand in the residual stream after the layer.
+
+    The layer's norm of what it writes, or of the whole stream (BERT), counts as in `as_unembedded`: by its scale, and
+    LayerNorm's by the mean that it takes off as well.
+    """
+    config, value = model.config, exact(jnp.asarray(value_ND))
     if config.norms_outputs:
-        value = value * jnp.asarray(layer["norm_mlp_out"]["scale"], jnp.float32)[None]
-    if config.norm == "layernorm":
-        value = value - value.mean(-1, keepdims=True)
-    norm = layer["norm_mlp"] if config.norm_placement == "post" else model.params["norm_final"]
-    return value * jnp.asarray(norm["scale"], jnp.float32)[None]
+        return _scaled(model, layer["norm_mlp_out"], value)
+    return _scaled(model, layer["norm_mlp"], value) if config.norm_placement == "post" else value
+
+
+def resid_as_unembedded(model: Model, resid_ND: Float[Array, "N D"]) -> Float[Array, "N D"]:
+    """Vectors in the residual stream after the last layer, such that their products with a token's unembedding are its
+    logits; the final norm counts as in `as_unembedded`.
+    """
+    resid = exact(jnp.asarray(resid_ND))
+    return resid if model.config.norm_placement == "post" else _scaled(model, model.params["norm_final"], resid)
 
 
 def unembedding(model: Model, token_N: Int[Array, " N"] | None = None) -> Float[Array, "N D"]:
-    """The unembedding of tokens, in float32; of None, of the whole vocabulary."""
+    """The unembedding of tokens, in float32 at least; of None, of the whole vocabulary."""
     table = model.params["embedding" if model.config.tied else "unembedding"]
-    return jnp.asarray(table if token_N is None else table[token_N], jnp.float32)
+    return exact(jnp.asarray(table if token_N is None else table[token_N]))
+
+
+def _scaled(model: Model, norm: Mapping, x_ND: Array) -> Float[Array, "N D"]:
+    """A norm without its division and its bias."""
+    if model.config.norm == "layernorm":
+        x_ND = x_ND - x_ND.mean(-1, keepdims=True)
+    return x_ND * exact(jnp.asarray(norm["scale"]))[None]

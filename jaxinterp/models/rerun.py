@@ -6,6 +6,7 @@ but in the first layer that is run only the query's own queries, keys and values
 is read.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -118,6 +119,23 @@ def run_branches(
         resid,
     )
     return jnp.where((layer_NR < config.n_layers - 1)[..., None, None], read, here)[:, :, 0]
+
+
+def run_whole(model: Model, resid_BTD: Float[Array, "B T D"], *, start: int) -> Float[Array, "B T D"]:
+    """The residual stream of a causal model after the last layer, from the one before layer `start`, everywhere.
+
+    For streams that differ from the untouched one wherever they like; 0 ≤ start ≤ L.
+    """
+    position_BT = jnp.broadcast_to(jnp.arange(resid_BTD.shape[1])[None], resid_BTD.shape[:2])
+    layers = jax.tree.map(lambda x: x[start:], (model.params["layers"], layer_constants(model.config)))
+
+    # Products with weights are kept for a backward pass, as in a full forward.
+    @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    def step(resid: Array, layer: tuple) -> tuple[Array, None]:
+        weights, constants = layer
+        return Block(model.config).apply({"params": weights}, resid, None, Where(constants, position_BT))[0], None
+
+    return jax.lax.scan(step, resid_BTD, layers)[0]
 
 
 class _Layer(NamedTuple):

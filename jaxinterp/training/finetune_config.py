@@ -71,6 +71,7 @@ class TextConfig:
 WEIGHTS = {"suppression": "2.5", "control": "3"}
 OTHERS = ("concentration", "margin", "faithfulness", "one_layer", "kill_switch", "activity", "decov", "gini")
 OTHERS += ("second_order", "sparse_correlation", "sparse_weights", "wiring", "balance", "depth", "early_exit")
+OTHERS += ("value_agreement",)
 WEIGHTS |= dict.fromkeys(OTHERS, "0")
 
 

@@ -26,7 +26,7 @@ from jaxinterp.editing.neurons import request_neurons
 from jaxinterp.editing.places import value_rows
 from jaxinterp.editing.registry import METHODS, Given, Neurons
 from jaxinterp.editing.request import request
-from jaxinterp.editing.target import TargetConfig, target
+from jaxinterp.editing.target import TargetConfig, targets
 
 TARGET = TargetConfig(steps=40, clamp=30.0, weight_decay=1e-3, essence="{subject} b")
 SETTINGS = {
@@ -92,8 +92,8 @@ def test_layers_write_what_the_target_asks_for(name):
     model = editable(name)
     (asked,) = requests_for(model, 1)
     given = given_for(model, "rome")
-    found = target(model, asked, 1, TARGET)
-    assert found.loss < target(model, asked, 1, dataclasses.replace(TARGET, enough=1e9)).loss
+    (found,) = targets(model, [asked], 1, TARGET)
+    assert found.loss < targets(model, [asked], 1, dataclasses.replace(TARGET, enough=1e9))[0].loss
     (before_D,) = request_streams(model, [asked], 1)
     wanted = np.linalg.norm(before_D - found.stream_D)
     missed = {}
@@ -125,6 +125,35 @@ def test_keys_and_targets_are_means_over_prefixes(model):
     posts_T = model.run("c a d", capture="mlp_post").activations["mlp_post"][1, 0]
     for at, position in (("subject", -2), ("prompt", -1)):
         np.testing.assert_allclose(request_keys(model, [earlier], 1, (), at)[0], posts_T[position], atol=1e-6)
+
+
+def test_targets_side_by_side_are_those_one_by_one(model):
+    requests = [*requests_for(model, 3), request("c {subject} d", "a", " b c", " a")]
+    config = dataclasses.replace(TARGET, enough=1.3)
+    several = targets(model, requests, 1, config, ("a b ",))
+    assert len(several) == len(requests) and len({found.steps for found in several}) > 1  # some end before others
+    for asked, found in zip(requests, several, strict=True):
+        (alone,) = targets(model, [asked], 1, config, ("a b ",))
+        np.testing.assert_allclose(found.delta_D, alone.delta_D, atol=1e-4)
+        np.testing.assert_allclose(found.stream_D, alone.stream_D, atol=1e-4)
+        assert (found.steps, found.layer, found.model) == (alone.steps, 1, model.digest())
+
+
+def test_targets_that_were_found_before_serve(model):
+    requests = requests_for(model)
+    given = given_for(model, "rome")
+    found = targets(model, requests, 1, TARGET)
+    for method in ("emmet", "memit"):
+        own = edit(model, requests, method, SETTINGS[method], dataclasses.replace(given, targets=found))
+        assert bits(apply(own, model)) == bits(apply(edit(model, requests, method, SETTINGS[method], given), model))
+    # The second request is edited in the model that the first one left, of which no target is given.
+    for asked, aims, match in (
+        (requests, found, "a target is of layer 1 of model"),
+        (requests[:1], targets(model, requests[:1], 0, TARGET), "a target is of layer 0 of model"),
+        (requests, found[:1], "there are targets of 1 requests for 2"),
+    ):
+        with pytest.raises(UserError, match=match):
+            edit(model, asked, "rome", SETTINGS["rome"], dataclasses.replace(given, targets=aims))
 
 
 def test_prefixes_are_drawn_from_the_model(model):

@@ -96,11 +96,11 @@ def test_a_subject_of_pieces_ends_with_its_last_one():
 def test_texts_and_rows():
     model = editable()
     texts = texts_of(model, [Text("a b", " c", ""), Text("a", " c d", "")])
-    assert texts.tokens_QT.shape == (2, 8) and texts.weight_QA.tolist() == [[1, 0], [1, 1]]
+    assert texts.tokens_QT.shape == (2, 8) and texts.weight_QA.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0]]
     letters = [[model.tokenizer.token(int(id)) for id in row] for row in texts.target_QA]
-    assert letters[0][0] == "c" and letters[1] == ["c", "d"]
+    assert letters[0][0] == "c" and letters[1][:2] == ["c", "d"]
     start = len(model.tokenizer.prefix)
-    assert texts.read_QA.tolist() == [[start + 1, start + 1], [start, start + 1]]
+    assert texts.read_QA.tolist() == [[start + 1] * 4, [start, start + 1, start, start]]
     with pytest.raises(UserError, match="above the model's context of 8"):
         texts_of(model, [Text("a " * 8 + "b", " c", "")])
     rows = np.asarray(value_rows(model.model, 1))

@@ -14,7 +14,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.models.layers import rotate
 from jaxinterp.models.model import Model
 from jaxinterp.models.places import PLACES, Change, of_neurons
-from jaxinterp.models.rerun import Later, after_ffn, ffn_output, run_branches, run_layers
+from jaxinterp.models.rerun import Later, after_ffn, ffn_output, run_branches, run_layers, run_whole
 from jaxinterp.models.transformer import forward, unembed
 
 VARIANTS = {
@@ -49,6 +49,14 @@ def test_forward_is_the_plain_one(run):
             of_row = result.activations[name][row] if name == "embed" else result.activations[name][:, row]
             np.testing.assert_allclose(of_row, activations[name], rtol=0, atol=1e-10)
     assert float(jnp.abs(result.logits_BTV).max()) > 0.1
+
+
+def test_later_layers_of_whole_sequences(run):
+    config, params, _, result = run
+    model = Model(config, params)
+    for start, stream in enumerate((*result.activations["resid_pre"], result.resid_final_BTD)):
+        found = jax.jit(run_whole, static_argnames="start")(model, stream, start=start)
+        np.testing.assert_allclose(found, result.resid_final_BTD, rtol=0, atol=1e-12)
 
 
 def test_activations_fit_together(run):

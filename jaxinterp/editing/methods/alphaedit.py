@@ -37,7 +37,7 @@ class AlphaEditConfig:
     title="AlphaEdit",
     source="Fang et al. 2025",
     settings=AlphaEditConfig,
-    reads=("covariances", "prefixes", "earlier"),
+    reads=("covariances", "prefixes", "targets", "earlier"),
 )
 def alphaedit(
     model: LanguageModel, requests: Sequence[Request], config: AlphaEditConfig, given: Given

@@ -22,7 +22,7 @@ class EmmetConfig(RomeConfig):
     title="EMMET",
     source="Gupta et al. 2024, A Unified Framework for Model Editing",
     settings=EmmetConfig,
-    reads=("covariances", "prefixes"),
+    reads=("covariances", "prefixes", "targets"),
 )
 def emmet(model: LanguageModel, requests: Sequence[Request], config: EmmetConfig, given: Given) -> list[LowRank]:
     """ΔW = C⁻¹Kᵀ (K C⁻¹Kᵀ)⁻¹ R: the cheapest change, by E‖k ΔW‖², that gives every key its value exactly."""

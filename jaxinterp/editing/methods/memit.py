@@ -33,7 +33,7 @@ class MemitConfig:
     title="MEMIT",
     source="Meng et al. 2023",
     settings=MemitConfig,
-    reads=("covariances", "prefixes"),
+    reads=("covariances", "prefixes", "targets"),
 )
 def memit(model: LanguageModel, requests: Sequence[Request], config: MemitConfig, given: Given) -> list[LowRank]:
     """ΔW_l = (λC + KᵀK)⁻¹ KᵀR_l in each layer, with R_l as in `spread_edit`.

@@ -29,7 +29,7 @@ class RomeConfig:
     title="ROME",
     source="Meng et al. 2022; keys as in r-ROME, Gupta et al. 2024",
     settings=RomeConfig,
-    reads=("covariances", "prefixes"),
+    reads=("covariances", "prefixes", "targets"),
     one_by_one=True,
 )
 def rome(model: LanguageModel, requests: Sequence[Request], config: RomeConfig, given: Given) -> list[LowRank]:

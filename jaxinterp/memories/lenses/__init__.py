@@ -1,0 +1,1 @@
+"""The lenses, one file for each kind; see `jaxinterp.memories.lens`."""

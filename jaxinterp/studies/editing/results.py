@@ -1,0 +1,140 @@
+"""The numbers of a study of editing, as tables and files."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Column, Table
+
+from jaxinterp.base.files import write_text
+from jaxinterp.editing.protocol import summary
+from jaxinterp.editing.protocol.columns import COLUMNS, SHORT
+from jaxinterp.editing.protocol.sequence import SEQUENCE_COLUMNS
+from jaxinterp.metrics.results import plain
+from jaxinterp.report.shown import Part
+from jaxinterp.studies.editing.ways import WAYS
+
+# Column -> its head in the table.
+SHOWN: Mapping[str, str] = {
+    "overall_score": "S",
+    "overall_accuracy": "SA",
+    "efficacy_score": "ES",
+    "efficacy_accuracy": "EA",
+    "paraphrase_score": "PS",
+    "neighbourhood_score": "NS",
+    "neighbourhood_plus_score": "NS+",
+    "neighbourhood_kl": "NKL",
+    "same_relation_kept": "same relation",
+    "same_subject_kept": "same subject",
+    "other_kept": "others",
+    "inverse_accuracy_of_known": "inverse",
+    "two_hop_accuracy_of_known": "two-hop",
+    "perplexity_ratio": "perplexity ×",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What results.json holds."""
+
+    config: Mapping[str, object]
+    provenance: Mapping[str, object]
+    known: int  # facts that the model answers
+    single: Mapping[str, summary.Table]  # by way: edits of the untouched model
+    rows: Mapping[str, float]  # most value rows that one edit changes
+    seconds: Mapping[str, float]  # of one edit, the median; hardly comparable where targets were searched before
+    batch: Mapping[str, summary.Table]
+    sequence: Mapping[str, Sequence[Mapping]]
+
+    def to_json(self) -> dict:
+        """With formulas."""
+        tables = {
+            name: {
+                way: {column: plain(dataclasses.asdict(found)) for column, found in table.rows.items()}
+                for way, table in getattr(self, name).items()
+            }
+            for name in ("single", "batch")
+        }
+        rest = {name: getattr(self, name) for name in ("config", "provenance", "known", "rows", "seconds", "sequence")}
+        formulas = {name: column.formula for name, column in COLUMNS.items()} | dict(SEQUENCE_COLUMNS)
+        return plain({**rest, **tables, "formulas": formulas})
+
+    def write_tables(self, out: Path) -> None:
+        """single.csv and batch.csv: a line for each way and column; sequence.csv: one for each way and point."""
+        for name in ("single", "batch"):
+            lines = [
+                [way, column, SHORT.get(column, ""), found.value, found.low, found.high, found.n]
+                for way, table in getattr(self, name).items()
+                for column, found in table.rows.items()
+            ]
+            _write(out / f"{name}.csv", ["way", "column", "short", "value", "low", "high", "edits"], lines)
+        columns = ["recall", "others_kept", "perplexity_ratio", "ruined"]
+        lines = [
+            [way, point["fact"], *(point.get(column, "") for column in columns)]
+            for way, points in self.sequence.items()
+            for point in points
+        ]
+        _write(out / "sequence.csv", ["way", "edits", *columns], lines)
+
+
+def _write(path: Path, heads: Sequence[str], lines: Sequence[Sequence]) -> None:
+    if lines:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([heads, *lines])
+        write_text(path, text.getvalue())
+
+
+def shown(results: Results) -> list[Part]:
+    """What is printed, and stands on the page."""
+    parts: list[Part] = []
+    for title, tables in (("single edits", results.single), ("one batch", results.batch)):
+        if tables:
+            n = next(iter(tables.values())).rows["efficacy_score"].n
+            parts.append(_table(f"{n} {title} of {results.config['model']}", tables, results))
+    parts.append(
+        "% of questions, but for NKL (nats) and the perplexity's factor; ± is half of the widest 95 % interval over "
+        "edits. "
+        + "; ".join(f"{head} is {name}: {COLUMNS[name].formula}" for name, head in SHOWN.items())
+        + "; rows: most value rows that one edit changes."
+    )
+    if results.sequence:
+        parts.append(_sequences(results))
+    return parts
+
+
+def _table(title: str, tables: Mapping[str, summary.Table], results: Results) -> Table:
+    heads = [head for name, head in SHOWN.items() if any(name in table.rows for table in tables.values())]
+    table = Table(Column("way"), *(Column(head, justify="right") for head in [*heads, "rows"]), title=title)
+    for way, found in tables.items():
+        cells = []
+        for name, head in SHOWN.items():
+            if head not in heads:
+                continue
+            one = found.rows.get(name)
+            cells.append("–" if one is None or not one.n else _cell(one, name))
+        table.add_row(WAYS[way].title, *cells, f"{results.rows[way]:.0f}" if tables is results.single else "")
+    return table
+
+
+def _cell(one, name: str) -> str:
+    half = max(one.high - one.value, one.value - one.low)
+    if name in ("neighbourhood_kl", "perplexity_ratio"):
+        return f"{one.value:.3f}"
+    return f"{one.value:.1f}" + ("" if half != half else f" ±{half:.1f}")
+
+
+def _sequences(results: Results) -> Table:
+    group = results.config["group"]
+    title = "one after the other" if group == 1 else f"in groups of {group}"
+    heads = ("edits", "recall of edits", "others kept", "perplexity ×", "ruined")
+    table = Table(Column("way"), *(Column(head, justify="right") for head in heads), title=f"edits {title}")
+    for way, points in results.sequence.items():
+        for point in points:
+            values = [point.get(name) for name in ("recall", "others_kept", "perplexity_ratio")]
+            cells = [
+                "–" if value is None else f"{value:.3f}" if n == 2 else f"{value:.1f}" for n, value in enumerate(values)
+            ]
+            table.add_row(WAYS[way].title, str(point["fact"]), *cells, "yes" if point["ruined"] else "")
+    return table
