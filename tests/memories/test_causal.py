@@ -64,10 +64,10 @@ def test_banks_of_a_plant_do_what_their_values_say():
 
 def test_shares_by_hand():
     up_NKO = np.array([[[1, -1, 0], [1, 1, 0]], [[1, -1, 0], [-1, -1, 0]]], float)
-    found = shares([Effects(0, np.arange(2), up_NKO, -up_NKO), Effects(1, np.arange(2), up_NKO, up_NKO)], SMALL)
+    found = shares([Effects(0, np.arange(2), up_NKO, -up_NKO), Effects(1, np.arange(2), up_NKO, -up_NKO)], SMALL)
     raised, lowered = found["raised"], found["lowered"]
     assert [raised[of].value for of in OF] == [0.75, 0.25, 0] and raised["own"].n == 8
-    assert [lowered[of].value for of in OF] == [(0.75 + 0.25) / 2, (0.25 + 0.75) / 2, 0]
+    assert [lowered[of].value for of in OF] == [0.75, 0.25, 0]
     assert raised["own"].low < 0.75 < raised["own"].high and np.isnan(raised["random"].low)
 
 
