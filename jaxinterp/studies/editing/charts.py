@@ -1,7 +1,10 @@
 """What an edit reaches against what it leaves alone, and what is left after many."""
 
+import math
+
 import altair as alt
 
+from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.report import style
 from jaxinterp.report.charts import Chart, finished
 from jaxinterp.studies.editing.results import Results
@@ -21,8 +24,7 @@ def frontier(results: Results, *, width: int = style.WIDTH) -> Chart | None:
             "kind": title,
             "x": table.rows["paraphrase_score"].value,
             "y": table.rows[name].value,
-            "low": table.rows[name].low,
-            "high": table.rows[name].high,
+            **_interval(table.rows[name]),
         }
         for way, table in results.single.items()
         for name, title in kinds.items()
@@ -46,6 +48,12 @@ def frontier(results: Results, *, width: int = style.WIDTH) -> Chart | None:
         .facet(column=alt.Column("kind:N", title=None, sort=list(kinds.values())))
     )
     return finished(chart, "What an edit reaches, against what it should leave alone, for each way to edit.")
+
+
+def _interval(found: Estimate) -> dict[str, float]:
+    """Its ends; where there is none, the value itself."""
+    low, high = (found.value if math.isnan(end) else end for end in (found.low, found.high))
+    return {"low": low, "high": high}
 
 
 def sequences(results: Results, *, width: int = style.WIDTH) -> Chart | None:

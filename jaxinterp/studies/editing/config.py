@@ -42,7 +42,7 @@ class EditingConfig:
     ridge: float = 1e-3  # of key covariances
     weight: float = 1.0  # λ of MEMIT
     null: float = 0.5  # share of a key covariance's trace that AlphaEdit takes as null, at most
-    most: float = 5e-3  # of FT-L, largest change of a number
+    most: float = 5e-2  # of FT-L, largest change of a number
     seed: int = 0  # of facts, answers, questions, and random neurons
 
     def __post_init__(self) -> None:

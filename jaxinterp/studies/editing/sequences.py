@@ -17,6 +17,7 @@ from jaxinterp.editing.protocol.texts import perplexity
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.editing.ways import WAYS, Tools
 
+RUINED = 1e6  # perplexity's factor that is told at most; a ruined model's may be infinite
 OTHERS = 500  # facts that are never edited and are looked at
 
 
@@ -96,7 +97,7 @@ def _look(tools: Tools, state: LanguageModel, n: int, others: list[Probe], befor
         n,
         100 * float(recalled(state, wanted).mean()) if wanted else float("nan"),
         100 * float(recalled(state, others).mean()) if others else float("nan"),
-        perplexity(state, tools.posed.texts.perplexity) / before,
+        min(perplexity(state, tools.posed.texts.perplexity) / before, RUINED),
     )
 
 

@@ -23,7 +23,7 @@ from jaxinterp.studies.editing.config import EditingConfig
 from jaxinterp.studies.editing.page import REPORT, write_page
 from jaxinterp.studies.editing.posed import posed
 from jaxinterp.studies.editing.results import Results, shown
-from jaxinterp.studies.editing.sequences import sequence_of
+from jaxinterp.studies.editing.sequences import RUINED, sequence_of
 from jaxinterp.studies.editing.ways import WAYS, Tools, Way
 
 
@@ -94,7 +94,8 @@ def _median(values: list[float]) -> float:
 
 def _line(number: int, columns: Mapping[str, float], seconds: float, rows: int) -> dict:
     """A line of a record; JSON has no NaN."""
-    there = {name: value for name, value in columns.items() if not math.isnan(value)}
+    most = {"perplexity_ratio": RUINED}
+    there = {name: min(value, most.get(name, value)) for name, value in columns.items() if not math.isnan(value)}
     missing = [name for name in columns if name not in there]
     return {"fact": number, "columns": there, "missing": missing, "seconds": seconds, "rows": rows}
 
