@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.base.progress import progress
 from jaxinterp.memories.agreement import NextTokens, agreement_of_layer, by_confidence, next_tokens
 from jaxinterp.memories.composition import composition_of_layer
+from jaxinterp.memories.config import FiguresConfig
 from jaxinterp.memories.corpus import Corpus
 from jaxinterp.memories.cuts import coefficient_drops, effects_of_neurons
 from jaxinterp.memories.examples import Examples, drawn_examples
@@ -22,34 +22,12 @@ from jaxinterp.memories.values import VALUES, Moments, ValuesRead, layer_values,
 from jaxinterp.models.model import Model
 
 
-@dataclasses.dataclass(frozen=True)
-class FiguresConfig:
-    """What is looked at."""
-
-    layers: tuple[int, ...] = ()  # whose memories are read; all if none is named
-    examples: int = 2000  # places of the corpus for composition and refinement
-    switched: int = 100  # neurons of each layer that are switched off at their first trigger
-    cut_neurons: int = 100  # neurons of each layer whose triggers are cut
-    cut_triggers: int = 5  # of each
-    bins: int = 10  # of values by confidence
-    n_prefix: int = 1  # tokens at the beginning of a window that are no text, as <bos>
-    level: float = 0.95  # of intervals
-    seed: int = 0  # of draws
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "figures.")
-        if min(self.examples, self.switched, self.cut_neurons, self.cut_triggers, self.bins) < 1:
-            raise UserError("figures.examples, switched, cut_neurons, cut_triggers and bins must be at least 1")
-        if not 0 < self.level < 1 or self.n_prefix < 0 or self.seed < 0:
-            raise UserError("figures.level must lie between 0 and 1, n_prefix and seed be at least 0")
-
-
 def memory_figures(
     model: Model,
     corpus: Corpus,
     triggers: Triggers,
     lenses: Sequence[Lens],
-    config: FiguresConfig = FiguresConfig(),
+    config: FiguresConfig,
 ) -> FigureTable:
     """Agreement, composition, refinement and promotion; `jaxinterp.memories.figure_table.FIGURES` says what each is.
 

@@ -12,25 +12,33 @@ from rich.table import Table
 from jaxinterp.base.files import read_json, write_json, write_text
 from jaxinterp.base.lines import CHECK
 from jaxinterp.base.owner import owned
+from jaxinterp.base.progress import progress
 from jaxinterp.base.records import saying_how_to_go_on
 from jaxinterp.base.run_folder import claim
 from jaxinterp.editing.files import load_arrays, save_arrays
+from jaxinterp.facts.encoding import encode_texts
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.memories.causal import OF, Effects, effects
 from jaxinterp.memories.causal import shares as shares_of_triggers
 from jaxinterp.memories.config import MemoriesConfig
 from jaxinterp.memories.contexts import Feature
+from jaxinterp.memories.corpus import Corpus
+from jaxinterp.memories.figures import memory_figures
 from jaxinterp.memories.labels import Label, labels, shares
+from jaxinterp.memories.legible import knowledge_neurons, legible_facts
+from jaxinterp.memories.lens import LENSES, Lens
 from jaxinterp.memories.memory import Memories, memories
 from jaxinterp.memories.pages import carried_facts, write_pages
 from jaxinterp.memories.planted import grade, plants
+from jaxinterp.memories.values import VALUES
 from jaxinterp.metrics.results import plain
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.report.shown import Part, print_parts
 from jaxinterp.training.texts import documents_of
 
+SHOWN = {"figures": "Memories as of Geva et al.", "legible": "Values of facts' knowledge neurons"}
 RESULTS, NEURONS, PAGES = "results.json", "neurons.csv", "pages"
 
 
@@ -73,8 +81,9 @@ def memories_study(config: MemoriesConfig, out: Path) -> dict:
             },
             "labels": shares(of_neurons),
             "grades": _grades(found, config),
-            # The figures of agreement, composition, refinement and promotion, of `found`, belong here.
             "causal": _causal(found, config, out),
+            "figures": _figures(model, found, config, out),
+            "legible": _legible(model, facts, found, config),
         }
         write_json(out / RESULTS, results)
         write_text(out / NEURONS, _table(found, of_neurons))
@@ -102,7 +111,22 @@ def shown(results: Mapping) -> list[Part]:
             of_causal.add_row(layer, change, *(_interval(by_value[of]) for of in OF))
     words = f"{corpus['tokens']:,} tokens in {corpus['windows']:,} windows, {corpus['contexts']:,} distinct contexts"
     tables = [of_labels, of_grades, of_causal]
-    return [words, *(table for table in tables if table.row_count)]
+    of_values = [_values_shown(results[name], title) for name, title in SHOWN.items() if results[name]]
+    return [words, *(table for table in [*tables, *of_values] if table.row_count)]
+
+
+def _values_shown(figures: Mapping, title: str) -> Table:
+    """Figures over all layers, by lens: of the model's own values and of both controls."""
+    table = Table("figure", "lens", *VALUES, "definition", title=title)
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in figures["rows"]:
+        if row["by"] == "all" and row["value"] is not None:
+            ends = "" if row["low"] is None else f" [{row['low']:.3g}, {row['high']:.3g}]"
+            cells.setdefault((row["figure"], row["lens"]), {})[row["values"]] = f"{row['value']:.3g}{ends}"
+    for (figure, lens), by_values in cells.items():
+        about = figures["figures"][figure]
+        table.add_row(about["title"], lens, *(by_values.get(name, "") for name in VALUES), about["definition"])
+    return table
 
 
 def _provenance(out: Path) -> dict:
@@ -164,6 +188,43 @@ def _kept_effects(found: Memories, config: MemoriesConfig, layer: int, path: Pat
         save_arrays(path, "effects of memories", arrays, {"layer": layer})
     arrays, said = load_arrays(path, "effects of memories")
     return Effects(said["layer"], **arrays)
+
+
+def _lenses(model: LanguageModel, corpus: Corpus, config: MemoriesConfig) -> list[Lens]:
+    """Lenses that are best on every other window; those between them are as many texts that they have not seen."""
+    part = Corpus(*(values[::2] for values in corpus))
+    found = []
+    with progress("lenses", len(config.lenses)) as report:
+        for number, name in enumerate(config.lenses):
+            found.append(LENSES[name].fit(model.model, part, config.seed))
+            report(number + 1, name)
+    return found
+
+
+def _figures(model: LanguageModel, found: Memories, config: MemoriesConfig, out: Path) -> dict:
+    """The figures of Geva et al., also as figures.csv; kept in figures.json."""
+    path = out / "figures.json"
+    if not config.lenses:
+        return {}
+    if not path.exists():
+        lenses = _lenses(model, found.corpus, config)
+        table = memory_figures(model.model, found.corpus, found.triggers, lenses, config.figures)
+        write_text(out / "figures.csv", table.csv())
+        write_json(path, table.to_json())
+    return read_json(path)
+
+
+def _legible(model: LanguageModel, facts: FactSet | None, found: Memories, config: MemoriesConfig) -> dict:
+    """Whether the neurons that carry facts promote their answers."""
+    if facts is None or not config.lenses or not config.legible:
+        return {}
+    asked = facts.answer_last() if model.config.attention == "causal" else facts
+    drawn = np.random.default_rng([config.seed, *b"legible"]).permutation(len(asked))[: config.legible].tolist()
+    queries = encode_texts(
+        [asked.text(fact, 0) for fact in drawn], model.tokenizer, n_ctx=model.config.n_ctx, dropped={}
+    )
+    neurons = knowledge_neurons(model.model, queries, seed=config.seed)
+    return legible_facts(model.model, neurons, _lenses(model, found.corpus, config), seed=config.seed).to_json()
 
 
 def _write_pages(
