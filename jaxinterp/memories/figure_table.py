@@ -210,7 +210,7 @@ def mean_of(sample: Sample, kind: Kind, level: float) -> Estimate:
     found = interval_of_facts(np.array([mean, *without_P]), limits, level, len(units))
     if not kind.logs:
         return found
-    return Estimate(*(math.exp(x) for x in (found.value, found.low, found.high)), found.n)
+    return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.n)
 
 
 def rows_of(
