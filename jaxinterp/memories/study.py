@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, write_json, write_text
 from jaxinterp.base.lines import CHECK
 from jaxinterp.base.owner import owned
@@ -16,7 +17,7 @@ from jaxinterp.base.progress import progress
 from jaxinterp.base.records import saying_how_to_go_on
 from jaxinterp.base.run_folder import claim
 from jaxinterp.editing.files import load_arrays, save_arrays
-from jaxinterp.facts.encoding import encode_texts
+from jaxinterp.facts.encoding import EncodedQueries, encode_texts
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.memories.causal import OF, Effects, effects
@@ -32,6 +33,7 @@ from jaxinterp.memories.memory import Memories, memories
 from jaxinterp.memories.pages import carried_facts, write_pages
 from jaxinterp.memories.planted import grade, plants
 from jaxinterp.memories.values import VALUES
+from jaxinterp.metrics.recall import recalled
 from jaxinterp.metrics.results import plain
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
@@ -39,6 +41,7 @@ from jaxinterp.report.shown import Part, print_parts
 from jaxinterp.training.texts import documents_of
 
 SHOWN = {"figures": "Memories as of Geva et al.", "legible": "Values of facts' knowledge neurons"}
+TRIED = 10  # facts for each that is looked at, until enough are known
 RESULTS, NEURONS, PAGES = "results.json", "neurons.csv", "pages"
 
 
@@ -82,8 +85,7 @@ def memories_study(config: MemoriesConfig, out: Path) -> dict:
             "labels": shares(of_neurons),
             "grades": _grades(found, config),
             "causal": _causal(found, config, out),
-            "figures": _figures(model, found, config, out),
-            "legible": _legible(model, facts, found, config),
+            **_of_values(model, facts, found, config, out),
         }
         write_json(out / RESULTS, results)
         write_text(out / NEURONS, _table(found, of_neurons))
@@ -111,21 +113,20 @@ def shown(results: Mapping) -> list[Part]:
             of_causal.add_row(layer, change, *(_interval(by_value[of]) for of in OF))
     words = f"{corpus['tokens']:,} tokens in {corpus['windows']:,} windows, {corpus['contexts']:,} distinct contexts"
     tables = [of_labels, of_grades, of_causal]
-    of_values = [_values_shown(results[name], title) for name, title in SHOWN.items() if results[name]]
+    of_values = [_values_shown(results[name], title) for name, title in SHOWN.items() if name in results]
     return [words, *(table for table in [*tables, *of_values] if table.row_count)]
 
 
 def _values_shown(figures: Mapping, title: str) -> Table:
     """Figures over all layers, by lens: of the model's own values and of both controls."""
-    table = Table("figure", "lens", *VALUES, "definition", title=title)
+    table = Table("figure", "lens", *VALUES, title=title)
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in figures["rows"]:
         if row["by"] == "all" and row["value"] is not None:
             ends = "" if row["low"] is None else f" [{row['low']:.3g}, {row['high']:.3g}]"
             cells.setdefault((row["figure"], row["lens"]), {})[row["values"]] = f"{row['value']:.3g}{ends}"
     for (figure, lens), by_values in cells.items():
-        about = figures["figures"][figure]
-        table.add_row(about["title"], lens, *(by_values.get(name, "") for name in VALUES), about["definition"])
+        table.add_row(figures["figures"][figure]["title"], lens, *(by_values.get(name, "") for name in VALUES))
     return table
 
 
@@ -201,30 +202,40 @@ def _lenses(model: LanguageModel, corpus: Corpus, config: MemoriesConfig) -> lis
     return found
 
 
-def _figures(model: LanguageModel, found: Memories, config: MemoriesConfig, out: Path) -> dict:
-    """The figures of Geva et al., also as figures.csv; kept in figures.json."""
+def _of_values(model: LanguageModel, facts: FactSet | None, found: Memories, config: MemoriesConfig, out: Path) -> dict:
+    """The figures of Geva et al., and whether the neurons that carry facts promote their answers; kept in figures.json,
+    and as figures.csv and legible.csv.
+    """
     path = out / "figures.json"
     if not config.lenses:
         return {}
     if not path.exists():
         lenses = _lenses(model, found.corpus, config)
-        table = memory_figures(model.model, found.corpus, found.triggers, lenses, config.figures)
-        write_text(out / "figures.csv", table.csv())
-        write_json(path, table.to_json())
+        tables = {"figures": memory_figures(model.model, found.corpus, found.triggers, lenses, config.figures)}
+        if facts is not None and config.legible:
+            queries = _known_queries(model, facts, config)
+            neurons = knowledge_neurons(model.model, queries, seed=config.seed)
+            tables["legible"] = legible_facts(model.model, neurons, lenses, seed=config.seed)
+        for name, table in tables.items():
+            write_text(out / f"{name}.csv", table.csv())
+        write_json(path, {name: table.to_json() for name, table in tables.items()})
     return read_json(path)
 
 
-def _legible(model: LanguageModel, facts: FactSet | None, found: Memories, config: MemoriesConfig) -> dict:
-    """Whether the neurons that carry facts promote their answers."""
-    if facts is None or not config.lenses or not config.legible:
-        return {}
+def _known_queries(model: LanguageModel, facts: FactSet, config: MemoriesConfig) -> EncodedQueries:
+    """Facts, drawn by the seed, that the model answers after the first prompt of their relation.
+
+    Raises:
+      UserError: if there is none among those that are tried.
+    """
     asked = facts.answer_last() if model.config.attention == "causal" else facts
-    drawn = np.random.default_rng([config.seed, *b"legible"]).permutation(len(asked))[: config.legible].tolist()
-    queries = encode_texts(
-        [asked.text(fact, 0) for fact in drawn], model.tokenizer, n_ctx=model.config.n_ctx, dropped={}
-    )
-    neurons = knowledge_neurons(model.model, queries, seed=config.seed)
-    return legible_facts(model.model, neurons, _lenses(model, found.corpus, config), seed=config.seed).to_json()
+    drawn = np.random.default_rng([config.seed, *b"legible"]).permutation(len(asked))[: TRIED * config.legible]
+    texts = [asked.text(int(fact), 0) for fact in drawn]
+    queries = encode_texts(texts, model.tokenizer, n_ctx=model.config.n_ctx, dropped={})
+    known_N = recalled(model.model, queries)["correct"] == 1
+    if not known_N.any():
+        raise UserError(f"the model answers none of {len(queries)} facts; give other facts, or --legible 0")
+    return queries[np.flatnonzero(known_N)[: config.legible]]
 
 
 def _write_pages(

@@ -12,10 +12,11 @@ from tiny import tiny_config, tiny_params
 from jaxinterp.base.errors import UserError
 from jaxinterp.memories.agreement import by_confidence, next_tokens
 from jaxinterp.memories.composition import active_memories
+from jaxinterp.memories.config import FiguresConfig
 from jaxinterp.memories.cuts import coefficient_drops, effects_of_neurons
 from jaxinterp.memories.examples import drawn_examples
 from jaxinterp.memories.figure_table import FIGURES, Sample, mean_of, rows_of
-from jaxinterp.memories.figures import FiguresConfig, memory_figures
+from jaxinterp.memories.figures import memory_figures
 from jaxinterp.memories.lens import Lens, resid_logits, value_logits
 from jaxinterp.models.model import Model
 from jaxinterp.models.places import Change

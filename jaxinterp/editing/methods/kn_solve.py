@@ -15,7 +15,7 @@ from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.editing.deltas import Rows
 from jaxinterp.editing.descent import descended
 from jaxinterp.editing.likelihood import answer_nll
-from jaxinterp.editing.places import Texts, texts_of
+from jaxinterp.editing.places import Texts, batches, texts_of
 from jaxinterp.editing.registry import Given, Neurons, editing_method
 from jaxinterp.editing.request import Request
 from jaxinterp.editing.rows import neurons_of, row_deltas
@@ -92,8 +92,9 @@ def _activations(
     """The neurons' activations wherever a token of an answer is read, or its first one alone."""
     weight_QA = texts.weight_QA * (np.arange(texts.weight_QA.shape[1]) == 0) if first else texts.weight_QA
     row, column = np.nonzero(weight_QA)
-    found_QTk = _neurons(model.model, jnp.asarray(texts.tokens_QT), *neurons)
-    return np.asarray(found_QTk).astype(np.float64)[row, texts.read_QA[row, column]]
+    # In batches of few sizes: the number of kept prompts may differ from request to request.
+    parts = [np.asarray(_neurons(model.model, texts.tokens_QT[part], *neurons)) for part in batches(len(weight_QA))]
+    return np.concatenate(parts).astype(np.float64)[row, texts.read_QA[row, column]]
 
 
 @jax.jit
