@@ -8,6 +8,7 @@ from rich.table import Column, Table
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.editing.change import Change, apply
+from jaxinterp.editing.places import check_layers
 from jaxinterp.editing.protocol.case import CHANGED, KINDS, Case
 from jaxinterp.editing.protocol.columns import SHORT, columns_of
 from jaxinterp.editing.protocol.questions import Says, known_facts, says
@@ -110,6 +111,7 @@ def edited_fact(
     """
     if way not in WAYS:
         raise unknown("way to edit", way, WAYS)
+    check_layers(model, config.layers or (0,))
     facts = facts_of(model, config.facts)
     index = _index(facts, relation, subject)
     if not new.strip():

@@ -13,6 +13,7 @@ from jaxinterp.base.progress import progress
 from jaxinterp.base.records import Record, claim_recorded, saying_how_to_go_on
 from jaxinterp.editing.change import apply
 from jaxinterp.editing.deltas import Rows
+from jaxinterp.editing.places import check_layers
 from jaxinterp.editing.protocol.columns import outcome
 from jaxinterp.editing.protocol.summary import Table, summary
 from jaxinterp.editing.protocol.texts import perplexity
@@ -47,6 +48,7 @@ def study_of(model: LanguageModel, config: EditingConfig, out: Path) -> Results:
             raise unknown("way to edit", name, WAYS)
     if not config.ways:
         raise UserError(f"there is no way to edit to look at; known: {', '.join(WAYS)}")
+    check_layers(model, config.layers or (0,))
     with saying_how_to_go_on(out), owned(out):
         provenance = claim_recorded({**dataclasses.asdict(config), "weights_sha256": model.digest()}, out)
         asked = posed(model, config)
