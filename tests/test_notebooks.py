@@ -12,6 +12,7 @@ FOLDER = ROOT / "docs" / "notebooks"
 NAMES = (
     "attribute_a_fact",
     "read_a_neuron",
+    "edit_a_fact",
     "measure_a_model",
     "make_one_suppressable",
     "add_a_metric",

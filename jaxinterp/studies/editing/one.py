@@ -34,6 +34,10 @@ class EditedFact(Shown):
     change: Change
     model: LanguageModel  # with the change
 
+    def __repr__(self) -> str:
+        request = self.case.request
+        return f"EditedFact({self.title}: {request.prompt!r} gets {request.new!r} instead of {request.old!r})"
+
     def parts(self) -> Sequence[Part]:
         """A line for the edit, a table of questions, and the kinds that have none."""
         request = self.case.request
