@@ -39,7 +39,7 @@ def frontier(results: Results, *, width: int = style.WIDTH) -> Chart | None:
         color=alt.Color("way:N", sort=ways, title=None, legend=alt.Legend(orient="bottom", columns=3, labelLimit=260)),
         tooltip=["way:N", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in ("x", "y", "low", "high"))],
     )
-    points = base.mark_point(filled=True, size=90).encode(shape=alt.Shape("way:N", sort=ways, title=None))
+    points = base.mark_point(filled=True, size=90).encode(shape=alt.Shape("way:N", sort=ways, legend=None))
     bars = base.mark_rule(clip=True).encode(y="low:Q", y2="high:Q")
     panel = style.panel_width(width, len(kinds), ["100"])
     chart = (

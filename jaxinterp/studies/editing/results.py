@@ -12,6 +12,7 @@ from jaxinterp.base.files import write_text
 from jaxinterp.editing.protocol import summary
 from jaxinterp.editing.protocol.columns import COLUMNS, SHORT
 from jaxinterp.editing.protocol.sequence import SEQUENCE_COLUMNS
+from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.metrics.results import plain
 from jaxinterp.report.shown import Part
 from jaxinterp.studies.editing.ways import WAYS
@@ -89,40 +90,43 @@ def _write(path: Path, heads: Sequence[str], lines: Sequence[Sequence]) -> None:
 def shown(results: Results) -> list[Part]:
     """What is printed, and stands on the page."""
     parts: list[Part] = []
-    for title, tables in (("single edits", results.single), ("one batch", results.batch)):
-        if tables:
-            n = next(iter(tables.values())).rows["efficacy_score"].n
-            parts.append(_table(f"{n} {title} of {results.config['model']}", tables, results))
-    parts.append(
-        "% of questions, but for NKL (nats) and the perplexity's factor; ± is half of the widest 95 % interval over "
-        "edits. "
-        + "; ".join(f"{head} is {name}: {COLUMNS[name].formula}" for name, head in SHOWN.items())
-        + "; rows: most value rows that one edit changes."
-    )
+    if results.single:
+        n = results.config["edits"]
+        parts.append(_table(f"{n} single edits of {results.config['model']}", results.single, results.rows))
+    if results.batch:
+        parts.append(_table(f"{results.config['batch']} edits at once", results.batch, {}))
+    if results.single:
+        words = (
+            "% of questions, but for NKL (nats) and the perplexity's factor. rows: most value rows that an edit changes"
+        )
+        parts += [f"{words}. Intervals over edits are in single.csv and batch.csv.", _formulas()]
     if results.sequence:
         parts.append(_sequences(results))
     return parts
 
 
-def _table(title: str, tables: Mapping[str, summary.Table], results: Results) -> Table:
-    heads = [head for name, head in SHOWN.items() if any(name in table.rows for table in tables.values())]
-    table = Table(Column("way"), *(Column(head, justify="right") for head in [*heads, "rows"]), title=title)
-    for way, found in tables.items():
-        cells = []
-        for name, head in SHOWN.items():
-            if head not in heads:
-                continue
-            one = found.rows.get(name)
-            cells.append("–" if one is None or not one.n else _cell(one, name))
-        table.add_row(WAYS[way].title, *cells, f"{results.rows[way]:.0f}" if tables is results.single else "")
+def _formulas() -> Table:
+    table = Table("head", "column", Column("formula", overflow="fold"), title="What the heads mean")
+    for name, head in SHOWN.items():
+        table.add_row(head, name, COLUMNS[name].formula)
     return table
 
 
-def _cell(one, name: str) -> str:
-    half = max(one.high - one.value, one.value - one.low)
-    if name in ("neighbourhood_kl", "perplexity_ratio"):
-        return f"{one.value:.3f}"
-    return f"{one.value:.1f}" + ("" if half != half else f" ±{half:.1f}")
+def _table(title: str, tables: Mapping[str, summary.Table], rows: Mapping[str, float]) -> Table:
+    of_all = {name for table in tables.values() for name, found in table.rows.items() if found.n}
+    heads = {name: head for name, head in SHOWN.items() if name in of_all}
+    more = ["rows"] if rows else []
+    table = Table(Column("way"), *(Column(head, justify="right") for head in [*heads.values(), *more]), title=title)
+    for way, found in tables.items():
+        cells = [_cell(found.rows.get(name), name) for name in heads]
+        table.add_row(WAYS[way].title, *cells, *([f"{rows[way]:.0f}"] if rows else []))
+    return table
+
+
+def _cell(found: Estimate | None, name: str) -> str:
+    if found is None or not found.n:
+        return "–"
+    return f"{found.value:.3f}" if name in ("neighbourhood_kl", "perplexity_ratio") else f"{found.value:.1f}"
 
 
 def _sequences(results: Results) -> Table:
