@@ -50,9 +50,19 @@ EXAMPLES = {
 
 def test_every_command_is_one_that_is_tested():
     assert {words[0] for words in PROGRAMS.values()} <= {"make", "jaxinterp", "python", "source"}
-    assert {"attribute", "edit", "measure", "neuron", "report", "train", "facts", "metrics", "models", "plan", "runs"} == {
-        words[1] for words in PROGRAMS.values() if words[0] == "jaxinterp"
-    }
+    assert {
+        "attribute",
+        "edit",
+        "measure",
+        "neuron",
+        "report",
+        "train",
+        "facts",
+        "metrics",
+        "models",
+        "plan",
+        "runs",
+    } == {words[1] for words in PROGRAMS.values() if words[0] == "jaxinterp"}
 
 
 def test_make_targets_exist():

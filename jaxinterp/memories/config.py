@@ -44,7 +44,7 @@ class FiguresConfig:
     cut_neurons: int = 100  # neurons of each layer whose triggers are cut
     cut_triggers: int = 5  # of each
     bins: int = 10  # of values by confidence
-    n_prefix: int = 1  # tokens at the beginning of a window that are no text, as <bos>
+    n_prefix: int = 1  # tokens at the beginning of a window that are no text, as <bos>; a study has the tokenizer's
     level: float = 0.95  # of intervals
     seed: int = 0  # of draws
 

@@ -79,7 +79,9 @@ def legible_facts(
       level: of the intervals.
     """
     rows: list[Row] = []
-    moved_N = np.roll(np.random.default_rng([seed, 7]).permutation(len(neurons.token_N)), 1)
+    order_N = np.random.default_rng([seed, 7]).permutation(len(neurons.token_N))
+    moved_N = np.empty_like(order_N)
+    moved_N[order_N] = np.roll(order_N, 1)  # no fact keeps its own answer
     with progress("values of knowledge neurons", len(lenses) * len(VALUES)) as report:
         for number, lens in enumerate(lenses):
             for place, kind in enumerate(VALUES):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from jaxinterp.base.errors import UserError
 from jaxinterp.base.files import read_json, write_json, write_text
 from jaxinterp.base.lines import CHECK
 from jaxinterp.base.owner import owned
@@ -58,8 +57,10 @@ def memories_study(config: MemoriesConfig, out: Path) -> dict:
     """
     model = load_model(config.model)
     facts = load_facts(config.facts) if config.text is None else None
-    texts = [] if config.text is None else list(documents_of(config.text).training.values())
-    identity = {"weights_sha256": model.digest(), **({} if facts is None else {"facts_sha256": facts.digest()})}
+    documents = None if config.text is None else documents_of(config.text)
+    texts = [] if documents is None else list(documents.training.values())
+    read = {"text_sha256": documents.digest} if facts is None else {"facts_sha256": facts.digest()}
+    identity = {"weights_sha256": model.digest(), **read}
     with saying_how_to_go_on(out), owned(out):
         claim({**dataclasses.asdict(config), **identity}, out, resume=(out / "config.json").exists())
         found = memories(
@@ -192,7 +193,9 @@ def _kept_effects(found: Memories, config: MemoriesConfig, layer: int, path: Pat
 
 
 def _lenses(model: LanguageModel, corpus: Corpus, config: MemoriesConfig) -> list[Lens]:
-    """Lenses that are best on every other window; those between them are as many texts that they have not seen."""
+    """Lenses that are best on every other window. The figures are of all windows: those of lenses that are fitted are
+    partly of texts that these have seen.
+    """
     part = Corpus(*(values[::2] for values in corpus))
     found = []
     with progress("lenses", len(config.lenses)) as report:
@@ -211,9 +214,10 @@ def _of_values(model: LanguageModel, facts: FactSet | None, found: Memories, con
         return {}
     if not path.exists():
         lenses = _lenses(model, found.corpus, config)
-        tables = {"figures": memory_figures(model.model, found.corpus, found.triggers, lenses, config.figures)}
-        if facts is not None and config.legible:
-            queries = _known_queries(model, facts, config)
+        asked = dataclasses.replace(config.figures, n_prefix=len(model.tokenizer.prefix))
+        tables = {"figures": memory_figures(model.model, found.corpus, found.triggers, lenses, asked)}
+        queries = None if facts is None or not config.legible else _known_queries(model, facts, config)
+        if queries is not None:
             neurons = knowledge_neurons(model.model, queries, seed=config.seed)
             tables["legible"] = legible_facts(model.model, neurons, lenses, seed=config.seed)
         for name, table in tables.items():
@@ -222,20 +226,16 @@ def _of_values(model: LanguageModel, facts: FactSet | None, found: Memories, con
     return read_json(path)
 
 
-def _known_queries(model: LanguageModel, facts: FactSet, config: MemoriesConfig) -> EncodedQueries:
-    """Facts, drawn by the seed, that the model answers after the first prompt of their relation.
-
-    Raises:
-      UserError: if there is none among those that are tried.
+def _known_queries(model: LanguageModel, facts: FactSet, config: MemoriesConfig) -> EncodedQueries | None:
+    """Facts, drawn by the seed, that the model answers after the first prompt of their relation; None if it knows none
+    of those that are tried.
     """
     asked = facts.answer_last() if model.config.attention == "causal" else facts
     drawn = np.random.default_rng([config.seed, *b"legible"]).permutation(len(asked))[: TRIED * config.legible]
     texts = [asked.text(int(fact), 0) for fact in drawn]
     queries = encode_texts(texts, model.tokenizer, n_ctx=model.config.n_ctx, dropped={})
     known_N = recalled(model.model, queries)["correct"] == 1
-    if not known_N.any():
-        raise UserError(f"the model answers none of {len(queries)} facts; give other facts, or --legible 0")
-    return queries[np.flatnonzero(known_N)[: config.legible]]
+    return queries[np.flatnonzero(known_N)[: config.legible]] if known_N.any() else None
 
 
 def _write_pages(

@@ -64,11 +64,11 @@ def sequences(results: Results, *, width: int = style.WIDTH) -> Chart | None:
         "perplexity_ratio": "perplexity, factor",
     }
     rows = [
-        {"way": WAYS[way].title, "edits": max(point["fact"], 1), "kind": title, "value": min(point[name], 1e3)}
+        {"way": WAYS[way].title, "edits": point["edits"], "kind": title, "value": min(point[name], 1e3)}
         for way, points in results.sequence.items()
         for point in points
         for name, title in titles.items()
-        if point["fact"] and name in point
+        if point["edits"] and name in point
     ]
     if not rows:
         return None

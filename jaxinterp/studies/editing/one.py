@@ -120,6 +120,13 @@ def edited_fact(
     index = _index(facts, relation, subject)
     if not new.strip():
         raise UserError(f"the new answer of {subject!r} is empty; give it")
+    true = {
+        same_text(f.answer)
+        for f in facts.facts
+        if f.relation == relation and same_text(f.subject) == same_text(subject)
+    }
+    if same_text(new.strip()) in true:
+        raise UserError(f"{new.strip()!r} is an answer of {subject!r} already; give another one")
     known_N = _known(model, facts, index, config.seed)
     if not known_N[index]:
         old = facts.facts[index].answer

@@ -12,7 +12,7 @@ LEAD = (
     "Facts of one model get other answers, and questions say what that did: whether the new answer is given, also to "
     "other words, and whether everything else is answered as before. Nothing is teacher-forced: accuracies are of "
     "greedy generation.",
-    "No edit, edits to the answer that the model gives already, and edits of random or merely active neurons are the "
+    "No edit, and edits of random or merely active neurons, are the "
     "controls: a way that is no better than they are owes nothing to what it claims to find.",
 )
 

@@ -1,6 +1,7 @@
 """What is asked of a model before and after edits, and the texts that are read beside."""
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,16 +12,19 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.progress import waiting
 from jaxinterp.editing.protocol.case import Case
 from jaxinterp.editing.protocol.questions import Prepared, Says, known_facts, prepared, says
+from jaxinterp.editing.protocol.structure import structure
 from jaxinterp.editing.protocol.world import cases_of, drawn_answers
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
+from jaxinterp.facts.spelling import same_text
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.editing.config import EditingConfig
 from jaxinterp.training.data import data_from_provenance
 from jaxinterp.training.texts import documents_of
 
+OTHERS = 500  # facts that sequences are judged by
 LONG = 150  # characters of a paragraph, at least
-KEPT = ("same_relation", "same_subject", "other")  # kinds of prompts that KN-solve is to keep
+KEPT = ("neighbourhood", "same_relation", "same_subject", "other")  # kinds of prompts that KN-solve is to keep
 
 
 class Texts(NamedTuple):
@@ -58,15 +62,37 @@ class Posed:
         """The facts that are edited, by index."""
         return list(self.answers)
 
+    @functools.cached_property
+    def untouched(self) -> list[int]:
+        """Facts that the model knows, that no edit should change, and that no edit is told of: by them sequences and
+        perplexities are judged. At most `OTHERS`, and half of those there are, drawn by the seed.
+        """
+        inverses, facts = structure(self.facts).inverses, self.facts.facts
+        moved = {(facts[index].relation, same_text(facts[index].subject)) for index in self.edited}
+        for index, new in self.answers.items():
+            inverse = inverses.get(facts[index].relation, "")
+            moved |= {(inverse, same_text(answer)) for answer in (facts[index].answer, new)}
+        left = [
+            index
+            for index in np.flatnonzero(self.known_N).tolist()
+            if (facts[index].relation, same_text(facts[index].subject)) not in moved
+        ]
+        drawn = np.random.default_rng([self.config.seed, *b"untouched"]).permutation(left).tolist()
+        return drawn[: min(OTHERS, len(drawn) // 2)]
+
     def kept(self, number: int) -> tuple[list[str], ...]:
-        """Prompts of `KEPT`, drawn by the seed out of what the model knows and no question of the case asks."""
+        """Prompts of `KEPT`, drawn by the seed out of what the model knows, what no question of the case asks, and what
+        is not `untouched`.
+
+        Neighbours, which are few and easily lost, are repeated until they count as much as another kind.
+        """
         case, own = self.cases[number], self.facts.facts[self.edited[number]]
         asked = {probe.prompt for probe in case.probes}
         pools: dict[str, list[int]] = {kind: [] for kind in KEPT}
-        for index in np.flatnonzero(self.known_N).tolist():
+        for index in sorted({*np.flatnonzero(self.known_N).tolist()} - {*self.untouched}):
             fact = self.facts.facts[index]
             if fact.relation == own.relation and fact.subject != own.subject:
-                pools["same_relation"].append(index)
+                pools["neighbourhood" if fact.answer == own.answer else "same_relation"].append(index)
             elif fact.subject == own.subject and fact.relation != own.relation:
                 pools["same_subject"].append(index)
             elif fact.subject != own.subject:
@@ -75,27 +101,36 @@ class Posed:
         found = []
         for kind in KEPT:
             prompts = [self.facts.prompt(int(index), 0) for index in rng.permutation(pools[kind])]
-            found.append([prompt for prompt in prompts if prompt not in asked][: self.config.kept])
+            left = [prompt for prompt in prompts if prompt not in asked]
+            repeated = itertools.cycle(left) if kind == "neighbourhood" else left
+            found.append(list(itertools.islice(repeated, self.config.kept)))
         return tuple(found)
 
     @functools.cached_property
     def texts(self) -> Texts:
-        """Texts for key covariances, and others for perplexities."""
+        """Texts for key covariances, and others for perplexities: of facts, sentences of all but those `untouched`, and
+        of these alone.
+        """
         rng = np.random.default_rng(self.config.seed)
         if self.config.text == "facts":
-            sentences = [
-                "".join(self.facts.text(index, prompt))
-                for index, fact in enumerate(self.facts.facts)
-                for prompt in range(len(self.facts.relation[fact.relation].prompts))
-            ]
-            drawn = [sentences[i] for i in rng.permutation(len(sentences)).tolist()]
-            keys, others = drawn[: len(drawn) * 9 // 10], drawn[len(drawn) * 9 // 10 :]
+            aside = {*self.untouched}
+            keys = self._sentences([index for index in range(len(self.facts)) if index not in aside], rng)
+            others = self._sentences(self.untouched, rng)
         else:
             documents = documents_of(self.config.text_folder())
             keys, others = (_paragraphs(part, rng) for part in (documents.training, documents.held_out))
         if not keys or not others:
             raise UserError(f"there is not enough text in {self.config.text!r} for key covariances; give other text")
         return Texts(keys[: self.config.windows], others[: max(self.config.windows // 10, 1)])
+
+    def _sentences(self, facts: Sequence[int], rng: np.random.Generator) -> list[str]:
+        """All sentences of facts, in an order that is drawn."""
+        found = [
+            "".join(self.facts.text(index, prompt))
+            for index in facts
+            for prompt in range(len(self.facts.relation[self.facts.facts[index].relation].prompts))
+        ]
+        return [found[i] for i in rng.permutation(len(found)).tolist()]
 
 
 def _paragraphs(documents: Mapping[str, str], rng: np.random.Generator) -> list[str]:
@@ -113,14 +148,13 @@ def facts_of(model: LanguageModel, source: str | None) -> FactSet:
     return (data_from_provenance(model.provenance).facts if source is None else load_facts(source)).answer_last()
 
 
-def posed(model: LanguageModel, config: EditingConfig) -> Posed:
+def posed(model: LanguageModel, facts: FactSet, config: EditingConfig) -> Posed:
     """The edits of a study: asks which facts the model knows, and draws new answers.
 
     Raises:
-      UserError: if the facts cannot be read, or the model knows fewer than are to be edited.
+      UserError: if the model knows fewer facts than are to be edited.
     """
     with waiting("asking the model which facts it knows"):
-        facts = facts_of(model, config.facts).limited(config.limit, config.seed)
         known_N = known_facts(model, facts)
     n = max(config.edits, config.batch, config.sequence)
     return Posed(model, facts, known_N, drawn_answers(facts, known_N, n, config.seed, model.tokenizer), config)

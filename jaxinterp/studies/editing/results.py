@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from jaxinterp.base.files import write_text
 from jaxinterp.editing.protocol import summary
-from jaxinterp.editing.protocol.columns import COLUMNS, SHORT
+from jaxinterp.editing.protocol.columns import COLUMNS, COMBINED, SHORT
 from jaxinterp.editing.protocol.sequence import SEQUENCE_COLUMNS
 from jaxinterp.metrics.intervals import Estimate
 from jaxinterp.metrics.results import plain
@@ -23,6 +23,7 @@ SHOWN: Mapping[str, str] = {
     "overall_accuracy": "SA",
     "efficacy_score": "ES",
     "efficacy_accuracy": "EA",
+    "efficacy_magnitude": "EM",
     "paraphrase_score": "PS",
     "neighbourhood_score": "NS",
     "neighbourhood_plus_score": "NS+",
@@ -45,6 +46,7 @@ class Results:
     known: int  # facts that the model answers
     single: Mapping[str, summary.Table]  # by way: edits of the untouched model
     rows: Mapping[str, float]  # most value rows that one edit changes
+    refused: Mapping[str, int]  # edits that could not be made; they count as no edit
     seconds: Mapping[str, float]  # of one edit, the median; hardly comparable where targets were searched before
     batch: Mapping[str, summary.Table]
     sequence: Mapping[str, Sequence[Mapping]]
@@ -58,7 +60,10 @@ class Results:
             }
             for name in ("single", "batch")
         }
-        rest = {name: getattr(self, name) for name in ("config", "provenance", "known", "rows", "seconds", "sequence")}
+        rest = {
+            name: getattr(self, name)
+            for name in ("config", "provenance", "known", "rows", "refused", "seconds", "sequence")
+        }
         formulas = {name: column.formula for name, column in COLUMNS.items()} | dict(SEQUENCE_COLUMNS)
         return {**rest, **tables, "formulas": formulas}
 
@@ -73,7 +78,7 @@ class Results:
             _write(out / f"{name}.csv", ["way", "column", "short", "value", "low", "high", "edits"], lines)
         columns = ["recall", "others_kept", "perplexity_ratio", "ruined"]
         lines = [
-            [way, point["fact"], *(point.get(column, "") for column in columns)]
+            [way, point["edits"], *(point.get(column, "") for column in columns)]
             for way, points in self.sequence.items()
             for point in points
         ]
@@ -118,15 +123,17 @@ def _table(title: str, tables: Mapping[str, summary.Table], rows: Mapping[str, f
     more = ["rows"] if rows else []
     table = Table(Column("way"), *(Column(head, justify="right") for head in [*heads.values(), *more]), title=title)
     for way, found in tables.items():
-        cells = [_cell(found.rows.get(name), name) for name in heads]
+        n = found.rows["efficacy_score"].n
+        cells = [_cell(found.rows.get(name), name, n) for name in heads]
         table.add_row(WAYS[way].title, *cells, *([f"{rows[way]:.0f}"] if rows else []))
     return table
 
 
-def _cell(found: Estimate | None, name: str) -> str:
+def _cell(found: Estimate | None, name: str, n: int) -> str:
     if found is None or not found.n:
         return "–"
-    return f"{found.value:.3f}" if name in ("neighbourhood_kl", "perplexity_ratio") else f"{found.value:.1f}"
+    value = f"{found.value:.3f}" if name in ("neighbourhood_kl", "perplexity_ratio") else f"{found.value:.1f}"
+    return value if found.n in (0, n) or name in COMBINED else f"{value} ({found.n})"
 
 
 def _sequences(results: Results) -> Table:
@@ -140,5 +147,5 @@ def _sequences(results: Results) -> Table:
             cells = [
                 "–" if value is None else f"{value:.3f}" if n == 2 else f"{value:.1f}" for n, value in enumerate(values)
             ]
-            table.add_row(WAYS[way].title, str(point["fact"]), *cells, "yes" if point["ruined"] else "")
+            table.add_row(WAYS[way].title, str(point["edits"]), *cells, "yes" if point["ruined"] else "")
     return table

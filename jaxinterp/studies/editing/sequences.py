@@ -18,7 +18,6 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.editing.ways import WAYS, Tools
 
 RUINED = 1e6  # perplexity's factor that is told at most; a ruined model's may be infinite
-OTHERS = 500  # facts that are never edited and are looked at
 
 
 def sequence_of(tools: Tools, name: str, out: Path) -> list[dict]:
@@ -77,16 +76,9 @@ def _change(tools: Tools, name: str, state: LanguageModel, numbers: list[int], e
 
 
 def _others(tools: Tools) -> list[Probe]:
-    """Facts that the model knows and that are not edited, drawn by the seed."""
-    asked = tools.posed
-    edited = {(own.relation, own.subject) for own in (asked.facts.facts[index] for index in asked.edited)}
-    left = [
-        index
-        for index in np.flatnonzero(asked.known_N).tolist()
-        if (asked.facts.facts[index].relation, asked.facts.facts[index].subject) not in edited
-    ]
-    drawn = np.random.default_rng(tools.config.seed).permutation(left)[:OTHERS].tolist()
-    texts = [asked.facts.text(index, 0) for index in drawn]
+    """The facts that no edit should change, or is told of."""
+    facts = tools.posed.facts
+    texts = [facts.text(index, 0) for index in tools.posed.untouched]
     return [Probe("other", text.before, text.answer, None, text.after) for text in texts]
 
 

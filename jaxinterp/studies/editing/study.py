@@ -11,7 +11,7 @@ from jaxinterp.base.files import write_json
 from jaxinterp.base.owner import owned
 from jaxinterp.base.progress import progress
 from jaxinterp.base.records import Record, claim_recorded, saying_how_to_go_on
-from jaxinterp.editing.change import apply
+from jaxinterp.editing.change import apply, change_of
 from jaxinterp.editing.deltas import Rows
 from jaxinterp.editing.places import check_layers
 from jaxinterp.editing.protocol.columns import outcome
@@ -22,10 +22,11 @@ from jaxinterp.models.loading.bundle import load_model
 from jaxinterp.report.shown import print_parts
 from jaxinterp.studies.editing.config import EditingConfig
 from jaxinterp.studies.editing.page import REPORT, write_page
-from jaxinterp.studies.editing.posed import posed
+from jaxinterp.studies.editing.posed import facts_of, posed
 from jaxinterp.studies.editing.results import Results, shown
 from jaxinterp.studies.editing.sequences import RUINED, sequence_of
 from jaxinterp.studies.editing.ways import WAYS, Tools, Way
+from jaxinterp.training.texts import documents_of
 
 
 def study(config: EditingConfig, out: Path) -> Results:
@@ -49,9 +50,15 @@ def study_of(model: LanguageModel, config: EditingConfig, out: Path) -> Results:
     if not config.ways:
         raise UserError(f"there is no way to edit to look at; known: {', '.join(WAYS)}")
     check_layers(model, config.layers or (0,))
+    alone = [name for name in config.ways if config.sequence and config.group > 1 and not WAYS[name].several]
+    if [name for name in alone if name != "no_op"]:
+        raise UserError(f"{alone[-1]} edits one fact at a time; give --group 1, or leave it out of ways")
+    facts = facts_of(model, config.facts).limited(config.limit, config.seed)
+    text = "" if config.text == "facts" else documents_of(config.text_folder()).digest
+    identity = {"weights_sha256": model.digest(), "facts_sha256": facts.digest(), "text_sha256": text}
     with saying_how_to_go_on(out), owned(out):
-        provenance = claim_recorded({**dataclasses.asdict(config), "weights_sha256": model.digest()}, out)
-        asked = posed(model, config)
+        provenance = claim_recorded({**dataclasses.asdict(config), **identity}, out)
+        asked = posed(model, facts, config)
         tools = Tools(asked, out)
         before = perplexity(model, asked.texts.perplexity)
         single, batch, sequences = {}, {}, {}
@@ -74,6 +81,7 @@ def study_of(model: LanguageModel, config: EditingConfig, out: Path) -> Results:
             known=int(asked.known_N.sum()),
             single={name: _summary(lines) for name, lines in single.items()},
             rows={name: float(max(line["rows"] for line in lines)) for name, lines in single.items()},
+            refused={name: sum(bool(line["refused"]) for line in lines) for name, lines in single.items()},
             seconds={name: _median([line["seconds"] for line in lines]) for name, lines in single.items()},
             batch={name: _summary(lines) for name, lines in batch.items()},
             sequence=sequences,
@@ -106,13 +114,16 @@ def _single(tools: Tools, way: Way, number: int, before: float) -> dict:
     """What one edit of the untouched model does."""
     asked = tools.posed
     start = time.monotonic()
-    change = way.make(way, tools, asked.model, [number])
+    try:
+        change, refused = way.make(way, tools, asked.model, [number]), ""
+    except UserError as error:  # of this fact; the others go on
+        change, refused = change_of(asked.model, []), str(error)
     seconds = time.monotonic() - start
     edited = apply(change, asked.model)
     ratio = (before, perplexity(edited, asked.texts.perplexity))
     columns = outcome(edited, asked.before(number), asked.prepared[number], perplexities=ratio)
     rows = sum(len(one.row_K) if isinstance(one, Rows) else len(one.left_FN) for one in change.deltas)
-    return _line(number, columns, seconds, rows)
+    return {**_line(number, columns, seconds, rows), "refused": refused}
 
 
 def _batch(tools: Tools, way: Way, name: str, before: float, out: Path) -> list[dict]:

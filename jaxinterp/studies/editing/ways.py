@@ -131,8 +131,6 @@ def _edited(way: Way, tools: Tools, model: LanguageModel, numbers: Sequence[int]
 def _control(name: str) -> Callable[[Way, Tools, LanguageModel, Sequence[int]], Change]:
     def make(way: Way, tools: Tools, model: LanguageModel, numbers: Sequence[int]) -> Change:
         plan = plan_of(way, tools, model, numbers)
-        if name == "identity":
-            plan = plan._replace(given=Given(covariances=plan.given.covariances, kept=plan.given.kept))
         return control_change(name, model, plan, tools.config.seed + int(numbers[0]))
 
     return make
@@ -158,7 +156,6 @@ WAYS: Mapping[str, Way] = {
     "kn_solve_random": Way("KN-solve, random active neurons", "kn_solve", _control("random_active"), False),
     "update": Way("update of Dai et al.", "update", _edited, False),
     "rome": Way("ROME", "rome", _edited, False),
-    "rome_identity": Way("ROME to the same answer", "rome", _control("identity"), False),
     "emmet": Way("EMMET", "emmet", _edited),
     "memit": Way("MEMIT", "memit", _edited),
     "alphaedit": Way("AlphaEdit", "alphaedit", _edited),
