@@ -1,0 +1,61 @@
+"""The pages about editing and memories say what the files of the studies say."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "checkpoints" / "reference"
+COLUMNS = (
+    "overall_score", "efficacy_accuracy", "paraphrase_score", "neighbourhood_score", "neighbourhood_plus_score",
+    "same_relation_kept", "same_subject_kept", "other_kept", "inverse_accuracy_of_known",
+)  # fmt: skip
+FIGURES = (
+    "agreement", "agreement_any", "next_rank", "compositional", "after_is_final", "z_promoted", "z_eliminated", "raises_highest"
+)  # fmt: skip
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def interval(found: dict[str, str], factor: float = 1.0) -> str:
+    """A figure of a file as the pages have it."""
+    values = [f"{factor * float(found[name]):.3g}" for name in ("value", "low", "high") if found[name]]
+    return values[0] if len(values) < 3 else f"{values[0]} [{values[1]}, {values[2]}]"
+
+
+def edits_row(found: list[dict[str, str]], way: str) -> str:
+    """A row of the table of single edits."""
+    of = {row["column"]: row for row in found if row["way"] == way}
+    return " | ".join(interval(of[name]) for name in COLUMNS)
+
+
+def memory_row(found: list[dict[str, str]], figure: str) -> str:
+    """A row of the table of memories: the model's own values and both controls, by the norm-folded lens."""
+    of = {
+        row["values"]: row for row in found if (row["figure"], row["lens"], row["by"]) == (figure, "norm_folded", "all")
+    }
+    return " | ".join(interval(of[name]) for name in ("own", "shuffled", "random"))
+
+
+@pytest.mark.parametrize("model", ["plain", "suppressable"])
+def test_edits(model):
+    text = (ROOT / "docs" / "studies" / "editing.md").read_text(encoding="utf-8")
+    found = rows(KEPT / "editing" / model / "single.csv")
+    ways = dict.fromkeys(row["way"] for row in found)
+    assert len(ways) >= 6
+    for way in ways:
+        assert f"| {edits_row(found, way)} |" in text, way
+
+
+@pytest.mark.parametrize("model", ["plain", "suppressable"])
+def test_memories(model):
+    text = (ROOT / "docs" / "studies" / "memories.md").read_text(encoding="utf-8")
+    for name in ("figures", "legible"):
+        found = rows(KEPT / "memories" / model / f"{name}.csv")
+        figures = FIGURES if name == "figures" else tuple(dict.fromkeys(row["figure"] for row in found))
+        for figure in figures:
+            assert f"| {memory_row(found, figure)} |" in text, figure
