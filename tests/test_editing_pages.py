@@ -12,7 +12,8 @@ COLUMNS = (
     "same_relation_kept", "same_subject_kept", "other_kept", "inverse_accuracy_of_known",
 )  # fmt: skip
 FIGURES = (
-    "agreement", "agreement_any", "next_rank", "compositional", "after_is_final", "z_promoted", "z_eliminated", "raises_highest"
+    "agreement", "agreement_any", "next_rank", "compositional", "after_is_final", "z_promoted", "z_eliminated",
+    "raises_highest",
 )  # fmt: skip
 
 

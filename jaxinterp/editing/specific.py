@@ -19,8 +19,8 @@ def specific_neurons(
     """The k neurons S of a layer with the largest leverage a_Sᵀ (C_SS + λI)⁻¹ a_S, one after the other.
 
     Changing the value rows of S so that the request's activations a_S write R more costs kept prompts the inverse of
-    the leverage, times ‖R‖² (see `jaxinterp.editing.solutions`). Activations are those where the answer is read. It is
-    the choice that KN-solve would make by itself; attribution asks another question, who carries the old answer.
+    the leverage, times ‖R‖² (see `jaxinterp.editing.solutions`). Activations are those where the answer's first token
+    is read. Attribution asks another question: who carries the old answer.
 
     Args:
       model: a causal one.
