@@ -12,7 +12,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.progress import waiting
 from jaxinterp.editing.protocol.case import Case
 from jaxinterp.editing.protocol.questions import Prepared, Says, known_facts, prepared, says
-from jaxinterp.editing.protocol.structure import structure
+from jaxinterp.editing.protocol.structure import Structure, structure
 from jaxinterp.editing.protocol.world import cases_of, drawn_answers
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
@@ -63,11 +63,15 @@ class Posed:
         return list(self.answers)
 
     @functools.cached_property
+    def _structure(self) -> Structure:
+        return structure(self.facts)
+
+    @functools.cached_property
     def untouched(self) -> list[int]:
         """Facts that the model knows, that no edit should change, and that no edit is told of: by them sequences and
         perplexities are judged. At most `OTHERS`, and half of those there are, drawn by the seed.
         """
-        inverses, facts = structure(self.facts).inverses, self.facts.facts
+        inverses, facts = self._structure.inverses, self.facts.facts
         moved = {(facts[index].relation, same_text(facts[index].subject)) for index in self.edited}
         for index, new in self.answers.items():
             inverse = inverses.get(facts[index].relation, "")
@@ -89,8 +93,14 @@ class Posed:
         case, own = self.cases[number], self.facts.facts[self.edited[number]]
         asked = {probe.prompt for probe in case.probes}
         pools: dict[str, list[int]] = {kind: [] for kind in KEPT}
+        inverse = self._structure.inverses.get(own.relation)
+        answers = {same_text(own.answer), same_text(self.answers[self.edited[number]])}
         for index in sorted({*np.flatnonzero(self.known_N).tolist()} - {*self.untouched}):
             fact = self.facts.facts[index]
+            if fact.relation == inverse and same_text(fact.subject) in answers:
+                continue  # what an edit should change
+            if fact.subject == own.subject and (own.relation, fact.relation) in self._structure.made_of:
+                continue
             if fact.relation == own.relation and fact.subject != own.subject:
                 pools["neighbourhood" if fact.answer == own.answer else "same_relation"].append(index)
             elif fact.subject == own.subject and fact.relation != own.relation:

@@ -44,6 +44,7 @@ class Tools:
 
     def with_earlier(self, keys: Mapping[int, np.ndarray]) -> "Tools":
         """The same with keys of earlier edits, for AlphaEdit."""
+        _ = self.threshold, self.covariances  # made once, for all copies
         other = copy.copy(self)
         other.earlier = keys
         return other
