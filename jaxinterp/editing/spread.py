@@ -46,7 +46,7 @@ def spread_edit(
     check_layers(model, layers)
     last = layers[-1]
     aims = targets(model, requests, last, config, given.prefixes) if given.targets is None else given.targets
-    _check_targets(model, requests, last, aims)
+    _check_targets(model, last, aims)
     if not any(found.delta_D.any() for found in aims):
         return []  # every prompt gives its answer already
     at = config.at
@@ -64,9 +64,7 @@ def spread_edit(
     return deltas
 
 
-def _check_targets(model: LanguageModel, requests: Sequence[Request], layer: int, aims: Sequence[Target]) -> None:
-    if len(aims) != len(requests):
-        raise UserError(f"there are {len(aims)} targets for {len(requests)} requests; give one each")
+def _check_targets(model: LanguageModel, layer: int, aims: Sequence[Target]) -> None:
     for found in aims:
         if found.layer != layer or found.model != model.digest():
             raise UserError(
