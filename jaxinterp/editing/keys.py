@@ -17,6 +17,7 @@ from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.rerun import after_ffn, ffn_output
 from jaxinterp.models.transformer import forward
+from jaxinterp.models.windows import padded
 
 BEGINNINGS = ("The", "Therefore", "Because", "I", "You")  # of the texts before a prompt, as in the code of MEMIT
 
@@ -48,14 +49,12 @@ def prompt_keys(model: LanguageModel, prompts: Sequence[str], layer: int) -> Flo
       UserError: if a prompt cannot be encoded.
     """
     ids = [prompt_ids(model, prompt) for prompt in prompts]
-    length_N = np.array([len(own) for own in ids])
-    width = min(-(-int(length_N.max()) // MULTIPLE) * MULTIPLE, model.config.n_ctx)
-    if length_N.max() > width:
-        long = prompts[int(length_N.argmax())]
+    longest = max(map(len, ids))
+    width = min(-(-longest // MULTIPLE) * MULTIPLE, model.config.n_ctx)
+    if longest > width:
+        long = max(zip(map(len, ids), prompts, strict=True))[1]
         raise UserError(f"the prompt {long[:60]!r} has more tokens than the model's context of {width}; shorten it")
-    tokens_NT = np.full((len(ids), width), model.tokenizer.pad, np.int32)
-    for row_T, own in zip(tokens_NT, ids, strict=True):
-        row_T[: len(own)] = own
+    tokens_NT, length_N = padded(ids, width, model.tokenizer.pad)
     parts = [
         np.asarray(_at(model.model, tokens_NT[part], length_N[part] - 1, layer, ("mlp_post",))[0])
         for part in batches(len(ids))
