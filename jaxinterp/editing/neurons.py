@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from jaxinterp.attribution.answers import Answers
 from jaxinterp.attribution.readout import Readout
@@ -44,6 +45,24 @@ def request_neurons(
         key = jax.random.fold_in(jax.random.key(seed), number)
         found.append(Neurons(*np.nonzero(np.asarray(chosen(readout, batch.answers, key)))))
     return found
+
+
+def request_scores(
+    model: LanguageModel, request: Request, method: str = "integrated_gradients", seed: int = 0
+) -> tuple[Float[np.ndarray, "L F"], Float[np.ndarray, "L F"]]:
+    """All neurons' scores for a request's old answer, summed over its tokens, and their activations at the first one.
+
+    Args and errors: see `request_neurons`.
+    """
+    readout, _, batch = answer_readout(model, old_answer(model, request))
+    scores_LF = _scores(method)(readout, batch.answers, jax.random.key(seed))
+    return tuple(np.asarray(x).astype(np.float64) for x in (scores_LF, readout.neurons_LRF[:, 0]))
+
+
+@lru_cache
+def _scores(method: str) -> Callable:
+    scores = METHODS[method].scores
+    return jax.jit(lambda readout, answers, key: answers.scores(scores(readout, key))[:, 0])
 
 
 @lru_cache

@@ -17,13 +17,17 @@ from jaxinterp.attribution.registry import METHODS, Scores
 from jaxinterp.attribution.selection import check_k
 from jaxinterp.base.progress import progress
 from jaxinterp.facts.batches import batches_of_all
-from jaxinterp.facts.encoding import EncodedQueries
+from jaxinterp.facts.encoding import EncodedQueries, encode_texts
+from jaxinterp.facts.facts import FactSet
 from jaxinterp.memories.figure_table import FigureTable, Row, Sample, rows_of
 from jaxinterp.memories.lens import LENSES, Lens
 from jaxinterp.memories.values import VALUES, layer_values, read_values
+from jaxinterp.metrics.recall import recalled
+from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.readout import lm_readout
 
+TRIED = 10  # facts for each that is looked at, until enough are known
 ROWS = 16  # tokens of answers that are attributed at once
 
 
@@ -64,6 +68,20 @@ def knowledge_neurons(
     layer_NK, neuron_NK = np.divmod(number_NK, model.config.d_mlp)
     token_N = queries.tokens_NT[np.arange(len(queries)), queries.answer_start_N]
     return KnowledgeNeurons(layer_NK, neuron_NK, score_NK, token_N)
+
+
+def known_queries(model: LanguageModel, facts: FactSet, n: int, seed: int = 0) -> EncodedQueries | None:
+    """At most n facts, drawn by the seed, that the model answers after the first prompt of their relation.
+
+    Returns:
+      None if it knows none of those that are tried, `TRIED` for each.
+    """
+    asked = facts.answer_last() if model.config.attention == "causal" else facts
+    drawn = np.random.default_rng([seed, *b"legible"]).permutation(len(asked))[: TRIED * n]
+    texts = [asked.text(int(fact), 0) for fact in drawn]
+    queries = encode_texts(texts, model.tokenizer, n_ctx=model.config.n_ctx, dropped={})
+    known_N = recalled(model.model, queries)["correct"] == 1
+    return queries[np.flatnonzero(known_N)[:n]] if known_N.any() else None
 
 
 def legible_facts(

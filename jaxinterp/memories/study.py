@@ -16,7 +16,6 @@ from jaxinterp.base.progress import progress
 from jaxinterp.base.records import saying_how_to_go_on
 from jaxinterp.base.run_folder import claim
 from jaxinterp.editing.files import load_arrays, save_arrays
-from jaxinterp.facts.encoding import EncodedQueries, encode_texts
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.memories.causal import OF, Effects, effects
@@ -26,13 +25,12 @@ from jaxinterp.memories.contexts import Feature
 from jaxinterp.memories.corpus import Corpus
 from jaxinterp.memories.figures import memory_figures
 from jaxinterp.memories.labels import Label, labels, shares
-from jaxinterp.memories.legible import knowledge_neurons, legible_facts
+from jaxinterp.memories.legible import knowledge_neurons, known_queries, legible_facts
 from jaxinterp.memories.lens import LENSES, Lens
 from jaxinterp.memories.memory import Memories, memories
 from jaxinterp.memories.pages import carried_facts, write_pages
 from jaxinterp.memories.planted import grade, plants
 from jaxinterp.memories.values import VALUES
-from jaxinterp.metrics.recall import recalled
 from jaxinterp.metrics.results import plain
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.loading.bundle import load_model
@@ -40,7 +38,6 @@ from jaxinterp.report.shown import Part, print_parts
 from jaxinterp.training.texts import documents_of
 
 SHOWN = {"figures": "Memories as of Geva et al.", "legible": "Values of facts' knowledge neurons"}
-TRIED = 10  # facts for each that is looked at, until enough are known
 RESULTS, NEURONS, PAGES = "results.json", "neurons.csv", "pages"
 
 
@@ -216,7 +213,9 @@ def _of_values(model: LanguageModel, facts: FactSet | None, found: Memories, con
         lenses = _lenses(model, found.corpus, config)
         asked = dataclasses.replace(config.figures, n_prefix=len(model.tokenizer.prefix))
         tables = {"figures": memory_figures(model.model, found.corpus, found.triggers, lenses, asked)}
-        queries = None if facts is None or not config.legible else _known_queries(model, facts, config)
+        queries = (
+            None if facts is None or not config.legible else known_queries(model, facts, config.legible, config.seed)
+        )
         if queries is not None:
             neurons = knowledge_neurons(model.model, queries, seed=config.seed)
             tables["legible"] = legible_facts(model.model, neurons, lenses, seed=config.seed)
@@ -224,18 +223,6 @@ def _of_values(model: LanguageModel, facts: FactSet | None, found: Memories, con
             write_text(out / f"{name}.csv", table.csv())
         write_json(path, {name: table.to_json() for name, table in tables.items()})
     return read_json(path)
-
-
-def _known_queries(model: LanguageModel, facts: FactSet, config: MemoriesConfig) -> EncodedQueries | None:
-    """Facts, drawn by the seed, that the model answers after the first prompt of their relation; None if it knows none
-    of those that are tried.
-    """
-    asked = facts.answer_last() if model.config.attention == "causal" else facts
-    drawn = np.random.default_rng([config.seed, *b"legible"]).permutation(len(asked))[: TRIED * config.legible]
-    texts = [asked.text(int(fact), 0) for fact in drawn]
-    queries = encode_texts(texts, model.tokenizer, n_ctx=model.config.n_ctx, dropped={})
-    known_N = recalled(model.model, queries)["correct"] == 1
-    return queries[np.flatnonzero(known_N)[: config.legible]] if known_N.any() else None
 
 
 def _write_pages(

@@ -42,8 +42,8 @@ def study(config: EditingConfig, out: Path) -> Results:
     return study_of(load_model(config.model), config, out)
 
 
-def study_of(model: LanguageModel, config: EditingConfig, out: Path) -> Results:
-    """`study` of a model in memory."""
+def study_of(model: LanguageModel, config: EditingConfig, out: Path, *, quiet: bool = False) -> Results:
+    """`study` of a model in memory; a quiet one prints no tables."""
     for name in config.ways:
         if name not in WAYS:
             raise unknown("way to edit", name, WAYS)
@@ -89,8 +89,10 @@ def study_of(model: LanguageModel, config: EditingConfig, out: Path) -> Results:
         write_json(out / "results.json", results.to_json())
         results.write_tables(out)
         write_page(out, results)
-        print_parts(shown(results))
-    print(f"report: {out / REPORT}   numbers: {out / 'results.json'}")
+        if not quiet:
+            print_parts(shown(results))
+    if not quiet:
+        print(f"report: {out / REPORT}   numbers: {out / 'results.json'}")
     return results
 
 
