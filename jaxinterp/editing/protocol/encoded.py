@@ -21,8 +21,6 @@ class Questions(NamedTuple):
 
     expected: Texts
     other: Texts
-    prompt_QT: Int[np.ndarray, "Q T"]
-    prompt_length_Q: Int[np.ndarray, " Q"]
     kl_K: Int[np.ndarray, " K"]  # probes whose next-token distribution is kept; padding repeats the first
 
 
@@ -139,13 +137,9 @@ def as_questions(model: LanguageModel, found: Encoded, shape: Shape) -> Question
     expected, other = (
         _wider(text, shape.positions, shape.tokens, pad, shape.probes) for text in (found.expected, found.other)
     )
-    prompt_length_Q = np.ones(shape.probes, int)
-    prompt_length_Q[: len(found.probes)] = found.expected.read_QA[:, 0] + 1
-    position_T = np.arange(shape.positions)
-    prompt_QT = np.where(position_T[None] < prompt_length_Q[:, None], expected.tokens_QT, pad)
     kl = [number for number, probe in enumerate(found.probes) if probe.kind in WITH_KL]
     kl_K = np.array(kl + [0] * (shape.kl - len(kl)), int)
-    return Questions(expected, other, prompt_QT, prompt_length_Q, kl_K)
+    return Questions(expected, other, kl_K)
 
 
 def as_prompts(

@@ -1,4 +1,9 @@
-"""What a model says to the probes of a case: probabilities, greedy generation, and next-token distributions."""
+"""What a model says to the probes of a case: probabilities, greedy generation, and next-token distributions.
+
+Greedy generation begins with an answer exactly where every one of its tokens is the most probable one after the prompt
+and those before it. So one forward of prompt and answer tells what generating would, token by token. That is not the
+share of an answer's tokens that are most probable after the true ones, which is what "teacher-forced" figures are of.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -27,6 +32,7 @@ from jaxinterp.models.decoding import GREEDY, continued
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.tokenizers import TextTokenizer
+from jaxinterp.models.transformer import forward, unembed
 
 ROWS = 64  # probes at once, of those that are not of one case
 
@@ -52,7 +58,7 @@ class Says(NamedTuple):
     other_tokens_N: Int[np.ndarray, " N"]
     right_N: Bool[np.ndarray, " N"]  # greedy generation begins with the expected answer's tokens
     right_other_N: Bool[np.ndarray, " N"]  # and with the other's; False where there is none
-    ended_N: Bool[np.ndarray, " N"]  # no letter or digit that would continue the expected answer's word comes next
+    ended_N: Bool[np.ndarray, " N"]  # no letter or digit that would continue the expected answer's word comes after it
     forced_N: Float[np.ndarray, " N"]  # share of the expected tokens that are most probable after the true ones
     next_log_p_KV: Float[np.ndarray, "K V"]  # next-token distributions of the probes of `WITH_KL`, in order
     texts: tuple[str, ...] = ()  # continuations of the case's prompts
@@ -135,8 +141,8 @@ def recalled(
     shape, right = shared_shape(model, [found])._replace(probes=ROWS), np.zeros(len(probes), bool)
     for start in range(0, len(found.probes), ROWS):
         part = found.take(np.arange(start, min(start + ROWS, len(found.probes))))
-        said = _said(model, as_questions(model, part, shape), len(part.probes), part.compared_N)
-        right[part.number_N] = said.right_N
+        texts = jax.tree.map(jnp.asarray, as_questions(model, part, shape).expected)
+        right[part.number_N] = np.asarray(_whole(model.model, texts))[: len(part.probes)]
     return right
 
 
@@ -176,52 +182,57 @@ def _ends_of(model: LanguageModel) -> Bool[np.ndarray, " V"]:
 
 
 @jax.jit
-def _scored(model: Model, expected: Texts, other: Texts, kl_K: Array) -> tuple[Array, Array, Array, Array]:
-    def of(texts: Texts) -> tuple[Array, Array, Array]:
-        log_p_QAV = jax.nn.log_softmax(answer_logits(model, texts).astype(jnp.float32))
-        own_QA = jnp.take_along_axis(log_p_QAV, texts.target_QA[..., None], -1)[..., 0]
-        best_QA = (log_p_QAV.argmax(-1) == texts.target_QA) * texts.weight_QA
-        share_Q = best_QA.sum(1) / jnp.maximum(texts.weight_QA.sum(1), 1)
-        return (own_QA * texts.weight_QA).sum(1), share_Q, log_p_QAV[:, 0]
+def _whole(model: Model, texts: Texts) -> Bool[Array, " Q"]:
+    """Whether all tokens of each answer are the most probable ones."""
+    return _all_right(answer_logits(model, texts).argmax(-1) == texts.target_QA, texts)
 
-    log_p_Q, share_Q, next_QV = of(expected)
-    return log_p_Q, of(other)[0], share_Q, next_QV[kl_K]
+
+def _all_right(best_QA: Bool[Array, "Q A"], texts: Texts) -> Bool[Array, " Q"]:
+    return (best_QA | (texts.weight_QA == 0)).all(1)
+
+
+@jax.jit
+def _scored(model: Model, expected: Texts, other: Texts, kl_K: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def of(texts: Texts) -> tuple[Array, ...]:
+        resid_QTD = forward(model, texts.tokens_QT).resid_final_BTD
+        log_p_QAV = jax.nn.log_softmax(answer_logits(model, texts, resid_QTD).astype(jnp.float32))
+        own_QA = jnp.take_along_axis(log_p_QAV, texts.target_QA[..., None], -1)[..., 0]
+        best_QA = log_p_QAV.argmax(-1) == texts.target_QA
+        n_Q = texts.weight_QA.sum(1)
+        share_Q = (best_QA * texts.weight_QA).sum(1) / jnp.maximum(n_Q, 1)
+        last_Q1 = jnp.maximum(n_Q.astype(int) - 1, 0)[:, None]
+        end_Q1 = jnp.take_along_axis(texts.read_QA, last_Q1, 1) + 1  # where what follows the answer is read
+        after_Q = unembed(model, jnp.take_along_axis(resid_QTD, end_Q1[..., None], 1))[:, 0].argmax(-1)
+        return (own_QA * texts.weight_QA).sum(1), _all_right(best_QA, texts), share_Q, after_Q, log_p_QAV[kl_K, 0]
+
+    return of(expected), of(other)[:2]
 
 
 def _said(model: LanguageModel, asked: Questions, n: int, compared_N: np.ndarray) -> Says:
     texts = (jax.tree.map(jnp.asarray, text) for text in (asked.expected, asked.other))
-    scored = _scored(model.model, *texts, jnp.asarray(asked.kl_K))
-    log_p, log_p_other, forced, next_log_p = (np.asarray(x) for x in jax.device_get(scored))
-    n_most = asked.expected.read_QA.shape[1]
-    # Room for one token more than any answer has.
-    whole_QT, new_Q = _continued(model, asked.prompt_QT, asked.prompt_length_Q, n_most + 1)
-    said = [
-        whole_QT[row, length : length + more].tolist()
-        for row, (length, more) in enumerate(zip(asked.prompt_length_Q.tolist(), new_Q.tolist(), strict=True))
-    ]
-    answers = [
-        [target[: int(weight.sum())].tolist() for target, weight in zip(text.target_QA, text.weight_QA, strict=True)]
-        for text in (asked.expected, asked.other)
-    ]
-    right, right_other = (
-        np.array([said[row][: len(own[row])] == own[row] for row in range(n)], bool) for own in answers
-    )
-    prompts = [asked.prompt_QT[row, : asked.prompt_length_Q[row]].tolist() for row in range(n)]
-    ended = [_ended(model.tokenizer, prompts[row], said[row], len(answers[0][row])) for row in range(n)]
+    own, (log_p_other, right_other) = jax.device_get(_scored(model.model, *texts, jnp.asarray(asked.kl_K)))
+    log_p, right, forced, after, next_log_p = own
+    tokens_Q, other_tokens_Q = (text.weight_QA.sum(1).astype(int) for text in (asked.expected, asked.other))
+    ends_V = _ends_of(model)
+    ended = []
+    for row in range(n):
+        end = int(asked.expected.read_QA[row, 0]) + 1 + int(tokens_Q[row])
+        ids, more = asked.expected.tokens_QT[row, :end].tolist(), int(after[row])
+        ended.append(bool(ends_V[more]) or _ended(model.tokenizer, ids, more))
     return Says(
         log_p[:n].astype(np.float64),
         np.where(compared_N, log_p_other[:n].astype(np.float64), np.nan),
-        np.array([len(own) for own in answers[0][:n]], int),
-        np.array([len(own) for own in answers[1][:n]], int),
-        right,
-        right_other & compared_N,
+        tokens_Q[:n],
+        other_tokens_Q[:n],
+        right[:n],
+        right_other[:n] & compared_N,
         np.array(ended, bool),
         forced[:n].astype(np.float64),
         next_log_p,
     )
 
 
-def _ended(tokenizer: TextTokenizer, prompt: list[int], said: list[int], n: int) -> bool:
-    """Whether the word that the first n generated tokens end in goes no further."""
-    answer, more = tokenizer.text([*prompt, *said[:n]]), tokenizer.text([*prompt, *said[: n + 1]])
-    return not runs_together(answer, more[len(answer) :])
+def _ended(tokenizer: TextTokenizer, ids: list[int], more: int) -> bool:
+    """Whether the word that ids end in does not go on with one more."""
+    before, after = tokenizer.text(ids), tokenizer.text([*ids, more])
+    return not runs_together(before, after[len(before) :])

@@ -124,7 +124,7 @@ def test_cases_together_are_as_each_alone():
     model, facts = world()
     cases = [a_case(facts, 3), a_case(facts, 10, 5), a_case(facts, 4, 0)]
     together = prepared(model, cases)
-    shapes = {tuple(x.shape for x in (*one.questions.expected, one.questions.prompt_QT)) for one in together}
+    shapes = {tuple(x.shape for x in (*one.questions.expected, *one.questions.other)) for one in together}
     assert len(shapes) == 1
     for one, asked in zip(cases, together, strict=True):
         (alone,) = prepared(model, [one])
@@ -139,8 +139,8 @@ def test_answers_that_go_on():
     backend.decoder = decoders.ByteLevel()
     tokenizer = dataclasses.replace(editable().tokenizer, backend=backend)
     assert tokenizer.text([0, 1, 2, 5, 6]) == "a Omani東京"
-    assert [_ended(tokenizer, [0], said, 1) for said in ([1], [1, 2], [1, 3], [1, 4])] == [True, False, True, True]
-    assert _ended(tokenizer, [0], [5, 6], 1)
+    assert [_ended(tokenizer, [0, 1], more) for more in (2, 3, 4)] == [False, True, True]
+    assert _ended(tokenizer, [0, 5], 6)
 
 
 def test_what_cannot_be_encoded_is_counted():
