@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.progress import progress
-from jaxinterp.memories.best import Best
+from jaxinterp.memories.best import Best, highest
 from jaxinterp.memories.corpus import Corpus, counted
 from jaxinterp.memories.kept import Kept
 from jaxinterp.models.language_model import LanguageModel
@@ -74,8 +74,8 @@ def top_triggers(
     read_P = np.cumsum([0, *(int(of_text_NT[window_B].sum()) for window_B, _, _ in batches)]).tolist()
     with progress("triggers", read_P[-1], done=read_P[start]) as report:
         found = _activations(model.model, corpus, of_text_NT, batches[start:])
-        for stop, (value_LRF, token_R) in enumerate(found, start + 1):
-            best.add(value_LRF, token_R)
+        for stop, values in enumerate(found, start + 1):
+            best.add(*values)
             report(read_P[stop], "tokens")
             if file is not None:
                 file.write(best, stop, done=stop == len(batches))
@@ -100,41 +100,41 @@ def _batches(corpus: Corpus, tokens: int) -> list[tuple[Int[np.ndarray, " B"], i
 
 def _activations(
     model: Model, corpus: Corpus, of_text_NT: Bool[np.ndarray, "N T"], batches: list[tuple[np.ndarray, int, int]]
-) -> Iterator[tuple[Float[np.ndarray, "L R F"], Int[np.ndarray, " R"]]]:
-    """All neurons at the tokens of a batch, and the tokens' numbers in the corpus.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What `Best.add` reads of each batch: all neurons at its tokens, −inf at those that are not looked at.
 
     The next batch is computed while the caller looks at one.
     """
     waiting = None
     for window_B, n_batch, width in batches:
         filled_B = np.pad(window_B, (0, n_batch - len(window_B)), mode="edge")
-        found = _neurons(model, corpus.tokens_NT[filled_B, :width], corpus.length_N[filled_B])
-        token_BT = window_B[:, None] * corpus.tokens_NT.shape[1] + np.arange(width)[None]
+        of_text_BT = of_text_NT[filled_B, :width]
+        of_text_BT[len(window_B) :] = False
+        found = _neurons(model, corpus.tokens_NT[filled_B, :width], corpus.length_N[filled_B], of_text_BT)
+        token_BT = filled_B[:, None] * corpus.tokens_NT.shape[1] + np.arange(width)[None]
         if waiting is not None:
             yield _looked_at(*waiting)
-        waiting = *found, of_text_NT[window_B, :width], token_BT
+        waiting = *found, token_BT
     if waiting is not None:
         yield _looked_at(*waiting)
 
 
 def _looked_at(
-    value_LBTF: Array, finite_BT: Array, of_text_BT: np.ndarray, token_BT: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    value_LRF = np.asarray(value_LBTF).reshape(len(value_LBTF), -1, value_LBTF.shape[-1])
-    row_R = np.flatnonzero(of_text_BT)
-    if not np.asarray(finite_BT)[: len(of_text_BT)][of_text_BT].all():
+    value_LRF: Array, highest_LGF: Array, finite: Array, token_BT: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if not finite:
         raise UserError("the model's activations are not all finite numbers: its parameters may be damaged")
-    if len(row_R) < value_LRF.shape[1]:
-        value_LRF = value_LRF[:, row_R]
-    return value_LRF, token_BT.ravel()[row_R]
+    return np.asarray(value_LRF), np.asarray(highest_LGF), token_BT.ravel()
 
 
 @jax.jit
-def _neurons(model: Model, tokens_BT: Array, length_B: Array) -> tuple[Float[Array, "L B T F"], Bool[Array, "B T"]]:
+def _neurons(
+    model: Model, tokens_BT: Array, length_B: Array, of_text_BT: Array
+) -> tuple[Float[Array, "L R F"], Float[Array, "L G F"], Bool[Array, ""]]:
     # Without logits, which nobody looks at: of a large vocabulary they would cost as much as the layers.
     result = forward(model, tokens_BT, length_B=length_B, capture=("mlp_post",))
     value_LBTF = result.activations["mlp_post"]
-    return (
-        value_LBTF.astype(jnp.promote_types(value_LBTF.dtype, jnp.float32)),
-        jnp.isfinite(result.resid_final_BTD).all(-1),
-    )
+    value_LBTF = value_LBTF.astype(jnp.promote_types(value_LBTF.dtype, jnp.float32))
+    value_LBTF = jnp.where(of_text_BT[None, :, :, None], value_LBTF, -jnp.inf)
+    value_LRF = value_LBTF.reshape(len(value_LBTF), -1, value_LBTF.shape[-1])
+    return value_LRF, highest(value_LRF), (jnp.isfinite(result.resid_final_BTD).all(-1) | ~of_text_BT).all()

@@ -11,7 +11,7 @@ from small import WORDS, masked_model, small_model
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.memories import kept as kept_module
-from jaxinterp.memories.best import Best
+from jaxinterp.memories.best import Best, highest
 from jaxinterp.memories.corpus import corpus_of, counted
 from jaxinterp.memories.triggers import top_triggers
 
@@ -71,7 +71,8 @@ def test_of_equal_activations_the_earlier_token_comes_first():
     for parts in ([400], [1, 2, 97, 300], [200, 200], [10] * 40):
         best, in_turn = Best(2, 7, 9), np.split(np.arange(400), np.cumsum(parts)[:-1])
         for index in rng.permutation(len(parts)).tolist():  # tokens are not read in their order
-            best.add(value_LRF[:, in_turn[index]], in_turn[index])
+            own = value_LRF[:, in_turn[index]]
+            best.add(own, highest(own), in_turn[index])
         order = np.argsort(-value_LRF, axis=1, kind="stable")[:, :9].transpose(0, 2, 1)
         np.testing.assert_array_equal(best.token_LFK, order)
         assert best.token_LFK[1, 3].tolist() == list(range(9))
