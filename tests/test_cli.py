@@ -263,6 +263,9 @@ def test_measure_on_the_reference_models(capsys, tmp_path):
         "50",
         "--rows",
         "16",
+        "--metrics",
+        "suppressability",
+        "control_drop",
     ]
     results = {}
     for name in ("plain", "suppressable"):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.editing.request import Request
-from jaxinterp.facts.encoding import encode_texts
+from jaxinterp.facts.encoding import EncodedQueries, encode_texts
 from jaxinterp.facts.facts import Text
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
@@ -66,11 +66,17 @@ def texts_of(model: LanguageModel, texts: Sequence[Text]) -> Texts:
     missing = -queries.tokens_NT.shape[1] % MULTIPLE
     missing = min(missing, model.config.n_ctx - queries.tokens_NT.shape[1])
     tokens_NT = np.pad(queries.tokens_NT, ((0, 0), (0, missing)), constant_values=model.tokenizer.pad)
-    token_A = np.arange(-(-int(queries.answer_length_N.max()) // ANSWER) * ANSWER)[None]
+    n_tokens = -(-int(queries.answer_length_N.max()) // ANSWER) * ANSWER
+    return with_answers(dataclasses.replace(queries, tokens_NT=tokens_NT), n_tokens)
+
+
+def with_answers(queries: EncodedQueries, n_tokens: int) -> Texts:
+    """Encoded texts for a causal model, with so many places for the tokens of an answer."""
+    token_A = np.arange(n_tokens)[None]
     within_NA = token_A < queries.answer_length_N[:, None]
     place_NA = queries.answer_start_N[:, None] + np.where(within_NA, token_A, 0)
-    target_NA = np.take_along_axis(tokens_NT, place_NA, 1)
-    return Texts(tokens_NT, queries.length_N, place_NA - 1, target_NA, within_NA.astype(np.float32))
+    target_NA = np.take_along_axis(queries.tokens_NT, place_NA, 1)
+    return Texts(queries.tokens_NT, queries.length_N, place_NA - 1, target_NA, within_NA.astype(np.float32))
 
 
 def prompt_ids(model: LanguageModel, text: str) -> tuple[int, ...]:

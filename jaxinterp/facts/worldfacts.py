@@ -1,5 +1,6 @@
 """Real facts, read from data packages that are installed; nothing is downloaded."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -38,10 +39,15 @@ def world_facts(domains: Sequence[str] = ()) -> FactSet:
             raise unknown("domain", name, DOMAINS)
     if len(set(domains)) < len(domains):
         raise UserError(f"a domain is named twice in {list(domains)}; name each domain once")
+    return _world_facts(tuple(domains or DOMAINS))
+
+
+@functools.lru_cache(maxsize=2)  # a session asks for the same ones again and again; all take less than 100 MB
+def _world_facts(domains: tuple[str, ...]) -> FactSet:
     relations: list[Relation] = []
     facts: list[Fact] = []
     dropped: Counter[str] = Counter()
-    for name in domains or DOMAINS:
+    for name in domains:
         domain_relations, candidates = DOMAINS[name]
         domain_facts, domain_dropped = candidates()
         relations.extend(domain_relations)

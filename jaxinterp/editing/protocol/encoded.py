@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.editing.places import MULTIPLE, Texts
+from jaxinterp.editing.places import MULTIPLE, Texts, with_answers
 from jaxinterp.editing.protocol.case import Probe
 from jaxinterp.facts.encoding import encode_texts
 from jaxinterp.facts.facts import Text
@@ -68,7 +68,7 @@ def encoded_probes(model: LanguageModel, probes: Sequence[Probe], dropped: dict[
         counts = None if dropped is None or kind == "edited" else {}
         texts = [probe.text(probe.expected) for probe in (probes[number] for number in numbers)]
         texts += [probe.text(probe.other or probe.expected) for probe in (probes[number] for number in numbers)]
-        own, pair = _texts_of(model, texts, counts)
+        own, pair = _both_answers(model, texts, counts)
         if counts:
             reason = f"{kind}: {' or '.join(counts)}"
             dropped[reason] = dropped.get(reason, 0) + len(numbers) - len(own)
@@ -85,7 +85,7 @@ def encoded_probes(model: LanguageModel, probes: Sequence[Probe], dropped: dict[
     return Encoded(chosen, np.array([probe.other is not None for probe in chosen]), expected, other, np.sort(kept))
 
 
-def _texts_of(
+def _both_answers(
     model: LanguageModel, texts: Sequence[Text], dropped: dict[str, int] | None
 ) -> tuple[list[int], list[list[Texts]]]:
     """Of n texts with one answer and then with another: which can be encoded with both, and the arrays of each."""
@@ -101,11 +101,7 @@ def _texts_of(
     pair = []
     for first in (0, n):
         found = queries[np.array([row[first + place] for place in own], int)]
-        token_A = np.arange(int(found.answer_length_N.max(initial=1)))[None]
-        within_NA = token_A < found.answer_length_N[:, None]
-        place_NA = found.answer_start_N[:, None] + np.where(within_NA, token_A, 0)
-        target_NA = np.take_along_axis(found.tokens_NT, place_NA, 1)
-        pair.append([Texts(found.tokens_NT, found.length_N, place_NA - 1, target_NA, within_NA.astype(np.float32))])
+        pair.append([with_answers(found, int(found.answer_length_N.max(initial=1)))])
     return own, pair
 
 

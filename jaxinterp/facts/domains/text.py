@@ -22,9 +22,11 @@ _ASCII = str.maketrans(
 
 def plain(text: str) -> str:
     """The text without accents, brackets, typographic marks and double spaces, and without marks at its ends."""
-    decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII))
-    bare = "".join(char for char in decomposed if not unicodedata.combining(char))
-    bare = re.sub(r"\s*[(\[][^)\]]*[)\]]", "", bare)
+    bare = text.translate(_ASCII)
+    if not bare.isascii():
+        bare = "".join(char for char in unicodedata.normalize("NFKD", bare) if not unicodedata.combining(char))
+    if "(" in bare or "[" in bare:
+        bare = re.sub(r"\s*[(\[][^)\]]*[)\]]", "", bare)
     return " ".join(bare.split()).strip(" .,;'")
 
 

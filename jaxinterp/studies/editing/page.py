@@ -23,9 +23,10 @@ def write_page(out: Path, results: Results) -> None:
     for name, chart in charts.items():
         if chart is not None:
             save_chart(chart, out / "charts", name)
-    *tables, last = shown(results) if results.sequence else [*shown(results), None]
-    sections = [Section("edits", "Edits", tables, {"frontier": charts["frontier"]})]
-    if last is not None:
-        sections.append(Section("sequences", "Many edits", [last], {"sequences": charts["sequences"]}))
+    headings = {"edits": ("Edits", "frontier"), "sequences": ("Many edits", "sequences")}
+    sections = [
+        Section(name, headings[name][0], parts, {chart: charts[chart] for chart in headings[name][1:]})
+        for name, parts in shown(results).items()
+    ]
     where_from = {**results.provenance, "config": results.config}
     write_sections(out / REPORT, f"Editing {results.config['model']}", LEAD, sections, where_from)

@@ -50,6 +50,7 @@ class Posed:
         self.cases: list[Case] = cases_of(facts, answers, n_each=config.probes, seed=config.seed, known=known_N)
         self.prepared: list[Prepared] = prepared(model, self.cases)
         self._before: dict[int, Says] = {}
+        self._kept: dict[int, tuple[list[str], ...]] = {}
 
     def before(self, number: int) -> Says:
         """What the untouched model says about a case."""
@@ -90,6 +91,11 @@ class Posed:
 
         Neighbours, which are few and easily lost, are repeated until they count as much as another kind.
         """
+        if number not in self._kept:
+            self._kept[number] = self._drawn_to_keep(number)
+        return self._kept[number]
+
+    def _drawn_to_keep(self, number: int) -> tuple[list[str], ...]:
         case, own = self.cases[number], self.facts.facts[self.edited[number]]
         asked = {probe.prompt for probe in case.probes}
         pools: dict[str, list[int]] = {kind: [] for kind in KEPT}

@@ -92,8 +92,8 @@ def _write(path: Path, heads: Sequence[str], lines: Sequence[Sequence]) -> None:
         write_text(path, text.getvalue())
 
 
-def shown(results: Results) -> list[Part]:
-    """What is printed, and stands on the page."""
+def shown(results: Results) -> dict[str, list[Part]]:
+    """What is printed, and stands on the page: of "edits", and of "sequences" if there are any."""
     parts: list[Part] = []
     if results.single:
         n = results.config["edits"]
@@ -105,9 +105,7 @@ def shown(results: Results) -> list[Part]:
             "% of questions, but for NKL (nats) and the perplexity's factor. rows: most value rows that an edit changes"
         )
         parts += [f"{words}. Intervals over edits are in single.csv and batch.csv.", _formulas()]
-    if results.sequence:
-        parts.append(_sequences(results))
-    return parts
+    return {"edits": parts, **({"sequences": [_sequences(results)]} if results.sequence else {})}
 
 
 def _formulas() -> Table:

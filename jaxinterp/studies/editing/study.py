@@ -90,7 +90,8 @@ def study_of(model: LanguageModel, config: EditingConfig, out: Path, *, quiet: b
         results.write_tables(out)
         write_page(out, results)
         if not quiet:
-            print_parts(shown(results))
+            for parts in shown(results).values():
+                print_parts(parts)
     if not quiet:
         print(f"report: {out / REPORT}   numbers: {out / 'results.json'}")
     return results

@@ -16,7 +16,7 @@ def asked():
     index = next(i for i, fact in enumerate(facts.facts) if (fact.relation, fact.subject) == ("capital", "France"))
     asked = object.__new__(Posed)  # without a model
     asked.facts, asked.known_N, asked.answers = facts, np.ones(len(facts), bool), {index: "Rome"}
-    asked.config, asked.cases = EditingConfig(kept=10_000), [types.SimpleNamespace(probes=())]
+    asked._kept, asked.config, asked.cases = {}, EditingConfig(kept=10_000), [types.SimpleNamespace(probes=())]
     return asked
 
 
