@@ -11,7 +11,7 @@ from jaxinterp.editing.registry import METHODS, Given
 from jaxinterp.editing.request import Request, described
 from jaxinterp.models.language_model import LanguageModel
 
-EACH = ("neurons", "targets")  # what is given for each request
+EACH = ("neurons", "targets", "rephrased")  # what is given for each request
 
 
 def edit(

@@ -32,6 +32,7 @@ class Given:
 
     neurons: Sequence[Neurons] | None = None  # of each request; None: its knowledge neurons, by attribution
     covariances: Mapping[int, KeyCovariance] = dataclasses.field(default_factory=dict)  # by layer
+    rephrased: Sequence[Sequence[Request]] | None = None  # of each request: itself in other words, edited as well
     kept: Sequence[str] = ()  # prompts whose outputs are to stay
     prefixes: Sequence[str] = ()  # texts before a prompt, over which keys and targets are taken
     targets: Sequence[Target] | None = None  # of each request, in the last layer that is edited; None: they are found

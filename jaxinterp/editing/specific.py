@@ -14,7 +14,13 @@ from jaxinterp.models.language_model import LanguageModel
 
 
 def specific_neurons(
-    model: LanguageModel, asked: Request, kept: Sequence[Sequence[str]], layer: int, k: int = 8, ridge: float = 1e-2
+    model: LanguageModel,
+    asked: Request,
+    kept: Sequence[Sequence[str]],
+    layer: int,
+    k: int = 8,
+    ridge: float = 1e-2,
+    rephrased: Sequence[Request] = (),
 ) -> Neurons:
     """The k neurons S of a layer with the largest leverage a_Sᵀ (C_SS + λI)⁻¹ a_S, one after the other.
 
@@ -29,36 +35,39 @@ def specific_neurons(
       layer: whose neurons.
       k: how many, or fewer if fewer are active.
       ridge: λ, in units of the mean diagonal of C.
+      rephrased: the request in other words; leverages are then summed over all prompts.
     Raises:
       UserError: if no prompt is kept, or no neuron is active.
     """
     kinds = [prompts for prompts in kept if len(prompts)]
     if not kinds:
         raise UserError("there is no prompt to keep, by which neurons could be specific; give some")
-    key_F = request_keys(model, [asked], layer, (), "prompt")[0]
+    key_PF = request_keys(model, [asked, *rephrased], layer, (), "prompt")
     cost_FF = np.mean([second_moment(prompt_keys(model, prompts, layer)) for prompts in kinds], 0)
     cost_FF += ridge * np.diagonal(cost_FF).mean() * np.eye(len(cost_FF))
-    chosen = leverage_greedy(key_F, cost_FF, k)
+    chosen = leverage_greedy(key_PF, cost_FF, k)
     if not len(chosen):
         raise UserError(f"no neuron of layer {layer} is active where {asked.prompt!r} is answered; take another layer")
     return Neurons(np.full(len(chosen), layer), chosen)
 
 
-def leverage_greedy(key_F: Float[np.ndarray, " F"], cost_FF: Float[np.ndarray, "F F"], k: int) -> Int[np.ndarray, " k"]:
-    """Indices that make k_Sᵀ (A_SS)⁻¹ k_S large, each the best one beside those before, without those whose key is 0.
+def leverage_greedy(
+    key_PF: Float[np.ndarray, "P F"], cost_FF: Float[np.ndarray, "F F"], k: int
+) -> Int[np.ndarray, " k"]:
+    """Indices that make Σ_p k_pSᵀ (A_SS)⁻¹ k_pS large, each the best one beside those before, of those with a key.
 
-    The gain of one more, j, is (k_j − A_jS A_SS⁻¹ k_S)² / (A_jj − A_jS A_SS⁻¹ A_Sj), by Schur's complement.
+    The gain of one more, j, is Σ_p (k_pj − A_jS A_SS⁻¹ k_pS)² / (A_jj − A_jS A_SS⁻¹ A_Sj), by Schur's complement.
     """
     chosen: list[int] = []
-    usable_F = key_F != 0
+    usable_F = (key_PF != 0).any(0)
     for _ in range(min(k, int(usable_F.sum()))):
         if chosen:
             solved_SF = np.linalg.solve(cost_FF[np.ix_(chosen, chosen)], cost_FF[chosen])
-            rest_F = key_F - key_F[chosen] @ solved_SF
+            rest_PF = key_PF - key_PF[:, chosen] @ solved_SF
             left_F = np.diagonal(cost_FF) - (cost_FF[chosen] * solved_SF).sum(0)
         else:
-            rest_F, left_F = key_F, np.diagonal(cost_FF)
-        gain_F = np.where(usable_F, np.square(rest_F) / np.maximum(left_F, np.finfo(float).tiny), -1.0)
+            rest_PF, left_F = key_PF, np.diagonal(cost_FF)
+        gain_F = np.where(usable_F, np.square(rest_PF).sum(0) / np.maximum(left_F, np.finfo(float).tiny), -1.0)
         gain_F[chosen] = -1.0
         chosen.append(int(gain_F.argmax()))
     return np.array(chosen, int)

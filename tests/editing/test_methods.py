@@ -186,6 +186,23 @@ def test_kn_solve_changes_its_neurons_alone_and_just_enough(model):
     assert p == pytest.approx(0.7, abs=0.01)
 
 
+def test_kn_solve_edits_a_request_in_other_words_as_well(model):
+    (asked,), (other,) = requests_for(model, 1), requests_for(model, 1, "d {subject}")
+    other = dataclasses.replace(other, new=asked.new)
+    neurons = [Neurons(np.full(12, 2), np.arange(12))]
+
+    def probabilities(rephrased):
+        given = Given(neurons=neurons, rephrased=rephrased)
+        edited = apply(edit(model, asked, "kn_solve", KnSolveConfig(enough=0.7), given), model)
+        return [dict(edited.top(one.prompt, 6))[asked.new.strip()] for one in (asked, other)]
+
+    alone, both = probabilities(None), probabilities([(other,)])
+    assert alone[0] == pytest.approx(0.7, abs=0.01) and np.sqrt(np.prod(both)) == pytest.approx(0.7, abs=0.01)
+    assert abs(alone[1] - 0.7) > 0.02
+    with pytest.raises(UserError, match="there are rephrased of 2 requests for 1"):
+        probabilities([(other,), ()])
+
+
 def test_kn_solve_keeps_what_kept_prompts_get(model):
     (asked,) = requests_for(model, 1)
     neurons = [Neurons(np.full(6, 2), np.arange(6))]

@@ -55,7 +55,7 @@ class KnSolveConfig:
     title="KN-solve",
     source="ours",
     settings=KnSolveConfig,
-    reads=("neurons", "kept"),
+    reads=("neurons", "rephrased", "kept"),
     one_by_one=True,
 )
 def kn_solve(model: LanguageModel, requests: Sequence[Request], config: KnSolveConfig, given: Given) -> list[Rows]:
@@ -68,13 +68,15 @@ def kn_solve(model: LanguageModel, requests: Sequence[Request], config: KnSolveC
     S (K S)⁻¹ R with S of `solutions.kept_spread`. R itself is looked for: from 0, by steepest descent of −log P(new) in
     the metric of the cost. P is that of the whole model with the changed rows, at all positions and in all layers, so
     that it counts what changes of lower layers do to the neurons of higher ones. At last Δ is scaled to be just enough.
+    Of a request that is rephrased, P is the geometric mean over its prompts, and K has the keys of all of them.
 
     Three things are not exact. Activations are those of the model before the edit. Of kept prompts, the last position
     alone is looked at. And steepest descent ends near the cheapest R, not at it.
     """
     deltas = []
-    for request, neurons in zip(requests, neurons_of(model, requests, config.k, given), strict=True):
-        texts = texts_of(model, [request.text(request.new)])
+    rephrased = given.rephrased or [()] * len(requests)
+    for request, others, neurons in zip(requests, rephrased, neurons_of(model, requests, config.k, given), strict=True):
+        texts = texts_of(model, [one.text(one.new) for one in (request, *others)])
         keys_Pk = _activations(model, texts, neurons)
         # The answer of a kept prompt is not looked at, but encoding asks for one.
         kept = [Text(prompt, request.new, "") for prompt in given.kept]

@@ -7,7 +7,18 @@ from typing import Literal
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.numbers_given import check_numbers
 
-LEAST = {"edits": 1, "probes": 1, "limit": 0, "batch": 0, "sequence": 0, "group": 1, "k": 1, "kept": 0, "seed": 0}
+LEAST = {
+    "edits": 1,
+    "probes": 1,
+    "limit": 0,
+    "batch": 0,
+    "sequence": 0,
+    "group": 1,
+    "k": 1,
+    "rephrased": 0,
+    "kept": 0,
+    "seed": 0,
+}
 SINGLE = (
     "no_op", "kn_solve", "kn_solve_specific", "kn_solve_active", "kn_solve_random", "update", "rome", "memit",
     "alphaedit", "ft_l",
@@ -34,6 +45,7 @@ class EditingConfig:
     layers: tuple[int, ...] = ()  # of MEMIT, from the lowest; the last one is everybody's. (): the last layer
     at: Literal["subject", "prompt"] = "prompt"  # whose last token ROME and its relatives edit
     k: int = 8  # value rows that KN-solve and the update change
+    rephrased: int = 0  # other prompts for each fact that KN-solve edits as well; no question is asked by them
     kept: int = 50  # prompts of each kind that KN-solve is to keep: neighbours, same relation, same subject, others
     keep: float = 100.0  # what they count, see `KnSolveConfig`
     enough: float = 0.9  # probability of the new answer at which KN-solve ends

@@ -66,7 +66,9 @@ def _edits(asked: Posed, tools: Tools, config: InformsConfig, case: int) -> Iter
             if chosen is not None:
                 line["mass"] = float(positive_LF[layer, chosen].sum() / max(positive_LF.sum(), 1e-30))
                 line["activity"] = float(np.log(np.square(activation_LF[layer, chosen]).sum()))
-                given = Given(neurons=[Neurons(np.full(len(chosen), layer), chosen)], kept=kept)
+                given = Given(
+                    neurons=[Neurons(np.full(len(chosen), layer), chosen)], rephrased=tools.rephrased([case]), kept=kept
+                )
                 try:
                     change = edit(
                         asked.model, request, "kn_solve", settings_of("kn_solve", tools), given, unknown_too=True

@@ -1,5 +1,6 @@
 """What is asked of a model before and after edits, and the texts that are read beside."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from jaxinterp.editing.protocol.case import Case
 from jaxinterp.editing.protocol.questions import Prepared, Says, known_facts, prepared, says
 from jaxinterp.editing.protocol.structure import Structure, structure
 from jaxinterp.editing.protocol.world import cases_of, drawn_answers
+from jaxinterp.editing.request import Request
 from jaxinterp.facts.facts import FactSet
 from jaxinterp.facts.source import load_facts
 from jaxinterp.facts.spelling import same_text
@@ -47,10 +49,20 @@ class Posed:
     ) -> None:
         """Of facts, those that the model knows, and the new answers of some."""
         self.model, self.facts, self.known_N, self.answers, self.config = model, facts, known_N, answers, config
-        self.cases: list[Case] = cases_of(facts, answers, n_each=config.probes, seed=config.seed, known=known_N)
+        cases = cases_of(facts, answers, n_each=config.probes, seed=config.seed, known=known_N)
+        self.cases: list[Case] = [self._not_asked(one) for one in cases]
         self.prepared: list[Prepared] = prepared(model, self.cases)
         self._before: dict[int, Says] = {}
         self._kept: dict[int, tuple[list[str], ...]] = {}
+
+    def rephrased(self, case: Case) -> tuple[Request, ...]:
+        """A case's request in other words, of which no question is asked; one prompt at least is left to ask by."""
+        others = case.request.paraphrases
+        return others[: min(self.config.rephrased, max(len(others) - 1, 0))]
+
+    def _not_asked(self, case: Case) -> Case:
+        told = {one.prompt for one in self.rephrased(case)}
+        return dataclasses.replace(case, probes=tuple(probe for probe in case.probes if probe.prompt not in told))
 
     def before(self, number: int) -> Says:
         """What the untouched model says about a case."""

@@ -1,6 +1,7 @@
 """Ways to edit, with the settings and controls of a study: each makes a change of some requests."""
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,10 @@ class Tools:
             self._targets[part] = targets(self.posed.model, requests, self.layers[-1], self.target)
         return self._targets[part][number % AHEAD]
 
+    def rephrased(self, numbers: Sequence[int]) -> list[tuple[Request, ...]] | None:
+        """Other prompts of cases that are edited as well, if there are any."""
+        return [self.posed.rephrased(self.posed.cases[n]) for n in numbers] if self.config.rephrased else None
+
     def given(self, method: str, model: LanguageModel, numbers: Sequence[int]) -> Given:
         """What a method reads."""
         reads = METHODS[method].reads
@@ -91,6 +96,7 @@ class Tools:
             covariances=self.covariances if "covariances" in reads else {},
             targets=self.targets(numbers) if "targets" in reads and untouched else None,
             earlier=self.earlier if "earlier" in reads else {},
+            rephrased=self.rephrased(numbers) if "rephrased" in reads else None,
             kept=[prompt for kind in self.posed.kept(numbers[0]) for prompt in kind] if "kept" in reads else (),
         )
 
@@ -140,8 +146,12 @@ def _control(name: str) -> Callable[[Way, Tools, LanguageModel, Sequence[int]], 
 def _specific(way: Way, tools: Tools, model: LanguageModel, numbers: Sequence[int]) -> Change:
     plan = plan_of(way, tools, model, numbers)
     kept = tools.posed.kept(numbers[0])
-    chosen = [specific_neurons(model, one, kept, tools.layers[-1], tools.config.k) for one in plan.requests]
-    given = Given(neurons=chosen, kept=plan.given.kept)
+    rephrased = plan.given.rephrased or [()] * len(plan.requests)
+    chosen = [
+        specific_neurons(model, one, kept, tools.layers[-1], tools.config.k, rephrased=others)
+        for one, others in zip(plan.requests, rephrased, strict=True)
+    ]
+    given = dataclasses.replace(plan.given, neurons=chosen)
     return edit(model, plan.requests, plan.method, plan.settings, given, unknown_too=True)
 
 

@@ -92,6 +92,23 @@ def test_it_goes_on_and_computes_nothing_twice(results, config, folder, monkeypa
         of_study.study(dataclasses.replace(config, seed=1), folder / "out")
 
 
+def test_other_words_that_are_edited_are_not_asked(config):
+    model = load_model(config.model)
+    facts = facts_of(model, config.facts)
+    more = [
+        (*one.prompts, f"{{subject}} is the {one.name}", f"as {one.name} {{subject}} has") for one in facts.relations
+    ]
+    relations = [dataclasses.replace(one, prompts=own) for one, own in zip(facts.relations, more, strict=True)]
+    facts = dataclasses.replace(facts, relations=tuple(relations))
+    whole, told = (posed(model, facts, dataclasses.replace(config, rephrased=n)) for n in (0, 1))
+    for case, own in zip(whole.cases, told.cases, strict=True):
+        (other,) = told.rephrased(own)
+        asked = {probe.prompt for probe in case.probes} - {probe.prompt for probe in own.probes}
+        assert asked == {other.prompt} and other.prompt != own.request.prompt and not whole.rephrased(case)
+        assert any(probe.kind == "paraphrase" for probe in own.probes)
+        assert told.rephrased(dataclasses.replace(own, request=dataclasses.replace(own.request, paraphrases=()))) == ()
+
+
 def test_what_is_kept_is_never_asked(config):
     model = load_model(config.model)
     asked = posed(model, facts_of(model, config.facts), config)
