@@ -19,7 +19,8 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 from jaxinterp.models.windows import padded, windows_of
 
-TEXTS = 64  # windows of text at once
+TOKENS = 2048  # of a batch: all layers' activations at them, or their logits, are in memory
+HELD = 256  # windows out of which those of about one length are read together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,18 +107,24 @@ def _keys(model: Model, tokens_BT: Array, layers: tuple[int, ...]) -> Float[Arra
 def text_batches(
     model: LanguageModel, texts: Iterable[str]
 ) -> Iterator[tuple[Int[np.ndarray, "B T"], Int[np.ndarray, " B"]]]:
-    """Windows of texts, `TEXTS` at a time, padded to the context."""
+    """Windows of texts in batches of about `TOKENS` tokens, windows of about one length together, in no order."""
     waiting: list[list[int]] = []
     for text in texts:
         waiting += windows_of(model.tokenizer, text, model.config.n_ctx)
-        while len(waiting) >= TEXTS:
-            yield _padded(model, waiting[:TEXTS])
-            waiting = waiting[TEXTS:]
-    if waiting:
-        yield _padded(model, waiting)
+        if len(waiting) >= HELD:
+            yield from _batches(model, waiting)
+            waiting = []
+    yield from _batches(model, waiting)
 
 
-def _padded(model: LanguageModel, windows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    # One shape for all; a window of padding alone counts for nothing.
-    width = -(-max(map(len, windows)) // 8) * 8
-    return padded(windows, min(width, model.config.n_ctx), model.tokenizer.pad, TEXTS)
+def _batches(model: LanguageModel, windows: list[list[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    by_width: dict[int, list[list[int]]] = {}
+    for window in windows:
+        # Few widths, for each of which a program is compiled.
+        width = min(8 << max(0, (len(window) - 1).bit_length() - 3), model.config.n_ctx)
+        by_width.setdefault(width, []).append(window)
+    for width, own in sorted(by_width.items()):
+        rows = max(1, TOKENS // width)
+        for start in range(0, len(own), rows):
+            # A window of padding alone counts for nothing.
+            yield padded(own[start : start + rows], width, model.tokenizer.pad, rows)

@@ -12,7 +12,8 @@ from jaxinterp.editing.covariance import key_covariances, load_covariance, save_
 
 @pytest.mark.parametrize("name", ["gpt", "llama"])
 def test_the_mean_over_all_tokens(name, monkeypatch):
-    monkeypatch.setattr("jaxinterp.editing.covariance.TEXTS", 8)
+    monkeypatch.setattr("jaxinterp.editing.covariance.TOKENS", 64)  # of 19 windows, in three batches
+    monkeypatch.setattr("jaxinterp.editing.covariance.HELD", 13)
     model, texts = editable(name), TEXTS[:19]
     found = key_covariances(model, iter(texts), (0, 2))
     keys = np.concatenate(
