@@ -42,6 +42,11 @@ class KeyCovariance:
         return scipy.linalg.cho_solve(self._factor, np.asarray(keys_NF, np.float64).T)
 
     @functools.cached_property
+    def eigen(self) -> tuple[Float[np.ndarray, " F"], Float[np.ndarray, "F F"]]:
+        """Eigenvalues of C, the lowest first, and its eigenvectors as columns."""
+        return tuple(np.linalg.eigh(self.mean_FF))
+
+    @functools.cached_property
     def _factor(self) -> tuple[np.ndarray, bool]:
         diagonal = np.diagonal(self.mean_FF)
         size, n_dead = len(diagonal), int((diagonal == 0).sum())

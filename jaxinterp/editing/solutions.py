@@ -84,13 +84,15 @@ def factor(matrix_NN: Float[np.ndarray, "N N"], otherwise: str) -> tuple[np.ndar
     return cholesky
 
 
-def null_space(covariance_FF: Matrix, threshold: float) -> Float[np.ndarray, "F J"]:
+def null_space(value_F: Float[np.ndarray, " F"], vector_FF: Matrix, threshold: float) -> Float[np.ndarray, "F J"]:
     """The eigenvectors of C whose eigenvalue is below the threshold, as columns: directions that keys hardly have.
 
+    Args:
+      value_F, vector_FF: as `numpy.linalg.eigh` gives them.
+      threshold: of eigenvalues.
     Raises:
       UserError: if there is none.
     """
-    value_F, vector_FF = np.linalg.eigh(covariance_FF)
     basis_FJ = vector_FF[:, value_F < threshold]
     if not basis_FJ.shape[1]:
         raise UserError(

@@ -49,7 +49,7 @@ def alphaedit(
     """
 
     def solve(layer, keys_NF, residual_ND):
-        basis_FJ = null_space(covariance_of(model, layer, given).mean_FF, config.threshold)
+        basis_FJ = null_space(*covariance_of(model, layer, given).eigen, config.threshold)
         earlier_PF = np.asarray(given.earlier.get(layer, np.zeros((0, len(basis_FJ)))))
         return cheapest(null_space_spread(basis_FJ, keys_NF, earlier_PF, config.l2), keys_NF, residual_ND, 1.0)
 

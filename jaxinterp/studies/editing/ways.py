@@ -69,7 +69,7 @@ class Tools:
     @functools.cached_property
     def threshold(self) -> float:
         """Of AlphaEdit: the eigenvalue below which all together are a share of the trace."""
-        value_F = np.sort(np.linalg.eigvalsh(self.covariances[self.layers[-1]].mean_FF))
+        value_F = self.covariances[self.layers[-1]].eigen[0]
         n_null = int((np.cumsum(np.maximum(value_F, 0)) <= self.config.null * value_F.sum()).sum())
         return float(value_F[min(max(n_null, 1), len(value_F) - 1)])
 
