@@ -42,12 +42,12 @@ def memory_row(found: list[dict[str, str]], figure: str) -> str:
     return " | ".join(interval(of[name]) for name in ("own", "shuffled", "random"))
 
 
-@pytest.mark.parametrize("model", ["plain", "suppressable"])
+@pytest.mark.parametrize("model", ["plain", "suppressable", "rephrased"])
 def test_edits(model):
     text = (ROOT / "docs" / "studies" / "editing.md").read_text(encoding="utf-8")
     found = rows(KEPT / "editing" / model / "single.csv")
     ways = dict.fromkeys(row["way"] for row in found)
-    assert len(ways) >= 6
+    assert len(ways) >= 5
     for way in ways:
         assert f"| {edits_row(found, way)} |" in text, way
 
@@ -60,3 +60,32 @@ def test_memories(model):
         figures = FIGURES if name == "figures" else tuple(dict.fromkeys(row["figure"] for row in found))
         for figure in figures:
             assert f"| {memory_row(found, figure)} |" in text, figure
+
+
+OVER_SEEDS = {
+    1: [
+        [f"{way}/{column}" for column in (*COLUMNS[:4], "same_relation_kept", "same_subject_kept")]
+        for way in ("kn_solve", "kn_solve_random", "rome")
+    ]
+    + [
+        [f"legible/{name}/{values}" for values in ("own", "shuffled", "random")]
+        for name in ("fact_top", "fact_mass", "fact_any")
+    ],
+    3: [
+        [f"informs/{outcome}/{name}" for name in ("layer", "added", "partial", "beside_activity", "shuffled")]
+        for outcome in ("rewrite", "paraphrase", "kept", "cost")
+    ],
+}
+
+
+def test_over_seeds():
+    text = (ROOT / "docs" / "studies" / "editing.md").read_text(encoding="utf-8")
+    of = {(row["of"], row["group"], row["figure"]): row for row in rows(KEPT / "editing" / "seeds.csv")}
+    groups = dict.fromkeys((kind, group) for kind, group, _ in of)
+    assert {group for _, group in groups} >= {"plain", "suppressable"}
+    for kind, group in groups:
+        for digits, figures in OVER_SEEDS.items():
+            for own in figures:
+                found = [[float(of[kind, group, name][at]) for at in ("value", "low", "high")] for name in own]
+                cells = ["{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*one, d=digits) for one in found]
+                assert f"| {' | '.join(cells)} |" in text, (kind, group, own)

@@ -12,6 +12,7 @@ from jaxinterp.base.files import read_json, write_json, write_text
 from jaxinterp.base.owner import owned
 from jaxinterp.base.provenance import provenance
 from jaxinterp.base.records import Record, claim_recorded, saying_how_to_go_on
+from jaxinterp.facts.facts import FactSet
 from jaxinterp.memories.legible import knowledge_neurons, known_queries, legible_facts
 from jaxinterp.memories.lens import Lens
 from jaxinterp.models.language_model import LanguageModel
@@ -38,6 +39,7 @@ from jaxinterp.studies.editing.seeds_tables import (
 )  # fmt: skip
 from jaxinterp.studies.editing.study import study_of
 from jaxinterp.studies.editing.ways import WAYS
+from jaxinterp.training.data import data_from_provenance
 
 REPORT = "report.html"
 SEED = re.compile(r"(?:(?P<group>.+)-)?seed(?P<seed>\d+)")
@@ -159,23 +161,35 @@ def _of_informs(model: LanguageModel, config: EditingSeedsConfig, edits: Editing
 
 
 def _of_legible(model: LanguageModel, config: EditingSeedsConfig, out: Path) -> dict[str, float]:
+    """Of all facts, and of those that no objective has read."""
     if not config.legible:
         return {}
-    path = out / "legible.json"
-    if not path.exists():
-        facts = facts_of(model, config.edits.facts)
-        queries = known_queries(model, facts, config.legible, config.edits.seed)
-        if queries is None:
-            raise UserError("the model knows none of the facts whose neurons were to be read; take legible 0")
-        neurons = knowledge_neurons(model.model, queries, seed=config.edits.seed)
-        table = legible_facts(model.model, neurons, [Lens(LENS)], seed=config.edits.seed)
-        found = {
-            f"legible/{name}/{kind}": 100 * table.value(name, lens=LENS, values=kind).value
-            for name in LEGIBLE
-            for kind in VALUES
-        }
-        write_json(path, _finite(found))
-    return {name: math.nan if value is None else value for name, value in read_json(path).items()}
+    facts, found = facts_of(model, config.edits.facts), {}
+    parts = {"legible": facts}
+    if config.edits.facts is None:
+        data = data_from_provenance(model.provenance)
+        read = {data.facts.facts[number] for number in data.split.objective[:, 0].tolist()}
+        unread = tuple(fact for fact in facts.facts if fact not in read)
+        parts["legible_unread"] = dataclasses.replace(facts, facts=unread)
+    for name, of in parts.items():
+        path = out / f"{name}.json"
+        if not path.exists():
+            write_json(path, _finite(_legible(name, model, of, config)))
+        found |= {figure: math.nan if value is None else value for figure, value in read_json(path).items()}
+    return found
+
+
+def _legible(name: str, model: LanguageModel, facts: FactSet, config: EditingSeedsConfig) -> dict[str, float]:
+    queries = known_queries(model, facts, config.legible, config.edits.seed)
+    if queries is None:
+        return {}
+    neurons = knowledge_neurons(model.model, queries, seed=config.edits.seed)
+    table = legible_facts(model.model, neurons, [Lens(LENS)], seed=config.edits.seed)
+    return {
+        f"{name}/{figure}/{values}": 100 * table.value(figure, lens=LENS, values=values).value
+        for figure in LEGIBLE
+        for values in VALUES
+    }
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

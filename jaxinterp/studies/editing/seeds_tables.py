@@ -91,10 +91,12 @@ def shown(of_groups: Effects, of_pairs: Effects, ways: Mapping[str, str]) -> lis
     meaning = Table("outcome", Column("meaning", overflow="fold"), title="Outcomes")
     for outcome, words in OUTCOMES.items():
         meaning.add_row(outcome, words)
-    rows = [(title, {kind: f"legible/{name}/{kind}" for kind in VALUES}) for name, title in LEGIBLE.items()]
     heads = {kind: kind for kind in VALUES}
-    title = "Values of facts' knowledge neurons by the norm-folded lens, % of facts"
-    parts += [meaning, _table(title, "figure", heads, rows, groups, of_groups, of_pairs, 1)]
+    parts.append(meaning)
+    for of, whose in (("legible", "facts"), ("legible_unread", "facts that no objective has read")):
+        rows = [(title, {kind: f"{of}/{name}/{kind}" for kind in VALUES}) for name, title in LEGIBLE.items()]
+        title = f"Values of knowledge neurons by the norm-folded lens, % of {whose}"
+        parts.append(_table(title, "figure", heads, rows, groups, of_groups, of_pairs, 1))
     return [part for part in parts if part.row_count]
 
 
