@@ -49,8 +49,11 @@ def control_change(name: str, model: LanguageModel, plan: Plan, seed: int = 0) -
     return CONTROLS[name].change(model, plan, seed)
 
 
-def active_neurons(model: LanguageModel, requests: Sequence[Request], ks: Sequence[int], seed: int) -> list[Neurons]:
-    """Neurons of each request, drawn from those that are not 0 at some token where its old answer is read.
+def active_neurons(
+    model: LanguageModel, requests: Sequence[Request], ks: Sequence[int], seed: int, layer: int | None = None
+) -> list[Neurons]:
+    """Neurons of each request, drawn from those that are not 0 at some token where its old answer is read; of one layer
+    if it is named.
 
     Raises:
       UserError: if fewer are active.
@@ -59,6 +62,7 @@ def active_neurons(model: LanguageModel, requests: Sequence[Request], ks: Sequen
     for number, (one, k) in enumerate(zip(requests, ks, strict=True)):
         readout, _, _ = answer_readout(model, old_answer(model, one))
         active = np.argwhere((np.asarray(readout.neurons_LRF) != 0).any(1))
+        active = active if layer is None else active[active[:, 0] == layer]
         if len(active) < k:
             raise UserError(f"{len(active)} neurons are active after {one.prompt!r}, fewer than {k}; take fewer")
         drawn = np.sort(np.random.default_rng([seed, number]).choice(len(active), k, replace=False))

@@ -19,7 +19,7 @@ from jaxinterp.editing.methods.kn_solve import KnSolveConfig
 from jaxinterp.editing.methods.memit import MemitConfig
 from jaxinterp.editing.methods.rome import RomeConfig
 from jaxinterp.editing.methods.update import UpdateConfig
-from jaxinterp.editing.protocol.controls import Plan, control_change
+from jaxinterp.editing.protocol.controls import Plan, active_neurons, control_change
 from jaxinterp.editing.registry import METHODS, Given
 from jaxinterp.editing.request import Request
 from jaxinterp.editing.specific import specific_neurons
@@ -155,6 +155,14 @@ def _specific(way: Way, tools: Tools, model: LanguageModel, numbers: Sequence[in
     return edit(model, plan.requests, plan.method, plan.settings, given, unknown_too=True)
 
 
+def _random_of_layer(way: Way, tools: Tools, model: LanguageModel, numbers: Sequence[int]) -> Change:
+    plan = plan_of(way, tools, model, numbers)
+    sizes = [tools.config.k] * len(plan.requests)
+    chosen = active_neurons(model, plan.requests, sizes, tools.config.seed + int(numbers[0]), tools.layers[-1])
+    given = dataclasses.replace(plan.given, neurons=chosen)
+    return edit(model, plan.requests, plan.method, plan.settings, given, unknown_too=True)
+
+
 def _nothing(way: Way, tools: Tools, model: LanguageModel, numbers: Sequence[int]) -> Change:
     return change_of(model, [], [{"control": "no_op"}])
 
@@ -165,6 +173,7 @@ WAYS: Mapping[str, Way] = {
     "kn_solve_specific": Way("KN-solve, specific neurons", "kn_solve", _specific, False),
     "kn_solve_active": Way("KN-solve, most active neurons", "kn_solve", _control("most_active"), False),
     "kn_solve_random": Way("KN-solve, random active neurons", "kn_solve", _control("random_active"), False),
+    "kn_solve_random_layer": Way("KN-solve, random neurons of the layer", "kn_solve", _random_of_layer, False),
     "update": Way("update of Dai et al.", "update", _edited, False),
     "rome": Way("ROME", "rome", _edited, False),
     "emmet": Way("EMMET", "emmet", _edited),

@@ -126,6 +126,8 @@ def test_controls():
             name
         )
     (one,), (again,), (other,) = (active_neurons(model, [asked], [3], seed) for seed in (0, 0, 1))
+    (here,) = active_neurons(model, [asked], [3], 0, layer=1)
+    assert here.layer_k.tolist() == [1, 1, 1]
     assert one.neuron_k.tolist() == again.neuron_k.tolist()
     assert (one.layer_k.tolist(), one.neuron_k.tolist()) != (other.layer_k.tolist(), other.neuron_k.tolist())
     with pytest.raises(UserError, match="unknown control 'x'; known: no_op"):
