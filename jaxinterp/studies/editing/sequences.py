@@ -21,7 +21,7 @@ RUINED = 1e6  # perplexity's factor that is told at most; a ruined model's may b
 
 
 def sequence_of(tools: Tools, name: str, out: Path) -> list[dict]:
-    """What is left after 1, 10, 100, … edits of one way, as lines of `Point`s, the untouched model first.
+    """What is left after 1, 10, 100, … edits of one way, as lines, one for each `Point`, the untouched model first.
 
     Changes are kept group by group; an interrupted sequence goes on with the group that was not done.
     """
