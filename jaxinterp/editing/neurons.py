@@ -67,10 +67,10 @@ def _scores(method: str) -> Callable:
 
 @lru_cache
 def _chosen(method: str, k: int) -> Callable:
-    scores = METHODS[method].scores
+    scores = _scores(method)
 
     def mask_LF(readout: Readout, answers: Answers, key: jax.Array) -> jax.Array:
-        return top_k(answers.scores(scores(readout, key)), k)[:, 0]
+        return top_k(scores(readout, answers, key)[:, None], k)[:, 0]
 
     return jax.jit(mask_LF)
 

@@ -23,10 +23,12 @@ def write_page(out: Path, results: Results) -> None:
     for name, chart in charts.items():
         if chart is not None:
             save_chart(chart, out / "charts", name)
+    parts = shown(results)
     headings = {"edits": ("Edits", "frontier"), "sequences": ("Many edits", "sequences")}
     sections = [
-        Section(name, headings[name][0], parts, {chart: charts[chart] for chart in headings[name][1:]})
-        for name, parts in shown(results).items()
+        Section(name, heading, parts[name], {chart: charts[chart]})
+        for name, (heading, chart) in headings.items()
+        if name in parts
     ]
     where_from = {**results.provenance, "config": results.config}
     write_sections(out / REPORT, f"Editing {results.config['model']}", LEAD, sections, where_from)
