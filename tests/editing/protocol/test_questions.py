@@ -15,7 +15,7 @@ from jaxinterp.editing.deltas import Rows
 from jaxinterp.editing.places import VALUE_ROWS
 from jaxinterp.editing.protocol.case import Probe, case
 from jaxinterp.editing.protocol.columns import columns_of, outcome
-from jaxinterp.editing.protocol.questions import _ended, known_facts, prepared, recalled, says
+from jaxinterp.editing.protocol.questions import _ended, _scored, known_facts, prepared, recalled, says
 from jaxinterp.editing.protocol.texts import consistency, fluency, perplexity
 from jaxinterp.editing.request import request
 
@@ -72,6 +72,17 @@ def test_what_a_model_says_is_what_it_does_text_by_text():
     for row, number in enumerate((1, 2, 4, 5)):
         logits = np.asarray(model.run(asked.probes[number].prompt).logits_BTV[0, -1], np.float64)
         np.testing.assert_allclose(said.next_log_p_KV[row], logits - np.log(np.exp(logits).sum()), rtol=1e-4)
+
+
+def test_what_follows_an_answer_is_read_behind_it():
+    model, facts = world()
+    (asked,) = prepared(model, [a_case(facts, 3)])
+    after_Q = np.asarray(
+        _scored(model.model, asked.questions.expected, asked.questions.other, asked.questions.kl_K)[0][3]
+    )
+    assert len({probe.expected.count(" ") for probe in asked.probes}) > 1  # answers of several lengths
+    for probe, after in zip(asked.probes, after_Q, strict=False):
+        assert model.tokenizer.token(int(after)) == model.generate(probe.prompt + probe.expected, 1).strip()
 
 
 def test_generation_and_teacher_forcing_differ():
