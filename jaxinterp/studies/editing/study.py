@@ -123,7 +123,7 @@ def _single(tools: Tools, way: Way, number: int, before: float) -> dict:
         change, refused = change_of(asked.model, []), str(error)
     seconds = time.monotonic() - start
     edited = apply(change, asked.model)
-    ratio = (before, perplexity(edited, asked.texts.perplexity))
+    ratio = (before, perplexity(edited, asked.texts.perplexity) if change.deltas else before)
     columns = outcome(edited, asked.before(number), asked.prepared[number], perplexities=ratio)
     rows = sum(len(one.row_K) if isinstance(one, Rows) else len(one.left_FN) for one in change.deltas)
     return {**_line(number, columns, seconds, rows), "refused": refused}
