@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from jaxinterp.memories.best import Best
 
 SECONDS = 60.0  # between two writes
-KIND = "scan for triggers"
+KIND = "scan for triggers in rows"
 
 
 class Kept:
     """The file of a scan: the best so far, and how many batches were read for it."""
 
     def __init__(
-        self, path: Path, model: LanguageModel, corpus: Corpus, of_text_NT: np.ndarray, k: int, tokens: int
+        self, path: Path, model: LanguageModel, corpus: Corpus, looked_at_NT: np.ndarray, k: int, tokens: int
     ) -> None:
-        read = arrays_digest([*zip(corpus._fields, map(np.asarray, corpus), strict=True), ("of_text", of_text_NT)])
+        read = arrays_digest([*zip(corpus._fields, map(np.asarray, corpus), strict=True), ("looked_at", looked_at_NT)])
         self._path, self._last = path, time.monotonic()
         self._of = {"model": model.digest(), "corpus": read, "k": k, "tokens": tokens}
 

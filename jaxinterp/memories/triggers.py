@@ -1,6 +1,7 @@
 """The tokens on which each neuron is most active: its triggers (Geva et al. 2021)."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from jaxinterp.base.progress import progress
 from jaxinterp.memories.best import Best, highest
 from jaxinterp.memories.corpus import Corpus, counted
 from jaxinterp.memories.kept import Kept
+from jaxinterp.memories.rows import NONE, Rows, batches_of, rows_of
+from jaxinterp.models.attention import Packing
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
@@ -45,9 +48,10 @@ def top_triggers(
 ) -> Triggers:
     """The k highest activations of every neuron over a corpus, exactly, and where they are.
 
-    The corpus is read batch by batch, short windows first. Of a batch, only activations above the lowest that a neuron
-    has so far are merged with those, so that memory does not grow with the corpus: two batches, 4 L F bytes a token,
-    and 12 bytes for each trigger. Neither padding nor the tokens that the model expects around a text are looked at.
+    The corpus is read batch by batch. What several windows begin with, a causal model reads once in a batch: sentences
+    about facts are half such beginnings. Of a batch, only activations above the lowest that a neuron has so far are
+    merged with those, so that memory does not grow with the corpus: two batches, 4 L F bytes a token, and 12 bytes for
+    each trigger. Neither padding nor the tokens that the model expects around a text are looked at.
 
     Args:
       model: any; activations in bfloat16 are compared as float32.
@@ -67,74 +71,57 @@ def top_triggers(
     if (largest := int(corpus.tokens_NT.max())) >= model.config.d_vocab:
         raise UserError(f"the corpus has token {largest}, and the model {model.config.d_vocab}: it is of another model")
     best = Best(model.config.n_layers, model.config.d_mlp, k)
-    of_text_NT, batches = counted(corpus, model.tokenizer), _batches(corpus, tokens)
-    of_text_NT = of_text_NT if among_NT is None else of_text_NT & among_NT
-    file = None if kept is None else Kept(kept, model, corpus, of_text_NT, k, tokens)
+    looked_at_NT = counted(corpus, model.tokenizer)
+    looked_at_NT = looked_at_NT if among_NT is None else looked_at_NT & among_NT
+    file = None if kept is None else Kept(kept, model, corpus, looked_at_NT, k, tokens)
     start = 0 if file is None else file.read(best)
-    read_P = np.cumsum([0, *(int(of_text_NT[window_B].sum()) for window_B, _, _ in batches)]).tolist()
+    parts = rows_of(corpus, looked_at_NT, causal=model.config.attention == "causal")
+    read_P = np.cumsum([0, *(int((rows.number_RW != NONE).sum()) for rows, _ in batches_of(parts, tokens))]).tolist()
     with progress("triggers", read_P[-1], done=read_P[start]) as report:
-        found = _activations(model.model, corpus, of_text_NT, batches[start:])
+        found = _activations(model.model, itertools.islice(batches_of(parts, tokens), start, None))
         for stop, values in enumerate(found, start + 1):
             best.add(*values)
             report(read_P[stop], "tokens")
             if file is not None:
-                file.write(best, stop, done=stop == len(batches))
+                file.write(best, stop, done=stop == len(read_P) - 1)
     window_LFK, position_LFK = np.divmod(best.token_LFK, corpus.tokens_NT.shape[1])
     none = best.token_LFK < 0
     return Triggers(best.value_LFK, np.where(none, -1, window_LFK), np.where(none, -1, position_LFK))
 
 
-def _batches(corpus: Corpus, tokens: int) -> list[tuple[Int[np.ndarray, " B"], int, int]]:
-    """Windows of about one length, how many a full batch has, and how wide it is; there are few widths, from short to
-    long, for each of which a program is compiled.
-    """
-    widest = corpus.tokens_NT.shape[1]
-    step = max(8, -(-widest // 64) * 8)
-    width_N = np.minimum(widest, -(-corpus.length_N // step) * step)
-    batches = []
-    for width in np.unique(width_N).tolist():
-        own, n_batch = np.flatnonzero(width_N == width), max(1, tokens // width)
-        batches += [(own[first : first + n_batch], n_batch, width) for first in range(0, len(own), n_batch)]
-    return batches
-
-
-def _activations(
-    model: Model, corpus: Corpus, of_text_NT: Bool[np.ndarray, "N T"], batches: list[tuple[np.ndarray, int, int]]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _activations(model: Model, batches: Iterable[tuple[Rows, int]]) -> Iterator[tuple[np.ndarray, ...]]:
     """What `Best.add` reads of each batch: all neurons at its tokens, −inf at those that are not looked at.
 
     The next batch is computed while the caller looks at one.
     """
-    waiting = None
-    for window_B, n_batch, width in batches:
-        filled_B = np.pad(window_B, (0, n_batch - len(window_B)), mode="edge")
-        of_text_BT = of_text_NT[filled_B, :width]
-        of_text_BT[len(window_B) :] = False
-        found = _neurons(model, corpus.tokens_NT[filled_B, :width], corpus.length_N[filled_B], of_text_BT)
-        token_BT = filled_B[:, None] * corpus.tokens_NT.shape[1] + np.arange(width)[None]
+    causal, waiting = model.config.attention == "causal", None
+    for rows, n_batch in batches:
+        filled = rows.filled(n_batch)
+        packing = filled.packing(causal=causal)
+        found = _neurons(model, filled.tokens_RW, packing, filled.number_RW != NONE)
         if waiting is not None:
             yield _looked_at(*waiting)
-        waiting = *found, token_BT
+        waiting = *found, filled.number_RW
     if waiting is not None:
         yield _looked_at(*waiting)
 
 
 def _looked_at(
-    value_LRF: Array, highest_LGF: Array, finite: Array, token_BT: np.ndarray
+    value_LRF: Array, highest_LGF: Array, finite: Array, number_BT: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not finite:
         raise UserError("the model's activations are not all finite numbers: its parameters may be damaged")
-    return np.asarray(value_LRF), np.asarray(highest_LGF), token_BT.ravel()
+    return np.asarray(value_LRF), np.asarray(highest_LGF), number_BT.ravel()
 
 
 @jax.jit
 def _neurons(
-    model: Model, tokens_BT: Array, length_B: Array, of_text_BT: Array
+    model: Model, tokens_BT: Array, packing: Packing, looked_at_BT: Array
 ) -> tuple[Float[Array, "L R F"], Float[Array, "L G F"], Bool[Array, ""]]:
     # Without logits, which nobody looks at: of a large vocabulary they would cost as much as the layers.
-    result = forward(model, tokens_BT, length_B=length_B, capture=("mlp_post",))
+    result = forward(model, tokens_BT, packing=packing, capture=("mlp_post",))
     value_LBTF = result.activations["mlp_post"]
     value_LBTF = value_LBTF.astype(jnp.promote_types(value_LBTF.dtype, jnp.float32))
-    value_LBTF = jnp.where(of_text_BT[None, :, :, None], value_LBTF, -jnp.inf)
+    value_LBTF = jnp.where(looked_at_BT[None, :, :, None], value_LBTF, -jnp.inf)
     value_LRF = value_LBTF.reshape(len(value_LBTF), -1, value_LBTF.shape[-1])
-    return value_LRF, highest(value_LRF), (jnp.isfinite(result.resid_final_BTD).all(-1) | ~of_text_BT).all()
+    return value_LRF, highest(value_LRF), (jnp.isfinite(result.resid_final_BTD).all(-1) | ~looked_at_BT).all()

@@ -28,6 +28,13 @@ class Past(NamedTuple):
     visible_BT: Bool[Array, "B T"]
 
 
+class Packing(NamedTuple):
+    """Several texts in one sequence: where each token stands in its own text, and what it may attend to."""
+
+    position_BT: Int[Array, "B T"]  # from 0
+    seen_BTT: Bool[Array, "B T T"]  # of the second axis' tokens by the first's, itself included; the window counts too
+
+
 class Where(NamedTuple):
     """Where a layer is run: its constants, and the new positions of every sequence."""
 
@@ -35,6 +42,7 @@ class Where(NamedTuple):
     position_BS: Int[Array, "B S"]  # from 0
     edited_BS: Bool[Array, "B S"] | None = None  # where an edit acts; None is everywhere
     valid_BS: Bool[Array, "B S"] | None = None  # what may be attended to, before causality; None is everything
+    seen_BSS: Bool[Array, "B S S"] | None = None  # which new positions each one may attend to; None is all
 
     def at(self, at_B: Int[Array, " B"]) -> "Where":
         """One position of every sequence alone; an edit acts on it."""

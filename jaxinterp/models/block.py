@@ -64,7 +64,8 @@ class Block(nn.Module):
             visible = self.attention.visible(where, position_1T, None) & past.visible_BT[:, None, :]
             parts.insert(0, (past.cache, visible))
         seen = "attn_pattern" in capture or "attn_pattern" in (changes or ())
-        if self.config.attention_kernel == "cudnn" and past is None and not seen:
+        whole = past is None and where.seen_BSS is None
+        if self.config.attention_kernel == "cudnn" and whole and not seen:
             mixed, attn_pattern = self.attention.fused(q, new, where.valid_BS), None
         else:
             mixed, attn_pattern = self.attention(
@@ -146,7 +147,8 @@ class Block(nn.Module):
 
     def _part(self, kv: KVCache, queries: Where, keys: Where) -> tuple[KVCache, Array]:
         """Keys and values of new positions, with what the queries may see of them."""
-        return kv, self.attention.visible(queries, keys.position_BS, keys.valid_BS)
+        visible = self.attention.visible(queries, keys.position_BS, keys.valid_BS)
+        return kv, visible if queries.seen_BSS is None else visible & queries.seen_BSS
 
     def _after_attention(
         self,

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxinterp.attribution.edits import NeuronEdit
 from jaxinterp.base.errors import UserError, unknown
 from jaxinterp.models import parameters
-from jaxinterp.models.attention import KVCache, Where
+from jaxinterp.models.attention import KVCache, Packing, Where
 from jaxinterp.models.block import Block
 from jaxinterp.models.config import ModelConfig
 from jaxinterp.models.layers import Head, Norm, along_batch, biased, declared, exact, layer_constants
@@ -52,7 +52,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, Where(0, nn.broadcast, nn.broadcast, nn.broadcast), nn.broadcast, nn.broadcast, 0),
+            in_axes=(0, Where(0, *[nn.broadcast] * 4), nn.broadcast, nn.broadcast, 0),
             length=config.n_layers,
         )(config)
 
@@ -64,15 +64,19 @@ class Transformer(nn.Module):
         query_B: Int[Array, " B"] | None = None,
         length_B: Int[Array, " B"] | None = None,
         capture: Sequence[str] = (),
+        packing: Packing | None = None,
     ) -> Forward:
         """The full forward; see `forward`."""
         config = self.config
         position_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
+        if packing is not None:
+            position_BT = packing.position_BT
         edited = None if query_B is None else position_BT == query_B[:, None]
         # Padding stands on the right, so that causality alone hides it.
         padded = config.attention == "bidirectional" and length_B is not None
         valid = position_BT < length_B[:, None] if padded else None
-        where = Where(layer_constants(config), position_BT, edited, valid)
+        seen = None if packing is None else packing.seen_BTT
+        where = Where(layer_constants(config), position_BT, edited, valid, seen)
         embedded = along_batch(changed(changes, "embed", self.embed(tokens_BT, position_BT), edited))
         of_layers = {place: change for place, change in (changes or {}).items() if place != "embed"}
         captured = tuple(name for name in capture if name != "embed")
@@ -118,6 +122,7 @@ def forward(
     query_B: Int[Array, " B"] | None = None,
     length_B: Int[Array, " B"] | None = None,
     capture: Sequence[str] = (),
+    packing: Packing | None = None,
 ) -> Forward:
     """Runs the whole model on whole sequences.
 
@@ -132,15 +137,19 @@ def forward(
       length_B: tokens of each sequence before padding, which a bidirectional model must not see; None is all. A causal
         model needs none: causality hides what stands on the right.
       capture: names out of `PLACES`.
+      packing: of sequences that are several texts each; without `query_B` and `length_B`, which mean one. None is one.
     Returns:
       Logits, the K/V cache, and what stood at the captured places, after changes, with a leading layer axis (but for
       "embed").
     Raises:
-      UserError: if a place is unknown, the sequences are longer than the context, a route is given with `query_B`, or,
-        where they are no tracers, token ids, positions or lengths are out of range.
+      UserError: if a place is unknown, the sequences are longer than the context, a route is given with `query_B`, a
+        packing with `query_B` or `length_B`, or, where they are no tracers, token ids, positions or lengths are out of
+        range.
     """
     if route is not None and query_B is not None:
         raise UserError("a route has positions of its own; leave out query_B")
+    if packing is not None and not (query_B is None and length_B is None):
+        raise UserError("packed sequences are several texts each; leave out query_B and length_B")
     changes = of_neurons(edit) if isinstance(edit, NeuronEdit) else edit
     for name in (*capture, *(changes or ())):
         if name not in PLACES:
@@ -148,10 +157,12 @@ def forward(
     check_range("token id", tokens_BT, 0, model.config.d_vocab)
     check_range("position", query_B, 0, tokens_BT.shape[1])
     check_range("length", length_B, 1, tokens_BT.shape[1] + 1)
-    if (length := tokens_BT.shape[1]) > model.config.n_ctx:
+    if packing is not None:
+        check_range("position", packing.position_BT, 0, model.config.n_ctx)
+    elif (length := tokens_BT.shape[1]) > model.config.n_ctx:
         raise UserError(f"sequences have {length} tokens, above the model's context of {model.config.n_ctx}")
     return Transformer(model.config).apply(
-        {"params": model.params}, tokens_BT, changes, route, query_B, length_B, tuple(capture)
+        {"params": model.params}, tokens_BT, changes, route, query_B, length_B, tuple(capture), packing
     )
 
 
