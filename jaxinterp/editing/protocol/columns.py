@@ -14,6 +14,7 @@ from jaxinterp.editing.protocol.questions import Prepared, Says, says
 from jaxinterp.editing.protocol.texts import consistency, fluency
 from jaxinterp.models.language_model import LanguageModel
 
+DISABLING = 2.0  # times the perplexity of the unedited model, above which an edit has disabled it
 SHARE, DIFFERENCE, POSITIVE = (0.0, 100.0), (-100.0, 100.0), (0.0, math.inf)
 
 
@@ -122,6 +123,7 @@ _WHOLE = {
     ),
     "consistency": Column("cosine of TF-IDF vectors of the continuations and of the reference texts", (0.0, 1.0)),
     "perplexity_ratio": Column("perplexity of given texts after the edit, divided by that before it", POSITIVE),
+    "disabling": Column(f"% of edits with perplexity_ratio above {DISABLING:g}, or no number: disabling edits", SHARE),
 }
 
 
@@ -202,7 +204,10 @@ def columns_of(
         columns[f"{name}_prompts"] = float(len(rows))
     columns["fluency"] = fluency(after.texts)
     columns["consistency"] = consistency(after.texts, references)
-    columns["perplexity_ratio"] = math.nan if perplexities is None else perplexities[1] / perplexities[0]
+    ratio = math.nan if perplexities is None else perplexities[1] / perplexities[0]
+    columns["perplexity_ratio"] = ratio
+    # A model that is broken altogether says NaN.
+    columns["disabling"] = math.nan if perplexities is None else 100.0 * (not ratio <= DISABLING)
     return columns
 
 

@@ -9,6 +9,7 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.base.numbers_given import check_numbers
 from jaxinterp.editing.change import Change, apply
 from jaxinterp.editing.protocol.case import Probe
+from jaxinterp.editing.protocol.columns import DISABLING
 from jaxinterp.editing.protocol.questions import recalled
 from jaxinterp.editing.protocol.texts import perplexity
 from jaxinterp.editing.request import Request
@@ -27,7 +28,7 @@ class SequenceConfig:
     """When a sequence is looked at, and when it has ruined the model."""
 
     at: tuple[int, ...] = (1, 10, 100, 1000)  # numbers of edits; the last edit is always looked at
-    factor: float = 2.0  # of the unedited model's perplexity, above which the model is ruined
+    factor: float = DISABLING  # of the unedited model's perplexity, above which the model is ruined
     share: float = 0.5  # of the other facts, below which it is
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ LEAST = {
     "limit": 0,
     "batch": 0,
     "sequence": 0,
+    "perplexities": 0,
     "group": 1,
     "k": 1,
     "rephrased": 0,
@@ -35,7 +36,8 @@ class EditingConfig:
     # Text of which key covariances and perplexities are taken: "facts" is the facts' own sentences, "python" the
     # documentation strings of Python's library, anything else a folder of texts
     text: str = "facts"
-    windows: int = 2000  # sentences or paragraphs of it for covariances; a tenth as many others for perplexities
+    windows: int = 2000  # sentences or paragraphs of it for covariances
+    perplexities: int = 0  # others for perplexities; 0: a tenth as many
     ways: tuple[str, ...] = SINGLE  # names of `jaxinterp.studies.editing.ways.WAYS`
     edits: int = 100  # single edits, each of the untouched model
     probes: int = 5  # most questions of each kind about an edit

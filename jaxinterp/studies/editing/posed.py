@@ -149,7 +149,8 @@ class Posed:
             keys, others = (_paragraphs(part, rng) for part in (documents.training, documents.held_out))
         if not keys or not others:
             raise UserError(f"there is not enough text in {self.config.text!r} for key covariances; give other text")
-        return Texts(keys[: self.config.windows], others[: max(self.config.windows // 10, 1)])
+        n_others = self.config.perplexities or max(self.config.windows // 10, 1)
+        return Texts(keys[: self.config.windows], others[:n_others])
 
     def _sentences(self, facts: Sequence[int], rng: np.random.Generator) -> list[str]:
         """All sentences of facts, in an order that is drawn."""

@@ -34,6 +34,7 @@ SHOWN: Mapping[str, str] = {
     "inverse_accuracy_of_known": "inverse",
     "two_hop_accuracy_of_known": "two-hop",
     "perplexity_ratio": "perplexity ×",
+    "disabling": "disabling",
 }
 
 

@@ -79,12 +79,15 @@ def test_columns_by_hand():
         "same_relation_kept": 100, "same_relation_prompts": 2,  # one of the two was not known before
         "same_subject_kept": 0, "other_kept": NAN, "other_prompts": 0,
         "inverse_score": 0, "inverse_accuracy": 0, "inverse_accuracy_of_known": 0,
-        "two_hop_score": NAN, "alias_accuracy": NAN, "perplexity_ratio": NAN, "fluency": NAN, "consistency": NAN,
+        "two_hop_score": NAN, "alias_accuracy": NAN, "perplexity_ratio": NAN, "disabling": NAN,
+        "fluency": NAN, "consistency": NAN,
     }  # fmt: skip
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-9, err_msg=name)
     assert set(found) == set(COLUMNS) - set(COMBINED)
     assert columns_of(BEFORE, AFTER, asked(), (), (20.0, 30.0))["perplexity_ratio"] == 1.5
+    for after, disabling in ((39.0, 0.0), (41.0, 100.0), (math.inf, 100.0), (NAN, 100.0)):
+        assert columns_of(BEFORE, AFTER, asked(), (), (20.0, after))["disabling"] == disabling
 
 
 def test_no_edit_changes_nothing():

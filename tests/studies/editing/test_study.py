@@ -126,6 +126,9 @@ def test_what_is_kept_is_never_asked(config):
         assert not kept & {probe.prompt for probe in case.probes}
     sentences = {"".join(asked.facts.text(index, n)) for index in asked.untouched for n in range(2)}
     assert set(asked.texts.perplexity) <= sentences and not set(asked.texts.keys) & sentences
+    assert len(asked.texts.perplexity) == config.windows // 10
+    fewer = posed(model, asked.facts, dataclasses.replace(config, perplexities=2)).texts
+    assert fewer.perplexity == asked.texts.perplexity[:2] and fewer.keys == asked.texts.keys
 
 
 def test_mistakes_in_a_config(config, folder):
