@@ -123,7 +123,7 @@ _WHOLE = {
     ),
     "consistency": Column("cosine of TF-IDF vectors of the continuations and of the reference texts", (0.0, 1.0)),
     "perplexity_ratio": Column("perplexity of given texts after the edit, divided by that before it", POSITIVE),
-    "disabling": Column(f"% of edits with perplexity_ratio above {DISABLING:g}, or no number: disabling edits", SHARE),
+    "disabling": Column(f"% of edits with perplexity_ratio above {DISABLING:g}: disabling edits", SHARE),
 }
 
 
@@ -206,8 +206,7 @@ def columns_of(
     columns["consistency"] = consistency(after.texts, references)
     ratio = math.nan if perplexities is None else perplexities[1] / perplexities[0]
     columns["perplexity_ratio"] = ratio
-    # A model that is broken altogether says NaN.
-    columns["disabling"] = math.nan if perplexities is None else 100.0 * (not ratio <= DISABLING)
+    columns["disabling"] = math.nan if perplexities is None else 100.0 * (ratio > DISABLING)
     return columns
 
 

@@ -70,7 +70,7 @@ def _words(texts: Iterable[str]) -> list[str]:
 def perplexity(model: LanguageModel, texts: Iterable[str]) -> float:
     """exp(mean of −log P(token | tokens before it)) over all tokens of texts but the first of each window.
 
-    Texts are read in windows of the model's context.
+    Texts are read in windows of the model's context. Of a ruined model, whose probabilities may be no numbers, it is ∞.
 
     Args:
       model: a causal one.
@@ -85,7 +85,8 @@ def perplexity(model: LanguageModel, texts: Iterable[str]) -> float:
         total, n_tokens = total + float(nll_BT[read_BT].sum()), n_tokens + int(read_BT.sum())
     if not n_tokens:
         raise UserError("there is no text to take a perplexity of; give at least one of two tokens")
-    return float(np.exp(total / n_tokens))  # infinite for a ruined model
+    mean = total / n_tokens
+    return math.inf if math.isnan(mean) else float(np.exp(mean))
 
 
 @jax.jit

@@ -1,7 +1,10 @@
 """What a model says to a case, against running and generating one text at a time."""
 
 import dataclasses
+import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from editable import editable
@@ -224,5 +227,8 @@ def test_perplexity_text_by_text():
     nll = [-log_p(model, "", text) for text in texts]
     expected = np.exp(sum(nll) / sum(len(text.split()) for text in texts))
     assert perplexity(model, texts) == pytest.approx(expected, rel=1e-4)
+    broken = jax.tree.map(lambda x: x * jnp.nan, model.params)
+    ruined = dataclasses.replace(model, model=model.model.replace(params=broken))
+    assert perplexity(ruined, texts) == math.inf
     with pytest.raises(UserError, match="no text to take a perplexity of"):
         perplexity(model, [])
