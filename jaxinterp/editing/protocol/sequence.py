@@ -94,9 +94,7 @@ def after_edits(
     before = perplexity(model, texts) if texts else math.nan
 
     def look(edited: LanguageModel, n: int) -> Point:
-        kept = 100 * float(recalled(edited, known).mean()) if known else math.nan
-        ratio = perplexity(edited, texts) / before if texts else math.nan
-        return Point(n, _recall(edited, requests[:n]), kept, ratio)
+        return point_after(edited, requests[:n], known, texts, before)
 
     points, state, last, disabling = [look(model, 0)], model, 0, None
     for n in [*(n for n in config.at if n < len(changes)), len(changes)]:
@@ -108,6 +106,23 @@ def after_edits(
             disabling = _first_ruined(sound, changes, last, n, lambda m, i: ruined(look(m, i), config))
         last = n
     return Outlook(tuple(points), disabling, len(known))
+
+
+def point_after(
+    edited: LanguageModel, requests: Sequence[Request], others: Sequence[Probe], texts: Sequence[str], before: float
+) -> Point:
+    """What is left after some edits.
+
+    Args:
+      edited: the model with all of them.
+      requests: what they are about, in their order.
+      others: facts that the unedited model answers and no edit is about.
+      texts: any, whose perplexity is taken; none: it is NaN.
+      before: that of the unedited model.
+    """
+    kept = 100 * float(recalled(edited, others).mean()) if others else math.nan
+    ratio = perplexity(edited, texts) / before if texts else math.nan
+    return Point(len(requests), _recall(edited, requests), kept, ratio)
 
 
 def ruined(point: Point, config: SequenceConfig) -> bool:

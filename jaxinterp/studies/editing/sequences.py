@@ -11,8 +11,7 @@ from jaxinterp.editing.change import Change, apply
 from jaxinterp.editing.change_file import load_change, save_change
 from jaxinterp.editing.keys import request_keys
 from jaxinterp.editing.protocol.case import Probe
-from jaxinterp.editing.protocol.questions import recalled
-from jaxinterp.editing.protocol.sequence import Point, SequenceConfig, ruined
+from jaxinterp.editing.protocol.sequence import Point, SequenceConfig, point_after, ruined
 from jaxinterp.editing.protocol.texts import perplexity
 from jaxinterp.models.language_model import LanguageModel
 from jaxinterp.studies.editing.ways import WAYS, Tools
@@ -84,13 +83,8 @@ def _others(tools: Tools) -> list[Probe]:
 
 def _look(tools: Tools, state: LanguageModel, n: int, others: list[Probe], before: float) -> Point:
     requests = [tools.posed.cases[number].request for number in range(n)]
-    wanted = [Probe("edited", one.prompt, one.new, None, one.after) for one in requests]
-    return Point(
-        n,
-        100 * float(recalled(state, wanted).mean()) if wanted else float("nan"),
-        100 * float(recalled(state, others).mean()) if others else float("nan"),
-        min(perplexity(state, tools.posed.texts.perplexity) / before, RUINED),
-    )
+    point = point_after(state, requests, others, tools.posed.texts.perplexity, before)
+    return point._replace(perplexity_ratio=min(point.perplexity_ratio, RUINED))
 
 
 def _line(point: Point, end: int = 0) -> dict:
