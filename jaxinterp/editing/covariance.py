@@ -131,5 +131,6 @@ def _batches(model: LanguageModel, windows: list[list[int]]) -> Iterator[tuple[n
     for width, own in sorted(by_width.items()):
         rows = max(1, TOKENS // width)
         for start in range(0, len(own), rows):
-            # A window of padding alone counts for nothing.
-            yield padded(own[start : start + rows], width, model.tokenizer.pad, rows)
+            part = own[start : start + rows]
+            # Few numbers of rows, too. A window of padding alone counts for nothing, but it is computed.
+            yield padded(part, width, model.tokenizer.pad, min(rows, 1 << (len(part) - 1).bit_length()))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxinterp.base.errors import UserError
 from jaxinterp.memories.contexts import Contexts, Feature
@@ -16,6 +16,9 @@ SHARE = 0.5  # of its triggers that a label explains, at least
 LEVEL = 0.01  # most neurons whose triggers have nothing in common, and get a label all the same
 SAME = 0.95  # of the contexts that either of two labels has, and both have, for them to be one
 FEWEST = 3  # triggers that share what a label says, as in Geva et al. 2021
+
+
+Numbers = int | Int[np.ndarray, " values"]
 
 
 class Label(NamedTuple):
@@ -49,8 +52,13 @@ class Labeller:
         for name, number in (("share", share), ("level", level)):
             if not 0 < number < 1:
                 raise UserError(f"the {name} of labels must be above 0 and below 1, got {number}")
-        self._contexts, self._share, self._level = contexts, share, level
+        self.level = level
+        self._contexts, self._share = contexts, share
         self._n_labels = sum(int((feature.n_contexts > 1).sum()) for feature in contexts.features)
+
+    def significance(self, x: Numbers, m: Numbers, n: Numbers) -> np.float64 | Float[np.ndarray, " values"]:
+        """P that x of n random contexts or more have a value that m contexts have, times the number of labels."""
+        return self._n_labels * scipy.stats.hypergeom.sf(x - 1, self._contexts.n, m, n)
 
     def label(self, context_n: Int[np.ndarray, " n"]) -> Label | None:
         """The label of the contexts with these numbers, each counted once; None if nothing explains them."""
@@ -62,8 +70,8 @@ class Labeller:
             m, n_values = int(feature.n_contexts[value]), int((feature.n_contexts > 0).sum())
             candidates.append((_description(x, n, m, n_all, n_values), order, feature, value, x, m))
         for _, _, feature, value, x, m in sorted(candidates, key=lambda candidate: candidate[:2]):
-            p = self._n_labels * float(scipy.stats.hypergeom.sf(x - 1, n_all, m, n))
-            if p <= self._level:
+            p = float(self.significance(x, m, n))
+            if p <= self.level:
                 same = tuple(self._same(feature, value))
                 return Label(feature.kind, feature.name(value), x / n, m / n_all, n, p, same)
         return None

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jaxinterp.memories.contexts import Contexts
+from jaxinterp.memories.contexts import Contexts, Feature
 from jaxinterp.memories.labels import Label, Labeller
 from jaxinterp.memories.triggers import K
+
+FEWEST_CONTEXTS = 5  # that have a value that is planted
 
 
 class Plant(NamedTuple):
@@ -34,8 +36,7 @@ def plants(
     """Memories whose key fires on one value of a kind and, by a share of `noise`, on anything else.
 
     A memory's k triggers are k (1 − noise), rounded, drawn from the contexts with the value, or all of them if there
-    are fewer; the others are drawn from all other contexts. Values are drawn from those that at least five contexts
-    have; those that all contexts have are left out.
+    are fewer; the others are drawn from all other contexts. Values are drawn from `plantable`.
 
     Args:
       contexts: of the corpus.
@@ -50,13 +51,31 @@ def plants(
             yield Plant("", "", rng.choice(contexts.n, min(k, contexts.n), replace=False))
             continue
         feature = next(feature for feature in contexts.features if feature.kind == kind)
-        value = int(rng.choice(np.flatnonzero((feature.n_contexts >= 5) & (feature.n_contexts < contexts.n))))
+        value = int(rng.choice(plantable(contexts, feature, noise=noise, k=k)))
         has_C = feature.value_C == value
         own, others = np.flatnonzero(has_C), np.flatnonzero(~has_C)
-        n_own = min(len(own), round(k * (1 - noise)))
-        n_others = min(len(others), round(n_own * noise / (1 - noise)))
+        n_own, n_others = _sizes(len(own), len(others), noise, k)
         drawn = [rng.choice(own, n_own, replace=False), rng.choice(others, n_others, replace=False)]
         yield Plant(kind, feature.name(value), np.concatenate(drawn))
+
+
+def plantable(contexts: Contexts, feature: Feature, *, noise: float = 0.0, k: int = K) -> Int[np.ndarray, " values"]:
+    """The values of a feature that a plant can have: those of at least five contexts that a label may name.
+
+    What so many contexts have that no k triggers with the noise would be significantly many has no label, and should
+    have none. In a corpus half of which is about languages, 20 triggers of 25 about languages say nothing.
+    """
+    labeller, (of, place) = Labeller(contexts), np.unique(feature.n_contexts, return_inverse=True)
+    sizes = [_sizes(m, contexts.n - m, noise, k) for m in of.tolist()]
+    own, others = np.array(sizes, np.int64).reshape(-1, 2).T
+    fits = (of >= FEWEST_CONTEXTS) & (labeller.significance(own, of, own + others) <= labeller.level)
+    return np.flatnonzero(fits[place])
+
+
+def _sizes(m: int, n_others: int, noise: float, k: int) -> tuple[int, int]:
+    """Triggers of a plant with and without its value, that m contexts have and the others have not."""
+    n_own = min(m, round(k * (1 - noise)))
+    return n_own, min(n_others, round(n_own * noise / (1 - noise)))
 
 
 def grade(contexts: Contexts, planted: Sequence[Plant]) -> Grade:

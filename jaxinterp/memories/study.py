@@ -21,7 +21,6 @@ from jaxinterp.facts.source import load_facts
 from jaxinterp.memories.causal import OF, Effects, effects
 from jaxinterp.memories.causal import shares as shares_of_triggers
 from jaxinterp.memories.config import MemoriesConfig
-from jaxinterp.memories.contexts import Feature
 from jaxinterp.memories.corpus import Corpus
 from jaxinterp.memories.figures import memory_figures
 from jaxinterp.memories.labels import Label, labels, shares
@@ -29,7 +28,7 @@ from jaxinterp.memories.legible import knowledge_neurons, known_queries, legible
 from jaxinterp.memories.lens import LENSES, Lens
 from jaxinterp.memories.memory import Memories, memories
 from jaxinterp.memories.pages import carried_facts, write_pages
-from jaxinterp.memories.planted import grade, plants
+from jaxinterp.memories.planted import grade, plantable, plants
 from jaxinterp.memories.values import VALUES
 from jaxinterp.metrics.results import plain
 from jaxinterp.models.language_model import LanguageModel
@@ -146,16 +145,16 @@ def _grades(found: Memories, config: MemoriesConfig) -> dict[str, dict]:
     if not config.plants:
         return {}
     graded = {}
-    of_kinds = [feature.kind for feature in found.contexts.features if _can_be_planted(feature, found.contexts.n)]
+    of_kinds = [
+        feature.kind
+        for feature in found.contexts.features
+        if len(plantable(found.contexts, feature, noise=config.noise))
+    ]
     for number, kind in enumerate(["", *of_kinds]):
         rng = np.random.default_rng([config.seed, number, *b"plants"])
         result = grade(found.contexts, list(plants(found.contexts, kind, config.plants, rng, noise=config.noise)))
         graded[kind] = {name: getattr(result, name) for name in ("n", "right", "unlabelled")}
     return graded
-
-
-def _can_be_planted(feature: Feature, n_contexts: int) -> bool:
-    return bool(((feature.n_contexts >= 5) & (feature.n_contexts < n_contexts)).any())
 
 
 def _causal(found: Memories, config: MemoriesConfig, out: Path) -> dict[str, dict]:

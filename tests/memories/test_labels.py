@@ -9,10 +9,10 @@ from jaxinterp.base.errors import UserError
 from jaxinterp.facts.facts import Fact, FactSet, Relation
 from jaxinterp.groundtruth.grid import grid_table, in_words, language_model
 from jaxinterp.groundtruth.registry import grid_planted
-from jaxinterp.memories.contexts import contexts_of, fact_texts
+from jaxinterp.memories.contexts import Contexts, Feature, contexts_of, fact_texts
 from jaxinterp.memories.corpus import corpus_of
 from jaxinterp.memories.labels import Labeller, labels, shares, trigger_contexts
-from jaxinterp.memories.planted import grade, plants
+from jaxinterp.memories.planted import grade, plantable, plants
 from jaxinterp.memories.triggers import Triggers, top_triggers
 from jaxinterp.models.tokenizer_training import train_tokenizer
 
@@ -86,6 +86,23 @@ def test_planted_memories_get_their_labels(made_up):
         for noise in (0.0, 0.2):
             graded = grade(contexts, list(plants(contexts, kind, 100, rng, noise=noise)))
             assert graded.right >= 98, (kind, noise, graded)
+
+
+def test_what_most_contexts_have_is_no_label_and_is_not_planted():
+    n_contexts = np.array([540, 230, 4, 226])
+    value_C = np.repeat(np.arange(4), n_contexts)
+    feature = Feature("domain", value_C, n_contexts, lambda value: f"domain {value}")
+    contexts = Contexts(np.arange(1000)[None], np.ones((1, 1000), bool), [feature])
+    assert plantable(contexts, feature).tolist() == [0, 1, 3]  # of 25 triggers, all: .54²⁵ is less than .01
+    assert plantable(contexts, feature, noise=0.2).tolist() == [1, 3]
+    for value in (0, 1, 3):
+        own, others = np.flatnonzero(value_C == value)[:20], np.flatnonzero(value_C != value)[:5]
+        label = Labeller(contexts).label(np.concatenate([own, others]))
+        assert (label is None) == (value == 0)
+        p = scipy.stats.hypergeom.sf(19, 1000, n_contexts[value], 25) * 4
+        assert (p <= 0.01) == (value != 0) and (label is None or label.p == pytest.approx(p))
+    planted = list(plants(contexts, "domain", 50, np.random.default_rng(0), noise=0.2))
+    assert {plant.value for plant in planted} == {"domain 1", "domain 3"} and grade(contexts, planted).right == 50
 
 
 def test_triggers_of_nothing_get_no_label(made_up):
