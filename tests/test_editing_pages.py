@@ -1,6 +1,7 @@
 """The pages about editing and memories say what the files of the studies say."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -54,14 +55,40 @@ def test_edits(model, n_ways):
         assert f"| {edits_row(found, way)} |" in text, way
 
 
-@pytest.mark.parametrize("model", ["plain", "suppressable"])
+@pytest.mark.parametrize("model", ["plain", "suppressable", "smollm2"])
 def test_memories(model):
     text = (ROOT / "docs" / "studies" / "memories.md").read_text(encoding="utf-8")
     for name in ("figures", "legible"):
         found = rows(KEPT / "memories" / model / f"{name}.csv")
+        if (model, name) == ("smollm2", "legible"):
+            assert {(row["value"], row["high"][:5]) for row in found if row["figure"] != "fact_rank"} == {
+                ("0.0", "0.195")
+            }
+            continue
         figures = FIGURES if name == "figures" else tuple(dict.fromkeys(row["figure"] for row in found))
         for figure in figures:
             assert f"| {memory_row(found, figure)} |" in text, figure
+
+
+def test_causes_and_labels_of_smollm2():
+    text = (ROOT / "docs" / "studies" / "memories.md").read_text(encoding="utf-8")
+    found = json.loads((KEPT / "memories" / "smollm2" / "results.json").read_text(encoding="utf-8"))
+    for first, last in ((0, 9), (10, 19), (20, 25), (26, 29)):
+        cells = []
+        for change in ("raised", "lowered"):
+            of = [found["causal"][str(layer)][change] for layer in range(first, last + 1)]
+            means = [100 * sum(one[kind]["value"] for one in of) / len(of) for kind in ("own", "shuffled", "random")]
+            cells.append(", ".join(f"{mean:.1f}" for mean in means))
+        assert f"| {first}–{last} | {cells[0]} | {cells[1]} |" in text
+    every = found["causal"]["all"]["raised"]
+    low, high = (100 * every["own"][end] for end in ("low", "high"))
+    assert f"{100 * every['own']['value']:.1f} % [{low:.1f}, {high:.1f}] of its triggers" in text
+    assert f"(another neuron's {100 * every['shuffled']['value']:.1f}" in text
+    assert {kind: grade["right"] for kind, grade in found["grades"].items()} == {
+        **dict.fromkeys(("", "last token", "domain", "answer", "subject"), 100),
+        **{"last 2 tokens": 97, "last 3 tokens": 95, "relation": 96},
+    }
+    assert f"{found['corpus']['tokens']:,} tokens" in text and f"{found['corpus']['contexts']:,} distinct" in text
 
 
 OVER_SEEDS = {
