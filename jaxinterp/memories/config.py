@@ -66,7 +66,7 @@ class MemoriesConfig:
     text: Path | None = None
     triggers: int = 25  # of each neuron
     width: int = 128  # tokens of a window, at most the model's context
-    tokens: int = 1024  # of a batch of windows
+    tokens: int = 512  # of a batch of rows
     plants: int = 100  # of each kind, with known triggers, on which labels are graded; 0: none
     noise: float = 0.2  # of their triggers, that have nothing to do with the pattern; 0 … 1, below 1
     causal: CausalConfig = CausalConfig()

@@ -1,7 +1,7 @@
 """The tokens on which each neuron is most active: its triggers (Geva et al. 2021)."""
 
+import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxinterp.base.errors import UserError
+from jaxinterp.base.prefetch import prefetched
 from jaxinterp.base.progress import progress
 from jaxinterp.memories.best import Best, highest
 from jaxinterp.memories.corpus import Corpus, counted
@@ -22,7 +23,8 @@ from jaxinterp.models.model import Model
 from jaxinterp.models.transformer import forward
 
 K = 25  # triggers of a neuron, as in the paper
-TOKENS = 1024  # of a batch: their activations of all neurons are in memory, twice
+TOKENS = 512  # of a batch: their activations of all neurons are in memory, of three batches
+AT_ONCE = 2  # batches that are computed side by side
 
 
 class Triggers(NamedTuple):
@@ -50,8 +52,9 @@ def top_triggers(
 
     The corpus is read batch by batch. What several windows begin with, a causal model reads once in a batch: sentences
     about facts are half such beginnings. Of a batch, only activations above the lowest that a neuron has so far are
-    merged with those, so that memory does not grow with the corpus: two batches, 4 L F bytes a token, and 12 bytes for
-    each trigger. Neither padding nor the tokens that the model expects around a text are looked at.
+    merged with those, so that memory does not grow with the corpus: three batches, of 4 L F bytes a token, twice that
+    while one is computed, and 12 bytes for each trigger. Neither padding nor the tokens that the model expects around
+    a text are looked at.
 
     Args:
       model: any; activations in bfloat16 are compared as float32.
@@ -78,40 +81,28 @@ def top_triggers(
     parts = rows_of(corpus, looked_at_NT, causal=model.config.attention == "causal")
     read_P = np.cumsum([0, *(int((rows.number_RW != NONE).sum()) for rows, _ in batches_of(parts, tokens))]).tolist()
     with progress("triggers", read_P[-1], done=read_P[start]) as report:
-        found = _activations(model.model, itertools.islice(batches_of(parts, tokens), start, None))
-        for stop, values in enumerate(found, start + 1):
-            best.add(*values)
-            report(read_P[stop], "tokens")
-            if file is not None:
-                file.write(best, stop, done=stop == len(read_P) - 1)
+        batches = itertools.islice(batches_of(parts, tokens), start, None)
+        found = prefetched(lambda batch: _activations(model.model, *batch), batches, AT_ONCE - 1, AT_ONCE)
+        with contextlib.closing(found):
+            for stop, values in enumerate(found, start + 1):
+                best.add(*values)
+                del values  # which would be held while the next ones are waited for
+                report(read_P[stop], "tokens")
+                if file is not None:
+                    file.write(best, stop, done=stop == len(read_P) - 1)
     window_LFK, position_LFK = np.divmod(best.token_LFK, corpus.tokens_NT.shape[1])
     none = best.token_LFK < 0
     return Triggers(best.value_LFK, np.where(none, -1, window_LFK), np.where(none, -1, position_LFK))
 
 
-def _activations(model: Model, batches: Iterable[tuple[Rows, int]]) -> Iterator[tuple[np.ndarray, ...]]:
-    """What `Best.add` reads of each batch: all neurons at its tokens, −inf at those that are not looked at.
-
-    The next batch is computed while the caller looks at one.
-    """
-    causal, waiting = model.config.attention == "causal", None
-    for rows, n_batch in batches:
-        filled = rows.filled(n_batch)
-        packing = filled.packing(causal=causal)
-        found = _neurons(model, filled.tokens_RW, packing, filled.number_RW != NONE)
-        if waiting is not None:
-            yield _looked_at(*waiting)
-        waiting = *found, filled.number_RW
-    if waiting is not None:
-        yield _looked_at(*waiting)
-
-
-def _looked_at(
-    value_LRF: Array, highest_LGF: Array, finite: Array, number_BT: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _activations(model: Model, rows: Rows, n_batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `Best.add` reads of a batch: all neurons at its tokens, −inf at those that are not looked at."""
+    filled = rows.filled(n_batch)
+    packing = filled.packing(causal=model.config.attention == "causal")
+    value_LRF, highest_LGF, finite = _neurons(model, filled.tokens_RW, packing, filled.number_RW != NONE)
     if not finite:
         raise UserError("the model's activations are not all finite numbers: its parameters may be damaged")
-    return np.asarray(value_LRF), np.asarray(highest_LGF), number_BT.ravel()
+    return np.asarray(value_LRF), np.asarray(highest_LGF), filled.number_RW.ravel()
 
 
 @jax.jit

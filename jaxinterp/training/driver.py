@@ -15,6 +15,7 @@ from jax.stages import Wrapped
 from jaxinterp.base.errors import UserError
 from jaxinterp.base.lines import sealed, whole_lines
 from jaxinterp.base.owner import owned
+from jaxinterp.base.prefetch import prefetched
 from jaxinterp.base.processes import any_of, is_first, several, together
 from jaxinterp.base.progress import progress
 from jaxinterp.base.run_folder import check_resumable, claim, interruptible, truncate
@@ -24,7 +25,6 @@ from jaxinterp.objectives.config import ObjectiveConfig
 from jaxinterp.objectives.loss import Metrics
 from jaxinterp.training.checkpoint import Checkpoints
 from jaxinterp.training.planner import planned_step
-from jaxinterp.training.prefetch import prefetched
 
 # In a run's folder; the last has the steps whose numbers were not finite
 METRICS, EVALUATIONS, NON_FINITE = "metrics.jsonl", "evaluations.jsonl", "non_finite.jsonl"

@@ -4,9 +4,11 @@ import contextlib
 import threading
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from jaxinterp.training.prefetch import prefetched
+from jaxinterp.base.prefetch import prefetched
 
 
 def test_values_come_in_order_from_one_thread():
@@ -37,6 +39,33 @@ def test_the_next_values_are_made_while_one_is_used():
         time.sleep(0.02)
         assert made == [0, 1, 2]
         assert next(values) == 1
+
+
+def test_two_threads_make_two_values_at_once_but_the_first():
+    begun, third = [], threading.Event()
+
+    def make(n):
+        begun.append(n)
+        if n == 0:
+            time.sleep(0.05)
+            return begun.copy()
+        if n == 2:
+            third.set()
+        return n if n != 1 or third.wait(10) else "alone"
+
+    values = list(prefetched(make, range(6), ahead=1, threads=2))
+    assert values == [[0], 1, 2, 3, 4, 5]
+
+
+def test_settings_are_the_callers():
+    def settings(_):
+        return jnp.zeros(1).dtype, jax.config.jax_default_matmul_precision, jnp.zeros(1).devices()
+
+    usual, last = settings(0), jax.devices()[-1]
+    with jax.enable_x64(True), jax.default_matmul_precision("bfloat16"), jax.default_device(last):
+        (found,) = prefetched(settings, [0])
+    assert found == (jnp.float64, "bfloat16", {last})
+    assert list(prefetched(settings, [0])) == [usual] and usual[0] == jnp.float32
 
 
 def test_an_error_is_raised_where_its_value_is_asked_for():
