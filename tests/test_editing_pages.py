@@ -55,6 +55,13 @@ def test_edits(model, n_ways):
         assert f"| {edits_row(found, way)} |" in text, way
 
 
+def test_disabling_edits():
+    text = (ROOT / "docs" / "studies" / "editing.md").read_text(encoding="utf-8")
+    for row in rows(KEPT / "editing" / "smollm2" / "disabling.csv"):
+        highest = "10⁶ and more" if float(row["highest_ratio"]) >= 1e6 else f"{float(row['highest_ratio']):.4g}"
+        assert f" | {row['edits']} | {row['disabling']} | {highest} |" in text, row["way"]
+
+
 @pytest.mark.parametrize("model", ["plain", "suppressable", "smollm2"])
 def test_memories(model):
     text = (ROOT / "docs" / "studies" / "memories.md").read_text(encoding="utf-8")
