@@ -44,7 +44,7 @@ def memory_row(found: list[dict[str, str]], figure: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model", "n_ways"), [("plain", 6), ("suppressable", 6), ("rephrased", 8), ("smollm2", 7), ("smollm2-batch", 3)]
+    ("model", "n_ways"), [("plain", 6), ("suppressable", 6), ("rephrased", 8), ("smollm2", 7), ("smollm2-batch", 4)]
 )
 def test_edits(model, n_ways):
     text = (ROOT / "docs" / "studies" / "editing.md").read_text(encoding="utf-8")
