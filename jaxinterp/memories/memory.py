@@ -178,4 +178,5 @@ def label_text(label: Label | None) -> str:
     """A label in words."""
     if label is None:
         return "no label: its triggers have nothing in common"
-    return f"{label.kind} {label.value!r}, {label.share:.0%} of {label.n} triggers against {label.base:.2%} of all"
+    base = f"{100 * label.base:.2g}%"
+    return f"{label.kind} {label.value!r}, {label.share:.0%} of {label.n} triggers against {base} of all"

@@ -33,7 +33,7 @@ SHOWN: Mapping[str, str] = {
     "other_kept": "others",
     "inverse_accuracy_of_known": "inverse",
     "two_hop_accuracy_of_known": "two-hop",
-    "perplexity_ratio": "perplexity ×",
+    "perplexity_ratio": "ppl ×",
     "disabling": "disabling",
 }
 
@@ -131,7 +131,10 @@ def _table(title: str, tables: Mapping[str, summary.Table], rows: Mapping[str, f
 def _cell(found: Estimate | None, name: str, n: int) -> str:
     if found is None or not found.n:
         return "–"
-    value = f"{found.value:.3f}" if name in ("neighbourhood_kl", "perplexity_ratio") else f"{found.value:.1f}"
+    if name in ("neighbourhood_kl", "perplexity_ratio"):
+        value = f"{found.value:.3f}" if found.value < 1000 else f"{found.value:.1e}"
+    else:
+        value = f"{found.value:.1f}"
     return value if found.n in (0, n) or name in COMBINED else f"{value} ({found.n})"
 
 
