@@ -46,12 +46,13 @@ def plants(
       noise: 0 … 1, below 1.
       k: triggers.
     """
+    features = [feature for feature in contexts.features if feature.kind == kind]
+    values = [plantable(contexts, feature, noise=noise, k=k) for feature in features]
     for _ in range(n):
         if not kind:
             yield Plant("", "", rng.choice(contexts.n, min(k, contexts.n), replace=False))
             continue
-        feature = next(feature for feature in contexts.features if feature.kind == kind)
-        value = int(rng.choice(plantable(contexts, feature, noise=noise, k=k)))
+        feature, value = features[0], int(rng.choice(values[0]))
         has_C = feature.value_C == value
         own, others = np.flatnonzero(has_C), np.flatnonzero(~has_C)
         n_own, n_others = _sizes(len(own), len(others), noise, k)

@@ -7,7 +7,7 @@ import pytest
 from editable import TEXTS, editable
 
 from jaxinterp.base.errors import UserError
-from jaxinterp.editing.covariance import key_covariances, load_covariance, save_covariance
+from jaxinterp.editing.covariance import key_covariances, load_covariance, save_covariance, text_batches
 
 
 @pytest.mark.parametrize("name", ["gpt", "llama"])
@@ -36,6 +36,13 @@ def test_long_texts_are_read_in_windows_of_the_context():
     whole, cut = (key_covariances(model, texts, (1,))[1] for texts in ([" ".join(words)], parts))
     assert whole.n_tokens == cut.n_tokens == len(words) + start * len(parts)
     np.testing.assert_allclose(whole.mean_FF, cut.mean_FF, atol=1e-6)
+
+
+def test_few_texts_are_not_filled_up_with_empty_windows():
+    model = editable()
+    batches = list(text_batches(model, TEXTS[:3]))
+    assert sum((length_B > 0).sum() for _, length_B in batches) == 3
+    assert all((length_B > 0).sum() > len(length_B) // 2 for _, length_B in batches)
 
 
 def test_the_inverse_and_its_ridge():
